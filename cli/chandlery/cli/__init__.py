@@ -1,0 +1,1 @@
+"""The ``chandlery`` command, and the local runtime behind ``chandlery up``."""

@@ -1,0 +1,1 @@
+"""What people look at: summaries and views of a running system."""

@@ -1,0 +1,159 @@
+"""What a worker is told (assignment) and what it answers (worker status): the contract of the pod's API.
+
+An assignment is whole state, never a delta, with a monotonic sequence and a hash over its content. A worker
+refuses lower sequences and answers what it has applied, so lost, doubled, delayed or reordered messages
+change nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final, Literal
+
+import msgspec
+
+Mode = Literal["active", "standby", "suspended"]
+Trigger = Literal["CandleClose", "EveryUpdate"]
+
+
+class SeriesRef(msgspec.Struct, frozen=True, order=True):
+    """One series within a feed."""
+
+    symbol: str
+    interval: str
+
+
+class TraderAssignment(msgspec.Struct, omit_defaults=True):
+    """One Trader as its worker runs it; everything the worker needs, nothing it must look up.
+
+    Attributes:
+        trader: ``namespace/name``.
+        uid: Kubernetes uid, or the manifest identity where there is no cluster.
+        generation: the resource's generation (a count of spec changes).
+        incarnation: grows with every (re)start that the planner asks for; signals carry it.
+        strategy: strategy name in the catalogue, or the class name where ``source`` is given.
+        source: Python text of the strategy, or None when the pool's image has it.
+        symbols, interval: the series decided on. informative: series beside it.
+        warmup: closed candles needed before the first call; None: what the strategy says.
+        signal_ttl_ms: a closed candle older than this (by event time) gets no call, counted.
+        cooldown_ms: least event time between two signals of one rule and symbol.
+        memory_bytes: the trader's process is stopped above this resident size.
+    """
+
+    trader: str
+    uid: str
+    strategy: str
+    symbols: list[str]
+    interval: str
+    generation: int = 1
+    incarnation: int = 1
+    parameters: dict[str, Any] = {}
+    source: str | None = None
+    informative: list[SeriesRef] = []
+    warmup: int | None = None
+    trigger: Trigger = "CandleClose"
+    mode: Mode = "active"
+    tier: str = "standard"
+    signal_ttl_ms: int = 0
+    cooldown_ms: int = 0
+    memory_bytes: int = 256 * 1024 * 1024
+
+    def series(self) -> list[SeriesRef]:
+        """Every series that this Trader reads, its own first, without repetition."""
+        own = [SeriesRef(symbol, self.interval) for symbol in self.symbols]
+        return list(dict.fromkeys([*own, *self.informative]))
+
+
+class Assignment(msgspec.Struct):
+    """The whole state a worker shall have.
+
+    Attributes:
+        worker: name of the worker it is meant for.
+        sequence: monotonic per worker, across restarts of whoever writes it.
+        hash: :func:`content_hash` of ``traders``.
+    """
+
+    worker: str
+    sequence: int
+    hash: str
+    traders: list[TraderAssignment]
+
+
+_ordered: Final = msgspec.json.Encoder(order="deterministic")
+encode: Final = _ordered.encode
+decode_assignment: Final = msgspec.json.Decoder(Assignment).decode
+
+
+def content_hash(traders: list[TraderAssignment]) -> str:
+    """Hash of an assignment's content: 16 hex digits, equal for equal traders in whatever order."""
+    body = _ordered.encode(sorted(traders, key=lambda trader: trader.trader))
+    return hashlib.sha256(body).hexdigest()[:16]
+
+
+TraderState = Literal[
+    "Pending",  # assigned, its process not started yet
+    "Init",  # process started, strategy loading
+    "Ready",  # attached to its series, not warm yet
+    "Warm",  # enough history; standby stays here
+    "Active",  # decides and signals
+    "Blocked",  # its signal ring is full: waits for the broker
+    "Backoff",  # ended unexpectedly; restarts at a known time
+    "Stalled",  # will not get better without a change (bad parameter, unknown strategy)
+    "Suspended",
+    "Stopping",
+]
+#: States in which the trader's own process has said READY for its generation.
+READY_STATES: Final = frozenset({"Ready", "Warm", "Active", "Blocked"})
+
+
+class TraderStatus(msgspec.Struct, omit_defaults=True):
+    """One Trader as its worker sees it. Counters start at 0 with the Trader, not with its process."""
+
+    state: TraderState
+    reason: str = ""
+    message: str = ""
+    generation: int = 0
+    incarnation: int = 0
+    pid: int = 0
+    attempt: int = 0
+    restarts: int = 0
+    code: str = ""
+    warm_have: int = 0
+    warm_need: int = 0
+    calls: int = 0
+    signals: int = 0
+    reruns: int = 0
+    stale: int = 0
+    lapped: int = 0
+    cooled_down: int = 0
+    informative_missing: int = 0
+    errors: int = 0
+    blocked: int = 0
+    rss_bytes: int = 0
+    last_open_time_ms: int = 0
+    last_error: str = ""
+
+
+class WorkerStatus(msgspec.Struct):
+    """Answer of ``GET /v1/status``.
+
+    Attributes:
+        version: grows with every change of what follows; ``?after=VERSION&wait_ms=N`` waits for a newer one.
+        sequence, hash: of the assignment that every trader process has acknowledged (0: none).
+        received_sequence: of the newest assignment taken in.
+        catalogue: the strategies that this worker can run.
+        feed: the feed's counters and gauges, see docs/status.md.
+    """
+
+    worker: str
+    version: int
+    sequence: int
+    hash: str
+    received_sequence: int
+    supervisor_connected: bool
+    traders: dict[str, TraderStatus]
+    catalogue: list[dict[str, Any]]
+    feed: dict[str, Any]
+
+
+decode_status: Final = msgspec.json.Decoder(WorkerStatus).decode

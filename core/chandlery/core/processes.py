@@ -1,0 +1,46 @@
+"""Processes that end with their parent, and none left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+#: Set by a parent for its children: its pid, so that a child can see whether it is an orphan already.
+PARENT_VARIABLE: Final = "CHANDLERY_PARENT_PID"
+
+
+def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
+    """Ask the kernel for ``number`` when the parent ends (Linux ``PR_SET_PDEATHSIG``).
+
+    Does nothing unless the parent asked for it by setting ``CHANDLERY_PARENT_PID``, so that a process started
+    by hand keeps running. The parent's forking thread is what counts: fork from a thread that lasts.
+    """
+    expected = os.environ.get(PARENT_VARIABLE)
+    if not expected:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    # The parent may have ended between fork and prctl: then no signal would ever come.
+    if os.getppid() != int(expected):
+        os.kill(os.getpid(), number)
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """This process's environment for a child that shall end with it."""
+    return {**os.environ, PARENT_VARIABLE: str(os.getpid()), **extra}
+
+
+def main() -> None:
+    """``python -m chandlery.core.processes COMMAND …``: run a foreign program so that it ends with its parent."""
+    die_with_parent()
+    if len(sys.argv) < 2:
+        sys.exit("usage: python -m chandlery.core.processes COMMAND [ARG …]")
+    os.execvp(sys.argv[1], sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

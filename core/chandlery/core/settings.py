@@ -1,0 +1,150 @@
+"""Settings of each process kind, as one JSON file a process (``--config FILE``); whole, no environment magic.
+
+Addresses to listen on are ``unix:/path`` or ``host:port``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from chandlery.core.errors import InputError
+
+
+class KafkaSettings(msgspec.Struct, omit_defaults=True):
+    """Where Kafka is and how its topics are named: ``{prefix}{feed}.trades`` and so on."""
+
+    bootstrap: str
+    feed: str
+    prefix: str = "chandlery."
+    partitions: int = 4
+    replication: int = 1
+    min_insync: int = 1
+    retention_live_ms: int = 600_000
+    retention_fast_ms: int = 86_400_000
+    retention_closed_ms: int = 180 * 86_400_000
+    retention_trades_ms: int = 3 * 86_400_000
+    retention_signals_ms: int = 30 * 86_400_000
+
+
+class HistoryFile(msgspec.Struct):
+    """Closed candles for one series from a file (CSV, Parquet or Feather with date/open/high/low/close/volume)."""
+
+    symbol: str
+    interval: str
+    path: str
+
+
+class IngestSettings(msgspec.Struct, omit_defaults=True):
+    """``python -m chandlery.stream.ingest``.
+
+    Attributes:
+        source: which connector: ``synthetic``, ``replay`` or ``binance``; ``options`` its own settings.
+        symbols: unified symbols to ingest; intervals: every interval built (for history).
+        session: 0 for a continuous exchange, else the run's id (ms).
+        history_candles: candles of generated history a series (synthetic).
+        status_listen: where ``GET /v1/status`` answers.
+        final_status: file to which the last status is written at exit.
+        position_file: where the source's acknowledged position survives a restart within the session.
+    """
+
+    kafka: KafkaSettings
+    source: Literal["synthetic", "replay", "binance"]
+    symbols: list[str]
+    intervals: list[str]
+    status_listen: str
+    session: int = 0
+    options: dict[str, Any] = {}
+    history_candles: int = 0
+    history_files: list[HistoryFile] = []
+    heartbeat_ms: int = 250
+    watermark_delay_ms: int = 0
+    silence_timeout_ms: int = 10_000
+    final_status: str = ""
+    position_file: str = ""
+    log_level: str = "info"
+
+
+class AggregatorSettings(msgspec.Struct, omit_defaults=True):
+    """``python -m chandlery.stream.aggregator``: intervals to build, allowed lateness, checkpoint period."""
+
+    kafka: KafkaSettings
+    intervals: list[str]
+    status_listen: str
+    data_dir: str
+    allowed_lateness_ms: int = 5_000
+    max_fill_candles: int = 5_000
+    checkpoint_ms: int = 500
+    final_status: str = ""
+    log_level: str = "info"
+
+
+class FeedSettings(msgspec.Struct, omit_defaults=True):
+    """``python -m chandlery.workers.feed``, the pod's gateway.
+
+    Attributes:
+        worker: the worker's name. listen: the pod's API (``PUT /v1/assignment``, ``GET /v1/status``).
+        token: required of API callers unless empty (then only ``unix:`` and loopback addresses are served).
+        shm_dir: folder of the segment (the first volume). rings_dir: rings and sockets (the second volume).
+        assignment_file: the mounted assignment, read at start and when it changes; may be absent.
+        segment_rows: closed candles a series keeps; segment_series: most series.
+    """
+
+    worker: str
+    kafka: KafkaSettings
+    listen: str
+    shm_dir: str
+    rings_dir: str
+    token: str = ""
+    assignment_file: str = ""
+    segment_rows: int = 1_000
+    segment_series: int = 512
+    transport: Literal["SharedMemory", "Pipe"] = "SharedMemory"
+    live: bool = True
+    final_status: str = ""
+    log_level: str = "info"
+
+
+class SupervisorSettings(msgspec.Struct, omit_defaults=True):
+    """``python -m chandlery.workers.supervisor``: no credential, no token, no Kafka."""
+
+    worker: str
+    shm_dir: str
+    rings_dir: str
+    strategies_dir: str = ""
+    transport: Literal["SharedMemory", "Pipe"] = "SharedMemory"
+    hang_timeout_ms: int = 10_000
+    log_level: str = "info"
+
+
+SettingsT = TypeVar("SettingsT", bound=msgspec.Struct)
+
+
+def read_settings(path: str, kind: type[SettingsT]) -> SettingsT:
+    """Read a settings file.
+
+    Raises:
+        InputError: unreadable, or not of this form; names the file and the field.
+    """
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=kind)
+    except OSError as error:
+        raise InputError(f"{path}: can't read the settings: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def parse_listen(text: str) -> tuple[str, int] | str:
+    """Split an address to listen on: ``unix:/path`` gives the path, ``host:port`` gives (host, port).
+
+    Raises:
+        InputError: neither.
+    """
+    if text.startswith("unix:"):
+        return text.removeprefix("unix:")
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise InputError(f"{text!r} is no address: write host:port or unix:/path")
+    return host, int(port)

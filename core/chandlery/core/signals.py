@@ -1,0 +1,106 @@
+"""Signals: what a trader emits, its reproducible id, and its latency account's raw stamps."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, Literal
+
+import msgspec
+
+Action = Literal["buy", "sell", "close", "custom"]
+
+#: Most bytes of an encoded signal: one slot of a signal ring less its header (see workers/segment).
+MAX_SIGNAL_BYTES: Final = 1008
+MAX_REASON_CHARS: Final = 200
+
+
+class SignalStamps(msgspec.Struct, omit_defaults=True):
+    """Stage stamps of one signal, ns. All monotonic of the pod's host except exchange and appended (wall)."""
+
+    exchange_ns: int = 0
+    received_ns: int = 0
+    appended_ns: int = 0
+    aggregated_ns: int = 0
+    emitted_ns: int = 0
+    fed_ns: int = 0
+    published_ns: int = 0
+    woken_ns: int = 0
+    decided_ns: int = 0
+    signalled_ns: int = 0
+    acknowledged_ns: int = 0
+    recorded_skew_ns: int = 0
+    wall_offset_ns: int = 0
+
+
+class Signal(msgspec.Struct, tag="signal", tag_field="kind", omit_defaults=True):
+    """A signal as it stands in a ring and on the ``signals`` topic.
+
+    Attributes:
+        id: 32 hex digits, see :func:`signal_id`.
+        trader: ``namespace/name``.
+        strategy: strategy name; ``code`` its code-and-parameter digest.
+        rule: name of the strategy's rule that fired; ``ordinal`` counts its signals on one candle.
+        symbol, interval, open_time_ms, session: the candle decided on; ``forming`` whether it was open.
+        price: close of that candle, decimal string.
+        strength: 0 … 1.
+        reason: one line for a person, at most 200 characters.
+        emitted_wall_ms: wall clock of the trader's host when it signalled.
+        strategy_ns: time the strategy itself took, ns.
+    """
+
+    id: str
+    trader: str
+    strategy: str
+    code: str
+    rule: str
+    ordinal: int
+    action: Action
+    symbol: str
+    interval: str
+    open_time_ms: int
+    session: int
+    price: str
+    strength: float
+    reason: str
+    forming: bool = False
+    incarnation: int = 0
+    revision: int = 0
+    emitted_wall_ms: int = 0
+    strategy_ns: int = 0
+    stamps: SignalStamps = msgspec.field(default_factory=SignalStamps)
+
+
+class Completion(msgspec.Struct, tag="completion", tag_field="kind"):
+    """What only became known after the broker took a signal (topic ``signals``, same key)."""
+
+    id: str
+    trader: str
+    acknowledged_ns: int
+    wall_offset_ns: int
+
+
+SignalsRecord = Signal | Completion
+
+encode: Final = msgspec.json.Encoder().encode
+decode_signal: Final = msgspec.json.Decoder(Signal).decode
+decode_record: Final = msgspec.json.Decoder(SignalsRecord).decode
+
+
+def signal_id(
+    *, trader: str, uid: str, code: str, symbol: str, interval: str, open_time_ms: int, rule: str, ordinal: int
+) -> str:
+    """Reproducible id of a signal: a restart, a move or a replay gives the same, other code another.
+
+    Args:
+        trader: ``namespace/name``; ``uid`` its uid, or the manifest identity where there is no cluster.
+        code: digest of strategy code and parameters.
+
+    Returns:
+        32 hex digits: blake2b-128 over the fields, each preceded by its length (so no two lists collide).
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (trader, uid, code, symbol, interval, str(open_time_ms), rule, str(ordinal)):
+        data = part.encode()
+        digest.update(len(data).to_bytes(4, "little"))
+        digest.update(data)
+    return digest.hexdigest()

@@ -1,0 +1,27 @@
+"""The one thing pyproject.toml can't say: source roots of the namespace package, and the C extension."""
+
+from pathlib import Path
+
+from setuptools import Extension, find_namespace_packages, setup
+
+ROOTS = ["core", "stream", "workers", "operator", "console", "cli"]
+
+package_dir: dict[str, str] = {}
+packages: list[str] = []
+for root in ROOTS:
+    for package in find_namespace_packages(root, include=["chandlery.*"]):
+        packages.append(package)
+        package_dir[package] = str(Path(root, *package.split(".")))
+
+setup(
+    packages=packages,
+    package_dir=package_dir,
+    ext_modules=[
+        Extension(
+            "chandlery.workers.segment._native",
+            sources=["workers/chandlery/workers/segment/_native.c"],
+            depends=["workers/chandlery/workers/segment/layout.h"],
+            extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"],
+        )
+    ],
+)

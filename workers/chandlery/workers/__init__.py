@@ -1,0 +1,1 @@
+"""A worker's inside: segment, feed, supervisor, trader process, strategy API and the shipped strategies."""
