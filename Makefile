@@ -1,0 +1,64 @@
+# Two commands do all the set-up: `make up` runs the main job, `make test` passes the tests.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+SOURCES := core stream workers operator console cli
+NATIVE := workers/chandlery/workers/segment/_native.c workers/chandlery/workers/segment/layout.h
+
+.DEFAULT_GOAL := help
+.PHONY: help up test bench lint format docs lock setup clean
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.built ## virtual environment, locked packages, C extension (the others do it by themselves)
+
+$(VENV)/.packages: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Chandlery needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.11 …" >&2; exit 3; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo "Python's venv module is missing. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 3; }
+	@echo "== packages into $(VENV) (first time: about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.packages pyproject.toml setup.py $(NATIVE)
+	@command -v $${CC:-cc} >/dev/null \
+	  || { echo "A C compiler is missing. On Debian or Ubuntu: apt-get install gcc libc6-dev python3-dev" >&2; exit 3; }
+	@echo "== building the C extension"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+up: setup ## the main job: the quickstart's traders on this machine (Ctrl-C ends it); ARGS='--for 60s' for more
+	@$(BIN)/chandlery up -f examples/quickstart $(ARGS)
+
+test: setup ## every test; ARGS='-k segment' for some
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: setup ## every benchmark, one table; COMPARE=REV sets them beside an earlier revision's
+	@$(BIN)/python -m benchmarks $(if $(COMPARE),--compare $(COMPARE)) $(ARGS)
+
+lint: setup ## format, lint, types, import contract, docs
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy $(SOURCES:%=%/chandlery) benchmarks tests
+	@$(BIN)/lint-imports
+	@$(BIN)/python docs/check.py
+
+format: setup ## put the code in form
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+docs: setup ## check the docs: links, component table, changelog fragments
+	@$(BIN)/python docs/check.py
+
+lock: setup ## resolve requirements.lock anew from pyproject.toml
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --no-emit-index-url --custom-compile-command 'make lock' pyproject.toml -o requirements.lock
+
+clean: ## remove what was built and the local state
+	rm -rf $(VENV) .chandlery build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
