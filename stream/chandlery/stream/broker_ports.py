@@ -1,0 +1,82 @@
+"""Ports on this machine: which are free, and who holds the others."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+#: First port tried for the embedded broker: Kafka's usual 9092, moved out of the way of a real one.
+FIRST_PORT: Final = 19_092
+_TRIED_PORTS: Final = 500
+_LISTENING: Final = "0A"
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on 127.0.0.1:``port`` now."""
+    with socket.socket() as probe:
+        # As the JVM does: a port whose old connections linger in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def next_free_port(first: int = FIRST_PORT, *, but: frozenset[int] = frozenset()) -> int | None:
+    """The first free port from ``first`` on that isn't in ``but``; None when 500 in a row are taken."""
+    for port in range(first, min(first + _TRIED_PORTS, 65_536)):
+        if port not in but and port_is_free(port):
+            return port
+    return None
+
+
+def ephemeral_port() -> int:
+    """A port that was free a moment ago, of the kernel's choice."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def holder_of(port: int) -> str:
+    """Who listens on ``port``: ``pid 12 (java …)``, or what can be said without the right to look."""
+    inodes = {inode for table in ("tcp", "tcp6") for inode in _listening_inodes(Path("/proc/net", table), port)}
+    if not inodes:
+        return "an unknown process (not visible from here)"
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and _holds(process, inodes):
+            return f"pid {process.name} ({_command_of(process)})"
+    return "a process of another user"
+
+
+def _listening_inodes(table: Path, port: int) -> Iterator[str]:
+    try:
+        lines = table.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return
+    for line in lines[1:]:
+        columns = line.split()
+        if columns[3] == _LISTENING and int(columns[1].rpartition(":")[2], 16) == port:
+            yield columns[9]
+
+
+def _holds(process: Path, inodes: set[str]) -> bool:
+    try:
+        links = [os.readlink(link) for link in (process / "fd").iterdir()]
+    except OSError:
+        return False
+    return any(link.startswith("socket:[") and link[8:-1] in inodes for link in links)
+
+
+def _command_of(process: Path) -> str:
+    try:
+        words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return "?"
+    text = " ".join(word for word in words if word)
+    return text if len(text) <= 60 else text[:59] + "…"

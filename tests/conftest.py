@@ -1,0 +1,61 @@
+"""Fixtures that all tests share: one embedded Kafka a test session."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from chandlery.core.settings import KafkaSettings
+from chandlery.stream.broker import EmbeddedBroker
+
+Result = TypeVar("Result")
+
+
+class LoopThread:
+    """An event loop in a thread of its own, so that what it owns outlives the loop of any one test."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="broker-loop", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, Result], timeout_s: float = 600.0) -> Result:
+        """Run a coroutine there and wait for its result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
+
+    def close(self) -> None:
+        """End the loop and its thread."""
+        self.run(self._loop.shutdown_default_executor())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    """A real Kafka, started once a session; give clients its ``.bootstrap``. Don't stop it: others use it."""
+    thread = LoopThread()
+    embedded = EmbeddedBroker(tmp_path_factory.mktemp("broker"))
+    try:
+        thread.run(embedded.start())
+        yield embedded
+        thread.run(embedded.stop())
+    finally:
+        embedded.kill()
+        thread.close()
+
+
+_feeds = itertools.count(1)
+
+
+@pytest.fixture
+def kafka_settings(broker: EmbeddedBroker) -> KafkaSettings:
+    """Settings with a feed name of this test's own: its topics are nobody else's. They aren't created yet."""
+    return KafkaSettings(bootstrap=broker.bootstrap, feed=f"test-{os.getpid()}-{next(_feeds)}")
