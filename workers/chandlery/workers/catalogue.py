@@ -1,0 +1,133 @@
+"""The catalogue: which strategies a worker can run, with their parameters, as plain data.
+
+``python -m chandlery.workers.catalogue [--strategies DIR]`` prints it as a JSON list. It imports strategies,
+so it runs as a process of its own; planners read its output and check manifests by
+:func:`check_parameters` without importing any strategy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from chandlery.core.errors import StrategyError
+from chandlery.workers.parameters import ParameterSpec, problems
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class CatalogueEntry(msgspec.Struct, omit_defaults=True):
+    """One strategy, or one file that should hold one.
+
+    Attributes:
+        name: name in manifests. summary: first line of the doc. doc: the whole docstring.
+        parameters: specification by name.
+        warmup: closed candles needed with default parameters.
+        source: ``entry-point`` or ``folder``.
+        digest: of code and default parameters, 16 hex digits.
+        errors: why it can't be used; empty when it can.
+    """
+
+    name: str
+    summary: str
+    doc: str
+    parameters: dict[str, ParameterSpec]
+    warmup: int
+    source: str
+    digest: str
+    errors: list[str] = []
+
+
+def check_parameters(entry: Mapping[str, Any], parameters: Mapping[str, object]) -> list[str]:
+    """Check a manifest's parameters against a catalogue entry, without importing the strategy.
+
+    Args:
+        entry: one element of the catalogue's JSON list.
+        parameters: values by name.
+
+    Returns:
+        One line a problem, each naming its parameter; empty when all is well. Checks across parameters are
+        the strategy's own and are only made in its process.
+    """
+    specs = {name: msgspec.convert(raw, ParameterSpec) for name, raw in entry.get("parameters", {}).items()}
+    return problems(specs, parameters)
+
+
+def _entry(found: Any) -> CatalogueEntry:
+    strategy = found.strategy
+    doc = inspect.cleandoc(strategy.__doc__ or "")
+    entry = CatalogueEntry(
+        name=strategy.name,
+        summary=doc.split("\n", 1)[0],
+        doc=doc,
+        parameters=dict(strategy.specs),
+        warmup=0,
+        source=found.origin,
+        digest="",
+    )
+    try:
+        configured = strategy()
+        entry.warmup = int(configured.warmup)
+        entry.digest = found.code(configured)
+    except Exception as error:  # noqa: BLE001 -- a strategy may raise anything; the entry says what
+        entry.errors.append(f"with default parameters: {type(error).__name__}: {error}")
+    return entry
+
+
+def _broken(name: str, source: str, problem: str) -> CatalogueEntry:
+    return CatalogueEntry(name, "", "", {}, 0, source, "", [problem])
+
+
+def collect(strategies_dir: str = "") -> list[CatalogueEntry]:
+    """Import every strategy there is and describe it; what is broken gets an entry with ``errors``."""
+    # Imported late, so that planners that only check parameters don't load numpy and TA-Lib.
+    from chandlery.workers.discovery import Found, entry_points, find_strategy, folder_files, import_file
+    from chandlery.workers.strategy import strategies_in
+
+    entries: dict[str, CatalogueEntry] = {}
+    for name in sorted(entry_points()):
+        try:
+            entries[name] = _entry(find_strategy(name))
+        except StrategyError as error:
+            entries[name] = _broken(name, "entry-point", str(error))
+    broken: list[CatalogueEntry] = []
+    for path in folder_files(strategies_dir):
+        stem = path.stem.replace("_", "-")
+        try:
+            module, text = import_file(path)
+        except StrategyError as error:
+            broken.append(_broken(stem, "folder", str(error)))
+            continue
+        for strategy in strategies_in(module):
+            if strategy.name in entries:
+                taken = entries[strategy.name].source
+                problem = f"{path.name}: the name {strategy.name!r} is taken already ({taken}); give it another"
+                broken.append(_broken(strategy.name, "folder", problem))
+            else:
+                entries[strategy.name] = _entry(Found(strategy, "folder", text))
+    return [*entries.values(), *broken]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the catalogue."""
+    parser = argparse.ArgumentParser(prog="python -m chandlery.workers.catalogue", description=main.__doc__)
+    parser.add_argument("--strategies", default="", metavar="DIR", help="folder of strategy files")
+    options = parser.parse_args(arguments)
+    if options.strategies and not Path(options.strategies).is_dir():
+        print(f"{options.strategies}: no such folder", file=sys.stderr)
+        sys.exit(2)
+    # A strategy file that prints at import must not end up in the JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        entries = collect(options.strategies)
+    sys.stdout.buffer.write(_encode(entries) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
