@@ -1,0 +1,456 @@
+"""Manifests: files, folders and stdin to resources, with every problem found named by file, line and field.
+
+A problem spoils its own document only. Those whose kind and name could be read are attached to that resource,
+so that a running system leaves all others, and what ran before, untouched (:meth:`ManifestSet.carry_over`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Literal, TypeVar, cast
+
+from pydantic import ValidationError
+
+from chandlery.core import documents
+from chandlery.core.documents import Document, Value, line_at, read_documents
+from chandlery.core.errors import ManifestError
+from chandlery.core.explanations import did_you_mean, explain, path_text, shown
+from chandlery.core.resources import API_VERSION, DEFAULT_NAMESPACE, KINDS, MarketFeed, Resource, Trader, TraderPool
+
+Key = tuple[str, str]
+"""(namespace, name)."""
+Identity = tuple[str, str, str]
+"""(kind, namespace, name)."""
+
+STDIN: Final = "<stdin>"
+#: A file may hold many documents, but it is read whole.
+MAX_FILE_BYTES: Final = 32 * 1024 * 1024
+_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
+
+Reason = Literal[
+    "BadManifest",
+    "UnknownStrategy",
+    "BadParameter",
+    "UnknownPool",
+    "UnknownFeed",
+    "UnknownSymbol",
+    "UnknownTier",
+    "NotAllowed",
+]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """Something wrong in a manifest; ``str()`` is one line.
+
+    Attributes:
+        file: as it was given. document: its number in the file, 0 where the whole file is meant.
+        line: line in the file, 0: unknown.
+        kind, namespace, name: the resource, as far as they could be read (else empty).
+        field: such as ``spec.market.interval``; empty where the whole resource is meant.
+        message: what is wrong and what would be right.
+        reason: stable word for a status.
+    """
+
+    file: str
+    document: int
+    line: int
+    kind: str
+    namespace: str
+    name: str
+    field: str
+    message: str
+    reason: Reason = "BadManifest"
+
+    @property
+    def identity(self) -> Identity | None:
+        """The resource that it belongs to, where that is known."""
+        return (self.kind, self.namespace, self.name) if self.kind and self.name else None
+
+    def __str__(self) -> str:
+        place = self.file
+        if self.document:
+            place += f" (document {self.document}, line {self.line})"
+        parts = [place]
+        if self.kind:
+            who = [self.kind, self.namespace, self.name] if self.name else [self.kind]
+            parts[0] += " " + "/".join(who)
+        if self.field:
+            parts.append(self.field)
+        return ": ".join([*parts, self.message])
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a resource comes from.
+
+    Attributes:
+        file: as it was given. folder: absolute; paths in the manifest are relative to it.
+        document, line: place in the file.
+        lines: path of a field → its line in the file.
+        digest: of the resource's content; what a watcher compares.
+    """
+
+    file: str
+    folder: Path
+    document: int
+    line: int
+    lines: Mapping[documents.Path, int]
+    digest: str
+
+    def problem(self, identity: Identity, path: documents.Path, message: str, reason: Reason) -> Problem:
+        """A problem in the field ``path`` of the resource that stands here."""
+        line = line_at(self.lines, path, self.line)
+        return Problem(self.file, self.document, line, *identity, path_text(path), message, reason)
+
+
+@dataclass(slots=True)
+class ManifestSet:
+    """What was read.
+
+    Attributes:
+        feeds, pools, traders: sound resources by (namespace, name).
+        configmaps: ConfigMaps' ``data`` by (namespace, name). namespaces: labels of the Namespaces declared.
+        problems: everything wrong, in order of file and place. notices: what was left out, and why.
+        origins: where each resource (ConfigMaps included) comes from, with its content digest.
+    """
+
+    feeds: dict[Key, MarketFeed] = field(default_factory=dict)
+    pools: dict[Key, TraderPool] = field(default_factory=dict)
+    traders: dict[Key, Trader] = field(default_factory=dict)
+    configmaps: dict[Key, dict[str, str]] = field(default_factory=dict)
+    namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    origins: dict[Identity, Origin] = field(default_factory=dict)
+
+    @property
+    def digests(self) -> dict[Identity, str]:
+        """Content digest of each resource: equal digests, equal resources."""
+        return {identity: origin.digest for identity, origin in self.origins.items()}
+
+    def folder_of(self, resource: Resource) -> Path:
+        """Folder that paths in this resource are relative to."""
+        origin = self.origins.get((resource.KIND, *resource.key))
+        return origin.folder if origin else Path.cwd()
+
+    def problems_of(self, kind: str, key: Key) -> list[Problem]:
+        """Problems attached to one resource."""
+        return [problem for problem in self.problems if problem.identity == (kind, *key)]
+
+    def raise_if_problems(self) -> None:
+        """Raise when anything was wrong.
+
+        Raises:
+            ManifestError: every problem, one a line.
+        """
+        if self.problems:
+            raise ManifestError("\n".join(map(str, self.problems)))
+
+    def carry_over(self, previous: ManifestSet) -> ManifestSet:
+        """This set, with what ``previous`` had of the resources that can't be read now.
+
+        A resource that has a problem, or whose file or folder can't be read or has a document that can't be
+        told by kind and name, stays as it was; one that is plainly gone is gone.
+        """
+        kept = replace(
+            self,
+            feeds=dict(self.feeds),
+            pools=dict(self.pools),
+            traders=dict(self.traders),
+            configmaps=dict(self.configmaps),
+            namespaces=dict(self.namespaces),
+            origins=dict(self.origins),
+        )
+        broken = {problem.identity for problem in self.problems} - {None}
+        obscure = [problem.file for problem in self.problems if problem.identity is None]
+        for identity, origin in previous.origins.items():
+            if identity in self.origins:
+                continue
+            if identity in broken or any(_lies_in(origin.file, file) for file in obscure):
+                kept._take(identity, previous._value(identity), origin)
+        return kept
+
+    def _value(self, identity: Identity) -> Resource | dict[str, str]:
+        kind, *rest = identity
+        key = (rest[0], rest[1])
+        if kind == "Namespace":
+            return self.namespaces[key[1]]
+        return cast("Mapping[Key, Resource | dict[str, str]]", self._home(kind))[key]
+
+    def _home(self, kind: str) -> object:
+        return {
+            "MarketFeed": self.feeds,
+            "TraderPool": self.pools,
+            "Trader": self.traders,
+            "ConfigMap": self.configmaps,
+        }[kind]
+
+    def _take(self, identity: Identity, value: Resource | dict[str, str], origin: Origin) -> None:
+        kind, namespace, name = identity
+        self.origins[identity] = origin
+        if kind == "Namespace":
+            self.namespaces[name] = cast("dict[str, str]", value)
+        else:
+            cast("dict[Key, Resource | dict[str, str]]", self._home(kind))[namespace, name] = value
+
+
+def _lies_in(file: str, place: str) -> bool:
+    return file == place or file.startswith(place.rstrip("/") + "/")
+
+
+def read_manifests(paths: Sequence[str | Path] | str | Path) -> ManifestSet:
+    """Read manifests; never raises for what is in them.
+
+    Args:
+        paths: files, folders (their ``*.yaml``, ``*.yml`` and ``*.json``, sorted, hidden ones and sub-folders
+            left out), or ``-`` for stdin.
+
+    Returns:
+        What was sound, and every problem. Call :meth:`ManifestSet.raise_if_problems` to insist.
+    """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    manifests = ManifestSet()
+    seen: set[str] = set()
+    for path in given:
+        for label, file in _files(str(path), manifests):
+            real = os.path.realpath(file) if file else STDIN
+            if real not in seen:
+                seen.add(real)
+                _read_file(label, file, manifests)
+    manifests.problems.sort()
+    return manifests
+
+
+def parse_manifests(text: str, *, file: str = STDIN, folder: Path | None = None) -> ManifestSet:
+    """Read manifests from text; ``file`` is what problems call it, ``folder`` what paths are relative to."""
+    manifests = ManifestSet()
+    _Reader(manifests, file, folder or Path.cwd()).read(text)
+    manifests.problems.sort()
+    return manifests
+
+
+def _files(path: str, manifests: ManifestSet) -> Iterator[tuple[str, str]]:
+    """(name to show, path to open) of the files that ``path`` stands for; stdin has an empty path."""
+    if path == "-":
+        yield STDIN, ""
+        return
+    if not os.path.isdir(path):
+        yield path, path
+        return
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        manifests.problems.append(_file_problem(path, f"can't read the folder: {error.strerror}"))
+        return
+    chosen = [
+        os.path.join(path, name)
+        for name in names
+        if not name.startswith(".") and os.path.splitext(name)[1] in _SUFFIXES
+    ]
+    files = [name for name in chosen if os.path.isfile(name) or os.path.islink(name)]
+    if not files:
+        manifests.notices.append(f"{path}: no manifest in this folder (*.yaml, *.yml, *.json)")
+    yield from ((name, name) for name in files)
+
+
+def _file_problem(file: str, message: str) -> Problem:
+    return Problem(file, 0, 0, "", "", "", "", message)
+
+
+def _read_file(label: str, file: str, manifests: ManifestSet) -> None:
+    try:
+        data = _read_bytes(file)
+    except OSError as error:
+        what = "no such file or folder" if isinstance(error, FileNotFoundError) else f"can't read it: {error.strerror}"
+        manifests.problems.append(_file_problem(label, what))
+        return
+    if len(data) > MAX_FILE_BYTES:
+        manifests.problems.append(_file_problem(label, f"more than {MAX_FILE_BYTES} bytes (32Mi), too long to read"))
+        return
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        manifests.problems.append(_file_problem(label, f"not UTF-8 text: byte {data[error.start]:#04x} on line {line}"))
+        return
+    folder = Path(file).resolve().parent if file else Path.cwd()
+    _Reader(manifests, label, folder).read(text)
+
+
+def _read_bytes(file: str) -> bytes:
+    if not file:
+        return sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    with open(file, "rb") as stream:
+        return stream.read(MAX_FILE_BYTES + 1)
+
+
+ResourceT = TypeVar("ResourceT", bound=Resource)
+
+
+class _Reader:
+    """Reads the documents of one file into a set."""
+
+    def __init__(self, manifests: ManifestSet, file: str, folder: Path) -> None:
+        self._manifests = manifests
+        self._file = file
+        self._folder = folder
+
+    def read(self, text: str) -> None:
+        found = read_documents(text, is_json=self._file.endswith(".json"))
+        if not found:
+            self._manifests.notices.append(f"{self._file}: no document in it")
+        for document in found:
+            if document.mistakes:
+                self._broken(document)
+            else:
+                for prefix, value in _members(document):
+                    self._resource(document, prefix, value)
+
+    def _broken(self, document: Document) -> None:
+        identity = _identity(document.value)
+        for mistake in document.mistakes:
+            message = f"column {mistake.column}: {mistake.message}" if mistake.column else mistake.message
+            self._add(document, mistake.line, identity, (), message)
+
+    def _add(self, document: Document, line: int, identity: Identity, path: documents.Path, message: str) -> None:
+        problem = Problem(self._file, document.number, line, *identity, path_text(path), message)
+        self._manifests.problems.append(problem)
+
+    def _resource(self, document: Document, prefix: documents.Path, value: Value) -> None:
+        if not isinstance(value, dict):
+            message = f"a manifest is an object with apiVersion, kind, metadata and spec, got {shown(value)}"
+            self._add(document, document.line_of(prefix), ("", "", ""), prefix, message)
+            return
+        kind, version = value.get("kind"), value.get("apiVersion")
+        identity = _identity(value)
+        ours = kind in KINDS or (isinstance(version, str) and version.startswith("chandlery.dev/"))
+        if ours:
+            self._ours(document, prefix, value, identity)
+        elif kind in ("ConfigMap", "Namespace") and version == "v1" and identity[2]:
+            self._core(document, prefix, value, identity)
+        elif not isinstance(kind, str):
+            message = f"is missing: one of {', '.join(KINDS)}" if kind is None else f"needs text, got {shown(kind)}"
+            self._add(document, document.line_of(prefix), identity, ("kind",), message)
+        else:
+            name = "/".join(part for part in identity if part)
+            self._manifests.notices.append(
+                f"{self._file} (document {document.number}): {name} is none of Chandlery's kinds, left out"
+            )
+
+    def _ours(self, document: Document, prefix: documents.Path, value: dict[str, Value], identity: Identity) -> None:
+        before = len(self._manifests.problems)
+
+        def add(path: documents.Path, message: str) -> None:
+            self._add(document, document.line_of((*prefix, *path)), identity, path, message)
+
+        kind = value.get("kind")
+        if value.get("apiVersion") != API_VERSION:
+            version = value.get("apiVersion")
+            add(("apiVersion",), f"is missing: {API_VERSION}" if version is None else f"must be {API_VERSION}, got {shown(version)}")  # fmt: skip
+        if not isinstance(kind, str) or kind not in KINDS:
+            near = did_you_mean(str(kind), KINDS)
+            add(("kind",), f"{shown(kind)} is none of {', '.join(KINDS)}{near}" if kind else f"is missing: one of {', '.join(KINDS)}")  # fmt: skip
+            return
+        content: dict[str, Value] = {**value, "apiVersion": API_VERSION}
+        try:
+            resource = KINDS[kind].model_validate(content)
+        except ValidationError as error:
+            for one in error.errors(include_url=False):
+                add(*explain(KINDS[kind], one, content))
+            return
+        if isinstance(resource, MarketFeed):
+            for path, message in _missing_files(resource, self._folder):
+                add(path, message)
+        if len(self._manifests.problems) == before:
+            self._keep(document, prefix, identity, resource, resource.manifest())
+
+    def _core(self, document: Document, prefix: documents.Path, value: dict[str, Value], identity: Identity) -> None:
+        """A ConfigMap (its data alone) or a Namespace (its labels alone)."""
+        where: documents.Path = ("data",) if identity[0] == "ConfigMap" else ("metadata", "labels")
+        data: Value = value
+        for part in where:
+            data = data.get(str(part)) if isinstance(data, dict) else None
+        texts: dict[str, str] = {}
+        for name, text in data.items() if isinstance(data, dict) else ():
+            if isinstance(text, str):
+                texts[name] = text
+            else:
+                path = (*where, name)
+                self._add(
+                    document, document.line_of((*prefix, *path)), identity, path, f"needs text, got {shown(text)}"
+                )
+        self._keep(document, prefix, identity, texts, texts)
+
+    def _keep(
+        self,
+        document: Document,
+        prefix: documents.Path,
+        identity: Identity,
+        value: Resource | dict[str, str],
+        content: Mapping[str, object],
+    ) -> None:
+        line = document.line_of(prefix) if prefix else min(document.lines.values(), default=document.line)
+        first = self._manifests.origins.get(identity)
+        if first is not None:
+            message = (
+                f"this name is taken by {first.file} (document {first.document}, line {first.line}); "
+                "rename one of them, or delete it"
+            )
+            self._add(
+                document, document.line_of((*prefix, "metadata", "name")), identity, ("metadata", "name"), message
+            )
+            return
+        lines = {path[len(prefix) :]: at for path, at in document.lines.items() if path[: len(prefix)] == prefix}
+        origin = Origin(self._file, self._folder, document.number, line, lines, _digest(content))
+        self._manifests._take(identity, value, origin)
+
+
+def _members(document: Document) -> Iterator[tuple[documents.Path, Value]]:
+    """The document itself, or the items of a ``kind: List`` as ``kubectl get -o yaml`` prints it."""
+    value = document.value
+    if isinstance(value, dict) and value.get("kind") == "List" and isinstance(items := value.get("items"), list):
+        for index, item in enumerate(items):
+            yield ("items", index), item
+    else:
+        yield (), value
+
+
+def _identity(value: Value) -> Identity:
+    """(kind, namespace, name) as far as they can be read, even of half a document; else empty strings."""
+    if not isinstance(value, dict):
+        return "", "", ""
+    metadata = value.get("metadata")
+    kind, name, namespace = value.get("kind"), None, None
+    if isinstance(metadata, dict):
+        name, namespace = metadata.get("name"), metadata.get("namespace")
+    kind = kind if isinstance(kind, str) else ""
+    if not isinstance(name, str) or not kind:
+        return kind, "", ""
+    if kind == "Namespace":
+        return kind, "", name
+    return kind, namespace if isinstance(namespace, str) else DEFAULT_NAMESPACE, name
+
+
+def _digest(content: Mapping[str, object]) -> str:
+    body = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(body.encode()).hexdigest()[:32]
+
+
+def _missing_files(feed: MarketFeed, folder: Path) -> Iterator[tuple[documents.Path, str]]:
+    """Files that a feed names and that aren't there."""
+    named: list[tuple[documents.Path, str]] = []
+    if feed.spec.source.replay is not None:
+        files = feed.spec.source.replay.files
+        named += [(("spec", "source", "replay", "files", index), file) for index, file in enumerate(files)]
+    for index, history in enumerate(feed.spec.history.files):
+        named.append((("spec", "history", "files", index, "path"), history.path))
+    for path, file in named:
+        if not (folder / file).is_file():
+            yield path, f"{shown(file)} is no file in {folder}"

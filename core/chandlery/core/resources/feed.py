@@ -1,0 +1,219 @@
+"""MarketFeed: one market (an exchange, a replay or a synthetic one), its Kafka, symbols and intervals."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Final, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag, WithJsonSchema, model_validator
+
+from chandlery.core.resources.base import (
+    Access,
+    Count,
+    DurationMs,
+    Flag,
+    IntervalText,
+    Number,
+    Resource,
+    Spec,
+    Symbol,
+    sentence,
+)
+
+SourceKind = Literal["synthetic", "replay", "binance"]
+_HOUR: Final = 3_600_000
+_DAY: Final = 24 * _HOUR
+
+
+class SyntheticSource(Spec):
+    """A seeded, lifelike market that needs no network."""
+
+    seed: Annotated[Count, Field(ge=0, le=2**63 - 1)] = Field(
+        default=1, description="Seed of the random walk: the same seed gives the same market."
+    )
+    trades_per_second: Annotated[Number, Field(gt=0, le=1_000_000)] = Field(
+        default=20.0, description="Mean trades per second and symbol."
+    )
+    start_price: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(
+        default=None, description="First price of every symbol; absent: a usual one for each symbol."
+    )
+
+
+def _read_speed(value: object) -> object:
+    if value == "max":
+        return math.inf
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1e6:
+        return float(value)
+    raise sentence(f'needs a number above 0 (1 is real time, 10 ten times as fast) or "max", got {value!r}')
+
+
+Speed = Annotated[
+    float,
+    BeforeValidator(_read_speed),
+    PlainSerializer(lambda speed: "max" if math.isinf(speed) else speed, return_type=float | str),
+    WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True}),
+]
+"""Times real speed; ``max`` (kept as infinity): as fast as possible."""
+
+
+class ReplaySource(Spec):
+    """Captured frames, or files of trades, played back."""
+
+    files: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=256)] = Field(
+        description="Captured frames (.frames.gz) or trades (CSV, Parquet, Feather), relative to the manifest's folder."
+    )
+    speed: Speed = Field(default=1.0, description='Times real speed: 1, 10, 0.5, or "max" for as fast as possible.')
+    loop: Flag = Field(default=False, description="Begin again, as a new session, when the files end.")
+
+
+class BinanceSource(Spec):
+    """Binance's public combined streams."""
+
+    market: Literal["spot"] = Field(default="spot", description="Which of Binance's markets.")
+    base_url: Annotated[str, Field(pattern=r"^wss?://[^\s/]+")] = Field(
+        default="wss://stream.binance.com:9443", description="WebSocket address, ws:// or wss://, without a path."
+    )
+
+
+class Source(Spec):
+    """Where trades come from: exactly one of the fields."""
+
+    synthetic: SyntheticSource | None = Field(default=None, description="A seeded synthetic market.")
+    replay: ReplaySource | None = Field(default=None, description="Recorded files played back.")
+    binance: BinanceSource | None = Field(default=None, description="Binance's live streams.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Source:
+        given = self._given()
+        if len(given) != 1:
+            found = "got " + " and ".join(given) if given else "got none"
+            raise sentence(f"needs exactly one of synthetic, replay and binance, {found}")
+        return self
+
+    def _given(self) -> list[SourceKind]:
+        kinds: tuple[SourceKind, ...] = ("synthetic", "replay", "binance")
+        return [kind for kind in kinds if getattr(self, kind) is not None]
+
+    @property
+    def kind(self) -> SourceKind:
+        """Which of the sources it is."""
+        return self._given()[0]
+
+
+class Kafka(Spec):
+    """The feed's Kafka and how its topics are made. Pools inherit it."""
+
+    bootstrap_servers: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="host:port, several with commas; absent: the embedded broker."
+    )
+    topic_prefix: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9._-]*$")] = Field(
+        default="chandlery.", description="Topics are named {topicPrefix}{feed}.trades and so on."
+    )
+    partitions: Annotated[Count, Field(ge=1, le=1024)] = Field(
+        default=4, description="Partitions of every topic; can't be lowered later."
+    )
+    replication_factor: Annotated[Count, Field(ge=1, le=9)] = Field(
+        default=1, description="Copies of every partition, at most the number of brokers."
+    )
+    min_insync_replicas: Annotated[Count, Field(ge=1, le=9)] = Field(
+        default=1, description="Copies that must have a record before it counts as written."
+    )
+
+    @model_validator(mode="after")
+    def _writable(self) -> Kafka:
+        if self.min_insync_replicas > self.replication_factor:
+            raise sentence(
+                f"minInsyncReplicas {self.min_insync_replicas} is above replicationFactor "
+                f"{self.replication_factor}: nothing could be written"
+            )
+        return self
+
+
+class Retention(Spec):
+    """How long each topic keeps its records."""
+
+    live: DurationMs = Field(default=600_000, description="Forming candles, by default 10m.")
+    fast: DurationMs = Field(default=_DAY, description="Closed candles of intervals below 1m, by default 1d.")
+    closed: DurationMs = Field(default=180 * _DAY, description="Closed candles of 1m and above, by default 180d.")
+    trades: DurationMs = Field(default=3 * _DAY, description="Trades, by default 3d.")
+    signals: DurationMs = Field(default=30 * _DAY, description="Signals, by default 30d.")
+
+    @model_validator(mode="after")
+    def _longer_than_a_segment(self) -> Retention:
+        for name in ("live", "fast", "closed", "trades", "signals"):
+            # Kafka deletes by whole log segments, so less than a minute can't be kept to anyway.
+            if getattr(self, name) < 60_000:
+                raise sentence(f"{name} must be at least 1m")
+        return self
+
+
+class HistoryFile(Spec):
+    """Closed candles of one series from a file."""
+
+    symbol: Symbol = Field(description="Symbol, such as BTC/USDT.")
+    interval: IntervalText = Field(description="Interval of the file's candles, such as 1m.")
+    path: Annotated[str, Field(min_length=1)] = Field(
+        description="CSV, Parquet or Feather with date, open, high, low, close, volume; relative to the manifest's folder."
+    )
+    shift: Flag = Field(
+        default=False,
+        description="Move the candles in time, by whole candles, so that the last one ends where live trades begin.",
+    )
+
+
+class History(Spec):
+    """Closed candles from before the first live trade, so that traders are warm at once."""
+
+    candles: Annotated[Count, Field(ge=0, le=100_000)] = Field(
+        default=500, description="Candles a series that a synthetic market makes up before it starts."
+    )
+    files: list[HistoryFile] = Field(default=[], description="Files with closed candles.")
+
+
+def _which_symbols(value: object) -> str | None:
+    if isinstance(value, list):
+        return "list"
+    return "auto" if value == "auto" else None
+
+
+Symbols = Annotated[
+    Annotated[Literal["auto"], Tag("auto")]
+    | Annotated[list[Symbol], Field(min_length=1, max_length=4096), Tag("list")],
+    Discriminator(
+        _which_symbols,
+        custom_error_type="sentence",
+        custom_error_message="needs auto or a list of symbols, such as [BTC/USDT, ETH/USDT]",
+    ),
+    WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True}),
+]
+
+
+class MarketFeedSpec(Spec):
+    """What a MarketFeed is to be."""
+
+    source: Source = Field(description="Where trades come from: synthetic, replay or binance.")
+    kafka: Kafka = Field(default=Kafka(), description="Kafka and the form of the topics.")
+    symbols: Symbols = Field(
+        default="auto", description="auto: whatever traders ask for; or a list, and traders are held to it."
+    )
+    intervals: list[IntervalText] = Field(
+        default=[], description="Intervals built in any case; those that traders ask for are added."
+    )
+    retention: Retention = Field(default=Retention(), description="How long each topic keeps its records.")
+    history: History = Field(default=History(), description="Candles from before the first live trade.")
+    allowed_lateness: DurationMs = Field(
+        default=5_000, description="How long after its close a candle is still revised by late trades, by default 5s."
+    )
+    watermark_delay: DurationMs = Field(
+        default=0, description="How long closing waits for trades out of order, by default 0s."
+    )
+    allowed_pools: Access = Field(default=Access(), description="Pools that may use this feed.")
+
+
+class MarketFeed(Resource):
+    """One market, its Kafka and its topics; owned by the platform team."""
+
+    KIND: ClassVar[str] = "MarketFeed"
+
+    kind: Literal["MarketFeed"] = Field(default="MarketFeed", description="MarketFeed.")
+    spec: MarketFeedSpec = Field(description="What the feed is to be.")
