@@ -1,0 +1,115 @@
+"""Files of shared memory: reserved before use, built aside, renamed into place, locked by one writer."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import io
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from chandlery.core.errors import SegmentError
+
+_MEGABYTE: Final = 1_000_000
+
+
+class NoRoom(Exception):
+    """The file system of a path can't hold the bytes asked for."""
+
+
+class WriterLock:
+    """The right to write a path, held through a lock on ``path + ".lock"``.
+
+    The kernel frees it when its process ends, however it ends. The lock file, unlike the segment, is never
+    replaced by rename, so that two writers always meet at the same inode.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Take the lock.
+
+        Raises:
+            SegmentError: a live process holds it, or the folder can't be written.
+        """
+        self._path: Final = path + ".lock"
+        while True:
+            try:
+                file = io.FileIO(
+                    os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644), "r+"
+                )
+            except OSError as error:
+                raise SegmentError(f"segment {path}: can't open its lock file: {error.strerror}") from error
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                holder = file.read(32).decode("ascii", errors="replace").strip() or "unknown"
+                file.close()
+                raise SegmentError(f"segment {path}: a live writer (pid {holder}) has it") from error
+            if self._is_current(file):
+                break
+            file.close()  # its last holder unlinked it while we opened it
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n".encode("ascii"))
+        self._file: Final = file
+
+    def _is_current(self, file: io.FileIO) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def release(self, *, unlink: bool) -> None:
+        """Give the lock back; ``unlink`` removes its file too, while still held."""
+        if unlink and not self._file.closed:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+        self._file.close()
+
+
+def reserve(path: str, size_bytes: int, mode: int) -> int:
+    """Create a file whose pages are all there already, so that no later write can fail for want of room.
+
+    Returns:
+        An open descriptor; the caller closes it.
+
+    Raises:
+        NoRoom: the file system is full; the file is gone again.
+        SegmentError: the file can't be created.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    except OSError as error:
+        raise SegmentError(f"can't create {path}: {error.strerror}") from error
+    try:
+        os.fchmod(fd, mode)  # whatever the umask: the other container may run as another user
+        os.posix_fallocate(fd, 0, size_bytes)
+    except OSError as error:
+        os.close(fd)
+        os.unlink(path)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoRoom from error
+        raise SegmentError(f"can't reserve {size_bytes} bytes for {path}: {error.strerror}") from error
+    return fd
+
+
+def no_room(path: str, size_bytes: int, remedy: str) -> SegmentError:
+    """The error for a path whose file system can't hold ``size_bytes``: need, what is free, the way out."""
+    folder = Path(path).parent
+    status = os.statvfs(folder)
+    free = status.f_bavail * status.f_frsize
+    return SegmentError(
+        f"{path} needs {size_bytes / _MEGABYTE:.1f} MB, {free / _MEGABYTE:.1f} MB free in {folder}; {remedy}"
+    )
+
+
+def wait_for_room(path: str, size_bytes: int, deadline_s: float) -> None:
+    """Wait until the path's file system has room, at most until ``deadline_s`` (monotonic clock, s)."""
+    while time.monotonic() < deadline_s:
+        status = os.statvfs(Path(path).parent)
+        if status.f_bavail * status.f_frsize >= size_bytes:
+            return
+        time.sleep(0.02)

@@ -1,0 +1,190 @@
+"""The feed's side of the segment: the one writer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from types import TracebackType
+from typing import Final
+
+from chandlery.core.errors import SegmentError
+from chandlery.workers.segment import _native
+from chandlery.workers.segment.description import SegmentInfo, describe
+from chandlery.workers.segment.layout import Geometry, Header, read_header
+from chandlery.workers.segment.placement import NoRoom, WriterLock, no_room, reserve, wait_for_room
+
+#: How long a new segment waits for readers to leave the one it replaces, where memory can't hold both. Readers
+#: notice within one wake-up; a strategy's call in between may take a second or two.
+_ROOM_TIMEOUT_S: Final = 5.0
+
+
+class SegmentWriter(_native.Writer):
+    """Writes a segment; at most one lives for a path, held by a file lock that dies with its process.
+
+    Single-threaded. ``append``, ``revise``, ``set_forming``, ``clear_forming``, ``reset``, ``ring``,
+    ``ring_many``, ``heartbeat``, ``add_series`` and ``remove_series`` are in the extension; they raise
+    SegmentError after :meth:`close`, for a series not in use, and for a bell that isn't there.
+
+    * ``append(series, open_time_ms, open, high, low, close, volume, trades, stamps, backfill=False)``: a closed
+      row, newer than the last (else SegmentError). Clears the forming row if that is this candle or older.
+    * ``revise(series, open_time_ms, open, …, trades) -> bool``: changes a closed row; False when the ring doesn't
+      hold it. All windows of the series taken before become invalid.
+    * ``set_forming(series, open_time_ms, open, …, trades, stamps)``, ``clear_forming(series)``.
+    * ``reset(series, session)``: no closed rows, no forming row, new session; windows become invalid.
+    * ``ring(bell)``: one system call. ``ring_many(bells)``: all values first, then the wake-ups.
+    * ``add_series(symbol, interval) -> int``: idempotent; SegmentError when full. ``remove_series(symbol,
+      interval)``: nothing happens when it isn't there.
+    * ``heartbeat()``: the monotonic clock into the header.
+    """
+
+    def __init__(self, path: str, mapping: _native.Mapping, header: Header, lock: WriterLock) -> None:
+        super().__init__(mapping, header.geometry.numbers)
+        self.path: Final = path
+        self.generation: Final = header.generation
+        self._header: Final = header
+        self._lock: Final = lock
+        self._mapping: _native.Mapping | None = mapping
+
+    @classmethod
+    def create(
+        cls, path: str, *, rows: int, series: int, guard_rows: int = 64, bells: int = 256, stamp_rows: int = 64
+    ) -> SegmentWriter:
+        """Make a new, empty segment at ``path``, in place of a previous writer's.
+
+        Built under another name and renamed when ready. A previous file is marked superseded and all its bells
+        are rung, so that its readers open the path again. Where memory can't hold both, the previous one is
+        unlinked first and its readers get 5 s to let go of it.
+
+        Args:
+            path: the file; its folder must exist. ``path + ".lock"`` is the writer's lock.
+            rows: closed rows a series keeps. guard_rows: of these, not for readers, so that the writer can be
+                that many rows ahead of a reader at work.
+            series: most series. bells: number of doorbells.
+            stamp_rows: newest closed rows whose stamps are kept (at most ``rows``).
+
+        Raises:
+            SegmentError: a live writer has the path; no room (says need, free bytes and the way out); a number
+                is out of bounds; the folder can't be written.
+        """
+        geometry = Geometry.derive(
+            rows=rows, guard_rows=guard_rows, series=series, bells=bells, stamp_rows=min(stamp_rows, rows)
+        )
+        lock = WriterLock(path)
+        try:
+            return cls._create_locked(path, geometry, lock)
+        except BaseException:
+            lock.release(unlink=False)
+            raise
+
+    @classmethod
+    def _create_locked(cls, path: str, geometry: Geometry, lock: WriterLock) -> SegmentWriter:
+        previous = _Previous.find(path)
+        header = Header(geometry, previous.generation + 1, os.getpid(), time.monotonic_ns())
+        building = path + ".new"
+        fd = _reserve_beside(previous, building, geometry.file_bytes)
+        try:
+            mapping = _native.Mapping(fd, geometry.file_bytes, True)
+        except OSError as error:
+            os.unlink(building)
+            raise SegmentError(f"segment {path}: can't be mapped: {error.strerror}") from error
+        finally:
+            os.close(fd)
+        mapping.write(0, header.pack())
+        writer = cls(path, mapping, header, lock)
+        writer.heartbeat()
+        mapping.store(_native.HEADER_READY, _native.READY_WORD)  # [READY] pairs with the load in layout.py
+        os.rename(building, path)
+        previous.supersede()
+        return writer
+
+    def info(self) -> SegmentInfo:
+        """Header, series and bells as plain data."""
+        return describe(self._mapped(), self._header)
+
+    def close(self, unlink: bool = True) -> None:
+        """Stop writing. Idempotent.
+
+        Args:
+            unlink: remove the file too, tell its readers that it is superseded, and wake them all. False
+                leaves it to be read as it stands, until a next writer supersedes it.
+        """
+        if self._mapping is None:
+            return
+        if unlink:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+            _retire(self._mapping, self)
+        self._mapping = None
+        self._release()
+        self._lock.release(unlink=unlink)
+
+    def _mapped(self) -> _native.Mapping:
+        if self._mapping is None:
+            raise SegmentError("this segment is closed here")
+        return self._mapping
+
+    def __enter__(self) -> SegmentWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _retire(mapping: _native.Mapping, bells: _native.Writer) -> None:
+    mapping.store(_native.HEADER_SUPERSEDED, 1)
+    bells.ring_many(range(read_header(mapping).geometry.bells))
+
+
+class _Previous:
+    """The file that a dead writer left at a path, if it is sound enough to be told of its successor."""
+
+    def __init__(self, path: str, mapping: _native.Mapping | None, header: Header | None) -> None:
+        self._path: Final = path
+        self._mapping = mapping
+        self._header: Final = header
+        self.generation: Final = header.generation if header else 0
+
+    @classmethod
+    def find(cls, path: str) -> _Previous:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return cls(path, None, None)
+        try:
+            mapping = _native.Mapping(fd, os.fstat(fd).st_size, True)
+            return cls(path, mapping, read_header(mapping))
+        except (OSError, SegmentError):
+            return cls(path, None, None)  # unsound: its readers can't be told, they see their heartbeat stop
+        finally:
+            os.close(fd)
+
+    def supersede(self) -> None:
+        if self._mapping is not None and self._header is not None:
+            _retire(self._mapping, _native.Writer(self._mapping, self._header.geometry.numbers))
+        self._mapping = None
+
+    def unlink(self) -> bool:
+        """Make room by removing the file before its successor is there; whether there was one."""
+        try:
+            os.unlink(self._path)
+        except OSError:
+            return False
+        self.supersede()
+        return True
+
+
+def _reserve_beside(previous: _Previous, building: str, size_bytes: int) -> int:
+    remedy = "make room or lower segment_rows/segment_series"
+    try:
+        return reserve(building, size_bytes, 0o644)
+    except NoRoom as error:
+        if not previous.unlink():
+            raise no_room(building, size_bytes, remedy) from error
+    wait_for_room(building, size_bytes, time.monotonic() + _ROOM_TIMEOUT_S)
+    try:
+        return reserve(building, size_bytes, 0o644)
+    except NoRoom as error:
+        raise no_room(building, size_bytes, remedy) from error
