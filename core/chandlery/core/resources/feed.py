@@ -34,6 +34,15 @@ class SyntheticSource(Spec):
     trades_per_second: Annotated[Number, Field(gt=0, le=1_000_000)] = Field(
         default=20.0, description="Mean trades per second and symbol."
     )
+    volatility: Annotated[Number, Field(gt=0, le=0.1)] = Field(
+        default=1e-4, description="Standard deviation of the log price over one second, on average."
+    )
+    jumps_per_hour: Annotated[Number, Field(ge=0, le=3600)] = Field(
+        default=6.0, description="Mean number of price jumps an hour and symbol; 0: none."
+    )
+    quiet_share: Annotated[Number, Field(ge=0, le=0.9)] = Field(
+        default=0.1, description="Part of the time in which a symbol trades at a tenth of its rate; 0: never."
+    )
     start_price: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(
         default=None, description="First price of every symbol; absent: a usual one for each symbol."
     )
@@ -168,6 +177,12 @@ class History(Spec):
         default=500, description="Candles a series that a synthetic market makes up before it starts."
     )
     files: list[HistoryFile] = Field(default=[], description="Files with closed candles.")
+
+    @model_validator(mode="after")
+    def _one_shift(self) -> History:
+        if len({file.shift for file in self.files}) > 1:
+            raise sentence("files: shift must be the same in all of them, or their candles would not fit together")
+        return self
 
 
 def _which_symbols(value: object) -> str | None:

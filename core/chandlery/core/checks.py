@@ -1,0 +1,238 @@
+"""Checks across resources: what each refers to is there, lets itself be used, and has what is asked for.
+
+One place for the rules and their sentences: the command line checks manifests with them before anything starts,
+the planner decides with them what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from chandlery.core.documents import Path
+from chandlery.core.errors import InputError
+from chandlery.core.explanations import did_you_mean, shown
+from chandlery.core.manifestset import Key, ManifestSet, Problem, Reason
+from chandlery.core.parameters import ParameterSpec, value_problem
+from chandlery.core.resources import MAX_SOURCE_BYTES, MarketFeed, Resource, Trader, TraderPool
+from chandlery.core.resources.pool import GUARD_ROWS
+
+#: One element of ``python -m chandlery.workers.catalogue``'s list: name, parameters, errors …
+CatalogueEntry = Mapping[str, Any]
+_LISTED: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong with one resource: a stable word, the field, and a sentence."""
+
+    reason: Reason
+    path: Path
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What resources may refer to.
+
+    Attributes:
+        feeds, pools: by (namespace, name).
+        configmaps: data of ConfigMaps by (namespace, name).
+        namespaces: labels by namespace; one that isn't there has none.
+    """
+
+    feeds: Mapping[Key, MarketFeed]
+    pools: Mapping[Key, TraderPool]
+    configmaps: Mapping[Key, Mapping[str, str]]
+    namespaces: Mapping[str, Mapping[str, str]]
+
+    def labels(self, namespace: str) -> dict[str, str]:
+        """Labels of a namespace."""
+        return dict(self.namespaces.get(namespace, {}))
+
+
+def check_pool(pool: TraderPool, world: World) -> Iterator[Finding]:
+    """The pool's feed is there and may be used."""
+    key = pool.spec.feed.key(pool.namespace)
+    feed = world.feeds.get(key)
+    path: Path = ("spec", "feed", "name")
+    if feed is None:
+        yield Finding("UnknownFeed", path, f"there is no MarketFeed {_name(key)}{_near(key, world.feeds)}")
+    elif not feed.spec.allowed_pools.admits(own=key[0], other=pool.namespace, labels=world.labels(pool.namespace)):
+        yield Finding("NotAllowed", path, _not_allowed(feed, "pools", "allowedPools", pool.namespace))
+
+
+def check_trader(trader: Trader, world: World) -> Iterator[Finding]:
+    """The trader's pool is there, may be used, and has what the trader asks for."""
+    key = trader.spec.pool.key(trader.namespace)
+    pool = world.pools.get(key)
+    path: Path = ("spec", "pool", "name")
+    if pool is None:
+        yield Finding("UnknownPool", path, f"there is no TraderPool {_name(key)}{_near(key, world.pools)}")
+        return
+    if not pool.spec.allowed_traders.admits(own=key[0], other=trader.namespace, labels=world.labels(trader.namespace)):
+        yield Finding("NotAllowed", path, _not_allowed(pool, "traders", "allowedTraders", trader.namespace))
+        return
+    tiers = [tier.name for tier in pool.spec.tiers]
+    if trader.spec.tier not in tiers:
+        near = did_you_mean(trader.spec.tier, tiers)
+        message = f"{pool.KIND} {pool.full_name} has no tier {shown(trader.spec.tier)}; it has {_listed(tiers)}{near}"
+        yield Finding("UnknownTier", ("spec", "tier"), message)
+    longest = pool.spec.segment.candles - GUARD_ROWS
+    if trader.spec.market.warmup is not None and trader.spec.market.warmup > longest:
+        message = (
+            f"must be at most {longest} in {pool.KIND} {pool.full_name}, got {trader.spec.market.warmup}; "
+            "raise the pool's spec.segment.candles for more"
+        )
+        yield Finding("BadParameter", ("spec", "market", "warmup"), message)
+    yield from _check_symbols(trader, pool, world)
+    source = source_of(trader, world)
+    if isinstance(source, Finding):
+        yield source
+
+
+def _check_symbols(trader: Trader, pool: TraderPool, world: World) -> Iterator[Finding]:
+    feed = world.feeds.get(pool.spec.feed.key(pool.namespace))
+    if feed is None or feed.spec.symbols == "auto":
+        return
+    known = feed.spec.symbols
+    market = trader.spec.market
+    asked: list[tuple[Path, str]] = [(("symbols", index), symbol) for index, symbol in enumerate(market.symbols)]
+    asked += [
+        (("informative", index, "symbol"), informative.symbol)
+        for index, informative in enumerate(market.informative)
+        if informative.symbol is not None
+    ]
+    for path, symbol in asked:
+        if symbol not in known:
+            near = did_you_mean(symbol, known)
+            message = f"MarketFeed {feed.full_name} has no {symbol}; its spec.symbols are {_listed(known)}{near}"
+            yield Finding("UnknownSymbol", ("spec", "market", *path), message)
+
+
+def source_of(trader: Trader, world: World) -> str | Finding | None:
+    """Text of the trader's strategy from its ConfigMap; None: the pool's image has it; a Finding: why not.
+
+    The pool must be there (:func:`check_trader` says so first).
+    """
+    source = trader.spec.strategy.source
+    if source is None:
+        return None
+    pool = world.pools[trader.spec.pool.key(trader.namespace)]
+    path: Path = ("spec", "strategy", "source", "configMapRef")
+    if not pool.spec.allow_config_map_strategies:
+        message = f"TraderPool {pool.full_name} takes no strategies from ConfigMaps (its spec.allowConfigMapStrategies)"
+        return Finding("NotAllowed", path, message)
+    key = (trader.namespace, source.config_map_ref.name)
+    data = world.configmaps.get(key)
+    if data is None:
+        message = f"there is no ConfigMap {_name(key)}{_near(key, world.configmaps)}"
+        return Finding("BadSource", (*path, "name"), message)
+    text = data.get(source.config_map_ref.key)
+    if text is None:
+        near = did_you_mean(source.config_map_ref.key, data)
+        message = f"ConfigMap {_name(key)} has no {shown(source.config_map_ref.key)}; it has {_listed(data)}{near}"
+        return Finding("BadSource", (*path, "key"), message)
+    size = len(text.encode())
+    if size > MAX_SOURCE_BYTES:
+        message = f"the source has {size} bytes; {MAX_SOURCE_BYTES} (64Ki) are the most"
+        return Finding("BadSource", (*path, "key"), message)
+    return text
+
+
+def check_strategy(trader: Trader, catalogue: Iterable[CatalogueEntry]) -> Iterator[Finding]:
+    """The trader's strategy is in the catalogue and takes its parameters; nothing is known of one with a source."""
+    strategy = trader.spec.strategy
+    if strategy.source is not None:
+        return
+    entries = {str(entry["name"]): entry for entry in catalogue}
+    entry = entries.get(strategy.name)
+    if entry is None:
+        near = did_you_mean(strategy.name, entries)
+        message = f"there is no strategy {shown(strategy.name)}; there are {_listed(sorted(entries))}{near}"
+        yield Finding("UnknownStrategy", ("spec", "strategy", "name"), message)
+        return
+    if entry.get("errors"):
+        message = f"{strategy.name} can't be used: {entry['errors'][0]}"
+        yield Finding("BadStrategy", ("spec", "strategy", "name"), message)
+        return
+    specs = _specs(entry)
+    for name, value in strategy.parameters.items():
+        path: Path = ("spec", "strategy", "parameters", name)
+        spec = specs.get(name)
+        if spec is None:
+            known = f"; it has {_listed(specs)}" if specs else "; it has none"
+            message = f"{strategy.name} has no such parameter{known}{did_you_mean(name, specs)}"
+            yield Finding("BadParameter", path, message)
+        elif (problem := value_problem(spec, value)) is not None:
+            yield Finding("BadParameter", path, problem)
+
+
+def _specs(entry: CatalogueEntry) -> dict[str, ParameterSpec]:
+    try:
+        return msgspec.convert(entry.get("parameters", {}), dict[str, ParameterSpec])
+    except msgspec.ValidationError as error:
+        raise InputError(f"the catalogue's entry {entry['name']}: {error}") from error
+
+
+def check_against_catalogue(manifests: ManifestSet, catalogue: Sequence[CatalogueEntry] | None) -> list[Problem]:
+    """Check what manifests refer to, and strategies and their parameters.
+
+    Args:
+        manifests: as read.
+        catalogue: as ``python -m chandlery.workers.catalogue`` prints it; None: not known, so not checked.
+
+    Returns:
+        One problem for each thing wrong, in order of file and line.
+
+    Raises:
+        InputError: the catalogue itself is malformed.
+    """
+    world = World(manifests.feeds, manifests.pools, manifests.configmaps, manifests.namespaces)
+    problems: list[Problem] = []
+    for pool in manifests.pools.values():
+        problems += _problems(manifests, pool, check_pool(pool, world))
+    for trader in manifests.traders.values():
+        problems += _problems(manifests, trader, check_trader(trader, world))
+        if catalogue is not None:
+            problems += _problems(manifests, trader, check_strategy(trader, catalogue))
+    return sorted(problems)
+
+
+def _problems(manifests: ManifestSet, resource: Resource, findings: Iterable[Finding]) -> Iterator[Problem]:
+    identity = (resource.KIND, *resource.key)
+    origin = manifests.origins.get(identity)
+    for finding in findings:
+        if origin is None:
+            yield Problem("", 0, 0, *identity, "", finding.message, finding.reason)
+        else:
+            yield origin.problem(identity, finding.path, finding.message, finding.reason)
+
+
+def _name(key: Key) -> str:
+    return "/".join(key)
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = list(names)
+    more = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
+    return (", ".join(every[:_LISTED]) + more) if every else "none"
+
+
+def _near(key: Key, known: Iterable[Key]) -> str:
+    every = sorted(known)
+    elsewhere = [other for other in every if other[1] == key[1]]
+    if elsewhere:
+        return f"; there is {_name(elsewhere[0])}: name its namespace"
+    return did_you_mean(key[1], [name for namespace, name in every if namespace == key[0]])
+
+
+def _not_allowed(owner: MarketFeed | TraderPool, users: str, field: str, namespace: str) -> str:
+    access = owner.spec.allowed_pools if isinstance(owner, MarketFeed) else owner.spec.allowed_traders
+    return (
+        f"{owner.KIND} {owner.full_name} takes no {users} from namespace {namespace} "
+        f"(its spec.{field}.namespaces.from is {access.namespaces.from_})"
+    )
