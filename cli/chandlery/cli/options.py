@@ -1,0 +1,23 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+State = Annotated[
+    Path,
+    typer.Option("--state", envvar="CHANDLERY_STATE", help="State folder of the local instance.", show_default=True),
+]
+DEFAULT_STATE = Path(".chandlery")
+Json = Annotated[bool, typer.Option("--json", help="JSON for programs instead of text.")]
+Manifests = Annotated[
+    list[Path],
+    typer.Option("-f", "--filename", help="Folder or file of manifests; may be given more than once."),
+]
+Strategies = Annotated[
+    Path | None,
+    typer.Option("--strategies", help="Folder of Python files with strategies of your own."),
+]

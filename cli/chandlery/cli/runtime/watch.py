@@ -1,0 +1,75 @@
+"""Watching manifest folders: the kernel's events, and a slow look beside them for what events miss."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator
+from typing import Final
+
+from watchfiles import awatch
+
+from chandlery.cli.runtime.folder import GRACE_S, Folder, scan
+
+#: Changes within this time are one change.
+DEBOUNCE_MS: Final = 80
+#: A look without an event: inotify says nothing of a folder that was moved away and made anew, nor of network
+#: file systems. Reading some tens of small files costs less than a millisecond.
+LOOK_S: Final = 0.5
+
+Identity = tuple[tuple[str, int, int], ...]
+
+
+async def changes(folder: Folder) -> AsyncIterator[Folder]:
+    """Yield the folder after each change of the files that count, or of what there is to say about them."""
+    dirty = asyncio.Event()
+    watching: asyncio.Task[None] | None = None
+    watched: Identity = ()
+    try:
+        while True:
+            identity = _identity(folder.roots)
+            if watching is None or watching.done() or identity != watched:
+                await _end(watching)
+                watched = identity
+                watching = _start_listening(identity, dirty)
+            notices = folder.notices
+            if folder.advance(scan(folder.roots), time.monotonic()) or folder.notices != notices:
+                yield folder
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(dirty.wait(), GRACE_S / 2 if folder.unsettled else LOOK_S)
+            dirty.clear()
+    finally:
+        await _end(watching)
+
+
+def _identity(roots: tuple[str, ...]) -> Identity:
+    """The roots that exist, with device and inode: a folder made anew is another one to watch."""
+    found: list[tuple[str, int, int]] = []
+    for root in roots:
+        with contextlib.suppress(OSError):
+            # A file given by -f is watched through its folder: editors replace files by rename.
+            folder = root if os.path.isdir(root) else os.path.dirname(os.path.abspath(root))
+            stat = os.stat(folder)
+            found.append((folder, stat.st_dev, stat.st_ino))
+    return tuple(found)
+
+
+def _start_listening(identity: Identity, dirty: asyncio.Event) -> asyncio.Task[None]:
+    return asyncio.create_task(_listen({folder for folder, _, _ in identity}, dirty), name="watch manifests")
+
+
+async def _listen(folders: set[str], dirty: asyncio.Event) -> None:
+    if not folders:
+        await asyncio.Event().wait()
+    with contextlib.suppress(FileNotFoundError):  # gone meanwhile: the next look sees it
+        async for _ in awatch(*folders, debounce=DEBOUNCE_MS, step=20, rust_timeout=1_000, recursive=False):
+            dirty.set()
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,196 @@
+"""Reading the ``signals`` topic: signals with their completions joined, of the past or as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Protocol
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from chandlery.console.model import SignalRow
+from chandlery.core.errors import UnavailableError
+from chandlery.core.latency import account
+from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
+
+#: An answer of a broker on this machine takes milliseconds; 10 s is aiokafka's own retry loop three times over.
+_ANSWER_S: Final = 10.0
+Offsets = Mapping[int, int]
+
+
+class _Record(Protocol):
+    """What of aiokafka's ConsumerRecord is used."""
+
+    offset: int
+    value: bytes | None
+
+
+@dataclass
+class Collected:
+    """What was read.
+
+    Attributes:
+        signals: the first record of each id, with the completion's stamp where there was one.
+        published: signal records, repetitions included. undecodable: records that are neither.
+    """
+
+    signals: dict[str, Signal] = field(default_factory=dict)
+    published: int = 0
+    undecodable: int = 0
+    _early: dict[str, Completion] = field(default_factory=dict)
+
+    def add(self, value: bytes | None) -> Signal | None:
+        """Take a record's value; returns the signal when it is a new one."""
+        try:
+            record: SignalsRecord = decode_record(value or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self.undecodable += 1
+            return None
+        if isinstance(record, Completion):
+            self._complete(record)
+            return None
+        self.published += 1
+        if record.id in self.signals:
+            return None
+        self.signals[record.id] = record
+        if (early := self._early.pop(record.id, None)) is not None:
+            self._complete(early)
+        return record
+
+    def _complete(self, completion: Completion) -> None:
+        signal = self.signals.get(completion.id)
+        if signal is None:
+            self._early[completion.id] = completion
+        elif not signal.stamps.acknowledged_ns:
+            stamps = msgspec.structs.replace(signal.stamps, acknowledged_ns=completion.acknowledged_ns)
+            if not stamps.wall_offset_ns:
+                stamps = msgspec.structs.replace(stamps, wall_offset_ns=completion.wall_offset_ns)
+            signal.stamps = stamps
+
+
+class SignalTopic:
+    """A reader of one ``signals`` topic, without a group: it leaves no trace at the broker."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._consumer: AIOKafkaConsumer | None = None
+        self._partitions: list[TopicPartition] = []
+
+    async def __aenter__(self) -> SignalTopic:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=100
+        )
+        try:
+            await asyncio.wait_for(consumer.start(), _ANSWER_S)
+            numbers = await asyncio.wait_for(self._numbers(consumer), _ANSWER_S)
+        except (KafkaError, OSError, TimeoutError) as error:
+            await consumer.stop()
+            raise UnavailableError(f"Kafka at {self._bootstrap} doesn't answer: {error!r}") from error
+        self._partitions = [TopicPartition(self._topic, number) for number in sorted(numbers)]
+        consumer.assign(self._partitions)
+        self._consumer = consumer
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._consumer is not None:
+            await self._consumer.stop()
+            self._consumer = None
+
+    async def ends(self) -> dict[int, int]:
+        """Offset after the newest record, by partition."""
+        ends = await self._asked("end_offsets", self._partitions)
+        return {partition.partition: offset for partition, offset in ends.items()}
+
+    async def collect(self, since: Offsets | None = None) -> Collected:
+        """Everything from ``since`` (None: the oldest kept) to what is there now."""
+        collected = Collected()
+        begins = await self._asked("beginning_offsets", self._partitions)
+        ends = await self.ends()
+        waiting: dict[TopicPartition, int] = {}
+        for partition in self._partitions:
+            begin = max(begins[partition], (since or {}).get(partition.partition, 0))
+            if begin < ends[partition.partition]:
+                waiting[partition] = ends[partition.partition]
+                self._ready().seek(partition, begin)
+        while waiting:
+            batches = await self._next(list(waiting))
+            for partition, records in batches.items():
+                for record in records:
+                    if record.offset < waiting[partition]:
+                        collected.add(record.value)
+            for partition in list(waiting):
+                # The position passes control records too, which no batch shows.
+                if await self._ready().position(partition) >= waiting[partition]:
+                    del waiting[partition]
+        return collected
+
+    async def follow(self, since: Offsets) -> AsyncIterator[Signal]:
+        """New signals from ``since`` on, for ever; repeated ids once."""
+        for number, offset in since.items():
+            self._ready().seek(TopicPartition(self._topic, number), offset)
+        collected = Collected()
+        while True:
+            for records in (await self._next(self._partitions)).values():
+                for record in records:
+                    signal = collected.add(record.value)
+                    if signal is not None:
+                        yield signal
+            # Ids seen long ago don't come again: a repetition follows within seconds.
+            while len(collected.signals) > 50_000:
+                del collected.signals[next(iter(collected.signals))]
+
+    async def _numbers(self, consumer: AIOKafkaConsumer) -> set[int]:
+        while True:
+            numbers: set[int] | None = consumer.partitions_for_topic(self._topic)
+            if numbers:
+                return numbers
+            await consumer.topics()  # asks the broker for all topics' metadata
+            if not consumer.partitions_for_topic(self._topic):
+                await asyncio.sleep(0.1)
+
+    async def _asked(self, method: str, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        try:
+            answer: dict[TopicPartition, int] = await asyncio.wait_for(
+                getattr(self._ready(), method)(partitions), _ANSWER_S
+            )
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"Kafka at {self._bootstrap} doesn't answer: {error!r}") from error
+        return answer
+
+    async def _next(self, partitions: list[TopicPartition]) -> dict[TopicPartition, list[_Record]]:
+        try:
+            batches: dict[TopicPartition, list[_Record]] = await self._ready().getmany(*partitions, timeout_ms=500)
+        except (KafkaError, OSError) as error:
+            raise UnavailableError(f"Kafka at {self._bootstrap} doesn't answer: {error!r}") from error
+        return batches
+
+    def _ready(self) -> AIOKafkaConsumer:
+        assert self._consumer is not None, "use it in `async with`"
+        return self._consumer
+
+
+def row_of(signal: Signal) -> SignalRow:
+    """A signal in short."""
+    return SignalRow(
+        id=signal.id,
+        trader=signal.trader,
+        action=signal.action,
+        symbol=signal.symbol,
+        interval=signal.interval,
+        price=signal.price,
+        open_time_ms=signal.open_time_ms,
+        reason=signal.reason,
+        rule=signal.rule,
+        strategy=signal.strategy,
+        strength=signal.strength,
+        emitted_wall_ms=signal.emitted_wall_ms,
+        forming=signal.forming,
+        latency_us=account(signal.stamps).frame_to_signal_us,
+    )

@@ -1,0 +1,112 @@
+"""The live view of ``chandlery up``: feeds, traders, recent signals, and what needs attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from chandlery.console.amounts import count, duration_us, size
+from chandlery.console.lines import feed_line, signal_line
+from chandlery.console.model import TraderRow, View
+from chandlery.console.summary import Summary
+from chandlery.console.tables import figures_table, traders_table
+
+#: Lines of a screen that aren't rows of traders or signals: heads, feeds, notices, rules.
+_FIXED_LINES: Final = 9
+_FEWEST_SIGNALS: Final = 3
+
+
+def live_view(view: View, height: int) -> RenderableType:
+    """The view as a screen of at most ``height`` lines: what doesn't fit is counted, worst traders come first."""
+    room = max(height - _FIXED_LINES - len(view.feeds) - len(view.notices), 6)
+    most_traders = max(room - _FEWEST_SIGNALS - 2, 3)
+    traders = worst_first(view.traders)[:most_traders]
+    hidden = len(view.traders) - len(traders)
+    signals = view.signals[-max(room - len(traders) - 2, _FEWEST_SIGNALS) :]
+    parts: list[RenderableType] = [_head(view), *(Text(feed_line(feed)) for feed in view.feeds), Text()]
+    parts.append(traders_table(sorted(traders, key=lambda row: row.trader)))
+    if hidden:
+        parts.append(Text(f"… and {hidden} more: chandlery get traders", style="dim"))
+    parts.append(Text())
+    parts.extend(signal_line(signal) for signal in reversed(signals))
+    if not signals:
+        parts.append(Text("no signals yet", style="dim"))
+    parts.extend(Text(notice, style="bold yellow") for notice in view.notices)
+    return Group(*parts)
+
+
+def _head(view: View) -> Text:
+    ready = sum(row.ready for row in view.traders)
+    memory = sum(row.rss_bytes for row in view.processes)
+    return Text.assemble(
+        ("chandlery ", "bold"),
+        f"{view.phase}   traders {ready}/{len(view.traders)} ready   memory {size(memory)} RSS   ",
+        ("Ctrl-C ends it", "dim"),
+    )
+
+
+def worst_first(traders: Sequence[TraderRow]) -> list[TraderRow]:
+    """Traders that need attention before those that are well; else by name."""
+    return sorted(traders, key=lambda row: (row.ready, row.state == "Suspended", row.trader))
+
+
+def start_panel(view: View, commands: Sequence[tuple[str, str]]) -> RenderableType:
+    """What runs, where to look, what to type next."""
+    rows = [
+        (f"feed {row.feed}", f"{row.source}: {', '.join(row.symbols)}; {', '.join(row.intervals)}")
+        for row in view.feeds
+    ]
+    for pool in view.pools:
+        rows.append(
+            (f"pool {pool.pool}", f"{pool.workers} worker(s), {pool.used} of {pool.capacity} traders, {pool.transport}")
+        )
+    ready = sum(row.ready for row in view.traders)
+    rows.append(("traders", f"{ready} of {len(view.traders)} ready"))
+    for bootstrap in sorted({row.bootstrap for row in view.feeds}):
+        rows.append(("Kafka", bootstrap))
+    rows.append(("logs", f"{view.state_dir}/logs"))
+    rows.extend((f"$ {command}", meaning) for command, meaning in commands)
+    return Panel(figures_table(rows), title="chandlery is up", title_align="left", expand=False)
+
+
+def summary_view(summary: Summary) -> RenderableType:
+    """A run's summary for a person."""
+    trades, signals, latency = summary.trades, summary.signals, summary.latency_us
+    rows = [
+        ("traders", f"{summary.traders.ready} of {summary.traders.desired} ready, {summary.traders.restarts} restarts"),
+        ("frames", count(summary.frames)),
+        (
+            "trades",
+            f"received {count(trades.received)} = counted {count(trades.counted)} + open {count(trades.open)} "
+            f"+ late {count(trades.late)} + duplicate {count(trades.duplicate)} + dead {count(trades.dead)}",
+        ),
+        (
+            "candles",
+            f"{count(summary.candles.closed)} closed, {count(summary.candles.revised)} revised, "
+            f"{count(summary.candles.filled)} filled",
+        ),
+        (
+            "signals",
+            f"{count(signals.emitted)} emitted, {count(signals.published)} published, {count(signals.unique)} different",
+        ),
+        ("frame to signal", _quantiles(latency.frame_to_signal.p50, latency.frame_to_signal.p99)),
+        ("visible to decided", _quantiles(latency.visible_to_decided.p50, latency.visible_to_decided.p99)),
+        ("memory", f"{size(sum(figure.pss for figure in summary.memory_bytes.values()))} PSS in all"),
+    ]
+    if summary.drops:
+        rows.append(
+            ("drops", ", ".join(f"{reason} {count(number)}" for reason, number in sorted(summary.drops.items())))
+        )
+    if summary.restarts:
+        rows.append(("process restarts", ", ".join(f"{name} {n}" for name, n in sorted(summary.restarts.items()))))
+    rows.append(("counts", "reconcile" if summary.reconciles else "DO NOT RECONCILE"))
+    lines = [Text(problem, style="bold red") for problem in summary.problems]
+    return Group(Panel(figures_table(rows), title=f"{summary.seconds:.0f} s", title_align="left", expand=False), *lines)
+
+
+def _quantiles(p50: float | None, p99: float | None) -> str:
+    return f"p50 {duration_us(p50)}, p99 {duration_us(p99)}"

@@ -1,0 +1,135 @@
+"""What can be looked at: the running instance as plain data, made by the local runtime, drawn by the views."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+
+class TraderRow(msgspec.Struct, omit_defaults=True):
+    """One Trader.
+
+    Attributes:
+        trader: ``namespace/name``. state, reason, message: as in its status, manifest problems included.
+        ready: whether its own process said READY for the generation that is wanted now.
+        frame_to_signal_p50_us, frame_to_signal_p99_us: over its newest signals; None without one.
+        last_open_time_ms: the newest closed candle it decided on.
+    """
+
+    trader: str
+    state: str
+    reason: str = ""
+    message: str = ""
+    ready: bool = False
+    strategy: str = ""
+    symbols: list[str] = []
+    interval: str = ""
+    pool: str = ""
+    worker: str = ""
+    pid: int = 0
+    generation: int = 0
+    incarnation: int = 0
+    warm_have: int = 0
+    warm_need: int = 0
+    calls: int = 0
+    signals: int = 0
+    restarts: int = 0
+    errors: int = 0
+    rss_bytes: int = 0
+    last_open_time_ms: int = 0
+    last_error: str = ""
+    frame_to_signal_p50_us: float | None = None
+    frame_to_signal_p99_us: float | None = None
+
+
+class FeedRow(msgspec.Struct, omit_defaults=True):
+    """One MarketFeed: its source, what ingest and aggregator say, where its signals are."""
+
+    feed: str
+    source: str
+    bootstrap: str = ""
+    signals_topic: str = ""
+    connected: bool = False
+    finished: bool = False
+    session: int = 0
+    symbols: list[str] = []
+    intervals: list[str] = []
+    frames: int = 0
+    trades: int = 0
+    trades_per_s: float = 0.0
+    candles_closed: int = 0
+    aggregator_lag: int = 0
+    late: int = 0
+    duplicate: int = 0
+    message: str = ""
+
+
+class PoolRow(msgspec.Struct, omit_defaults=True):
+    """One TraderPool: its workers and their room."""
+
+    pool: str
+    workers: int = 0
+    capacity: int = 0
+    used: int = 0
+    pending: int = 0
+    transport: str = ""
+
+
+class ProcessRow(msgspec.Struct, omit_defaults=True):
+    """One of our own processes."""
+
+    name: str
+    state: str
+    pid: int = 0
+    restarts: int = 0
+    rss_bytes: int = 0
+    log: str = ""
+    socket: str = ""
+
+
+class SignalRow(msgspec.Struct, omit_defaults=True):
+    """One signal in short. latency_us: from the frame to the broker's acknowledgement, None if unknown."""
+
+    id: str
+    trader: str
+    action: str
+    symbol: str
+    interval: str
+    price: str
+    open_time_ms: int
+    reason: str = ""
+    rule: str = ""
+    strategy: str = ""
+    strength: float = 0.0
+    emitted_wall_ms: int = 0
+    forming: bool = False
+    latency_us: float | None = None
+
+
+class View(msgspec.Struct, omit_defaults=True):
+    """The whole instance, answer of ``GET /v1/view`` on its socket.
+
+    Attributes:
+        run, version, state_dir, pid, started_ms: which instance.
+        phase: ``starting``, ``running`` or ``stopping``.
+        notices: what a person should know now (a manifests folder that is gone, a broken file …).
+    """
+
+    run: str
+    version: str
+    state_dir: str
+    pid: int
+    started_ms: int
+    phase: str = "starting"
+    manifests: list[str] = []
+    feeds: list[FeedRow] = []
+    pools: list[PoolRow] = []
+    traders: list[TraderRow] = []
+    processes: list[ProcessRow] = []
+    signals: list[SignalRow] = []
+    notices: list[str] = []
+
+
+encode_view: Final = msgspec.json.Encoder().encode
+decode_view: Final = msgspec.json.Decoder(View).decode

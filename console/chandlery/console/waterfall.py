@@ -1,0 +1,110 @@
+"""One signal's latency account as a waterfall in the terminal."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from chandlery.console.amounts import duration_us, timestamp
+from chandlery.console.tables import figures_table
+from chandlery.core.latency import Account, Stage, account
+from chandlery.core.signals import Signal
+
+_BAR: Final = 40
+#: What happens during each stage, for a person (a stage ends with the stamp that names it).
+_MEANING: Final = {
+    "appended": "ingest packed and sent the trades, the broker appended them",
+    "aggregated": "the aggregator read them and computed the candle",
+    "emitted": "the candle was handed to the producer",
+    "fed": "the broker took the candle, the feed read it",
+    "published": "the feed wrote it into shared memory",
+    "woken": "the trader's doorbell rang, it woke",
+    "decided": "the strategy decided",
+    "signalled": "the signal was put into its ring",
+    "acknowledged": "the feed published it, the broker acknowledged",
+}
+
+
+def signal_waterfall(signal: Signal) -> RenderableType:
+    """What the signal says, its stages as bars over time, and what its clocks are worth."""
+    told = account(signal.stamps)
+    return Group(_headline(signal), _stages(told), *_remarks(told))
+
+
+def _headline(signal: Signal) -> Table:
+    candle = f"{signal.symbol} {signal.interval} opened {timestamp(signal.open_time_ms)}"
+    rows = [
+        ("signal", signal.id),
+        ("trader", f"{signal.trader} ({signal.strategy}, rule {signal.rule}, incarnation {signal.incarnation})"),
+        ("says", f"{signal.action} at {signal.price}, strength {signal.strength:g}: {signal.reason}"),
+        ("candle", candle + (" (still forming)" if signal.forming else "")),
+        ("emitted", timestamp(signal.emitted_wall_ms)),
+    ]
+    return figures_table(rows)
+
+
+def _stages(told: Account) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("STAGE", "START", "LENGTH", "SHARE", "CLOCK"):
+        table.add_column(name, justify="right" if name in ("START", "LENGTH", "SHARE") else "left", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("WHAT", overflow="ellipsis", no_wrap=True, style="dim")
+    start_us = 0.0
+    for stage in told.stages:
+        table.add_row(
+            stage.name,
+            duration_us(start_us),
+            _length(stage),
+            f"{_share(stage.duration_us, told.whole_us):.0%}",
+            stage.clock,
+            bar(start_us, stage.duration_us, told.whole_us),
+            _MEANING.get(stage.name, ""),
+        )
+        start_us += stage.duration_us
+    table.add_row(Text("whole", style="bold"), "", Text(duration_us(told.whole_us), style="bold"), "", "", "", "")
+    return table
+
+
+def _length(stage: Stage) -> str:
+    # An uncertainty that the shown digits hide anyway would only be noise.
+    if stage.uncertainty_us < 0.5 or stage.uncertainty_us * 50 < stage.duration_us:
+        return duration_us(stage.duration_us)
+    return f"{duration_us(stage.duration_us)} ± {duration_us(stage.uncertainty_us)}"
+
+
+def bar(start_us: float, length_us: float, whole_us: float, width: int = _BAR) -> Text:
+    """A stage as a bar at its place in time; the shortest still shows as one thin mark."""
+    begin = min(int(_share(start_us, whole_us) * width), width - 1)
+    cells = min(max(1, round(_share(length_us, whole_us) * width)), width - begin)
+    mark = "█" if length_us * width >= whole_us else "▏"
+    return Text(" " * begin + mark * cells + " " * (width - begin - cells), style="cyan")
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0
+
+
+def _remarks(told: Account) -> list[Text]:
+    lines: list[str] = []
+    if told.frame_to_signal_us is not None:
+        lines.append(f"frame to acknowledged signal: {duration_us(told.frame_to_signal_us)}")
+    if told.visible_to_decided_us is not None:
+        lines.append(f"visible in the segment to decided: {duration_us(told.visible_to_decided_us)}")
+    if told.skew_us is not None:
+        lines.append(
+            f"exchange to frame: {duration_us(told.skew_us)} by two wall clocks (network and clock difference "
+            "together, so not a stage)"
+        )
+    if told.recorded_skew_us is not None:
+        lines.append(
+            f"replay: when captured, the frame's receive clock read {duration_us(told.recorded_skew_us)} "
+            "after the exchange's stamp (kept apart, no stage)"
+        )
+    if told.corrected:
+        lines.append(f"{told.corrected} stamp(s) contradicted their neighbours and were moved; see ± above")
+    if not told.stages:
+        lines.append("no stamps: this signal came without a latency account")
+    return [Text(line, style="dim") for line in lines]

@@ -1,0 +1,104 @@
+"""Exit codes of the command, and that nothing is started or printed on the wrong stream."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from chandlery.cli.endings import ends_well
+from chandlery.core.errors import InputError, MachineError, UnavailableError
+
+COMMAND = [sys.executable, "-m", "chandlery.cli"]
+
+
+def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(InputError("bad"), 2), (MachineError("no room"), 3), (UnavailableError("nobody"), 4), (KeyboardInterrupt(), 130)],
+)
+def test_what_a_verb_raises_becomes_its_exit_code(error: BaseException, code: int) -> None:
+    def verb() -> int:
+        raise error
+
+    with pytest.raises(typer.Exit) as end:
+        ends_well(verb)()
+    assert end.value.exit_code == code
+
+
+def test_every_line_of_an_error_stands_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    def verb() -> int:
+        raise InputError("first\nsecond")
+
+    with pytest.raises(typer.Exit):
+        ends_well(verb)()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "chandlery: first\nchandlery: second\n"
+
+
+def test_without_a_running_instance_get_says_so_and_exits_4(tmp_path: Path) -> None:
+    done = call("get", "traders", "--state", str(tmp_path / "none"))
+    assert done.returncode == 4
+    assert "nothing runs over" in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_unknown_option_exits_2() -> None:
+    assert call("get", "traders", "--nonsense").returncode == 2
+
+
+def test_version_as_json_is_one_object() -> None:
+    done = call("version", "--json")
+    assert done.returncode == 0
+    assert set(json.loads(done.stdout)) == {"version", "python", "platform"}
+
+
+def test_an_unknown_log_names_those_there_are(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "feed-demo-0.log").write_text("one\ntwo\n")
+    missing = call("logs", "nobody", "--state", str(tmp_path))
+    assert missing.returncode == 2
+    assert "feed-demo-0" in missing.stderr
+    assert call("logs", "feed-demo-0", "--tail", "1", "--state", str(tmp_path)).stdout == "two\n"
+
+
+def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "long.log").write_text("line\n" * 200_000)
+    process = subprocess.Popen(
+        [*COMMAND, "logs", "long", "--state", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    complaint = process.stderr.read()
+    assert process.wait(60) == 0, complaint
+    assert complaint == b""
+
+
+def test_ctrl_c_while_following_exits_130(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "one.log").write_text("begun\n")
+    process = subprocess.Popen(
+        [*COMMAND, "logs", "one", "-f", "--state", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130, complaint
+    assert complaint == b""

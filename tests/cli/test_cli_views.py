@@ -1,0 +1,180 @@
+"""What the views show: tables, live view, waterfall, lines."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console, RenderableType
+
+from chandlery.cli.getting import Kind, rows_of, select, table_of
+from chandlery.cli.signal_topic import Collected
+from chandlery.cli.signalling import by_prefix, is_of
+from chandlery.console.amounts import duration_us, size
+from chandlery.console.live import live_view, start_panel, summary_view
+from chandlery.console.model import FeedRow, PoolRow, SignalRow, TraderRow, View, decode_view, encode_view
+from chandlery.console.summary import Summary
+from chandlery.console.waterfall import bar, signal_waterfall
+from chandlery.core.errors import InputError
+from chandlery.core.signals import Completion, Signal, SignalStamps, encode
+
+
+def text_of(renderable: RenderableType, width: int = 300) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"), color_system=None)  # noqa: SIM115
+    console.print(renderable)
+    return console.export_text()
+
+
+def a_signal(**changes: object) -> Signal:
+    fields: dict[str, object] = {
+        "id": "ab" * 16, "trader": "default/sma-btc", "strategy": "sma-cross", "code": "c", "rule": "cross",
+        "ordinal": 0, "action": "buy", "symbol": "BTC/USDT", "interval": "1s", "open_time_ms": 1_700_000_000_000,
+        "session": 1, "price": "61837.63", "strength": 1.0, "reason": "crossed up",
+    }  # fmt: skip
+    return Signal(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def a_view(traders: int = 2) -> View:
+    rows = [
+        TraderRow(f"default/t{n}", "Active", ready=True, symbols=["BTC/USDT"], interval="1s") for n in range(traders)
+    ]
+    return View(
+        run="r", version="1", state_dir="/s", pid=1, started_ms=0, traders=rows,
+        feeds=[FeedRow("default/market", "synthetic", connected=True, symbols=["BTC/USDT"], intervals=["1s"])],
+        pools=[PoolRow("default/demo", workers=1, capacity=20, used=traders, transport="SharedMemory")],
+        signals=[SignalRow("ab" * 16, "default/t0", "buy", "BTC/USDT", "1s", "1.5", 0)],
+    )  # fmt: skip
+
+
+def test_traders_table_shows_reason_and_message_of_a_stalled_one() -> None:
+    view = a_view()
+    view.traders.append(TraderRow("default/bad", "Stalled", reason="UnknownStrategy", message="no strategy sma-cros"))
+    shown = text_of(table_of(Kind.traders, view.traders, wide=False))
+    assert "UnknownStrategy no strategy sma-cros" in shown
+    assert "default/t1" in shown
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("wide", [False, True])
+def test_every_kind_has_a_table_with_as_many_lines_as_rows(kind: Kind, wide: bool) -> None:
+    rows = rows_of(a_view(), kind)
+    assert len(text_of(table_of(kind, rows, wide=wide)).splitlines()) == len(rows) + 1
+
+
+def test_rows_are_found_by_full_and_by_short_name_and_an_unknown_one_is_refused() -> None:
+    rows = rows_of(a_view(), Kind.traders)
+    assert select(rows, ["t1"]) == select(rows, ["default/t1"]) == [rows[1]]
+    with pytest.raises(InputError, match="default/t0"):
+        select(rows, ["nobody"])
+
+
+@pytest.mark.parametrize("height", [10, 24, 60])
+def test_the_live_view_fits_the_screen_and_says_what_it_hides(height: int) -> None:
+    shown = text_of(live_view(a_view(traders=200), height))
+    assert len(shown.splitlines()) <= max(height, 20)
+    assert "more: chandlery get traders" in shown
+
+
+def test_the_live_view_shows_a_broken_trader_before_sound_ones() -> None:
+    view = a_view(traders=100)
+    view.traders.append(TraderRow("default/zz-broken", "Stalled", reason="CrashLoop"))
+    assert "zz-broken" in text_of(live_view(view, 20))
+
+
+def test_the_start_panel_says_what_runs_where_to_look_and_what_to_type() -> None:
+    shown = text_of(start_panel(a_view(), [("chandlery get traders", "the traders")]))
+    for expected in ("default/market", "default/demo", "2 of 2 ready", "/s/logs", "chandlery get traders"):
+        assert expected in shown
+
+
+def test_the_summary_view_names_every_problem() -> None:
+    shown = text_of(summary_view(Summary(version="1", session=1, problems=["trades don't add up: x"])))
+    assert "DO NOT RECONCILE" in shown
+    assert "trades don't add up: x" in shown
+
+
+def test_a_waterfall_shows_stages_with_shares_that_make_a_whole() -> None:
+    stamps = SignalStamps(
+        received_ns=1_000_000, aggregated_ns=3_000_000, decided_ns=4_000_000, acknowledged_ns=5_000_000
+    )
+    shown = text_of(signal_waterfall(a_signal(stamps=stamps)))
+    assert "50%" in shown
+    assert shown.count("25%") == 2
+    assert "frame to acknowledged signal: 4.00 ms" in shown
+
+
+def test_a_waterfall_keeps_the_clocks_skew_apart_and_says_so() -> None:
+    stamps = SignalStamps(
+        exchange_ns=2_000_000_000, received_ns=1_000_000, decided_ns=2_000_000, wall_offset_ns=729_000_000,
+        recorded_skew_ns=-1_270_000_000,
+    )  # fmt: skip
+    shown = text_of(signal_waterfall(a_signal(stamps=stamps)))
+    assert "-1.27 s by two wall clocks" in shown
+    assert "replay: when captured" in shown
+
+
+def test_a_signal_without_stamps_still_has_a_waterfall() -> None:
+    assert "without a latency account" in text_of(signal_waterfall(a_signal()))
+
+
+@given(
+    start=st.floats(min_value=0, max_value=1e9), length=st.floats(min_value=0, max_value=1e9),
+    rest=st.floats(min_value=0, max_value=1e9),
+)  # fmt: skip
+def test_a_bar_always_has_its_width_and_a_mark(start: float, length: float, rest: float) -> None:
+    drawn = bar(start, length, start + length + rest, 40).plain
+    assert len(drawn) == 40
+    assert drawn.strip()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (85.4, "85 µs"), (4200.0, "4.20 ms"), (42_000.0, "42.0 ms"), (-1_270_000.0, "-1.27 s")],
+)
+def test_durations_carry_a_fitting_unit(value: float | None, text: str) -> None:
+    assert duration_us(value) == text
+
+
+def test_sizes_carry_a_fitting_unit() -> None:
+    assert [size(0), size(312_000), size(9_800_000), size(2_500_000_000)] == ["–", "312 kB", "9.8 MB", "2.50 GB"]
+
+
+def test_a_view_survives_its_json() -> None:
+    view = a_view()
+    assert decode_view(encode_view(view)) == view
+
+
+def test_a_signal_is_found_by_the_beginning_of_its_id() -> None:
+    one, other = a_signal(id="ab" * 16), a_signal(id="ac" * 16)
+    assert by_prefix([one, other], "AB") is one
+    with pytest.raises(InputError, match="2 signals"):
+        by_prefix([one, other], "a")
+    with pytest.raises(InputError, match="no signal"):
+        by_prefix([one, other], "ff")
+
+
+def test_signals_are_chosen_by_full_or_short_trader_name() -> None:
+    signal = a_signal()
+    assert is_of(signal, "")
+    assert is_of(signal, "sma-btc")
+    assert is_of(signal, "default/sma-btc")
+    assert not is_of(signal, "other/sma-btc")
+
+
+@pytest.mark.parametrize("completion_first", [False, True])
+def test_a_completion_gives_its_signal_the_brokers_acknowledgement_in_either_order(completion_first: bool) -> None:
+    signal = encode(a_signal(stamps=SignalStamps(received_ns=5)))
+    completion = encode(Completion("ab" * 16, "default/sma-btc", acknowledged_ns=9, wall_offset_ns=3))
+    collected = Collected()
+    for record in [completion, signal] if completion_first else [signal, completion]:
+        collected.add(record)
+    (one,) = collected.signals.values()
+    assert (one.stamps.acknowledged_ns, one.stamps.wall_offset_ns) == (9, 3)
+
+
+def test_a_repeated_signal_counts_as_published_but_not_as_another() -> None:
+    collected = Collected()
+    assert collected.add(encode(a_signal())) is not None
+    assert collected.add(encode(a_signal())) is None
+    assert collected.add(b"garbage") is None
+    assert (collected.published, len(collected.signals), collected.undecodable) == (2, 1, 1)
