@@ -20,7 +20,10 @@ setup(
         Extension(
             "chandlery.workers.segment._native",
             sources=["workers/chandlery/workers/segment/_native.c"],
-            depends=["workers/chandlery/workers/segment/layout.h"],
+            depends=[
+                "workers/chandlery/workers/segment/layout.h",
+                "workers/chandlery/workers/segment/protocol.h",
+            ],
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"],
         )
     ],
