@@ -237,27 +237,26 @@ typedef struct {
 
 /* Takes rows, guard_rows, series, bells, stamp_rows; checks that what they mean fits the mapping. */
 static int view_attach(View *self, PyObject *mapping, const unsigned long long *numbers, int to_write) {
-    Geometry *g = &self->segment.geometry;
-    *g = (Geometry){.rows = numbers[0],
-                    .guard_rows = numbers[1],
-                    .series = numbers[2],
-                    .bells = numbers[3],
-                    .stamp_rows = numbers[4]};
-    if (!derive_geometry(g)) {
+    Geometry geometry = {.rows = numbers[0],
+                         .guard_rows = numbers[1],
+                         .series = numbers[2],
+                         .bells = numbers[3],
+                         .stamp_rows = numbers[4]};
+    if (!derive_geometry(&geometry)) {
         fail("impossible segment: rows %llu, guard_rows %llu, series %llu, bells %llu, stamp_rows %llu", numbers[0],
              numbers[1], numbers[2], numbers[3], numbers[4]);
         return -1;
     }
     Mapping *map = (Mapping *)mapping;
-    if (g->file_bytes > (uint64_t)map->length) {
-        fail("the segment says %llu bytes, %zd are mapped", (unsigned long long)g->file_bytes, map->length);
+    if (geometry.file_bytes > (uint64_t)map->length) {
+        fail("the segment says %llu bytes, %zd are mapped", (unsigned long long)geometry.file_bytes, map->length);
         return -1;
     }
     if (to_write && !map->writable) {
         fail("a writer needs a writable mapping");
         return -1;
     }
-    self->segment.base = map->base;
+    self->segment = (Segment){map->base, geometry};
     Py_XSETREF(self->mapping, (Mapping *)Py_NewRef(mapping));
     return 0;
 }
@@ -681,6 +680,7 @@ typedef struct {
 static int series_init(Series *self, PyObject *args, PyObject *Py_UNUSED(kwargs)) {
     PyObject *mapping;
     unsigned long long n[5], index, epoch;
+    self->record = NULL; /* a second, failing __init__ must not leave an address of the first's mapping */
     if (!PyArg_ParseTuple(args, "O!(KKKKK)KK", &MappingType, &mapping, &n[0], &n[1], &n[2], &n[3], &n[4], &index,
                           &epoch))
         return -1;
@@ -701,6 +701,12 @@ static int series_init(Series *self, PyObject *args, PyObject *Py_UNUSED(kwargs)
 #define NEEDS_RECORD(self)                                                                                             \
     if (!(self)->record)                                                                                               \
     return fail_closed()
+
+/* Whether what was read before belongs to this series: its record may be another's by now. */
+static int still_alive(const Series *self) {
+    fence_acquire(); // [EPOCH]
+    return load_relaxed(self->record + RECORD_EPOCH) == self->epoch;
+}
 
 static PyObject *series_alive(Series *self, void *Py_UNUSED(closure)) {
     NEEDS_RECORD(self);
@@ -778,8 +784,7 @@ static PyObject *series_forming(Series *self, PyObject *Py_UNUSED(ignored)) {
     NEEDS_RECORD(self);
     if (!copy_forming(&self->view.segment, self->index, &sequence, &row, stamps))
         Py_RETURN_NONE;
-    fence_acquire(); // [EPOCH] the record may be another series' by now
-    if (load_relaxed(self->record + RECORD_EPOCH) != self->epoch)
+    if (!still_alive(self))
         Py_RETURN_NONE;
     PyObject *tuple = stamps_tuple(stamps);
     return tuple ? Py_BuildValue("LdddddLNK", (long long)row.open_time_ms, row.open, row.high, row.low, row.close,
@@ -793,7 +798,7 @@ static PyObject *series_stamps(Series *self, PyObject *argument) {
     unsigned long long ordinal = PyLong_AsUnsignedLongLong(argument);
     if (ordinal == (unsigned long long)-1 && PyErr_Occurred())
         return NULL;
-    if (!copy_stamps(&self->view.segment, self->index, ordinal, stamps))
+    if (!copy_stamps(&self->view.segment, self->index, ordinal, stamps) || !still_alive(self))
         Py_RETURN_NONE;
     return stamps_tuple(stamps);
 }

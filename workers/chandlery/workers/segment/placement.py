@@ -96,6 +96,19 @@ def reserve(path: str, size_bytes: int, mode: int) -> int:
     return fd
 
 
+def publish(building: str, path: str) -> None:
+    """Give a finished file its name, in place of whatever had it.
+
+    Raises:
+        SegmentError: the name can't be taken (a folder has it); the finished file is gone again.
+    """
+    try:
+        os.rename(building, path)
+    except OSError as error:
+        os.unlink(building)
+        raise SegmentError(f"can't put {path} in place: {error.strerror}") from error
+
+
 def no_room(path: str, size_bytes: int, remedy: str) -> SegmentError:
     """The error for a path whose file system can't hold ``size_bytes``: need, what is free, the way out."""
     folder = Path(path).parent

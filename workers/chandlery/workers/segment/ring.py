@@ -100,8 +100,8 @@ class SignalRing:
         self.trader: Final = header.trader
         self.capacity: Final = header.slots
         self.replaced_because: Final = replaced_because
-        # The feed's own cursor: the file's tail is not asked again after this.
-        self._tail = self._read_tail()
+        # The feed trusts its own tail and cursor; it does not ask the file's tail again after this.
+        self._tail = self._cursor = self._read_tail()
         self._check_head(self._read_head())
 
     @classmethod
@@ -213,51 +213,53 @@ class SignalRing:
 
     # ---- the feed's side ----
 
-    def pending(self, limit: int = 64, *, start: int | None = None) -> list[RingItem]:
-        """What the trader has pushed and nobody has acknowledged yet, oldest first.
+    def pending(self, limit: int = 64) -> list[RingItem]:
+        """Take what the trader has pushed since the last call, oldest first.
 
-        Repeatable: the cursor moves by :meth:`acknowledge` alone. To read on while earlier items are still in
-        flight, pass as ``start`` the last item's ``position + 1``.
+        Moves the feed's own cursor past what it returns, so that more can be taken while earlier items are still
+        in flight. A new :meth:`attach` begins at the tail again, and so does :meth:`rewind`.
 
         Args:
             limit: most items.
-            start: position to begin at; by default the first that is not acknowledged.
 
         Raises:
-            SegmentError: the head is behind the tail or more than the capacity ahead of it, or the file has been
-                truncated.
+            SegmentError: the head is behind the cursor or more than the capacity ahead of the tail, or the file
+                has been truncated.
         """
         head = self._read_head()
         _native.fence_acquire()  # [HEAD] pairs with the release store in push()
         self._check_head(head)
-        begin = self._tail if start is None else start
-        if begin < self._tail:
-            raise SegmentError(f"signal ring {self._file.path}: position {begin} is acknowledged already")
-        end = min(head, begin + limit)
+        end = min(head, self._cursor + limit)
         items: list[RingItem] = []
+        begin = self._cursor
         while begin < end:
             # As many as lie in one piece: the ring's end cuts.
             count = min(end - begin, self.capacity - begin % self.capacity)
             piece = self._file.read(self._slot_offset(begin), count * _native.SLOT_BYTES)
-            for index in range(count):
-                items.append(_check_slot(begin + index, piece, index * _native.SLOT_BYTES))
+            items += [_check_slot(begin + index, piece, index * _native.SLOT_BYTES) for index in range(count)]
             begin += count
+        self._cursor = begin
         return items
+
+    def rewind(self) -> None:
+        """Let :meth:`pending` begin again at the first slot that is not acknowledged."""
+        self._cursor = self._tail
 
     def acknowledge(self, upto: int) -> None:
         """Release all slots before position ``upto``; after the broker has acknowledged them.
 
         Raises:
-            SegmentError: ``upto`` is behind the tail or beyond the head.
+            SegmentError: ``upto`` is behind the tail or beyond what :meth:`pending` returned, or the file can't be
+                written.
         """
-        head = self._read_head()
-        if not self._tail <= upto <= head:
+        if not self._tail <= upto <= self._cursor:
             raise SegmentError(
-                f"signal ring {self._file.path}: can't acknowledge up to {upto}: tail {self._tail}, head {head}"
+                f"signal ring {self._file.path}: can't acknowledge up to {upto}: "
+                f"acknowledged {self._tail}, taken {self._cursor}"
             )
-        self._tail = upto
         _native.fence_release()  # [TAIL] the slots have been read before they are released
         self._file.write(_native.RING_TAIL, _PAIR.pack(upto, upto ^ _ALL_BITS))
+        self._tail = upto
 
     @property
     def depth(self) -> int:
@@ -314,9 +316,10 @@ class SignalRing:
             raise SegmentError(f"no counter {name!r}: there are {', '.join(self.COUNTERS)}") from None
 
     def _check_head(self, head: int) -> None:
-        if not self._tail <= head <= self._tail + self.capacity:
+        if not self._cursor <= head <= self._tail + self.capacity:
             raise SegmentError(
-                f"signal ring {self._file.path}: impossible head {head}: tail {self._tail}, {self.capacity} slots"
+                f"signal ring {self._file.path}: impossible head {head}: "
+                f"acknowledged {self._tail}, taken {self._cursor}, {self.capacity} slots"
             )
 
     def _stable_word(self, offset: int) -> int:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from chandlery.core.errors import SegmentError
 from chandlery.workers.segment import _native
-from chandlery.workers.segment.placement import NoRoom, no_room, reserve
+from chandlery.workers.segment.placement import NoRoom, no_room, publish, reserve
 
 _FIXED: Final = struct.Struct("<7Q")
 _READY: Final = struct.Struct("<Q")
@@ -60,12 +60,15 @@ class RingFile:
         except NoRoom as error:
             raise no_room(building, header.file_bytes, "make room or run fewer traders in this worker") from error
         file = cls(path, fd, header.file_bytes)
-        file.write(0, _pack_fixed(header))
-        file.write(_native.RING_TRADER, name)
-        file.write(_native.RING_TAIL, _TAIL.pack(0, (1 << 64) - 1))
-        _native.fence_release()
-        file.write(_native.RING_READY, _READY.pack(_native.READY_WORD))  # [READY] last, and only then the name
-        os.rename(building, path)
+        try:
+            file.write(0, _pack_fixed(header))
+            file.write(_native.RING_TRADER, name)
+            file.write(_native.RING_TAIL, _TAIL.pack(0, (1 << 64) - 1))
+            file.write(_native.RING_READY, _READY.pack(_native.READY_WORD))  # last, and only then the name
+            publish(building, path)
+        except BaseException:
+            file.close()
+            raise
         return file, header
 
     @classmethod
@@ -93,7 +96,10 @@ class RingFile:
         Raises:
             SegmentError: the file has become shorter, or is closed here.
         """
-        data = os.pread(self._open_fd(), length, offset)
+        try:
+            data = os.pread(self._open_fd(), length, offset)
+        except OSError as error:
+            raise SegmentError(f"signal ring {self.path}: can't be read: {error.strerror}") from error
         if len(data) != length:
             raise SegmentError(f"signal ring {self.path}: truncated by someone since it was opened")
         return data

@@ -12,7 +12,7 @@ from chandlery.core.errors import SegmentError
 from chandlery.workers.segment import _native
 from chandlery.workers.segment.description import SegmentInfo, describe
 from chandlery.workers.segment.layout import Geometry, Header, read_header
-from chandlery.workers.segment.placement import NoRoom, WriterLock, no_room, reserve, wait_for_room
+from chandlery.workers.segment.placement import NoRoom, WriterLock, no_room, publish, reserve, wait_for_room
 
 #: How long a new segment waits for readers to leave the one it replaces, where memory can't hold both. Readers
 #: notice within one wake-up; a strategy's call in between may take a second or two.
@@ -94,7 +94,7 @@ class SegmentWriter(_native.Writer):
         writer = cls(path, mapping, header, lock)
         writer.heartbeat()
         mapping.store(_native.HEADER_READY, _native.READY_WORD)  # [READY] pairs with the load in layout.py
-        os.rename(building, path)
+        publish(building, path)
         previous.supersede()
         return writer
 
