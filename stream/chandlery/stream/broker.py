@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,9 @@ _HOUSEKEEPING_S: Final = 5.0
 # The first clients' consumer groups and producers load classes too: they shall be in the archive.
 _ARCHIVE_DELAY_S: Final = 4.0
 
+
+# The line of a Java stack trace that says what happened.
+_THROWN: Final = re.compile(r"(Caused by: )?[\w.$]+(Exception|Error): ")
 
 RecordT = TypeVar("RecordT", bound=msgspec.Struct)
 
@@ -129,6 +133,9 @@ class EmbeddedBroker:
         """
         if self.running:
             raise InvariantError("the broker is running already")
+        await self._end_tasks()
+        if self._archive is not None:
+            self._archive.clean()
         say = progress or (lambda line, fraction: None)
         jars = await self._install(say)
         say("finding Java", None)
@@ -137,22 +144,12 @@ class EmbeddedBroker:
         archive_flags = await asyncio.to_thread(self._archive.flags)
         words = [str(java.command), *java_flags(java, self._heap_mb), *LOG_FLAGS]
         tail = ["-cp", class_path(jars), "kafka.Kafka", str(self._data_dir / "server.properties")]
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        refused: set[int] = set()
-        for _ in range(_BIND_ATTEMPTS):
-            await self._launch([*words, *archive_flags, *tail], refused, say)
-            if await self._became_ready(deadline):
-                break
-            if self._bind_failed():
-                refused.add(self._port or 0)
-            elif self._archive.file.exists():
-                # A JVM that ends at its start with an archive gets one chance without it.
-                self._archive.discard()
-                archive_flags = self._archive.flags()
-            else:
-                raise MachineError(self._obituary())
-        else:
-            raise MachineError(self._obituary())
+        try:
+            await self._start_somewhere(words, archive_flags, tail, say)
+        except BaseException:
+            self.kill()
+            self._archive.clean()
+            raise
         self._tasks = [asyncio.create_task(self._keep_house())]
         say(f"Kafka is ready at {self.bootstrap}", 1.0)
 
@@ -196,6 +193,25 @@ class EmbeddedBroker:
         except asyncio.CancelledError:
             cancelled.set()
             raise
+
+    async def _start_somewhere(
+        self, words: list[str], archive_flags: list[str], tail: list[str], say: Progress
+    ) -> None:
+        """Launch until Kafka is ready: again on another port when it lost its own, once more without an archive."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        refused: set[int] = set()
+        for _ in range(_BIND_ATTEMPTS):
+            await self._launch([*words, *archive_flags, *tail], refused, say)
+            if await self._became_ready(deadline):
+                return
+            if self._bind_failed():
+                refused.add(self._port or 0)
+            elif archive_flags and self._archive is not None:
+                self._archive.discard()
+                archive_flags = []
+            else:
+                break
+        raise MachineError(self._obituary())
 
     async def _launch(self, words: list[str], refused: set[int], say: Progress) -> None:
         """Start the JVM on a free port; the folder's lock goes over to it."""
@@ -277,17 +293,12 @@ class EmbeddedBroker:
             UnavailableError: neither happened in time; the process is ended then.
         """
         cluster = cluster_id_of(self._data_dir / "kafka")
-        try:
-            while time.monotonic() < deadline:
-                if not self.running:
-                    return False
-                if await is_ready(self.bootstrap, cluster):
-                    return True
-                await asyncio.sleep(_POLL_S)
-        except BaseException:
-            self.kill()
-            raise
-        self.kill()
+        while time.monotonic() < deadline:
+            if not self.running:
+                return False
+            if await is_ready(self.bootstrap, cluster):
+                return True
+            await asyncio.sleep(_POLL_S)
         raise UnavailableError(
             f"Kafka wasn't ready within {_START_TIMEOUT_S:.0f} s; its last words in {self.log_file}: {self._last_words()}"
         )
@@ -308,9 +319,11 @@ class EmbeddedBroker:
             return ""
 
     def _last_words(self) -> str:
-        lines = [line for line in self._log_tail().splitlines() if line.strip()]
-        telling = [line for line in lines if "ERROR" in line or "Error" in line or "Exception" in line]
-        return (telling or lines or ["(nothing)"])[0 if telling else -1].strip()[:400]
+        lines = [line.strip() for line in self._log_tail().splitlines() if line.strip()]
+        thrown = [line for line in lines if _THROWN.match(line)]
+        errors = [line for line in lines if " ERROR " in line or line.startswith("Error")]
+        telling = thrown[:1] or errors[:1] or lines[-1:] or ["(nothing)"]
+        return telling[0][:400]
 
     def _rotate_log(self) -> None:
         if self.log_file.exists() and self.log_file.stat().st_size:

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -148,9 +149,11 @@ class ClassArchive:
         return False
 
     def discard(self) -> None:
-        """Remove the archive."""
+        """Remove the archive, where this process may."""
         for file in (self._digest_file, self.file):
-            file.unlink(missing_ok=True)
+            # In a cache that can't be written it stays; without its digest being right it isn't used either.
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
 
     def flags(self) -> list[str]:
         """Flags for a JVM: use the archive, or write down what it would need."""
@@ -158,6 +161,7 @@ class ClassArchive:
             return [f"-XX:SharedArchiveFile={self.file}", "-Xshare:auto"]
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            self._remove_orphans()
         except OSError:
             # A read-only cache only costs the quicker start.
             return []
@@ -225,14 +229,17 @@ class ClassArchive:
         self._list_file.unlink(missing_ok=True)
 
     def _remove_old(self) -> None:
-        """Keep the newest archives (several Javas may share the cache); and no list of a broker long gone."""
+        """Keep the newest archives only; several Javas may share the cache."""
         archives = sorted(self._folder.glob("classes-*.jsa"), key=lambda file: file.stat().st_mtime, reverse=True)
         for file in archives[_KEPT_ARCHIVES:]:
             file.with_suffix(".sha256").unlink(missing_ok=True)
             file.unlink(missing_ok=True)
+
+    def _remove_orphans(self) -> None:
+        """Remove drafts whose maker was killed."""
         for draft in self._folder.glob(".*-*.*"):
-            pid = draft.name[1:].partition("-")[0]
-            if pid.isdigit() and not Path("/proc", pid).exists():
+            maker = draft.name[1:].partition("-")[0]
+            if maker.isdigit() and not Path("/proc", maker).exists():
                 draft.unlink(missing_ok=True)
 
 

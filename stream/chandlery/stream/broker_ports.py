@@ -67,10 +67,19 @@ def _listening_inodes(table: Path, port: int) -> Iterator[str]:
 
 def _holds(process: Path, inodes: set[str]) -> bool:
     try:
-        links = [os.readlink(link) for link in (process / "fd").iterdir()]
+        descriptors = os.listdir(process / "fd")
     except OSError:
         return False
-    return any(link.startswith("socket:[") and link[8:-1] in inodes for link in links)
+    return any(_socket_inode(process / "fd" / descriptor) in inodes for descriptor in descriptors)
+
+
+def _socket_inode(link: Path) -> str:
+    try:
+        target = os.readlink(link)
+    except OSError:
+        # Closed since it was listed, as the listing's own descriptor always is.
+        return ""
+    return target[8:-1] if target.startswith("socket:[") else ""
 
 
 def _command_of(process: Path) -> str:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
 from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 _REQUEST_TIMEOUT_MS: Final = 2_000
+_CONNECT_TIMEOUT_S: Final = 2.0
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Refused connections are what is expected of a broker that starts; aiokafka logs each as an error."""
-    logger = logging.getLogger("aiokafka")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+async def accepts_connections(bootstrap: str) -> bool:
+    """Whether any of the ``host:port,host:port`` takes a TCP connection.
+
+    Asked before aiokafka is, which logs an error for each refused connection: of a broker that is starting,
+    refusal is what is expected.
+    """
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except (OSError, ValueError):
+            continue
+        writer.close()
+        return True
+    return False
 
 
 async def is_ready(bootstrap: str, cluster_id: str) -> bool:
@@ -32,18 +37,19 @@ async def is_ready(bootstrap: str, cluster_id: str) -> bool:
         bootstrap: ``host:port``.
         cluster_id: what it must say its cluster is: another broker on that port is not ours.
     """
+    if not await accepts_connections(bootstrap):
+        return False
     client = AIOKafkaAdminClient(
         bootstrap_servers=bootstrap, client_id="chandlery-ready", request_timeout_ms=_REQUEST_TIMEOUT_MS
     )
-    with _quiet():
-        try:
-            await client.start()
-            cluster = await client.describe_cluster()
-            if cluster.get("cluster_id") != cluster_id or not cluster.get("brokers"):
-                return False
-            topics = await client.describe_topics()
-        except (KafkaError, OSError):
+    try:
+        await client.start()
+        cluster = await client.describe_cluster()
+        if cluster.get("cluster_id") != cluster_id or not cluster.get("brokers"):
             return False
-        finally:
-            await client.close()
+        topics = await client.describe_topics()
+    except (KafkaError, OSError):
+        return False
+    finally:
+        await client.close()
     return all(partition["leader"] >= 0 for topic in topics for partition in topic["partitions"])
