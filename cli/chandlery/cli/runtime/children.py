@@ -132,7 +132,7 @@ class Child:
                 )
             except OSError as error:
                 raise MachineError(f"{self.name}: can't start {self.argv[0]}: {error.strerror}") from error
-        log.info("process started", extra={"process": self.name, "pid": self._process.pid})
+        log.info("process started", extra={"child": self.name, "pid": self._process.pid})
         self._set("running")
 
     async def _keep(self) -> None:
@@ -147,7 +147,7 @@ class Child:
             pause = LAST_BACKOFF_S if self.last_exit in _PERMANENT else backoff_s(attempt, random.random())
             log.warning(
                 "process ended unexpectedly",
-                extra={"process": self.name, "exit": self.last_exit, "restart_in_s": round(pause, 2)},
+                extra={"child": self.name, "exit": self.last_exit, "restart_in_s": round(pause, 2)},
             )
             self._set("backoff")
             with contextlib.suppress(TimeoutError):
@@ -156,7 +156,7 @@ class Child:
             try:
                 await self._spawn()
             except MachineError as error:  # no memory, no pids: the old process object ends the next wait at once
-                log.error("process can't be restarted", extra={"process": self.name, "problem": str(error)})
+                log.error("process can't be restarted", extra={"child": self.name, "problem": str(error)})
 
     async def _end_process(self, timeout_s: float, number: signal.Signals) -> bool:
         process = self._process
@@ -166,7 +166,7 @@ class Child:
         try:
             code = await asyncio.wait_for(process.wait(), timeout_s)
         except TimeoutError:
-            log.warning("process killed: it did not end in time", extra={"process": self.name, "after_s": timeout_s})
+            log.warning("process killed: it did not end in time", extra={"child": self.name, "after_s": timeout_s})
             self._send(signal.SIGKILL)
             await process.wait()
             return False

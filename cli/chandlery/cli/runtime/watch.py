@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from watchfiles import awatch
@@ -22,7 +22,7 @@ LOOK_S: Final = 0.5
 Identity = tuple[tuple[str, int, int], ...]
 
 
-async def changes(folder: Folder) -> AsyncIterator[Folder]:
+async def changes(folder: Folder) -> AsyncGenerator[Folder, None]:
     """Yield the folder after each change of the files that count, or of what there is to say about them."""
     dirty = asyncio.Event()
     watching: asyncio.Task[None] | None = None
