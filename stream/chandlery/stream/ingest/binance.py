@@ -1,0 +1,411 @@
+"""The source ``binance``: trades of Binance spot by its combined WebSocket streams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from chandlery.core.errors import InputError, UnavailableError
+from chandlery.core.symbols import exchange_symbol
+from chandlery.core.wire import BackfillRecord
+from chandlery.stream.ingest.clock import Clock
+from chandlery.stream.ingest.counts import Counts
+from chandlery.stream.ingest.frames import (
+    MalformedFrame,
+    OtherFrame,
+    TradeEvent,
+    read_amounts,
+    read_error,
+    read_frame,
+)
+from chandlery.stream.ingest.options import BinanceOptions
+from chandlery.stream.ingest.source import Outlet, Position, Trades
+from chandlery.stream.ingest.watermark import ClockOffset, ExchangeTime
+
+log = logging.getLogger("chandlery.ingest")
+
+#: Streams named in the connection's address (a longer one is refused by proxies) and in one SUBSCRIBE.
+STREAMS_PER_REQUEST: Final = 200
+#: The exchange's limit a connection.
+MAX_STREAMS: Final = 1_024
+# The exchange cuts clients that send more than five messages a second; one of them is our ping.
+_REQUEST_PERIOD_S: Final = 0.3
+_PING_PERIOD_NS: Final = 1_000_000_000
+# TCP and TLS to another continent take under a second; ten leave room for two lost SYNs (1 s + 2 s + 4 s).
+_CONNECT_TIMEOUT_S: Final = 10.0
+# The exchange's answer to our close frame isn't worth waiting for: what it sent before has been read.
+_CLOSE_TIMEOUT_S: Final = 0.5
+_MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+# Ten minutes lie between our age limit and the exchange's 24 hours: room for ten tries.
+_HANDOVER_RETRY_S: Final = 60.0
+FIRST_BACKOFF_S: Final = 0.25
+LAST_BACKOFF_S: Final = 30.0
+
+
+class ConnectionLost(UnavailableError):
+    """A connection ended, or brought nothing for too long."""
+
+
+def backoff_s(attempt: int, chance: float) -> float:
+    """Wait before a reconnect: full jitter over a doubling, capped window.
+
+    Args:
+        attempt: failures in a row before this one, from 0. chance: uniform in 0 … 1.
+    """
+    return chance * min(LAST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(attempt, 16))
+
+
+class Subscription:
+    """Which streams are asked for, and what the exchange said to that. Pure."""
+
+    def __init__(self, streams: Sequence[str]) -> None:
+        self.in_address = list(streams[:STREAMS_PER_REQUEST])
+        self.waiting: deque[list[str]] = deque(
+            list(streams[start : start + STREAMS_PER_REQUEST])
+            for start in range(STREAMS_PER_REQUEST, len(streams), STREAMS_PER_REQUEST)
+        )
+        self._requests: dict[int, list[str]] = {}
+
+    def next_request(self) -> bytes | None:
+        """The next SUBSCRIBE message, or None when all has been asked for."""
+        if not self.waiting:
+            return None
+        streams = self.waiting.popleft()
+        number = len(self._requests) + 1
+        self._requests[number] = streams
+        return msgspec.json.encode({"method": "SUBSCRIBE", "params": streams, "id": number})
+
+    def refused(self, request: int | str | None, message: str) -> list[str]:
+        """Which streams an error message is about.
+
+        A message that names none, about a request for several, has them asked for one by one.
+        """
+        asked = self._requests.get(request, []) if isinstance(request, int) else []
+        text = message.lower()
+        named = [stream for stream in asked or self.in_address if stream in text or stream.partition("@")[0] in text]
+        if named or len(asked) <= 1:
+            return named or asked
+        self.waiting.extend([stream] for stream in asked)
+        return []
+
+
+class BinanceSource:
+    """Live trades. Reconnects for ever; never waits for room.
+
+    Args:
+        options: see :class:`BinanceOptions`. symbols: unified symbols.
+        heartbeat_ms: silence after which a symbol's watermark moves without a trade.
+        silence_timeout_ms: a connection that brings no data for this long is replaced.
+
+    Raises:
+        InputError: more streams than one connection carries.
+    """
+
+    def __init__(
+        self,
+        options: BinanceOptions,
+        symbols: Sequence[str],
+        heartbeat_ms: int,
+        silence_timeout_ms: int,
+        counts: Counts,
+        clock: Clock,
+    ) -> None:
+        self._options = options
+        self._symbols = {exchange_symbol(symbol): symbol for symbol in symbols}
+        self._heartbeat_ns = heartbeat_ms * 1_000_000
+        self._silence_ns = silence_timeout_ms * 1_000_000
+        self._counts = counts
+        self._clock = clock
+        self._offset = ClockOffset()
+        self._time = ExchangeTime()
+        self._current: Connection | None = None
+        self._streams = [f"{name.lower()}@trade" for name in self._symbols] + options.extra_streams
+        if len(self._streams) > MAX_STREAMS:
+            raise InputError(
+                f"{len(self._streams)} streams: the exchange carries {MAX_STREAMS} a connection; use several feeds"
+            )
+
+    def first_trade_ms(self, symbol: str) -> int | None:
+        """Now: an exchange trades in the present."""
+        return self._clock.wall_ns() // 1_000_000
+
+    def backfill(self, symbol: str) -> Iterator[BackfillRecord]:
+        """The WebSocket streams have no history."""
+        return iter(())
+
+    async def run(self, outlet: Outlet, resume: Mapping[str, Position]) -> None:
+        """Stay connected and push, for ever. An exchange can't be asked to resume: it goes on with what comes."""
+        beats = asyncio.create_task(self._beat(outlet))
+        try:
+            async with aiohttp.ClientSession() as http:
+                await self._stay_connected(http, outlet)
+        finally:
+            beats.cancel()
+            self._counts.connected = False
+
+    async def _stay_connected(self, http: aiohttp.ClientSession, outlet: Outlet) -> None:
+        attempt = 0
+        while True:
+            began_ns = self._clock.monotonic_ns()
+            try:
+                await self._serve(http, outlet)
+            except ConnectionLost as error:
+                log.warning("connection lost", extra={"reason": str(error), "attempt": attempt})
+            # Only a connection that lasted proves that the next one may be tried at once.
+            if self._clock.monotonic_ns() - began_ns > LAST_BACKOFF_S * 1e9:
+                attempt = 0
+            self._counts.reconnects += 1
+            await self._clock.sleep(backoff_s(attempt, random.random()))
+            attempt += 1
+
+    async def _serve(self, http: aiohttp.ClientSession, outlet: Outlet) -> None:
+        """Run one connection after another, each handing over to the next before it grows too old.
+
+        Raises:
+            ConnectionLost: the current one ended.
+        """
+        self._current = Connection(self, http, outlet)
+        task = asyncio.create_task(self._current.run())
+        age_s = self._options.max_connection_age_s
+        try:
+            while True:
+                await asyncio.wait({task}, timeout=age_s)
+                if task.done():
+                    await task
+                successor = await self._hand_over(Connection(self, http, outlet), task)
+                task = successor or task
+                age_s = self._options.max_connection_age_s
+                if successor is None:
+                    age_s = min(age_s, _HANDOVER_RETRY_S)
+        finally:
+            self._counts.connected = False
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _hand_over(self, successor: Connection, task: asyncio.Task[None]) -> asyncio.Task[None] | None:
+        """Let both run until the successor has data, so that nothing is missed; some trades come twice.
+
+        Returns:
+            The successor's task, or None where it failed and the current connection was kept.
+        """
+        next_task = asyncio.create_task(successor.run())
+        ready = asyncio.create_task(successor.ready.wait())
+        try:
+            await asyncio.wait({next_task, ready, task}, return_when=asyncio.FIRST_COMPLETED)
+            replaced = successor.ready.is_set() and not next_task.done()
+        except asyncio.CancelledError:
+            next_task.cancel()
+            raise
+        finally:
+            ready.cancel()
+        retired = task if replaced else next_task
+        retired.cancel()
+        await asyncio.gather(retired, return_exceptions=True)
+        if not replaced:
+            log.warning("a successor connection failed; keeping the old one")
+            return None
+        self._current = successor
+        self._counts.reconnects += 1
+        self.up(successor)
+        log.info("connection renewed before its age limit")
+        return next_task
+
+    def up(self, connection: Connection) -> None:
+        """A connection stands; only the current one's time counts."""
+        if connection is self._current:
+            self._time = connection.time
+            self._counts.connected = True
+
+    @property
+    def streams(self) -> list[str]:
+        """Streams to ask for: what the exchange refused before is left out."""
+        unknown = {f"{exchange_symbol(symbol).lower()}@trade" for symbol in self._counts.unknown_symbols}
+        return [stream for stream in self._streams if stream not in unknown]
+
+    @property
+    def address(self) -> str:
+        """Base of the connection's address."""
+        return self._options.base_url.rstrip("/")
+
+    @property
+    def clock(self) -> Clock:
+        """The run's clock."""
+        return self._clock
+
+    @property
+    def silence_ns(self) -> int:
+        """Longest time without data that a connection is kept."""
+        return self._silence_ns
+
+    def take(self, data: bytes, connection: Connection, outlet: Outlet) -> None:
+        """Take one frame."""
+        now_ns = self._clock.monotonic_ns()
+        counts = self._counts
+        counts.frames += 1
+        frame = read_frame(data)
+        if isinstance(frame, TradeEvent):
+            self._heard(frame.E, now_ns, connection)
+            self._take_trade(frame, now_ns, outlet)
+        elif isinstance(frame, OtherFrame):
+            counts.skipped_frames[frame.kind] += 1
+            self._heard(frame.exchange_ms, now_ns, connection)
+            if frame.kind == "error":
+                self._refused(frame.payload, connection)
+        else:
+            counts.malformed[frame.reason] += 1
+
+    def take_binary(self) -> None:
+        """Count a binary message: the exchange has none."""
+        self._counts.frames += 1
+        self._counts.malformed["binary"] += 1
+
+    def _heard(self, exchange_ms: int, now_ns: int, connection: Connection) -> None:
+        connection.time.alive(now_ns)
+        if exchange_ms > 0:
+            connection.time.heard(exchange_ms, now_ns)
+            self._offset.observe(exchange_ms, self._clock.wall_ns())
+            self._counts.clock_offset_ms = self._offset.offset_ms
+
+    def _take_trade(self, trade: TradeEvent, now_ns: int, outlet: Outlet) -> None:
+        symbol = self._symbols.get(trade.s)
+        if symbol is None:
+            self._counts.skipped_frames["other-symbol"] += 1
+            return
+        amounts = read_amounts(trade)
+        if isinstance(amounts, MalformedFrame):
+            self._counts.malformed[amounts.reason] += 1
+            return
+        outlet.trades(
+            Trades(
+                symbol, [trade.t], [trade.T], [amounts.price], [amounts.quantity],
+                [] if trade.m is None else [int(trade.m)], amounts.price_scale, amounts.quantity_scale,
+                received_ns=now_ns, exchange_ns=trade.T * 1_000_000, frame=self._counts.frames,
+            )
+        )  # fmt: skip
+
+    def _refused(self, payload: bytes, connection: Connection) -> None:
+        request, message = read_error(payload)
+        streams = connection.subscription.refused(request, message)
+        log.warning("the exchange refuses", extra={"error": message, "streams": streams})
+        for stream in streams:
+            symbol = self._symbols.get(stream.partition("@")[0].upper())
+            if symbol is not None:
+                self._counts.unknown_symbols.add(symbol)
+
+    async def _beat(self, outlet: Outlet) -> None:
+        """Move the watermark of silent symbols while the exchange's time is known."""
+        # A fifth of the period: the watermark of a silent symbol is then at most 1.2 periods old.
+        period_s = self._heartbeat_ns / 5e9
+        while True:
+            await self._clock.sleep(period_s)
+            exchange_ms = self._time.estimate_ms(self._clock.monotonic_ns())
+            if exchange_ms is None:
+                continue
+            for symbol in self._symbols.values():
+                if outlet.silent_ns(symbol) >= self._heartbeat_ns:
+                    outlet.heartbeat(symbol, exchange_ms)
+
+
+class Connection:
+    """One WebSocket: reads it, answers pings, subscribes, watches for silence."""
+
+    def __init__(self, source: BinanceSource, http: aiohttp.ClientSession, outlet: Outlet) -> None:
+        self._source = source
+        self._http = http
+        self._outlet = outlet
+        self._clock = source.clock
+        self._data_ns = 0
+        self._alive_ns = 0
+        self.time = ExchangeTime()
+        self.subscription = Subscription(source.streams)
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Connect and read until the connection ends.
+
+        Raises:
+            ConnectionLost: says why it ended.
+        """
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                socket = await self._http.ws_connect(
+                    f"{self._source.address}/stream?streams={'/'.join(self.subscription.in_address)}",
+                    autoping=False,
+                    max_msg_size=_MAX_MESSAGE_BYTES,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_TIMEOUT_S),
+                )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ConnectionLost(f"can't connect: {error!r}") from error
+        try:
+            await self._converse(socket)
+        finally:
+            self.time.disconnected()
+            await socket.close()
+
+    async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._data_ns = self._alive_ns = self._clock.monotonic_ns()
+        self.time.connected(self._data_ns)
+        self._source.up(self)
+        tasks = [
+            asyncio.create_task(self._read(socket)),
+            asyncio.create_task(self._watch(socket)),
+            asyncio.create_task(self._subscribe(socket)),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await task
+        except (aiohttp.ClientError, OSError) as error:
+            raise ConnectionLost(f"connection broken: {error!r}") from error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        while True:
+            message = await socket.receive()
+            self._alive_ns = self._clock.monotonic_ns()
+            if message.type is aiohttp.WSMsgType.TEXT:
+                self._data_ns = self._alive_ns
+                self._source.take(message.data.encode(), self, self._outlet)
+                if not self.ready.is_set():
+                    self.ready.set()
+            elif message.type is aiohttp.WSMsgType.PING:
+                self.time.alive(self._alive_ns)
+                await socket.pong(message.data)
+            elif message.type is aiohttp.WSMsgType.PONG:
+                self.time.alive(self._alive_ns)
+            elif message.type is aiohttp.WSMsgType.BINARY:
+                self._source.take_binary()
+            elif message.type is aiohttp.WSMsgType.ERROR:
+                raise ConnectionLost(f"connection broken: {socket.exception()!r}")
+            else:
+                raise ConnectionLost(f"closed by the exchange, code {socket.close_code}")
+
+    async def _watch(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """End a connection without data; ask a quiet one for a pong, which proves that nothing is stuck."""
+        period_s = min(self._source.silence_ns / 4e9, 0.25)
+        pinged_ns = 0
+        while True:
+            await self._clock.sleep(period_s)
+            now_ns = self._clock.monotonic_ns()
+            if now_ns - self._data_ns > self._source.silence_ns:
+                raise ConnectionLost(f"no data for {self._source.silence_ns // 1_000_000} ms")
+            if now_ns - max(self._alive_ns, pinged_ns) >= _PING_PERIOD_NS:
+                pinged_ns = now_ns
+                await socket.ping()
+
+    async def _subscribe(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        while True:
+            request = self.subscription.next_request()
+            if request is not None:
+                await socket.send_str(request.decode())
+            await self._clock.sleep(_REQUEST_PERIOD_S)
