@@ -108,8 +108,7 @@ def _check_symbols(trader: Trader, pool: TraderPool, world: World) -> Iterator[F
     ]
     for path, symbol in asked:
         if symbol not in known:
-            near = did_you_mean(symbol, known)
-            message = f"MarketFeed {feed.full_name} has no {symbol}; its spec.symbols are {_listed(known)}{near}"
+            message = f"MarketFeed {feed.full_name} has no {symbol}; its spec.symbols are {_listed(known)}"
             yield Finding("UnknownSymbol", ("spec", "market", *path), message)
 
 
@@ -192,11 +191,15 @@ def check_against_catalogue(manifests: ManifestSet, catalogue: Sequence[Catalogu
         InputError: the catalogue itself is malformed.
     """
     world = World(manifests.feeds, manifests.pools, manifests.configmaps, manifests.namespaces)
+    # What has a problem of its own is not "missing" too.
+    broken = {problem.identity for problem in manifests.problems}
     problems: list[Problem] = []
     for pool in manifests.pools.values():
-        problems += _problems(manifests, pool, check_pool(pool, world))
+        if (MarketFeed.KIND, *pool.spec.feed.key(pool.namespace)) not in broken:
+            problems += _problems(manifests, pool, check_pool(pool, world))
     for trader in manifests.traders.values():
-        problems += _problems(manifests, trader, check_trader(trader, world))
+        if (TraderPool.KIND, *trader.spec.pool.key(trader.namespace)) not in broken:
+            problems += _problems(manifests, trader, check_trader(trader, world))
         if catalogue is not None:
             problems += _problems(manifests, trader, check_strategy(trader, catalogue))
     return sorted(problems)

@@ -1,0 +1,253 @@
+"""Which worker of a pool runs which trader: sticky, first fit, within bounds. Pure.
+
+Rules, in this order:
+
+1. A trader stays where it is, as long as its worker stays and has room for it.
+2. Workers above ``max`` go at once: empty ones first, then the last.
+3. A worker not Ready for too long is *lost*: its traders move to others, where there is room.
+4. New traders fill the first worker with room (in order of number); none has room: a new worker, up to ``max``;
+   then a lost worker, whose place is better than none; then they wait.
+5. There are at least ``min`` workers, and ``spare`` empty ones within ``max``.
+6. A worker that isn't needed goes after a delay: empty ones first, then the last whose traders fit elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from chandlery.core.assignment import SeriesRef
+from chandlery.operator.planner_types import Delays
+
+Wanted = Mapping[str, frozenset[SeriesRef]]
+"""Traders by name, each with the series it reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a pool allows: workers, traders and series a worker."""
+
+    least: int
+    most: int
+    spare: int
+    traders: int
+    series: int
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """A worker that is there: its number, the traders in it, and for how long it has been (not) Ready."""
+
+    number: int
+    traders: tuple[str, ...]
+    ready: bool
+    since_ms: int
+    was_ready: bool
+
+
+@dataclass(slots=True)
+class Placement:
+    """The result.
+
+    Attributes:
+        workers: number → names of its traders, in order.
+        waiting: traders that found no place.
+        surplus_since_ms: since when a worker could be missed; None: none could.
+        again_ms: when a delay passes next; None: no delay is running.
+    """
+
+    workers: dict[int, list[str]]
+    waiting: list[str]
+    surplus_since_ms: int | None
+    again_ms: int | None
+
+
+@dataclass(slots=True)
+class _Worker:
+    number: int
+    ready: bool
+    lost: bool
+    traders: dict[str, frozenset[SeriesRef]] = field(default_factory=dict)
+    series: Counter[SeriesRef] = field(default_factory=Counter)
+
+    def copy(self) -> _Worker:
+        return _Worker(self.number, self.ready, self.lost, dict(self.traders), Counter(self.series))
+
+    def fits(self, series: frozenset[SeriesRef], bounds: Bounds) -> bool:
+        if len(self.traders) >= bounds.traders:
+            return False
+        more = sum(1 for one in series if one not in self.series)
+        return len(self.series) + more <= bounds.series
+
+    def add(self, name: str, series: frozenset[SeriesRef]) -> None:
+        self.traders[name] = series
+        self.series.update(series)
+
+    def remove(self, name: str) -> None:
+        for one in self.traders.pop(name):
+            self.series[one] -= 1
+            if not self.series[one]:
+                del self.series[one]
+
+
+def place(
+    wanted: Wanted,
+    existing: Iterable[Existing],
+    bounds: Bounds,
+    *,
+    surplus_since_ms: int | None,
+    now_ms: int,
+    delays: Delays,
+) -> Placement:
+    """Place a pool's traders. The result depends on no order of the inputs."""
+    placer = _Placer(bounds, now_ms, delays)
+    placer.keep(wanted, existing)
+    placer.settle()
+    surplus = placer.shrink(surplus_since_ms)
+    if surplus is not None:
+        placer.deadlines.append(surplus + delays.shrink_ms)
+    return Placement(
+        workers={number: sorted(worker.traders) for number, worker in sorted(placer.workers.items())},
+        waiting=sorted(placer.waiting),
+        surplus_since_ms=surplus,
+        again_ms=min(placer.deadlines, default=None),
+    )
+
+
+class _Placer:
+    def __init__(self, bounds: Bounds, now_ms: int, delays: Delays) -> None:
+        self.bounds = bounds
+        self.now_ms = now_ms
+        self.delays = delays
+        self.workers: dict[int, _Worker] = {}
+        self.waiting: dict[str, frozenset[SeriesRef]] = {}
+        self.deadlines: list[int] = []
+        self.gone: set[int] = set()
+
+    def keep(self, wanted: Wanted, existing: Iterable[Existing]) -> None:
+        """Rules 1 and 2."""
+        homeless = dict(wanted)
+        for one in sorted(existing, key=lambda worker: worker.number):
+            worker = _Worker(one.number, one.ready, self._is_lost(one))
+            self.workers[one.number] = worker
+            for name in sorted(set(one.traders)):
+                series = homeless.get(name)
+                if series is not None and worker.fits(series, self.bounds):
+                    worker.add(name, series)
+                    del homeless[name]
+        self.waiting = homeless
+        while len(self.workers) > self.bounds.most:
+            self._drop(self._by_dispensability()[0])
+
+    def _is_lost(self, one: Existing) -> bool:
+        if one.ready:
+            return False
+        lost_at_ms = one.since_ms + (self.delays.unready_ms if one.was_ready else self.delays.starting_ms)
+        if lost_at_ms > self.now_ms:
+            self.deadlines.append(lost_at_ms)
+            return False
+        return True
+
+    def settle(self) -> None:
+        """Rules 3 to 5."""
+        self._evacuate()
+        for name in sorted(self.waiting):
+            worker = self._home_for(self.waiting[name])
+            if worker is not None:
+                worker.add(name, self.waiting.pop(name))
+        while len(self.workers) < self.bounds.least:
+            self._new()
+        while self._empty(self.workers.values()) < self.bounds.spare and len(self.workers) < self.bounds.most:
+            self._new()
+
+    def _evacuate(self) -> None:
+        for worker in [worker for worker in self._ordered() if worker.lost]:
+            for name in sorted(worker.traders):
+                series = worker.traders[name]
+                refuge = self._refuge(series)
+                if refuge is None:
+                    continue
+                worker.remove(name)
+                refuge.add(name, series)
+
+    def _refuge(self, series: frozenset[SeriesRef]) -> _Worker | None:
+        # A Ready worker first: what is moved from a lost one should decide again soon.
+        sound = [worker for worker in self._ordered() if not worker.lost and worker.fits(series, self.bounds)]
+        ready = [worker for worker in sound if worker.ready]
+        return next(iter(ready or sound), None) or self._new_if_allowed()
+
+    def _home_for(self, series: frozenset[SeriesRef]) -> _Worker | None:
+        fitting = [worker for worker in self._ordered() if worker.fits(series, self.bounds)]
+        sound = [worker for worker in fitting if not worker.lost]
+        if sound:
+            return sound[0]
+        if len(series) <= self.bounds.series and (new := self._new_if_allowed()) is not None:
+            return new
+        return fitting[0] if fitting else None
+
+    def _new_if_allowed(self) -> _Worker | None:
+        return self._new() if len(self.workers) < self.bounds.most else None
+
+    def _new(self) -> _Worker:
+        number = 0
+        # A worker that goes in this plan can't come back in it: it would be taken for the same one.
+        while number in self.workers or number in self.gone:
+            number += 1
+        worker = self.workers[number] = _Worker(number, ready=False, lost=False)
+        self.deadlines.append(self.now_ms + self.delays.starting_ms)
+        return worker
+
+    def _ordered(self) -> list[_Worker]:
+        return [self.workers[number] for number in sorted(self.workers)]
+
+    def _empty(self, workers: Iterable[_Worker]) -> int:
+        return sum(1 for worker in workers if not worker.traders and not worker.lost)
+
+    def _by_dispensability(self) -> list[_Worker]:
+        return sorted(
+            self.workers.values(),
+            key=lambda worker: (not worker.traders and worker.lost, not worker.traders, worker.number),
+            reverse=True,
+        )
+
+    def _drop(self, worker: _Worker) -> None:
+        del self.workers[worker.number]
+        self.gone.add(worker.number)
+        self.waiting.update(worker.traders)
+
+    def shrink(self, surplus_since_ms: int | None) -> int | None:
+        """Rule 6; returns since when there has been a worker too many, None: there is none."""
+        since = surplus_since_ms
+        while (worker := self._dispensable()) is not None:
+            if since is None:
+                since = self.now_ms
+            if self.now_ms - since < self.delays.shrink_ms:
+                return since
+            self._drop(worker)
+            self.settle()
+            since = self.now_ms
+        return None
+
+    def _dispensable(self) -> _Worker | None:
+        """The worker that can be missed, if any: without it everything fits, and nothing calls it back."""
+        if len(self.workers) <= self.bounds.least:
+            return None
+        if any(worker.lost and worker.traders for worker in self.workers.values()):
+            return None
+        for worker in self._by_dispensability():
+            others = self._without(worker)
+            if others is not None and self._empty(others) >= self.bounds.spare:
+                return worker
+        return None
+
+    def _without(self, leaver: _Worker) -> list[_Worker] | None:
+        """The other workers as they would be with the leaver's traders; None: those don't fit."""
+        others = [worker.copy() for worker in self._ordered() if worker is not leaver]
+        for name in sorted(leaver.traders):
+            series = leaver.traders[name]
+            home = next((other for other in others if not other.lost and other.fits(series, self.bounds)), None)
+            if home is None:
+                return None
+            home.add(name, series)
+        return others
