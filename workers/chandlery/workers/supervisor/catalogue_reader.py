@@ -1,0 +1,74 @@
+"""The catalogue, read by a process of its own: a broken strategy file must not touch the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+_log = logging.getLogger("chandlery")
+#: Importing TA-Lib and a folder of strategies takes a second; a file that never returns costs this once.
+TIMEOUT_S: Final = 30.0
+#: How often the folder is looked at, so that a mended file is tried again.
+LOOK_S: Final = 1.0
+
+_decode: Final = msgspec.json.Decoder(list[dict[str, Any]]).decode
+
+Fingerprint = tuple[tuple[str, int, int], ...]
+
+
+def fingerprint(strategies_dir: str) -> Fingerprint:
+    """Names, times and sizes of the folder's Python files; empty without a folder."""
+    if not strategies_dir:
+        return ()
+    try:
+        with os.scandir(strategies_dir) as entries:
+            files = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".py")]
+    except OSError:
+        return ()
+    return tuple(sorted((name, status.st_mtime_ns, status.st_size) for name, status in files))
+
+
+async def read_catalogue(strategies_dir: str) -> list[dict[str, Any]] | None:
+    """Run ``python -m chandlery.workers.catalogue``; None when it fails (logged)."""
+    arguments = ["-m", "chandlery.workers.catalogue"]
+    if strategies_dir:
+        arguments += ["--strategies", strategies_dir]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+        return _decode(output)
+    except TimeoutError:
+        _log.error("catalogue takes too long", extra={"timeout_s": TIMEOUT_S, "strategies": strategies_dir})
+    except msgspec.DecodeError as error:
+        _log.error("catalogue can't be read", extra={"exit": process.returncode, "error": str(error)})
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return None
+
+
+async def follow_catalogue(strategies_dir: str, changed: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Tell ``changed`` the catalogue, now and whenever the folder's files change; until cancelled."""
+    seen: Fingerprint | None = None
+    while True:
+        present = fingerprint(strategies_dir)
+        if present != seen:
+            seen = present
+            catalogue = await read_catalogue(strategies_dir)
+            if catalogue is None and strategies_dir:
+                # A file that never returns: without the folder the shipped ones are still there.
+                catalogue = await read_catalogue("")
+            if catalogue is not None:
+                changed(catalogue)
+        if not strategies_dir:
+            return
+        await asyncio.sleep(LOOK_S)

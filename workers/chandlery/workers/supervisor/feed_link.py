@@ -1,0 +1,110 @@
+"""The line to the feed: assignments come, statuses go; reconnects for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from chandlery.core.assignment import Assignment, TraderStatus
+
+_log = logging.getLogger("chandlery")
+#: An assignment of 200 traders with 64 KiB of source each is 13 MB.
+MAX_LINE_BYTES: Final = 32 * 1024 * 1024
+#: A feed that doesn't read: what it would get next replaces what it hasn't got, so nothing more is queued.
+MAX_QUEUED_BYTES: Final = 1024 * 1024
+#: The feed serves its socket within a second of its start; looking ten times a second costs nothing.
+_RECONNECT_S: Final = 0.1
+
+
+class AssignmentMessage(msgspec.Struct, tag_field="type", tag="assignment"):
+    """feed → supervisor. ``bells``: each trader's doorbell; ``segment``: path of the segment."""
+
+    assignment: Assignment
+    bells: dict[str, int]
+    segment: str
+
+
+class StatusMessage(msgspec.Struct, tag_field="type", tag="status"):
+    """supervisor → feed."""
+
+    sequence: int
+    hash: str
+    traders: dict[str, TraderStatus]
+    catalogue: list[dict[str, Any]]
+
+
+_decode: Final = msgspec.json.Decoder(AssignmentMessage).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class FeedLink:
+    """Connects to the feed's control socket.
+
+    Args:
+        taken: called with each assignment. connected: called when a connection stands.
+    """
+
+    def __init__(self, path: str, taken: Callable[[AssignmentMessage], None], connected: Callable[[], None]) -> None:
+        self._path = path
+        self._taken = taken
+        self._connected = connected
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        reported = ""
+        while True:
+            try:
+                reader, self._writer = await asyncio.open_unix_connection(self._path, limit=MAX_LINE_BYTES)
+                reported = ""
+                _log.info("feed connected", extra={"path": self._path})
+                self._connected()
+                await self._read(reader)
+            except OSError as error:
+                if str(error) != reported:
+                    reported = str(error)
+                    _log.info("waits for the feed", extra={"path": self._path, "error": reported})
+            finally:
+                self._hang_up()
+            await asyncio.sleep(_RECONNECT_S)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            try:
+                line = await reader.readline()
+            except ValueError as error:
+                _log.error("the feed's line is too long", extra={"error": str(error)})
+                return
+            if not line:
+                _log.warning("feed disconnected")
+                return
+            try:
+                message = _decode(line)
+            except msgspec.DecodeError as error:
+                _log.error("the feed's line can't be decoded", extra={"error": str(error)})
+                continue
+            self._taken(message)
+
+    def send(self, message: StatusMessage) -> bool:
+        """Send a status; False when there is no feed to take it."""
+        writer = self._writer
+        if writer is None or writer.transport.get_write_buffer_size() > MAX_QUEUED_BYTES:
+            return False
+        writer.write(_encode(message) + b"\n")
+        return True
+
+    async def flush(self) -> None:
+        """Wait until what was sent is out."""
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                await self._writer.drain()
+
+    def _hang_up(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,62 @@
+"""A removed Trader's last steps: its process stops, the feed drains its ring, the ring's file goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from typing import Final
+
+from chandlery.core.errors import SegmentError
+from chandlery.workers.segment import SignalRing
+
+_log = logging.getLogger("chandlery")
+#: The feed publishes what is in a ring within milliseconds; a broker that restarts needs 4 s.
+DRAIN_S: Final = 10.0
+_LOOK_S: Final = 0.05
+
+
+class Leaving:
+    """One Trader that is no longer assigned.
+
+    Attributes:
+        uid: of the Trader that leaves. keep_ring: set when the same Trader came back meanwhile.
+    """
+
+    def __init__(self, trader: str, uid: str, ring_path: str, kept: asyncio.Task[None]) -> None:
+        self.uid = uid
+        self.keep_ring = asyncio.Event()
+        self._trader = trader
+        self._ring_path = ring_path
+        self._kept = kept
+
+    @property
+    def process_ended(self) -> bool:
+        return self._kept.done()
+
+    async def run(self) -> None:
+        """Stop the process, wait for the ring to empty, remove it."""
+        self._kept.cancel()
+        # Not `await self._kept`: our own cancellation would cut its orderly stop short.
+        await asyncio.wait([self._kept])
+        left = await self._drain()
+        if self.keep_ring.is_set():
+            return
+        if left:
+            _log.warning("ring removed with signals in it", extra={"trader": self._trader, "signals": left})
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._ring_path)
+
+    async def _drain(self) -> int:
+        """Wait until the ring is empty; returns how many signals it still holds at the end of patience."""
+        deadline_s = time.monotonic() + DRAIN_S
+        try:
+            with SignalRing.attach(self._ring_path) as ring:
+                while ring.depth and time.monotonic() < deadline_s and not self.keep_ring.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self.keep_ring.wait(), _LOOK_S)
+                return ring.depth
+        except SegmentError:
+            return 0  # never made, or unsound: the feed has said so in its own counters

@@ -1,0 +1,233 @@
+"""The supervisor: what is assigned against what runs, and the account of both."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+from typing import Any, Final
+
+from chandlery.core.assignment import TraderAssignment, TraderStatus, content_hash
+from chandlery.core.errors import InvariantError
+from chandlery.core.settings import SupervisorSettings
+from chandlery.workers.supervisor import watch
+from chandlery.workers.supervisor.catalogue_reader import follow_catalogue
+from chandlery.workers.supervisor.changes import compare
+from chandlery.workers.supervisor.feed_link import AssignmentMessage, FeedLink, StatusMessage
+from chandlery.workers.supervisor.keeper import Keeper, Place
+from chandlery.workers.supervisor.leaving import Leaving
+from chandlery.workers.supervisor.nursery_client import NurseryClient
+
+_log = logging.getLogger("chandlery")
+#: At most 20 statuses a second, at least one a second while counters move.
+LEAST_GAP_S: Final = 0.05
+MOST_GAP_S: Final = 1.0
+
+
+def ring_name(trader: str) -> str:
+    """File name of a trader's ring: ``namespace/name`` → ``namespace__name.ring``."""
+    return trader.replace("/", "__") + ".ring"
+
+
+class Supervisor:
+    """Applies assignments by their differences and reports when all of one is answered."""
+
+    def __init__(self, settings: SupervisorSettings) -> None:
+        self._settings = settings
+        self._rings = Path(settings.rings_dir)
+        self._nursery = NurseryClient()
+        self._keepers: dict[str, Keeper] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._leaving: dict[str, tuple[Leaving, asyncio.Task[None]]] = {}
+        self._catalogue: list[dict[str, Any]] = []
+        self._message: AssignmentMessage | None = None
+        self._applied: tuple[int, str] = (0, "")
+        self._change = asyncio.Event()
+        self._defect: asyncio.Future[None]
+        self._link = FeedLink(str(self._rings / "control.sock"), self._take, self._change.set)
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT; then stop the traders and leave the rings to the feed."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        self._defect = loop.create_future()
+        self._nursery.start()
+        tasks: list[asyncio.Task[None]] = [
+            asyncio.create_task(self._link.run(), name="feed link"),
+            asyncio.create_task(self._watch(), name="watch"),
+            asyncio.create_task(self._publish(), name="publish"),
+            asyncio.create_task(follow_catalogue(self._settings.strategies_dir, self._set_catalogue), name="catalogue"),
+        ]
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await self._until_stopped(stopping, [*tasks, self._defect])
+        finally:
+            stopping.cancel()
+            await self._stop_traders()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._nursery.close()
+        _log.info("supervisor stopped")
+
+    async def _until_stopped(self, stopping: asyncio.Task[bool], tasks: list[asyncio.Future[None]]) -> None:
+        """Wait for the stop; a task that fails ends the supervisor with its error instead of living on half."""
+        waiting: set[asyncio.Future[Any]] = {stopping, *tasks}
+        while not stopping.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+
+    async def _stop_traders(self) -> None:
+        _log.info("supervisor stops its traders", extra={"traders": len(self._tasks)})
+        tasks = [*self._tasks.values(), *(task for _, task in self._leaving.values())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._send_status()
+        await self._link.flush()
+
+    # -- assignments
+
+    def _take(self, message: AssignmentMessage) -> None:
+        assignment = message.assignment
+        facts = {"sequence": assignment.sequence, "hash": assignment.hash, "traders": len(assignment.traders)}
+        held = 0 if self._message is None else self._message.assignment.sequence
+        if assignment.sequence < held:
+            _log.warning("assignment refused: older than the one held", extra={**facts, "held": held})
+            return
+        if content_hash(assignment.traders) != assignment.hash:
+            _log.error("assignment refused: its hash differs from its content", extra=facts)
+            return
+        _log.info("assignment taken", extra=facts)
+        self._message = message
+        wanted = {spec.trader: spec for spec in assignment.traders}
+        for trader in [name for name in self._keepers if name not in wanted]:
+            self._remove(trader)
+        for spec in wanted.values():
+            self._apply(spec, message.bells.get(spec.trader, 0))
+        self._change.set()
+
+    def _place(self) -> Place:
+        settings = self._settings
+        assert self._message is not None
+        pipe = settings.transport == "Pipe"
+        return Place(
+            transport=settings.transport,
+            segment=str(self._rings / "windows.sock") if pipe else self._message.segment,
+            bell_socket=str(self._rings / "bell.sock"),
+            strategies_dir=settings.strategies_dir,
+            log_level=settings.log_level,
+        )
+
+    def _apply(self, spec: TraderAssignment, bell: int) -> None:
+        keeper = self._keepers.get(spec.trader)
+        if keeper is not None and compare(keeper.spec, spec) == "replace":
+            self._remove(spec.trader)
+            keeper = None
+        if keeper is not None:
+            keeper.apply(spec, bell, self._place())
+            return
+        keeper = Keeper(
+            spec,
+            bell,
+            self._place(),
+            str(self._rings / ring_name(spec.trader)),
+            self._nursery,
+            self._settings.hang_timeout_ms,
+            self._change.set,
+        )
+        task = asyncio.create_task(self._keep(keeper), name=spec.trader)
+        task.add_done_callback(self._see_end)
+        self._keepers[spec.trader] = keeper
+        self._tasks[spec.trader] = task
+
+    async def _keep(self, keeper: Keeper) -> None:
+        """Run a keeper, once whoever bore the name before has left."""
+        before = self._leaving.get(keeper.spec.trader)
+        if before is not None:
+            leaving, task = before
+            if leaving.uid == keeper.spec.uid:
+                leaving.keep_ring.set()
+            await asyncio.shield(task)
+        await keeper.run()
+
+    def _see_end(self, task: asyncio.Task[None]) -> None:
+        """A keeper never ends by itself: if it does, that is a defect, and the supervisor ends with it."""
+        if not task.cancelled() and task.exception() is not None and not self._defect.done():
+            self._defect.set_exception(InvariantError(f"keeper of {task.get_name()} failed: {task.exception()!r}"))
+
+    def _remove(self, trader: str) -> None:
+        keeper = self._keepers.pop(trader)
+        _log.info("trader removed", extra={"trader": trader, "generation": keeper.spec.generation})
+        leaving = Leaving(trader, keeper.spec.uid, keeper.ring_path, self._tasks.pop(trader))
+        task = asyncio.create_task(self._leave(trader, leaving), name=f"{trader} leaving")
+        self._leaving[trader] = (leaving, task)
+
+    async def _leave(self, trader: str, leaving: Leaving) -> None:
+        try:
+            await leaving.run()
+        finally:
+            if self._leaving.get(trader, (None,))[0] is leaving:
+                del self._leaving[trader]
+            self._change.set()
+
+    # -- watching and telling
+
+    async def _watch(self) -> None:
+        while True:
+            for keeper in self._keepers.values():
+                keeper.watch()
+            await asyncio.sleep(watch.PERIOD_S)
+
+    def _set_catalogue(self, catalogue: list[dict[str, Any]]) -> None:
+        self._catalogue = catalogue
+        broken = [entry["name"] for entry in catalogue if entry.get("errors")]
+        _log.info("catalogue read", extra={"strategies": len(catalogue) - len(broken), "broken": broken})
+        for keeper in self._keepers.values():
+            keeper.retry()
+        self._change.set()
+
+    async def _publish(self) -> None:
+        last: tuple[int, dict[str, TraderStatus]] | None = None
+        while True:
+            changed = True
+            try:
+                await asyncio.wait_for(self._change.wait(), MOST_GAP_S)
+            except TimeoutError:
+                changed = False
+            self._change.clear()
+            self._acknowledge()
+            now = (self._applied[0], self._statuses())
+            if changed or now != last:
+                last = now
+                self._send_status(now[1])
+            await asyncio.sleep(LEAST_GAP_S)
+
+    def _acknowledge(self) -> None:
+        """The assignment counts as applied once every Trader of it has answered and the others are gone."""
+        if self._message is None:
+            return
+        assignment = self._message.assignment
+        wanted = (assignment.sequence, assignment.hash)
+        if wanted == self._applied or not all(keeper.settled for keeper in self._keepers.values()):
+            return
+        if self._stopping_processes():
+            return
+        self._applied = wanted
+        outcomes = {name: keeper.status().state for name, keeper in self._keepers.items()}
+        _log.info("assignment applied", extra={"sequence": wanted[0], "hash": wanted[1], "outcomes": outcomes})
+
+    def _stopping_processes(self) -> bool:
+        return any(not leaving.process_ended for leaving, _ in self._leaving.values())
+
+    def _statuses(self) -> dict[str, TraderStatus]:
+        return {name: keeper.status() for name, keeper in self._keepers.items()}
+
+    def _send_status(self, statuses: dict[str, TraderStatus] | None = None) -> None:
+        sequence, content = self._applied
+        traders = self._statuses() if statuses is None else statuses
+        self._link.send(StatusMessage(sequence, content, traders, self._catalogue))

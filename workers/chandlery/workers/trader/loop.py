@@ -1,0 +1,422 @@
+"""The trader's loop: each closed candle gets its call, in order, once; forming ones see the newest.
+
+``turn`` does all that is due and says how long to wait; it neither sleeps nor blocks, so tests drive it with
+a clock of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from chandlery.core.assignment import TraderAssignment, TraderState
+from chandlery.core.errors import SegmentError, StrategyError
+from chandlery.core.intervals import Interval, parse_interval
+from chandlery.core.signals import Signal
+from chandlery.workers.candles import Candles, with_forming
+from chandlery.workers.strategy import Decision, Strategy
+from chandlery.workers.trader.caller import Caller, Outcome
+from chandlery.workers.trader.informative import PATIENCE_NS, InformativePending, InformativeSet
+from chandlery.workers.trader.market import Forming, MarketView, SeriesView, Window
+from chandlery.workers.trader.messages import STATE_CODES, Live, StateReport
+from chandlery.workers.trader.signal_writer import Clock, Occasion, Ring, SignalWriter, build_signals
+from chandlery.workers.trader.symbol_run import SymbolRun
+from chandlery.workers.windows import NO_STAMPS
+
+#: Longest wait: the heartbeat must move, and the supervisor's word be heard, twice a second.
+IDLE_S: Final = 0.5
+#: While a series is not there nothing rings for it; while the ring is full neither.
+ATTACH_RETRY_S: Final = 0.05
+BLOCKED_RETRY_S: Final = 0.02
+#: Closed candles of one symbol decided in a row before the others get their turn.
+BATCH: Final = 64
+
+
+class Commit(NamedTuple):
+    """A closed candle's decision whose signals are not all in the ring yet."""
+
+    run: SymbolRun
+    strategy: Strategy
+    ordinal: int
+    open_time_ms: int
+
+
+class TraderLoop:
+    """One Trader's decisions over a market.
+
+    Args:
+        spec: the assignment. make: builds a configured strategy instance. code: digest of code and parameters.
+        report: told of every change of state.
+    """
+
+    def __init__(
+        self,
+        spec: TraderAssignment,
+        make: Callable[[], Strategy],
+        code: str,
+        market: MarketView,
+        ring: Ring,
+        writer: SignalWriter,
+        clock: Clock,
+        report: Callable[[StateReport], None],
+    ) -> None:
+        self._spec = spec
+        self._code = code
+        self._market = market
+        self._ring = ring
+        self._writer = writer
+        self._clock = clock
+        self._report = report
+        self._interval: Interval = parse_interval(spec.interval)
+        first = make()
+        self._strategy_name = first.name
+        self._memory = first.memory
+        need = max(1, first.warmup, spec.warmup or 0)
+        self._runs = [
+            SymbolRun(symbol, self._interval, make, need, spec.cooldown_ms) for symbol in dict.fromkeys(spec.symbols)
+        ]
+        self._informative = InformativeSet(spec.informative)
+        self._caller = Caller(ring, clock, self._informative)
+        self._commit: Commit | None = None
+        self._reported: StateReport | None = None
+        self._was_ready = False
+        self._missing = ""
+        self._anew = False
+
+    # -- what the supervisor may change while the process runs
+
+    def apply(self, live: Live) -> None:
+        """Take over what needs no other process; between standby and active the positions stay."""
+        activated = live.mode == "active" and self._spec.mode != "active"
+        self._spec.generation = live.generation
+        self._spec.incarnation = live.incarnation
+        self._spec.mode = live.mode
+        self._market.redirect(live.segment, live.bell)
+        if activated:
+            # What closed while another decided is not ours to decide: begin after the newest there is.
+            for run in self._runs:
+                run.begun = False
+            self._anew = True
+
+    # -- one turn
+
+    def turn(self, woken_ns: int) -> float:
+        """Do all that is due.
+
+        Args:
+            woken_ns: when the process woke for this turn.
+
+        Returns:
+            Seconds to wait at most before the next turn.
+        """
+        timeout_s = self._work(woken_ns)
+        self._ring.set("heartbeat_ns", self._clock.now_ns())
+        self._tell_state()
+        return timeout_s
+
+    def _work(self, woken_ns: int) -> float:
+        if self._market.refresh():
+            self._informative.detach()
+            for run in self._runs:
+                run.reattach()
+        if not self._flush():
+            return BLOCKED_RETRY_S
+        if not self._attach() and not self._was_ready:
+            return ATTACH_RETRY_S
+        if self._spec.mode != "active":
+            return IDLE_S
+        timeout_s = IDLE_S if not self._missing else ATTACH_RETRY_S
+        for run in self._runs:
+            if run.view is not None:
+                timeout_s = min(timeout_s, self._decide(run, run.view, woken_ns))
+            if self._writer.blocked:
+                return BLOCKED_RETRY_S
+        return timeout_s
+
+    def _flush(self) -> bool:
+        if self._writer.blocked and not self._writer.flush():
+            return False
+        if self._commit is not None:
+            self._complete(self._commit)
+            self._commit = None
+        return True
+
+    def _attach(self) -> bool:
+        """Find every series; True when all are there."""
+        missing = self._informative.attach(self._market)
+        self._missing = "" if missing is None else f"{missing.symbol} {missing.interval}"
+        for run in self._runs:
+            if run.view is not None and not run.view.alive:
+                run.reattach()
+            if run.view is None:
+                run.view = self._market.series(run.symbol, self._spec.interval)
+            if run.view is None:
+                self._missing = f"{run.symbol} {self._spec.interval}"
+            elif not run.begun and self._spec.mode == "active":
+                self._check_room(run, run.view)
+                self._begin(run, run.view)
+        self._was_ready = self._was_ready or not self._missing
+        return not self._missing
+
+    def _begin(self, run: SymbolRun, view: SeriesView) -> None:
+        position = None if self._anew else self._ring.position(run.symbol)
+        if position is None:
+            run.begin(view)
+            self._store(run)
+        else:
+            run.enter_session(view.session, position)
+
+    def _check_room(self, run: SymbolRun, view: SeriesView) -> None:
+        try:
+            view.window(view.count, run.need)
+        except SegmentError as error:
+            raise StrategyError(
+                f"{self._strategy_name}: needs {run.need} closed candles, more than the segment keeps ({error})",
+                reason="BadParameter",
+            ) from error
+
+    def _store(self, run: SymbolRun) -> None:
+        self._ring.set_position(run.symbol, run.session, run.after_ms)
+
+    # -- closed candles
+
+    def _decide(self, run: SymbolRun, view: SeriesView, woken_ns: int) -> float:
+        for _ in range(BATCH):
+            session = view.session
+            if session != run.session:
+                run.enter_session(session, self._ring.position(run.symbol))
+            ordinal, lapped = run.next_due(view)
+            if lapped:
+                self._ring.add("lapped", lapped)
+            if ordinal is None:
+                if self._spec.trigger == "EveryUpdate":
+                    self._decide_forming(run, view, woken_ns)
+                return IDLE_S
+            try:
+                going = self._decide_closed(run, view, ordinal, woken_ns)
+            except InformativePending as pending:
+                return self._be_patient(run, pending)
+            if not going:
+                return BLOCKED_RETRY_S
+        return 0.0
+
+    def _be_patient(self, run: SymbolRun, pending: InformativePending) -> float:
+        self._ring.set("busy_since_ns", 0)
+        now_ns = self._clock.now_ns()
+        if not run.pending_since_ns:
+            run.pending_since_ns = now_ns
+        left_ns = run.pending_since_ns + PATIENCE_NS - now_ns
+        if left_ns > 0:
+            return min(IDLE_S, left_ns / 1e9)
+        run.pending_since_ns = 0
+        self._informative.give_up(pending.ref)
+        return 0.0
+
+    def _decide_closed(self, run: SymbolRun, view: SeriesView, ordinal: int, woken_ns: int) -> bool:
+        """Decide on one closed row; False when its signals wait for room in the ring."""
+        while True:
+            window = view.window(ordinal + 1, run.need)
+            if window.session != run.session or view.lapped(ordinal):
+                return True  # next_due sees what happened and counts it
+            if not len(window.open_time):
+                continue
+            open_time_ms = int(window.open_time[-1])
+            if self._not_due(run, view, window, ordinal, open_time_ms):
+                if not view.valid(window):
+                    continue
+                run.advance(ordinal, open_time_ms)
+                self._store(run)
+                return True
+            if not run.rehearsed:
+                self._rehearse(run, view, ordinal)
+            outcome = self._caller.call(run, Candles(window), forming=False, wait=True)
+            price = float(window.close[-1])
+            if view.valid(window) and outcome.holds():
+                break
+            self._ring.add("reruns")
+        self._ring.add("calls")
+        if outcome.missing:
+            self._ring.add("informative_missing", outcome.missing)
+        stamps = view.stamps(ordinal) or NO_STAMPS
+        occasion = self._occasion(run, view, open_time_ms, price, stamps, outcome, woken_ns, forming=False)
+        signals = [
+            signal
+            for signal in self._signals(outcome.decisions, occasion)
+            if self._admit(run, signal.rule, open_time_ms)
+        ]
+        commit = Commit(run, outcome.strategy, ordinal, open_time_ms)
+        if signals and not self._writer.offer(signals):
+            self._ring.add("blocked")
+            self._commit = commit
+            return False
+        self._complete(commit)
+        return True
+
+    def _not_due(self, run: SymbolRun, view: SeriesView, window: Window, ordinal: int, open_time_ms: int) -> bool:
+        """Whether the row gets no call: not warm yet, its history overwritten, or stale."""
+        if len(window.open_time) < run.need:
+            if ordinal + 1 >= run.need:
+                self._ring.add("lapped")
+            return True
+        age_ms = view.last_open_time_ms - open_time_ms
+        if self._spec.signal_ttl_ms and age_ms > self._spec.signal_ttl_ms:
+            self._ring.add("stale")
+            return True
+        return False
+
+    def _complete(self, commit: Commit) -> None:
+        """All signals are in the ring: only now the state and the position count."""
+        run = commit.run
+        run.strategy = commit.strategy
+        run.advance(commit.ordinal, commit.open_time_ms)
+        self._store(run)
+        self._ring.set("last_open_time_ms", commit.open_time_ms)
+
+    def _rehearse(self, run: SymbolRun, view: SeriesView, ordinal: int) -> None:
+        """Bring state and cooldowns to where they were before ``ordinal``, without signals."""
+        run.rehearsed = True
+        length = self._memory
+        if run.resumed and self._spec.cooldown_ms:
+            length = ordinal
+        live_from_ms = view.live_from_ms
+        for earlier in range(max(view.first() + run.need - 1, ordinal - length, run.need - 1), ordinal):
+            window = view.window(earlier + 1, run.need)
+            if len(window.open_time) < run.need or window.session != run.session:
+                continue
+            outcome = self._caller.call(run, Candles(window), forming=False, wait=False)
+            open_time_ms = int(window.open_time[-1])
+            if not (view.valid(window) and outcome.holds()):
+                continue
+            run.strategy = outcome.strategy
+            if run.resumed and live_from_ms <= open_time_ms <= run.after_ms:
+                for decision in outcome.decisions:
+                    if run.cooldown.admits(decision.rule, open_time_ms):
+                        run.cooldown.note(decision.rule, open_time_ms)
+
+    # -- forming candles
+
+    def _decide_forming(self, run: SymbolRun, view: SeriesView, woken_ns: int) -> None:
+        while True:
+            forming = view.forming()
+            if forming is None or forming.sequence == run.forming_sequence:
+                return
+            closed = view.window(view.count, run.need)
+            warm = len(closed.open_time) >= run.need
+            if closed.session != run.session or not warm or forming.open_time_ms <= int(closed.open_time[-1]):
+                return
+            if not run.rehearsed:
+                self._rehearse(run, view, view.count)
+            candles = _newest(with_forming(closed, forming), run.need)
+            outcome = self._caller.call(run, candles, forming=True, wait=False)
+            if view.valid(closed) and outcome.holds():
+                break
+            self._ring.add("reruns")
+        run.forming_sequence = forming.sequence
+        self._ring.add("calls")
+        self._emit_forming(run, view, forming, outcome, woken_ns)
+
+    def _emit_forming(
+        self, run: SymbolRun, view: SeriesView, forming: Forming, outcome: Outcome, woken_ns: int
+    ) -> None:
+        open_time_ms = forming.open_time_ms
+        if run.forming_open_ms != open_time_ms:
+            run.forming_open_ms = open_time_ms
+            run.forming_done.clear()
+        if not outcome.decisions:
+            return
+        occasion = self._occasion(
+            run, view, open_time_ms, forming.close, forming.stamps, outcome, woken_ns, forming=True
+        )
+        fresh: list[Signal] = []
+        for signal in self._signals(outcome.decisions, occasion):
+            if signal.id not in run.forming_done:
+                run.forming_done.add(signal.id)
+                if self._admit(run, signal.rule, open_time_ms):
+                    fresh.append(signal)
+        if fresh and not self._writer.offer(fresh):
+            self._ring.add("blocked")
+
+    # -- signals
+
+    def _admit(self, run: SymbolRun, rule: str, open_time_ms: int) -> bool:
+        """Whether the rule may signal on this candle; counts it where it may not."""
+        if not self._spec.cooldown_ms:
+            return True
+        if run.cooldown.admits(rule, open_time_ms):
+            run.cooldown.note(rule, open_time_ms)
+            return True
+        self._ring.add("cooled_down")
+        return False
+
+    def _occasion(
+        self,
+        run: SymbolRun,
+        view: SeriesView,
+        open_time_ms: int,
+        price: float,
+        stamps: tuple[int, ...],
+        outcome: Outcome,
+        woken_ns: int,
+        *,
+        forming: bool,
+    ) -> Occasion:
+        decided_ns = self._clock.now_ns()
+        self._ring.add("decided_ns_sum", max(0, decided_ns - woken_ns))
+        return Occasion(
+            symbol=run.symbol,
+            interval=run.interval.text,
+            open_time_ms=open_time_ms,
+            session=run.session,
+            revision=view.revision,
+            forming=forming,
+            price=price,
+            stamps=stamps,
+            woken_ns=woken_ns,
+            decided_ns=decided_ns,
+            strategy_ns=outcome.strategy_ns,
+        )
+
+    def _signals(self, decisions: list[Decision], occasion: Occasion) -> list[Signal]:
+        return build_signals(
+            decisions, occasion, self._spec, self._strategy_name, self._code, self._clock.wall_offset_ns()
+        )
+
+    # -- state
+
+    def _tell_state(self) -> None:
+        have = min((self._have(run) for run in self._runs), default=0)
+        need = self._runs[0].need if self._runs else 0
+        state = self._state(have >= need)
+        message = ""
+        if state == "Init":
+            message = self._market.trouble or f"waits for series {self._missing}"
+        elif self._missing:
+            message = f"series {self._missing} is gone"
+        spec = self._spec
+        report = StateReport(state, spec.generation, spec.incarnation, self._code, have, need, message)
+        if report != self._reported:
+            self._reported = report
+            self._ring.set("state", STATE_CODES[state])
+            self._ring.set("warm_have", have)
+            self._ring.set("warm_need", need)
+            self._report(report)
+
+    def _have(self, run: SymbolRun) -> int:
+        return 0 if run.view is None else min(run.need, run.view.count - run.view.first())
+
+    def _state(self, warm: bool) -> TraderState:
+        if self._writer.blocked:
+            return "Blocked"
+        if not self._was_ready:
+            return "Init"
+        if not warm:
+            return "Ready"
+        return "Active" if self._spec.mode == "active" else "Warm"
+
+
+def _newest(candles: Candles, length: int) -> Candles:
+    """The last ``length`` candles."""
+    made = Candles.__new__(Candles)
+    for name in Candles.__slots__:
+        setattr(made, name, getattr(candles, name)[-length:])
+    return made

@@ -1,0 +1,139 @@
+"""Where a trader's candles come from: one interface, a segment or received windows behind it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from chandlery.core.errors import SegmentError
+from chandlery.workers.candles import Columns, FormingValues
+from chandlery.workers.segment import SegmentReader
+
+
+class Window(Columns, Protocol):
+    """Closed rows with ordinals ``begin`` … ``end - 1`` of one session."""
+
+    @property
+    def begin(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def session(self) -> int: ...
+
+
+class Forming(FormingValues, Protocol):
+    """The forming candle, copied out, with its stage stamps."""
+
+    @property
+    def stamps(self) -> tuple[int, ...]: ...
+    @property
+    def sequence(self) -> int: ...
+
+
+class SeriesView(Protocol):
+    """One series; the meaning of each member is the segment's SeriesReader's."""
+
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def session(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def live_from_ms(self) -> int: ...
+    @property
+    def last_open_time_ms(self) -> int: ...
+    def first(self) -> int: ...
+    def find_after(self, open_time_ms: int) -> int: ...
+    def lapped(self, ordinal: int) -> bool: ...
+    def window(self, end: int, length: int) -> Window: ...
+
+    # Any: each implementation takes the windows that it has handed out itself.
+    def valid(self, window: Any) -> bool: ...
+    def forming(self) -> Forming | None: ...
+    def stamps(self, ordinal: int) -> tuple[int, ...] | None: ...
+
+
+class MarketView(Protocol):
+    """A source of series that says when something may have changed."""
+
+    #: Why there is no market right now, or empty.
+    trouble: str
+
+    def refresh(self) -> bool:
+        """Follow a replaced source. True: every SeriesView handed out before must be looked up again."""
+
+    def series(self, symbol: str, interval: str) -> SeriesView | None:
+        """The series, or None while it isn't there."""
+
+    def token(self) -> int:
+        """Take this before looking at series, and give it to :meth:`wait`: no change in between is missed."""
+
+    def wait(self, token: int, timeout_s: float) -> None:
+        """Wait for a change since ``token``, at most ``timeout_s``."""
+
+    def redirect(self, place: str, bell: int) -> None:
+        """The feed has moved the segment or given the trader another bell."""
+
+
+#: While the segment isn't there (yet): how often to look. Its maker needs well under a second.
+_MISSING_RETRY_S = 0.05
+
+
+class SegmentMarket:
+    """A market over the shared segment; follows its successor when the feed swaps the file."""
+
+    def __init__(self, path: str, bell: int) -> None:
+        self.trouble = ""
+        self._path = path
+        self._bell = bell
+        self._reader: SegmentReader | None = None
+        self._changed = False
+        self._open()
+
+    def _open(self) -> bool:
+        try:
+            self._reader = SegmentReader.open(self._path)
+        except SegmentError as error:
+            self._reader = None
+            self.trouble = str(error)
+            return False
+        self.trouble = ""
+        return True
+
+    def refresh(self) -> bool:
+        if self._changed:
+            self._changed = False
+            self._close()
+            return True
+        if self._reader is None:
+            return self._open()
+        if not self._reader.superseded:
+            return False
+        self._close()
+        self._open()
+        return True
+
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def series(self, symbol: str, interval: str) -> SeriesView | None:
+        return None if self._reader is None else self._reader.series(symbol, interval)
+
+    def token(self) -> int:
+        return 0 if self._reader is None else self._reader.bell(self._bell)
+
+    def wait(self, token: int, timeout_s: float) -> None:
+        if self._reader is None:
+            time.sleep(min(timeout_s, _MISSING_RETRY_S))
+        else:
+            self._reader.wait(self._bell, token, timeout_s)
+
+    def redirect(self, place: str, bell: int) -> None:
+        if (place, bell) != (self._path, self._bell):
+            self._path, self._bell = place, bell
+            self._changed = True

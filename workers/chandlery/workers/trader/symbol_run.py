@@ -1,0 +1,126 @@
+"""One symbol of a Trader: its strategy instance, how far it has decided, and which candle is next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from chandlery.core.intervals import Interval
+from chandlery.workers.strategy import Strategy
+from chandlery.workers.trader.market import SeriesView
+
+
+class Cooldown:
+    """Least event time between two signals of one rule."""
+
+    def __init__(self, cooldown_ms: int) -> None:
+        self._cooldown_ms = cooldown_ms
+        self._last_ms: dict[str, int] = {}
+
+    def admits(self, rule: str, open_time_ms: int) -> bool:
+        """Whether a signal of ``rule`` on this candle may go out; a candle never cools itself down."""
+        last = self._last_ms.get(rule)
+        return last is None or open_time_ms == last or open_time_ms - last >= self._cooldown_ms
+
+    def note(self, rule: str, open_time_ms: int) -> None:
+        """A signal of ``rule`` went out on this candle."""
+        self._last_ms[rule] = open_time_ms
+
+    def clear(self) -> None:
+        self._last_ms.clear()
+
+
+class SymbolRun:
+    """State of one symbol.
+
+    Attributes:
+        need: closed rows that a call sees.
+        session, after_ms: decided up to the closed candle that opens at ``after_ms`` of that session (-1: none).
+        next_ordinal: ordinal of the next closed row to decide on; None until it has been looked for.
+        rehearsed: whether the strategy's state has been brought up to ``next_ordinal``.
+        resumed: whether ``after_ms`` comes from an earlier process.
+        forming_sequence: of the forming row seen last.
+        forming_open_ms, forming_done: ids and cooled rules of that forming candle that are dealt with.
+        pending_since_ns: since when the decision waits for an informative row; 0: it doesn't.
+    """
+
+    def __init__(self, symbol: str, interval: Interval, make: Callable[[], Strategy], need: int, cooldown: int) -> None:
+        self.symbol = symbol
+        self.interval = interval
+        self.need = need
+        self.cooldown = Cooldown(cooldown)
+        self.view: SeriesView | None = None
+        self._make = make
+        self.strategy = make()
+        self.session = -1
+        self.after_ms = -1
+        self.next_ordinal: int | None = None
+        self.begun = False
+        self.rehearsed = False
+        self.resumed = False
+        self.forming_sequence = -1
+        self.forming_open_ms = -1
+        self.forming_done: set[str] = set()
+        self.pending_since_ns = 0
+
+    def begin(self, view: SeriesView) -> None:
+        """Begin after the newest closed candle there is (none: at the first live one)."""
+        self.begun = True
+        self.session = view.session
+        self.after_ms = view.last_open_time_ms
+        self.resumed = False
+        self._start_over()
+
+    def enter_session(self, session: int, position: tuple[int, int] | None) -> None:
+        """Begin in a session: after the stored position if it is of this session, else at its first live candle."""
+        self.begun = True
+        self.session = session
+        self.resumed = position is not None and position[0] == session
+        self.after_ms = position[1] if position is not None and self.resumed else -1
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self.next_ordinal = None
+        self.rehearsed = False
+        self.strategy = self._make()
+        self.cooldown.clear()
+        self.forming_sequence = -1
+        self.forming_open_ms = -1
+        self.pending_since_ns = 0
+
+    def reattach(self) -> None:
+        """The market has another source: ordinals are its own."""
+        self.view = None
+        self.next_ordinal = None
+        self.forming_sequence = -1
+
+    def next_due(self, view: SeriesView) -> tuple[int | None, int]:
+        """The next closed row of the session to decide on.
+
+        Returns:
+            Its ordinal, or None where there is none; and how many rows were overwritten before their turn.
+        """
+        if view.live_from_ms < 0:
+            return None, 0
+        count, first = view.count, view.first()
+        lapped = 0
+        if self.next_ordinal is None:
+            self.next_ordinal = view.find_after(max(self.after_ms, view.live_from_ms - 1))
+            if self.next_ordinal == first and first > 0 and self.after_ms >= 0:
+                lapped = self._gap_before(view, first)
+        elif self.next_ordinal < first:
+            lapped = first - self.next_ordinal
+            self.next_ordinal = first
+        return (self.next_ordinal if self.next_ordinal < count else None), lapped
+
+    def _gap_before(self, view: SeriesView, first: int) -> int:
+        """Candles between the last one decided and the oldest one left, by their open times."""
+        window = view.window(first + 1, 1)
+        if not len(window.open_time):
+            return 0
+        return max(0, (int(window.open_time[0]) - self.after_ms) // self.interval.length_ms - 1)
+
+    def advance(self, ordinal: int, open_time_ms: int) -> None:
+        """The closed row ``ordinal`` is dealt with."""
+        self.next_ordinal = ordinal + 1
+        self.after_ms = open_time_ms
+        self.pending_since_ns = 0
