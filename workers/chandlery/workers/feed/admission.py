@@ -1,0 +1,76 @@
+"""Which ring items may become signals: the ring is written by a strategy's process, so nothing is believed."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from typing import Final
+
+import msgspec
+
+from chandlery.core.signals import MAX_REASON_CHARS, Signal, decode_signal
+from chandlery.workers.feed.assignments import Fence
+
+#: Ids remembered to recognise what a restarted trader signals again.
+REMEMBERED_IDS: Final = 10_000
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+_PRICE: Final = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?")
+
+
+class RecentIds:
+    """The newest ids of a worker's signals, oldest forgotten first."""
+
+    def __init__(self, limit: int = REMEMBERED_IDS) -> None:
+        self._limit = limit
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def add(self, identity: str) -> bool:
+        """Remember an id. Returns: False when it was there already."""
+        if identity in self._ids:
+            return False
+        self._ids[identity] = None
+        if len(self._ids) > self._limit:
+            self._ids.popitem(last=False)
+        return True
+
+
+def admit(payload: bytes, trader: str, fence: Fence, recent: RecentIds) -> tuple[Signal | None, str, str]:
+    """Decide on one ring item.
+
+    Args:
+        payload: bytes of the ring's slot. trader: whose ring it is.
+
+    Returns:
+        The signal, or None with the counter's name (``bad_signal``, ``fenced``, ``duplicate_signal``) and a
+        line for a person.
+    """
+    try:
+        signal = decode_signal(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return None, "bad_signal", f"undecodable: {error}"
+    problem = _problem(signal, trader, fence)
+    if problem:
+        return None, "bad_signal", problem
+    if fence.mode != "active":
+        return None, "fenced", f"the trader is {fence.mode}"
+    if signal.incarnation != fence.incarnation:
+        return None, "fenced", f"of incarnation {signal.incarnation}; {fence.incarnation} is active"
+    if not recent.add(signal.id):
+        return None, "duplicate_signal", f"{signal.id} was taken before"
+    return signal, "", ""
+
+
+def _problem(signal: Signal, trader: str, fence: Fence) -> str:
+    if signal.trader != trader:
+        return f"says it is of trader {signal.trader[:100]!r}"
+    if not _ID.fullmatch(signal.id):
+        return f"id {signal.id[:40]!r} is not 32 hex digits"
+    if signal.symbol not in fence.symbols or signal.interval != fence.interval:
+        return f"decides on {signal.symbol[:50]!r} {signal.interval[:10]!r}, which is no series of its own"
+    if not 0.0 <= signal.strength <= 1.0:
+        return f"strength {signal.strength} is not within 0 … 1"
+    if not _PRICE.fullmatch(signal.price):
+        return f"price {signal.price[:40]!r} is no decimal"
+    if len(signal.reason) > MAX_REASON_CHARS:
+        return f"reason has {len(signal.reason)} characters; {MAX_REASON_CHARS} are allowed"
+    return ""

@@ -1,0 +1,198 @@
+"""The assignment a worker holds: taken in, refused, kept over a restart. Pure but for one small file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from chandlery.core.assignment import Assignment, Mode, TraderAssignment, content_hash
+
+log = logging.getLogger("chandlery.feed.assignments")
+
+#: Doorbells of a segment: most traders of one worker.
+MOST_TRADERS: Final = 256
+
+Verdict = Literal["taken", "same", "lower", "conflict", "invalid"]
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """Which signals of a trader may pass: those of this incarnation, while active, for these series.
+
+    Attributes:
+        incarnation: the one that may signal. mode: only ``active`` may.
+        symbols, interval: what it may decide on.
+    """
+
+    incarnation: int
+    mode: Mode
+    symbols: frozenset[str]
+    interval: str
+
+    @classmethod
+    def of(cls, trader: TraderAssignment) -> Fence:
+        """The fence of an assigned trader."""
+        return cls(trader.incarnation, trader.mode, frozenset(trader.symbols), trader.interval)
+
+
+class Kept(msgspec.Struct):
+    """What survives a restart of the feed (``rings_dir/assignment.json``).
+
+    Attributes:
+        bells: doorbell index by trader.
+        draining: fences of traders that are assigned no more and may have left signals in their rings.
+    """
+
+    assignment: Assignment
+    bells: dict[str, int]
+    draining: dict[str, Fence] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an assignment that was offered, and why in one line."""
+
+    verdict: Verdict
+    message: str = ""
+
+
+_decode_kept: Final = msgspec.json.Decoder(Kept).decode
+
+
+class AssignmentStore:
+    """Takes assignments in by their sequence and remembers the newest.
+
+    Args:
+        worker: an assignment for another worker is refused.
+        path: where the newest one is kept; written by rename, so it is whole at any moment.
+    """
+
+    def __init__(self, worker: str, path: Path) -> None:
+        self._worker = worker
+        self._path = path
+        self.current: Assignment | None = None
+        self.bells: dict[str, int] = {}
+        self.draining: dict[str, Fence] = {}
+        #: Fences of every trader whose ring is drained: the assigned ones and those that left.
+        self.fences: dict[str, Fence] = {}
+
+    @property
+    def sequence(self) -> int:
+        """Sequence of the newest assignment, 0 if there is none."""
+        return self.current.sequence if self.current else 0
+
+    @property
+    def hash(self) -> str:
+        """Hash of the newest assignment, empty if there is none."""
+        return self.current.hash if self.current else ""
+
+    def restore(self) -> None:
+        """Come back with what was kept; a file that can't be used is left aside (the mount brings it again)."""
+        try:
+            kept = _decode_kept(self._path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            log.warning("kept assignment unusable", extra={"path": str(self._path), "reason": str(error)})
+            return
+        problem = self._problem(kept.assignment)
+        if problem:
+            log.warning("kept assignment unusable", extra={"path": str(self._path), "reason": problem})
+            return
+        self._set(Kept(kept.assignment, self._ring_order(kept.assignment, kept.bells), kept.draining))
+
+    def offer(self, assignment: Assignment) -> Outcome:
+        """Take an assignment in if it is newer than the one held; else say why not.
+
+        Raises:
+            OSError: it could not be kept; then it isn't taken in either.
+        """
+        problem = self._problem(assignment)
+        if problem:
+            return Outcome("invalid", problem)
+        if self.current is not None:
+            if assignment.sequence < self.sequence:
+                return Outcome("lower", f"sequence {assignment.sequence} is lower than {self.sequence}")
+            if assignment.sequence == self.sequence:
+                if assignment.hash == self.hash:
+                    return Outcome("same")
+                return Outcome("conflict", f"sequence {assignment.sequence} was taken with another content")
+        self._take(assignment)
+        return Outcome("taken")
+
+    def _set(self, kept: Kept) -> None:
+        self.current, self.bells, self.draining = kept.assignment, kept.bells, kept.draining
+        self.fences = {**kept.draining, **{trader.trader: Fence.of(trader) for trader in kept.assignment.traders}}
+
+    def forget(self, trader: str) -> None:
+        """A trader that left has no ring any more: nothing of it can come."""
+        if trader in self.draining and self.current is not None:
+            left = {name: fence for name, fence in self.draining.items() if name != trader}
+            kept = Kept(self.current, self.bells, left)
+            self._write(kept)
+            self._set(kept)
+
+    def _take(self, assignment: Assignment) -> None:
+        staying = {trader.trader for trader in assignment.traders}
+        draining = {name: fence for name, fence in self.fences.items() if name not in staying}
+        kept = Kept(assignment, self._ring_order(assignment, self.bells), draining)
+        self._write(kept)
+        self._set(kept)
+
+    def _write(self, kept: Kept) -> None:
+        temporary = self._path.with_suffix(".json.new")
+        temporary.write_bytes(msgspec.json.encode(kept))
+        os.replace(temporary, self._path)
+
+    def _problem(self, assignment: Assignment) -> str:
+        """Why an assignment can't be taken at all; empty when it can."""
+        names = [trader.trader for trader in assignment.traders]
+        if assignment.worker != self._worker:
+            return f"assignment for worker {assignment.worker!r}, this is {self._worker!r}"
+        if assignment.sequence < 1:
+            return f"sequence {assignment.sequence} is not positive"
+        if content_hash(assignment.traders) != assignment.hash:
+            return f"hash {assignment.hash!r} is not that of its traders ({content_hash(assignment.traders)})"
+        if len(set(names)) != len(names):
+            return "a trader stands in it twice"
+        if len(names) > MOST_TRADERS:
+            return f"{len(names)} traders; a worker has doorbells for {MOST_TRADERS}"
+        for name in names:
+            if not _is_trader_name(name):
+                return f"{name!r} is no trader name: write namespace/name"
+        return ""
+
+    @staticmethod
+    def _ring_order(assignment: Assignment, before: dict[str, int]) -> dict[str, int]:
+        """Doorbell of each trader: the one it had, else the lowest free one."""
+        names = [trader.trader for trader in assignment.traders]
+        bells: dict[str, int] = {}
+        for name in names:
+            bell = before.get(name, -1)
+            if 0 <= bell < MOST_TRADERS and bell not in bells.values():
+                bells[name] = bell
+        free = iter(sorted(set(range(MOST_TRADERS)) - set(bells.values())))
+        return {name: bells[name] if name in bells else next(free) for name in names}
+
+
+def _is_trader_name(name: str) -> bool:
+    """``namespace/name`` that is safe as part of a file name."""
+    namespace, slash, rest = name.partition("/")
+    return bool(
+        slash
+        and namespace
+        and rest
+        and len(name) <= 200
+        and all(part.replace("-", "").replace(".", "").replace("_", "").isalnum() for part in (namespace, rest))
+        and not rest.startswith(".")
+        and not namespace.startswith(".")
+    )
+
+
+def ring_file_name(trader: str) -> str:
+    """File name of a trader's signal ring: ``namespace__name.ring``."""
+    return trader.replace("/", "__") + ".ring"

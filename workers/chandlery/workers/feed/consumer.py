@@ -1,0 +1,158 @@
+"""The live consumer: batches of candle records into the router, doorbells rung once a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from chandlery.core.clocks import now_ns
+from chandlery.workers.feed.board import Receipt, SeriesBoard
+from chandlery.workers.feed.positions import LivePositions
+from chandlery.workers.feed.router import Router
+
+log = logging.getLogger("chandlery.feed.consumer")
+
+#: Records of ``candles-live`` read again at the start, so that quiet symbols have a forming candle too.
+LIVE_LOOK_BACK_RECORDS: Final = 1_000
+#: Closed records taken in before the doorbells ring and other tasks get their turn (about 5 ms).
+_TURN_RECORDS: Final = 500
+_RETRY_S: Final = 0.5
+#: Longest wait for a batch; a changed assignment is noticed after it at the latest.
+_POLL_MS: Final = 100
+
+
+class LiveConsumer:
+    """Consumes the partitions of :class:`LivePositions`, closed topics before the live one.
+
+    Attributes:
+        records: taken in since the start. assigned: partitions consumed now.
+    """
+
+    def __init__(
+        self,
+        consumer: Callable[[], AIOKafkaConsumer],
+        positions: LivePositions,
+        router: Router,
+        board: SeriesBoard,
+        receipt: Receipt,
+        counts: Counter[str],
+        *,
+        live_topic: str,
+        after_batch: Callable[[], None],
+    ) -> None:
+        self._consumer = consumer
+        self._positions = positions
+        self._router = router
+        self._board = board
+        self._receipt = receipt
+        self._counts = counts
+        self._live_topic = live_topic
+        self._after_batch = after_batch
+        self._unplaced: set[TopicPartition] = set()
+        self._client: AIOKafkaConsumer | None = None
+        self.records = 0
+        self.assigned = 0
+
+    def follow_live(self, partitions: set[TopicPartition]) -> None:
+        """Consume these partitions of the live topic, from a little before their end."""
+        self._unplaced = {tp for tp in partitions if self._positions.get(tp) is None}
+
+    async def run(self) -> None:
+        """Consume until cancelled; whatever the broker does, go on from where we stand."""
+        while True:
+            consumer = self._consumer()
+            try:
+                await consumer.start()
+                self._client = consumer
+                await self._consume(consumer)
+            except KafkaError as error:
+                self._counts["consumer_restarts"] += 1
+                log.debug("consumer restarts", extra={"reason": repr(error)})
+                await asyncio.sleep(_RETRY_S)
+            finally:
+                self._client = None
+                await consumer.stop()
+
+    async def _consume(self, consumer: AIOKafkaConsumer) -> None:
+        assigned = -1
+        while True:
+            if self._unplaced:
+                await self._place_live(consumer)
+            if assigned != self._positions.revision:
+                assigned = self._positions.revision
+                self._assign(consumer)
+            if not self.assigned:
+                await asyncio.sleep(_POLL_MS / 1_000)
+                continue
+            batches = await consumer.getmany(timeout_ms=_POLL_MS)
+            if batches:
+                self._receipt.fed_ns = now_ns()
+                await self._take_in(batches)
+
+    def _assign(self, consumer: AIOKafkaConsumer) -> None:
+        positions = self._positions.all()
+        self.assigned = len(positions)
+        if not positions:
+            consumer.unsubscribe()
+            return
+        # The client forgets all positions with a new assignment; both calls are synchronous, so no fetch can
+        # start from anywhere else.
+        consumer.assign(list(positions))
+        for tp, offset in positions.items():
+            consumer.seek(tp, offset)
+
+    async def _place_live(self, consumer: AIOKafkaConsumer) -> None:
+        """Find where to begin in new partitions of the live topic."""
+        partitions = list(self._unplaced)
+        beginnings = await consumer.beginning_offsets(partitions)
+        ends = await consumer.end_offsets(partitions)
+        for tp in partitions:
+            if tp in self._unplaced:  # still wanted after the waits
+                self._positions.add(tp, max(beginnings[tp], ends[tp] - LIVE_LOOK_BACK_RECORDS))
+                self._unplaced.discard(tp)
+
+    async def _take_in(self, batches: dict[TopicPartition, list[ConsumerRecord]]) -> None:
+        """Closed candles first: forming ones of the same batch then find their predecessors."""
+        for tp, records in batches.items():
+            if tp.topic != self._live_topic:
+                await self._take_closed(tp, records)
+        for tp, records in batches.items():
+            if tp.topic == self._live_topic and self._positions.get(tp) is not None:
+                self._router.live(records)
+                self._advance(tp, records)
+        self._board.ring()
+        self._after_batch()
+
+    async def _take_closed(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+        for first in range(0, len(records), _TURN_RECORDS):
+            if first:
+                await asyncio.sleep(0)
+            if self._positions.get(tp) is None:
+                return  # unassigned while other tasks had their turn
+            turn = records[first : first + _TURN_RECORDS]
+            self._router.closed(turn)
+            self._advance(tp, turn)
+            self._board.ring()
+
+    def _advance(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+        self.records += len(records)
+        self._positions.advance(tp, records[-1].offset + 1)
+
+    def behind(self) -> int:
+        """Records that the broker has and the segment not yet, as far as fetches have told."""
+        consumer = self._client
+        if consumer is None:
+            return 0
+        assigned = consumer.assignment()
+        behind = 0
+        for tp, position in self._positions.all().items():
+            high = consumer.highwater(tp) if tp in assigned else None
+            if high is not None:
+                behind += max(0, high - position)
+        return behind

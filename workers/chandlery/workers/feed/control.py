@@ -1,0 +1,154 @@
+"""``control.sock``: the supervisor's line to the feed. One JSON object a line, each way.
+
+The newest connection is the supervisor's; an older one is closed. A line that can't be used ends its
+connection, counted: the supervisor reconnects by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from chandlery.core.assignment import Assignment, TraderStatus
+
+log = logging.getLogger("chandlery.feed.control")
+
+#: Longest line either way: an assignment may carry 64 KiB of source a trader.
+MOST_LINE_BYTES: Final = 64 * 1024 * 1024
+#: A supervisor that takes nothing for this long is stuck (it reads in an own task); it may connect again.
+_WRITE_TIMEOUT_S: Final = 10.0
+
+
+class AssignmentMessage(msgspec.Struct, tag="assignment", tag_field="type"):
+    """feed → supervisor: what to run, each trader's doorbell, and where the segment is."""
+
+    assignment: Assignment
+    bells: dict[str, int]
+    segment: str
+
+
+class ReplaceRing(msgspec.Struct, tag="replace-ring", tag_field="type"):
+    """feed → supervisor: this trader's ring can't be trusted; restart it with a fresh one."""
+
+    trader: str
+
+
+class StatusMessage(msgspec.Struct, tag="status", tag_field="type"):
+    """supervisor → feed: its traders, and the assignment that all of them have acknowledged."""
+
+    sequence: int
+    hash: str
+    traders: dict[str, TraderStatus]
+    catalogue: list[dict[str, Any]] = []
+
+
+_decode: Final = msgspec.json.Decoder(StatusMessage).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class ControlServer:
+    """Serves the control socket.
+
+    Args:
+        received: called with each status. changed: called when the supervisor comes or goes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        counts: Counter[str],
+        received: Callable[[StatusMessage], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._path = path
+        self._counts = counts
+        self._received = received
+        self._changed = changed
+        self._server: asyncio.Server | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._current: bytes | None = None
+        self._rings: dict[str, bytes] = {}
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether a supervisor is connected."""
+        return self._writer is not None
+
+    async def start(self) -> None:
+        """Listen."""
+        self._path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, str(self._path), limit=MOST_LINE_BYTES)
+
+    async def stop(self) -> None:
+        """Close the socket and the connection."""
+        if self._server is not None:
+            self._server.close()
+        if self._writer is not None:
+            self._writer.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._path.unlink(missing_ok=True)
+
+    def assign(self, message: AssignmentMessage) -> None:
+        """Tell the supervisor what to run, now and whenever it connects; only the newest is sent."""
+        self._current = _encode(message) + b"\n"
+        self._wake.set()
+
+    def replace_ring(self, trader: str) -> None:
+        """Ask the supervisor for a fresh ring of a trader, when it is connected."""
+        self._rings[trader] = _encode(ReplaceRing(trader)) + b"\n"
+        self._wake.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = writer
+        self._changed()
+        sender = asyncio.create_task(self._send(writer))
+        try:
+            await self._receive(reader, writer)
+        except (OSError, ValueError, msgspec.DecodeError) as error:
+            # ValueError: a line longer than the limit.
+            self._counts["control_errors"] += 1
+            log.warning("control connection ended", extra={"reason": str(error)})
+        finally:
+            sender.cancel()
+            writer.close()
+            if self._writer is writer:
+                self._writer = None
+                self._changed()
+
+    async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            if not line.endswith(b"\n") or self._writer is not writer:
+                return
+            self._received(_decode(line))
+
+    async def _send(self, writer: asyncio.StreamWriter) -> None:
+        sent: bytes | None = None
+        try:
+            while True:
+                self._wake.clear()
+                if self._current is not None and self._current is not sent:
+                    sent = self._current
+                    writer.write(sent)
+                while self._rings:
+                    writer.write(self._rings.pop(next(iter(self._rings))))
+                await asyncio.wait_for(writer.drain(), _WRITE_TIMEOUT_S)
+                await self._wake.wait()
+        except (OSError, TimeoutError) as error:
+            log.warning("supervisor takes nothing", extra={"reason": repr(error)})
+            writer.close()

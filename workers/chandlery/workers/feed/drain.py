@@ -1,0 +1,271 @@
+"""All signal rings of the worker, drained to the ``signals`` topic."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import Counter, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+
+from chandlery.core import clocks
+from chandlery.core import signals as signal_format
+from chandlery.core.errors import InputError
+from chandlery.core.latency import account
+from chandlery.core.settings import KafkaSettings
+from chandlery.core.signals import Completion, Signal
+from chandlery.core.topics import partition_of, topics_of
+from chandlery.workers.feed.admission import RecentIds
+from chandlery.workers.feed.assignments import Fence, ring_file_name
+from chandlery.workers.feed.clients import signal_producer, stop_quickly
+from chandlery.workers.feed.histogram import LatencyBook
+from chandlery.workers.feed.notes import Notes
+from chandlery.workers.feed.ring_drain import InFlight, RingDrain, Tally
+
+log = logging.getLogger("chandlery.feed.drain")
+
+#: Rings are looked at this often even if no bell rings (a trader may die between writing and ringing).
+POLL_S: Final = 0.1
+RECENT_SIGNALS: Final = 1_000
+_RETRY_S: Final = 0.25
+
+
+class Drain:
+    """Drains every ring for which there is a fence.
+
+    Args:
+        fences: those of now, by trader; asked again on every pass.
+        corrupted: called with a trader's name when its ring can't be trusted.
+
+    Attributes:
+        tally, latency: counts and histograms. recent: newest signals with their completion.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        rings_dir: Path,
+        fences: Callable[[], dict[str, Fence]],
+        notes: Notes,
+        counts: Counter[str],
+        corrupted: Callable[[str], None],
+    ) -> None:
+        self._kafka = kafka
+        self._topic = topics_of(kafka).signals
+        self._dir = rings_dir
+        self._fences = fences
+        self._notes = notes
+        self._counts = counts
+        self._corrupted = corrupted
+        self._ids = RecentIds()
+        self._wake = asyncio.Event()
+        self._broken = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._bell: socket.socket | None = None
+        self.rings: dict[str, RingDrain] = {}
+        #: Rings whose file is gone or replaced, with signals still under way.
+        self._leaving: list[RingDrain] = []
+        self.tally = Tally()
+        self.latency = LatencyBook()
+        self.recent: deque[tuple[Signal, Completion]] = deque(maxlen=RECENT_SIGNALS)
+        self.producer_restarts = 0
+
+    def listen(self) -> None:
+        """Open ``bell.sock``: one datagram of any content means "look at the rings"."""
+        path = self._dir / "bell.sock"
+        path.unlink(missing_ok=True)
+        self._bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._bell.bind(str(path))
+        asyncio.get_running_loop().add_reader(self._bell.fileno(), self._heard)
+
+    def close(self) -> None:
+        """Close ``bell.sock`` and let go of all rings."""
+        if self._bell is not None:
+            asyncio.get_running_loop().remove_reader(self._bell.fileno())
+            self._bell.close()
+            self._bell = None
+            (self._dir / "bell.sock").unlink(missing_ok=True)
+        for drain in [*self.rings.values(), *self._leaving]:
+            drain.close()
+
+    def _heard(self) -> None:
+        if self._bell is not None:
+            try:
+                while self._bell.recv(64):
+                    pass
+            except BlockingIOError:
+                pass
+        self._wake.set()
+
+    def empty(self) -> bool:
+        """Whether nothing is left in any ring, nor under way."""
+        drains = [*self.rings.values(), *self._leaving]
+        return all(not drain.in_flight and not drain.depth() for drain in drains)
+
+    async def settled(self) -> None:
+        """Wait for the next look at the rings, or the next acknowledgement."""
+        await self._moved.wait()
+
+    def holds(self, trader: str) -> bool:
+        """Whether a trader's ring is open, or still has signals under way."""
+        return trader in self.rings or any(drain.trader == trader for drain in self._leaving)
+
+    async def run(self) -> None:
+        """Drain until cancelled. A producer that fails is replaced, and what it had under way sent again."""
+        while True:
+            producer = signal_producer(self._kafka)
+            self._broken.clear()
+            try:
+                await producer.start()
+                await self._check_partitions(producer)
+                await self._send_again(producer)
+                await self._drain(producer)
+            except KafkaError as error:
+                log.debug("signal producer restarts", extra={"reason": repr(error)})
+            finally:
+                await stop_quickly(producer)
+            self.producer_restarts += 1
+            await asyncio.sleep(_RETRY_S)
+
+    async def _check_partitions(self, producer: AIOKafkaProducer) -> None:
+        known = len(await producer.partitions_for(self._topic))
+        if known < self._kafka.partitions:
+            raise InputError(
+                f"topic {self._topic} has {known} partitions, the settings say kafka.partitions = "
+                f"{self._kafka.partitions}: make them equal"
+            )
+
+    async def _drain(self, producer: AIOKafkaProducer) -> None:
+        loop = asyncio.get_running_loop()
+        next_look = 0.0
+        while not self._broken.is_set():
+            if loop.time() >= next_look:
+                self._discover()
+                next_look = loop.time() + POLL_S
+            self._wake.clear()
+            self._announce()
+            if await self._pass(producer):
+                continue  # more may wait
+            try:
+                await asyncio.wait_for(self._wake.wait(), POLL_S)
+            except TimeoutError:
+                continue
+
+    async def _pass(self, producer: AIOKafkaProducer) -> bool:
+        """One look at every ring; True if one of them had anything."""
+        fences = self._fences()
+        busy = False
+        for drain in self._leaving:
+            await self._send_unsent(producer, drain)
+        for trader, drain in list(self.rings.items()):
+            fence = fences.get(trader)
+            if fence is None or not drain.sound():
+                continue
+            before = drain.taken
+            for entry in drain.take(fence, self._ids):
+                await self._send(producer, drain, entry)
+            busy = busy or drain.taken > before
+            if not drain.sound():
+                self._corrupted(trader)
+        return busy
+
+    async def _send(self, producer: AIOKafkaProducer, drain: RingDrain, entry: InFlight) -> None:
+        """Hand one signal to the producer, however long it has no room: meanwhile the rings fill."""
+        signal = entry.signal
+        if signal is None:
+            return
+        value = signal_format.encode(signal)
+        partition = partition_of(signal.symbol, self._kafka.partitions)
+        while not self._broken.is_set():
+            try:
+                sent = await producer.send(self._topic, value, key=signal.symbol.encode(), partition=partition)
+            except KafkaTimeoutError:
+                continue
+            entry.sent = sent
+            sent.add_done_callback(lambda done: self._settled(drain, entry, done))
+            return
+
+    async def _send_again(self, producer: AIOKafkaProducer) -> None:
+        """Send what the producer before had not been acknowledged, in each ring's order."""
+        for drain in [*self._leaving, *self.rings.values()]:
+            for entry in drain.in_flight:
+                entry.sent = None
+            await self._send_unsent(producer, drain)
+
+    async def _send_unsent(self, producer: AIOKafkaProducer, drain: RingDrain) -> None:
+        for entry in list(drain.in_flight):
+            if not entry.done and entry.sent is None:
+                await self._send(producer, drain, entry)
+
+    def _settled(self, drain: RingDrain, entry: InFlight, sent: asyncio.Future[Any]) -> None:
+        if entry.sent is not sent or entry.done:
+            return
+        if sent.cancelled() or sent.exception() is not None:
+            entry.sent = None
+            self._counts["signal_resends"] += 1
+            self._broken.set()
+            self._wake.set()
+            return
+        entry.done = True
+        self._complete(entry)
+        drain.settle()
+        self._announce()
+
+    def _announce(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    def _complete(self, entry: InFlight) -> None:
+        signal = entry.signal
+        if signal is None:
+            return
+        self.tally.published += 1
+        self.tally.unique += 1  # repeated ids were dropped before they were sent
+        now_ns, offset_ns = clocks.now_ns(), clocks.wall_offset_ns()
+        completion = Completion(signal.id, signal.trader, now_ns, offset_ns)
+        stamps = msgspec.structs.replace(
+            signal.stamps, acknowledged_ns=now_ns, wall_offset_ns=signal.stamps.wall_offset_ns or offset_ns
+        )
+        self.latency.record(account(stamps))
+        self.recent.append((signal, completion))
+        self._notes.complete(signal.symbol, completion)
+
+    def _discover(self) -> None:
+        """Follow the ring files: new ones, replaced ones, and those that are gone."""
+        for trader in self._fences():
+            path = self._dir / ring_file_name(trader)
+            drain = self.rings.get(trader)
+            try:
+                identity = path.stat().st_ino
+            except OSError:
+                identity = 0
+            if drain is not None and drain.identity != identity:
+                self._leave(trader, drain)
+                drain = None
+            if drain is None and identity:
+                drain = self.rings[trader] = RingDrain(trader, path, identity, self.tally, self._counts)
+                if not drain.sound():
+                    self._corrupted(trader)
+        fences = self._fences()
+        for trader, drain in list(self.rings.items()):
+            if trader not in fences:
+                self._leave(trader, drain)
+        for drain in [drain for drain in self._leaving if not drain.in_flight]:
+            drain.close()
+            self._leaving.remove(drain)
+
+    def _leave(self, trader: str, drain: RingDrain) -> None:
+        """A ring's file is gone: take what is left of it, then let it go once that is acknowledged."""
+        fence = self._fences().get(trader)
+        before = -1
+        while fence is not None and drain.sound() and drain.taken != before:
+            before = drain.taken
+            drain.take(fence, self._ids)  # sent with the next pass
+        self._leaving.append(drain)
+        del self.rings[trader]

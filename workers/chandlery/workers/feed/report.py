@@ -1,0 +1,59 @@
+"""The feed's part of the worker's status; docs/status.md says what each field means."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final
+
+#: Counters of updates and records that were left out, by reason. Everything else counts what was done.
+DROP_REASONS: Final = (
+    "session",
+    "stale_forming",
+    "held_dropped",
+    "revision_too_old",
+    "series_refused",
+    "completion_lost",
+    "dead_letter_lost",
+)
+_CANDLES: Final = ("closed", "revised", "filled", "final", "forming", "duplicate", "repetition", "conflated")
+_ELSEWHERE: Final = (*DROP_REASONS, *_CANDLES, "gaps", "held")
+
+
+def candle_report(counts: Counter[str]) -> dict[str, int]:
+    """Candle updates taken in, and repetitions recognised."""
+    return {name: counts[name] for name in _CANDLES}
+
+
+def drop_report(counts: Counter[str], dead_letters: int, signals: Counter[str]) -> dict[str, int]:
+    """Everything that was left out, by reason; reasons with nothing are left out themselves."""
+    drops = {name: counts[name] for name in DROP_REASONS if counts[name]}
+    if dead_letters:
+        drops["undecodable"] = dead_letters
+    for reason, number in signals.items():
+        drops[reason] = drops.get(reason, 0) + number
+    return drops
+
+
+def event_report(counts: Counter[str]) -> dict[str, int]:
+    """Counters of what happened beside candles and drops: restarts, resends, corrupt rings."""
+    return {name: number for name, number in sorted(counts.items()) if name not in _ELSEWHERE}
+
+
+class Rate:
+    """Records a second over the last whole second."""
+
+    def __init__(self) -> None:
+        self._before = 0
+        self._at_s = 0.0
+        self.per_s = 0.0
+
+    def measure(self, total: int, now_s: float) -> None:
+        """Note the total of now; called about once a second."""
+        if self._at_s and now_s > self._at_s:
+            self.per_s = (total - self._before) / (now_s - self._at_s)
+        self._before, self._at_s = total, now_s
+
+
+def summary(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that mean a change when they differ (rates and ages move without one)."""
+    return {name: fields[name] for name in ("candles", "drops", "signals", "rings", "catching_up", "reconnects")}

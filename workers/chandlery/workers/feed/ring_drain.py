@@ -1,0 +1,165 @@
+"""One trader's signal ring on its way to the broker: in order, at least once, tail behind the acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from chandlery.core.errors import SegmentError
+from chandlery.core.signals import Signal
+from chandlery.workers.feed.admission import RecentIds, admit
+from chandlery.workers.feed.assignments import Fence
+from chandlery.workers.segment import SignalRing
+
+log = logging.getLogger("chandlery.feed.rings")
+
+#: Slots looked at before other rings get their turn.
+TURN_SLOTS: Final = 64
+
+
+@dataclass(slots=True)
+class InFlight:
+    """One slot between ring and acknowledgement. ``signal`` is None for a slot that was dropped.
+
+    Attributes:
+        position: of the slot in the ring. sent: the producer's promise while it is under way.
+        done: acknowledged, or nothing to acknowledge.
+    """
+
+    position: int
+    signal: Signal | None
+    sent: asyncio.Future[object] | None = None
+    done: bool = False
+
+
+@dataclass(slots=True)
+class Tally:
+    """Signals of the whole worker: ``emitted = published + in flight + all dropped``."""
+
+    emitted: int = 0
+    published: int = 0
+    unique: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+class RingDrain:
+    """Takes slots of one ring and gives the ring back what is settled.
+
+    Attributes:
+        identity: inode of the file; another one is another ring.
+        corrupt: why the ring can't be trusted, empty while it can.
+        last_error: newest reason for a dropped slot. taken: slots taken so far.
+    """
+
+    def __init__(self, trader: str, path: Path, identity: int, tally: Tally, counts: Counter[str]) -> None:
+        self.trader = trader
+        self.path = path
+        self.identity = identity
+        self.corrupt = ""
+        self.last_error = ""
+        self.taken = 0
+        self.in_flight: deque[InFlight] = deque()
+        self._tally = tally
+        self._counts = counts
+        self._ring: SignalRing | None = None
+        try:
+            self._ring = SignalRing.attach(str(path))
+        except SegmentError as error:
+            self._distrust(error)
+
+    def sound(self) -> bool:
+        """Whether the ring can be trusted so far."""
+        return not self.corrupt
+
+    def take(self, fence: Fence, recent: RecentIds) -> list[InFlight]:
+        """Take new slots; what may pass is returned in order, what may not is dropped and counted.
+
+        Returns:
+            At most :data:`TURN_SLOTS` new entries of ``in_flight`` that carry a signal to be sent.
+        """
+        if self._ring is None:
+            return []
+        try:
+            items = self._ring.pending(TURN_SLOTS)
+        except SegmentError as error:
+            self._distrust(error)
+            return []
+        to_send: list[InFlight] = []
+        for item in items:
+            self.taken += 1
+            self._tally.emitted += 1
+            if item.payload is None:
+                signal, reason, message = None, "bad_slot", item.error
+            else:
+                signal, reason, message = admit(item.payload, self.trader, fence, recent)
+            entry = InFlight(item.position, signal, done=signal is None)
+            self.in_flight.append(entry)
+            if signal is None:
+                self._tally.dropped[reason] += 1
+                self.last_error = f"{reason}: {message}"
+            else:
+                to_send.append(entry)
+        if items and not to_send:
+            self.settle()
+        return to_send
+
+    def settle(self) -> None:
+        """Give back to the trader every slot up to the first that isn't settled."""
+        upto = -1
+        while self.in_flight and self.in_flight[0].done:
+            upto = self.in_flight.popleft().position + 1
+        if upto < 0 or self._ring is None:
+            return
+        try:
+            self._ring.acknowledge(upto)
+        except SegmentError as error:
+            self._distrust(error)
+
+    def depth(self) -> int:
+        """Slots in use, 0 for a ring that can't be trusted."""
+        return self._ring.depth if self._ring else 0
+
+    def gauges(self) -> dict[str, object]:
+        """As in the status (docs/status.md)."""
+        return {
+            "depth": self.depth(),
+            "capacity": self._ring.capacity if self._ring else 0,
+            "in_flight": sum(not entry.done for entry in self.in_flight),
+            "blocked": self._blocked(),
+            "last_error": self.corrupt or self.last_error,
+        }
+
+    def _blocked(self) -> int:
+        if self._ring is None:
+            return 0
+        try:
+            return self._ring.get("blocked")
+        except SegmentError as error:
+            self._distrust(error)
+            return 0
+
+    def info(self) -> dict[str, object]:
+        """Everything known about the ring, for ``chandlery debug``."""
+        known: dict[str, object] = {}
+        if self._ring is not None:
+            try:
+                known = dict(self._ring.info())
+            except SegmentError as error:
+                self._distrust(error)
+        return {**known, **self.gauges(), "corrupt": self.corrupt, "path": str(self.path)}
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
+
+    def _distrust(self, error: SegmentError) -> None:
+        self.corrupt = str(error)
+        self._counts["ring_corrupt"] += 1
+        log.error("signal ring corrupt", extra={"trader": self.trader, "reason": str(error)})
+        self.close()

@@ -1,0 +1,478 @@
+"""The feed as a whole: its parts put together, started, stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from aiokafka import TopicPartition
+
+from chandlery.core import clocks
+from chandlery.core.assignment import Assignment, SeriesRef, TraderStatus, WorkerStatus, decode_assignment
+from chandlery.core.errors import MachineError
+from chandlery.core.intervals import parse_interval
+from chandlery.core.latency import account
+from chandlery.core.settings import FeedSettings
+from chandlery.core.topics import partition_of, topics_of
+from chandlery.workers.feed import report
+from chandlery.workers.feed.api import Api
+from chandlery.workers.feed.assignments import MOST_TRADERS, AssignmentStore, Outcome, ring_file_name
+from chandlery.workers.feed.board import Receipt, SeriesBoard
+from chandlery.workers.feed.catchup import CatchUp
+from chandlery.workers.feed.clients import BrokerWatch, candle_consumer, quieten_client
+from chandlery.workers.feed.consumer import LiveConsumer
+from chandlery.workers.feed.control import AssignmentMessage, ControlServer, StatusMessage
+from chandlery.workers.feed.drain import Drain
+from chandlery.workers.feed.notes import Notes
+from chandlery.workers.feed.positions import LivePositions
+from chandlery.workers.feed.router import Router, Track
+from chandlery.workers.feed.status import VersionBoard, is_news
+from chandlery.workers.feed.window_sender import WindowSender
+from chandlery.workers.segment import SegmentWriter
+
+log = logging.getLogger("chandlery.feed")
+
+HEARTBEAT_S: Final = 0.1
+_TICKS_A_SECOND: Final = 10
+#: A supervisor that doesn't answer a request for a fresh ring is asked again.
+_ASK_AGAIN_TICKS: Final = 50
+#: From SIGTERM to SIGKILL a process has 10 s: 5 for the rings, 1 for completions, 2 each for two producers.
+DRAIN_S: Final = 5.0
+_NOTES_S: Final = 1.0
+
+
+class Feed:
+    """One worker's feed.
+
+    Raises:
+        MachineError: no room for the segment, or a socket can't be made (:class:`SegmentError` is one).
+    """
+
+    def __init__(self, settings: FeedSettings) -> None:
+        self._settings = settings
+        self._topics = topics_of(settings.kafka)
+        self._rings_dir = Path(settings.rings_dir)
+        for folder in (settings.shm_dir, settings.rings_dir):
+            _make_folder(folder)
+        self._counts: Counter[str] = Counter()
+        self._versions = VersionBoard()
+        self._notes = Notes(settings.kafka, f"feed/{settings.worker}", self._counts)
+        self._router = Router(self._topics.candles_live, self._counts, self._notes.refuse)
+        self._store = AssignmentStore(settings.worker, self._rings_dir / "assignment.json")
+        self._segment_path = str(Path(settings.shm_dir) / "segment")
+        self._writer = SegmentWriter.create(
+            self._segment_path, rows=settings.segment_rows, series=settings.segment_series, bells=MOST_TRADERS
+        )
+        receipt = Receipt()
+        self._board = SeriesBoard(self._writer, self._router, receipt, self._counts)
+        self._positions = LivePositions()
+        self._consumer = LiveConsumer(
+            lambda: candle_consumer(settings.kafka),
+            self._positions,
+            self._router,
+            self._board,
+            receipt,
+            live_topic=self._topics.candles_live,
+            counts=self._counts,
+            after_batch=self._tell_pipes,
+        )
+        self._catchup = CatchUp(
+            lambda: candle_consumer(settings.kafka),
+            self._board,
+            self._positions,
+            receipt,
+            self._counts,
+            self._notes.refuse,
+            rows=settings.segment_rows,
+            joined=self._joined,
+            failed=self._failed,
+        )
+        self._drain = Drain(
+            settings.kafka, self._rings_dir, lambda: self._store.fences, self._notes, self._counts, self._ring_corrupt
+        )
+        self._control = ControlServer(
+            self._rings_dir / "control.sock", self._counts, self._supervisor_says, self._versions.bump
+        )
+        self._watch = BrokerWatch(settings.kafka.bootstrap)
+        self._api = Api(self, settings.listen, settings.token)
+        self._pipes: WindowSender | None = None
+        if settings.transport == "Pipe":
+            self._router.watch_changes = True
+            self._pipes = WindowSender(self._rings_dir / "windows.sock", self._segment_path, self._counts)
+        self._supervisor = StatusMessage(0, "", {})
+        self._rate = report.Rate()
+        self._told: dict[str, Any] = {}
+        self._mount_seen: tuple[int, ...] = ()
+        self._failure: asyncio.Future[None] | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def address(self) -> str:
+        """Where the API listens, port 0 resolved."""
+        return self._api.bound
+
+    # ---- life ----
+
+    async def start(self) -> None:
+        """Come up: everything but Kafka is there when this returns."""
+        quieten_client()
+        self._failure = asyncio.get_running_loop().create_future()
+        try:
+            await self._control.start()
+            self._drain.listen()
+            if self._pipes is not None:
+                await self._pipes.start()
+        except OSError as error:
+            raise MachineError(f"{self._rings_dir}: can't make the sockets: {error.strerror or error}") from error
+        self._store.restore()
+        self._read_mount()
+        self._follow()
+        await self._api.start()
+        self._refresh_clock()
+        self._spawn("watch", self._watch.run())
+        self._spawn("notes", self._notes.run())
+        self._spawn("drain", self._drain.run())
+        self._spawn("consumer", self._consumer.run())
+        self._spawn("ticks", self._tick())
+        log.info(
+            "feed up",
+            extra={"listen": self.address, "segment": self._segment_path, "sequence": self._store.sequence},
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set.
+
+        Raises:
+            ChandleryError: a part can't go on.
+        """
+        if self._failure is None:
+            await self.start()
+        assert self._failure is not None
+        stopping = asyncio.create_task(stop.wait())
+        ends: set[asyncio.Future[Any]] = {stopping, self._failure}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if self._failure.done():
+            self._failure.result()
+
+    async def stop(self) -> None:
+        """End in order: no more candles, rings drained, last status written, segment removed."""
+        await self._cancel("consumer")
+        await self._catchup.stop()
+        if self._watch.connected and "drain" in self._tasks:
+            await self._drain_rings()
+        await self._cancel("drain")
+        if self._watch.connected and "notes" in self._tasks:
+            await self._notes.drain(_NOTES_S)
+        for name in list(self._tasks):
+            await self._cancel(name)
+        self._write_final_status()
+        self._versions.close()
+        await self._api.stop()
+        await self._control.stop()
+        if self._pipes is not None:
+            await self._pipes.stop()
+        self._drain.close()
+        self._writer.close()
+        log.info("feed ended")
+
+    async def _drain_rings(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while not self._drain.empty() and self._watch.connected:
+                    await self._drain.settled()
+        except TimeoutError:
+            log.warning("rings not empty at the end", extra={"rings": len(self._drain.rings)})
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks[name] = task
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_exception(error)
+
+    async def _cancel(self, name: str) -> None:
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    # ---- assignment ----
+
+    def offer(self, assignment: Assignment, source: str) -> Outcome:
+        """Take an assignment in, from the API (``push``) or the mounted file (``mount``)."""
+        outcome = self._store.offer(assignment)
+        level = logging.INFO if outcome.verdict == "taken" else logging.DEBUG
+        if outcome.verdict in ("invalid", "conflict"):
+            level = logging.WARNING
+        facts = {"sequence": assignment.sequence, "source": source, "outcome": outcome.verdict}
+        log.log(level, "assignment", extra={**facts, "reason": outcome.message} if outcome.message else facts)
+        if outcome.verdict == "taken":
+            self._follow()
+        return outcome
+
+    def taken(self) -> dict[str, object]:
+        """The API's answer to an assignment."""
+        return {
+            "received_sequence": self._store.sequence,
+            "sequence": self._supervisor.sequence,
+            "hash": self._supervisor.hash,
+        }
+
+    def _follow(self) -> None:
+        """Make everything what the assignment says."""
+        current = self._store.current
+        if current is None:
+            return
+        new = self._board.want(current.traders, self._store.bells)
+        live = self._live_partitions()
+        closed = {self._partition(ref) for ref in self._board.tracks}
+        self._positions.keep(closed | live)
+        self._consumer.follow_live(live)
+        jobs: defaultdict[TopicPartition, dict[SeriesRef, Track]] = defaultdict(dict)
+        for ref in new:
+            jobs[self._partition(ref)][ref] = self._board.tracks[ref]
+        for tp, tracks in jobs.items():
+            self._catchup.start(tp, tracks)
+        if self._pipes is not None:
+            self._pipes.assign(current.traders)
+        self._control.assign(AssignmentMessage(current, self._store.bells, self._segment_path))
+        self._versions.bump()
+
+    def _partition(self, ref: SeriesRef) -> TopicPartition:
+        fast = parse_interval(ref.interval).is_fast
+        topic = self._topics.candles_fast if fast else self._topics.candles
+        return TopicPartition(topic, partition_of(ref.symbol, self._settings.kafka.partitions))
+
+    def _live_partitions(self) -> set[TopicPartition]:
+        if not self._settings.live:
+            return set()
+        numbers = {partition_of(ref.symbol, self._settings.kafka.partitions) for ref in self._board.tracks}
+        return {TopicPartition(self._topics.candles_live, number) for number in numbers}
+
+    def _read_mount(self) -> None:
+        """Offer the mounted assignment when its file changed. A half-written one comes again when it is whole."""
+        if not self._settings.assignment_file:
+            return
+        path = Path(self._settings.assignment_file)
+        try:
+            state = path.stat()
+            seen = (state.st_ino, state.st_mtime_ns, state.st_size)
+            if seen == self._mount_seen:
+                return
+            body = path.read_bytes()
+        except OSError as error:
+            log.debug("no mounted assignment", extra={"reason": str(error)})
+            return
+        self._mount_seen = seen
+        try:
+            self.offer(decode_assignment(body), "mount")
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            log.warning("mounted assignment undecodable", extra={"path": str(path), "reason": str(error)})
+
+    # ---- events ----
+
+    def _joined(self) -> None:
+        self._board.ring()
+        self._tell_pipes()
+        self._versions.touch()
+
+    def _tell_pipes(self) -> None:
+        if self._pipes is not None:
+            self._pipes.changed(self._router.take_changed())
+
+    def _supervisor_says(self, message: StatusMessage) -> None:
+        before = self._supervisor
+        self._supervisor = message
+        news = (
+            (before.sequence, before.hash) != (message.sequence, message.hash)
+            or before.catalogue != message.catalogue
+            or is_news(before.traders, message.traders)
+        )
+        if news:
+            self._versions.bump()
+        else:
+            self._versions.touch()
+
+    def _ring_corrupt(self, trader: str) -> None:
+        self._control.replace_ring(trader)
+        self._versions.bump()
+
+    def _refresh_clock(self) -> None:
+        self._router.wall_offset = self._catchup.wall_offset = clocks.wall_offset_ns()
+
+    async def _tick(self) -> None:
+        ticks = 0
+        while True:
+            self._writer.heartbeat()
+            ticks += 1
+            if ticks % (_TICKS_A_SECOND // 2) == 0:
+                self._read_mount()
+            if ticks % _TICKS_A_SECOND == 0:
+                self._each_second()
+            if ticks % _ASK_AGAIN_TICKS == 0:
+                for trader, drain in self._drain.rings.items():
+                    if drain.corrupt:
+                        self._control.replace_ring(trader)
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def _each_second(self) -> None:
+        self._refresh_clock()
+        self._rate.measure(self._consumer.records, asyncio.get_running_loop().time())
+        for trader in list(self._store.draining):
+            ring = self._rings_dir / ring_file_name(trader)
+            if not ring.exists() and not self._drain.holds(trader):
+                self._store.forget(trader)
+        told = report.summary(self._feed_report())
+        if told != self._told:
+            self._told = told
+            self._versions.touch()
+        self._versions.tick()
+
+    # ---- what is told ----
+
+    async def wait_newer(self, than: int, timeout_s: float) -> None:
+        """Wait for a status newer than a version."""
+        await self._versions.wait_newer(than, timeout_s)
+
+    def status(self) -> WorkerStatus:
+        """The worker's status of now."""
+        return WorkerStatus(
+            worker=self._settings.worker,
+            version=self._versions.version,
+            sequence=self._supervisor.sequence,
+            hash=self._supervisor.hash,
+            received_sequence=self._store.sequence,
+            supervisor_connected=self._control.connected,
+            traders=self._traders(),
+            catalogue=self._supervisor.catalogue,
+            feed=self._feed_report(),
+        )
+
+    def _traders(self) -> dict[str, TraderStatus]:
+        """The supervisor's word, with what only the feed knows."""
+        traders = dict(self._supervisor.traders)
+        for assigned in self._store.current.traders if self._store.current else []:
+            if assigned.trader not in traders:
+                reason = "" if self._control.connected else "NoSupervisor"
+                traders[assigned.trader] = TraderStatus("Pending", reason)
+        for name, drain in self._drain.rings.items():
+            if drain.corrupt and name in traders:
+                traders[name] = msgspec.structs.replace(traders[name], reason="RingCorrupt", message=drain.corrupt)
+        return traders
+
+    def _feed_report(self) -> dict[str, Any]:
+        tally = self._drain.tally
+        return {
+            "transport": self._settings.transport,
+            "broker_connected": self._watch.connected,
+            "reconnects": self._watch.reconnects,
+            "series": len(self._board.tracks),
+            "refused_series": {_text(ref): why for ref, why in self._board.refused.items()},
+            "catching_up": [_text(ref) for ref in self._catchup.catching_up()],
+            "segment": {
+                "path": self._segment_path,
+                "size_bytes": _size_bytes(self._segment_path),
+                "generation": self._writer.generation,
+                "rows": self._settings.segment_rows,
+                "series_capacity": self._settings.segment_series,
+            },
+            "records": self._consumer.records,
+            "records_per_s": round(self._rate.per_s, 1),
+            "lag": self._consumer.behind(),
+            "candles": report.candle_report(self._counts),
+            "gaps": self._counts["gaps"],
+            "held": self._counts["held"],
+            "held_now": sum(track.sequence.holds for track in self._board.tracks.values()),
+            "drops": report.drop_report(self._counts, self._notes.dead_letters, tally.dropped),
+            "dead_letters": self._notes.dead_letters,
+            "events": report.event_report(self._counts),
+            "signals": {
+                "emitted": tally.emitted,
+                "published": tally.published,
+                "unique": tally.unique,
+                "dropped": dict(tally.dropped),
+            },
+            "rings": {trader: drain.gauges() for trader, drain in self._drain.rings.items()},
+            "latency": self._drain.latency.summary(),
+        }
+
+    def segment_info(self) -> dict[str, Any]:
+        """What ``chandlery debug segment`` shows: header, series, bells and who they are for."""
+        return {"path": self._segment_path, **self._writer.info(), "traders": self._store.bells}
+
+    def rings_info(self) -> dict[str, Any]:
+        """What ``chandlery debug signals`` shows, by trader."""
+        return {trader: drain.info() for trader, drain in self._drain.rings.items()}
+
+    def latency_info(self) -> dict[str, Any]:
+        """Percentiles of every stage."""
+        return self._drain.latency.summary()
+
+    def signals(self, limit: int) -> list[dict[str, Any]]:
+        """The newest acknowledged signals, newest first, each with its completion and account."""
+        newest = list(self._drain.recent)[-limit:] if limit else []
+        return [
+            {
+                "signal": signal,
+                "completion": completion,
+                "account": account(
+                    msgspec.structs.replace(
+                        signal.stamps,
+                        acknowledged_ns=completion.acknowledged_ns,
+                        wall_offset_ns=signal.stamps.wall_offset_ns or completion.wall_offset_ns,
+                    )
+                )._asdict(),
+            }
+            for signal, completion in reversed(newest)
+        ]
+
+    def healthy(self) -> str:
+        """What the startup probe waits for and is missing; never Kafka."""
+        missing = [
+            name
+            for name, path in (("segment", self._segment_path), ("control socket", self._rings_dir / "control.sock"))
+            if not os.path.exists(path)
+        ]
+        return f"missing: {', '.join(missing)}" if missing else ""
+
+    def _write_final_status(self) -> None:
+        if not self._settings.final_status:
+            return
+        path = Path(self._settings.final_status)
+        temporary = path.with_name(path.name + ".new")
+        try:
+            temporary.write_bytes(msgspec.json.encode(self.status()))
+            os.replace(temporary, path)
+        except OSError as error:
+            log.error("last status not written", extra={"path": str(path), "reason": str(error)})
+
+
+def _text(ref: SeriesRef) -> str:
+    return f"{ref.symbol} {ref.interval}"
+
+
+def _size_bytes(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _make_folder(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"{path}: can't make the folder: {error.strerror}") from error

@@ -1,0 +1,67 @@
+"""The worker's status: versions that grow with every change, and waiting for a newer one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from chandlery.core.assignment import TraderStatus
+
+#: What of a trader's status is news at once; everything else is a counter or gauge that may ride along.
+_NEWS = (
+    "state", "reason", "message", "generation", "incarnation", "pid", "attempt", "restarts", "code", "last_error",
+)  # fmt: skip
+
+
+def is_news(before: dict[str, TraderStatus], after: dict[str, TraderStatus]) -> bool:
+    """Whether traders came, went or changed state (and not just counters)."""
+    if before.keys() != after.keys():
+        return True
+    return any(getattr(before[name], field) != getattr(after[name], field) for name in after for field in _NEWS)
+
+
+class VersionBoard:
+    """A version number that others can wait on.
+
+    It begins with the wall clock in ms, so that it also grows over a restart of the feed: who waits for
+    something newer than the last version of the feed before is not left waiting.
+    """
+
+    def __init__(self) -> None:
+        self.version = int(time.time() * 1_000)
+        self._news = asyncio.Event()
+        self._dirty = False
+        self._closed = False
+
+    def bump(self) -> None:
+        """Something changed that is told at once."""
+        self.version += 1
+        self._dirty = False
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def touch(self) -> None:
+        """A counter moved: told with the next :meth:`tick`."""
+        self._dirty = True
+
+    def tick(self) -> None:
+        """Called once a second: tell what :meth:`touch` noted."""
+        if self._dirty:
+            self.bump()
+
+    def close(self) -> None:
+        """Let everyone who waits go, now and later: the process ends."""
+        self._closed = True
+        self.bump()
+
+    async def wait_newer(self, than: int, timeout_s: float) -> None:
+        """Return when the version is higher than ``than``, or after ``timeout_s``."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while self.version <= than and not self._closed:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return
+            try:
+                await asyncio.wait_for(self._news.wait(), left)
+            except TimeoutError:
+                return
