@@ -29,6 +29,12 @@ class AssignmentMessage(msgspec.Struct, tag_field="type", tag="assignment"):
     segment: str
 
 
+class ReplaceRing(msgspec.Struct, tag_field="type", tag="replace-ring"):
+    """feed → supervisor: this trader's ring can't be trusted any more."""
+
+    trader: str
+
+
 class StatusMessage(msgspec.Struct, tag_field="type", tag="status"):
     """supervisor → feed."""
 
@@ -38,7 +44,7 @@ class StatusMessage(msgspec.Struct, tag_field="type", tag="status"):
     catalogue: list[dict[str, Any]]
 
 
-_decode: Final = msgspec.json.Decoder(AssignmentMessage).decode
+_decode: Final = msgspec.json.Decoder(AssignmentMessage | ReplaceRing).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -46,12 +52,20 @@ class FeedLink:
     """Connects to the feed's control socket.
 
     Args:
-        taken: called with each assignment. connected: called when a connection stands.
+        taken: called with each assignment. replace_ring: called with the trader whose ring can't be trusted.
+        connected: called when a connection stands.
     """
 
-    def __init__(self, path: str, taken: Callable[[AssignmentMessage], None], connected: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: str,
+        taken: Callable[[AssignmentMessage], None],
+        replace_ring: Callable[[str], None],
+        connected: Callable[[], None],
+    ) -> None:
         self._path = path
         self._taken = taken
+        self._replace_ring = replace_ring
         self._connected = connected
         self._writer: asyncio.StreamWriter | None = None
 
@@ -88,7 +102,10 @@ class FeedLink:
             except msgspec.DecodeError as error:
                 _log.error("the feed's line can't be decoded", extra={"error": str(error)})
                 continue
-            self._taken(message)
+            if isinstance(message, ReplaceRing):
+                self._replace_ring(message.trader)
+            else:
+                self._taken(message)
 
     def send(self, message: StatusMessage) -> bool:
         """Send a status; False when there is no feed to take it."""

@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -87,6 +88,7 @@ class Keeper:
         self._failure: FailureReport | None = None
         self._settled: tuple[int, int] | None = None
         self._stopping = False
+        self._ring_given_up = False
         self._status = TraderStatus(state="Pending", generation=spec.generation, incarnation=spec.incarnation)
 
     # -- what the supervisor asks
@@ -120,6 +122,12 @@ class Keeper:
         """Try a stalled Trader again: something outside its specification has changed."""
         if self._status.state == "Stalled":
             self._again.set()
+
+    def replace_ring(self) -> None:
+        """Start the process again with an empty ring: the feed can't trust what this one holds."""
+        _log.error("signal ring given up: the feed can't trust it", extra=self._facts())
+        self._ring_given_up = True
+        self._again.set()
 
     def status(self) -> TraderStatus:
         """The Trader's status, counters read from its ring."""
@@ -214,6 +222,10 @@ class Keeper:
     def _make_ring(self) -> None:
         if self.ring is not None:
             self.ring.close()
+            self.ring = None
+        if self._ring_given_up:
+            Path(self.ring_path).unlink(missing_ok=True)
+            self._ring_given_up = False
         self.ring = SignalRing.create(self.ring_path, trader=self.spec.trader)
         if self.ring.replaced_because:
             _log.warning("signal ring replaced", extra=self._facts(because=self.ring.replaced_because))

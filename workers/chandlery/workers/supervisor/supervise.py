@@ -45,7 +45,7 @@ class Supervisor:
         self._applied: tuple[int, str] = (0, "")
         self._change = asyncio.Event()
         self._defect: asyncio.Future[None]
-        self._link = FeedLink(str(self._rings / "control.sock"), self._take, self._change.set)
+        self._link = FeedLink(str(self._rings / "control.sock"), self._take, self._replace_ring, self._change.set)
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT; then stop the traders and leave the rings to the feed."""
@@ -154,6 +154,11 @@ class Supervisor:
                 leaving.keep_ring.set()
             await asyncio.shield(task)
         await keeper.run()
+
+    def _replace_ring(self, trader: str) -> None:
+        keeper = self._keepers.get(trader)
+        if keeper is not None:
+            keeper.replace_ring()
 
     def _see_end(self, task: asyncio.Task[None]) -> None:
         """A keeper never ends by itself: if it does, that is a defect, and the supervisor ends with it."""

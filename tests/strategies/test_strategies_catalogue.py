@@ -1,0 +1,106 @@
+"""The catalogue: every strategy as data, broken files included, and checks without imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.strategies.test_strategies_api import FOLDER_STRATEGY
+
+from chandlery.workers.catalogue import check_parameters
+from chandlery.workers.discovery import SHIPPED
+
+
+@cache
+def catalogue(*arguments: str) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "chandlery.workers.catalogue", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    entries: list[dict[str, Any]] = json.loads(run.stdout)
+    return entries
+
+
+def by_name(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {entry["name"]: entry for entry in entries}
+
+
+def test_the_shipped_strategies_are_described() -> None:
+    entries = by_name(catalogue())
+    assert set(SHIPPED) <= set(entries)
+    sma = entries["sma-cross"]
+    assert sma["parameters"]["fast"] == {
+        "type": "int",
+        "default": 10,
+        "ge": 2,
+        "le": 500,
+        "choices": None,
+        "doc": "candles in the fast average",
+    }
+    assert (sma["warmup"], sma["source"], len(sma["digest"])) == (31, "entry-point", 16)
+    assert sma["summary"].startswith("Buys when the fast")
+    for name in SHIPPED:
+        assert not entries[name].get("errors"), entries[name]
+        assert all(spec["doc"] for spec in entries[name]["parameters"].values()), f"{name}: undocumented parameter"
+
+
+def test_a_broken_file_is_reported_beside_the_sound_ones(tmp_path: Path) -> None:
+    (tmp_path / "twice.py").write_text(FOLDER_STRATEGY)
+    (tmp_path / "breaks.py").write_text("print('noise on stdout')\nraise ValueError('on purpose')\n")
+    (tmp_path / "half_written.py").write_text("class Half(")
+    (tmp_path / "not_text.py").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(7)\n")
+    (tmp_path / "taken.py").write_text(FOLDER_STRATEGY.replace('"twice"', '"macd"'))
+    (tmp_path / "late.py").write_text(
+        FOLDER_STRATEGY.replace('"twice"', '"late"').replace("return self.gap", "return 1 // 0")
+    )
+    entries = catalogue("--strategies", str(tmp_path))
+    found = by_name(entries)
+    assert found["twice"]["source"] == "folder"
+    assert not found["twice"].get("errors")
+    for name, says in (
+        ("breaks", "ValueError: on purpose (line 2)"),
+        ("half-written", "half_written.py"),
+        ("not-text", "can't be read"),
+        ("leaves", "SystemExit: 7"),
+        ("late", "ZeroDivisionError"),
+    ):
+        assert says in found[name]["errors"][0], found[name]
+    macd = [entry for entry in entries if entry["name"] == "macd"]
+    assert [bool(entry.get("errors")) for entry in macd] == [False, True]
+    assert "taken already" in macd[1]["errors"][0]
+
+
+def test_a_missing_folder_is_an_error_with_exit_code_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "chandlery.workers.catalogue", "--strategies", str(tmp_path / "none")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "no such folder" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problems"),
+    [
+        ({}, []),
+        ({"fast": 5, "slow": 20}, []),
+        ({"fast": 1}, ["fast: 1 is below 2"]),
+        ({"fsat": 5}, ["fsat: unknown parameter: did you mean 'fast'? There are: fast, slow"]),
+        ({"fast": "5", "slow": 9_999}, ["fast: '5' is not a whole number", "slow: 9999 is above 800"]),
+    ],
+)
+def test_parameters_are_checked_against_an_entry(parameters: dict[str, object], problems: list[str]) -> None:
+    assert check_parameters(by_name(catalogue())["sma-cross"], parameters) == problems
+
+
+def test_checking_parameters_imports_neither_numpy_nor_strategies() -> None:
+    script = (
+        "import sys; from chandlery.workers.catalogue import check_parameters; "
+        "check_parameters({'parameters': {}}, {}); "
+        "print([m for m in ('numpy', 'talib', 'chandlery.workers.strategy') if m in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"
