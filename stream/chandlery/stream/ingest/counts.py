@@ -15,7 +15,7 @@ class IdSequence:
     """Gaps and repetitions in one symbol's trade ids, which an exchange counts up by one.
 
     ``gap_ids`` is how many ids are missing now: it falls again when they come late. An id seen before
-    counts in ``duplicates``. The oldest missing ranges are forgotten beyond 1,024 of them (they stay in
+    counts in ``duplicates``, as does one from before the first. The oldest missing ranges are forgotten beyond 1,024 of them (they stay in
     ``gap_ids``; should their ids come after all, they count as duplicates).
     """
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 from typing import Final
 
 #: Exchanges quote at most eight decimals; sources hand over columns at this scale unless a text has more.
 SCALE: Final = 8
 #: More decimals than this are noise or an attack on memory, not a price.
 MAX_SCALE: Final = 18
+_UNUSUAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 
 def parse_decimal(text: str) -> tuple[int, int]:
@@ -35,10 +37,9 @@ def parse_decimal(text: str) -> tuple[int, int]:
 
 
 def _parse_unusual(text: str) -> tuple[int, int]:
-    try:
-        parsed = Decimal(text.strip())
-    except InvalidOperation as error:
-        raise ValueError(f"{text!r} is no decimal") from error
+    if _UNUSUAL.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no decimal")
+    parsed = Decimal(text)
     sign, digits, exponent = parsed.as_tuple()
     # Adjusted exponents bound the work: 1e999999 is a valid Decimal and a gigabyte of digits.
     if not isinstance(exponent, int) or abs(parsed.adjusted()) > 40:
