@@ -289,7 +289,7 @@ static int64_t bell_index(const View *self, PyObject *argument) {
     if (bell == -1 && PyErr_Occurred())
         return -1;
     if (bell < 0 || (uint64_t)bell >= self->segment.geometry.bells) {
-        fail("bell %lld: there are bells 0 … %llu", bell, (unsigned long long)self->segment.geometry.bells - 1);
+        fail("bell %lld: there are bells 0 to %llu", bell, (unsigned long long)self->segment.geometry.bells - 1);
         return -1;
     }
     return bell;
@@ -302,11 +302,11 @@ static int as_name(PyObject *symbol, PyObject *interval, Name *name) {
     if (!interval_text)
         return 0;
     if (symbol_bytes < 1 || symbol_bytes >= SYMBOL_BYTES || strlen(symbol_text) != (size_t)symbol_bytes) {
-        fail("symbol %R: 1 … %d bytes are possible", symbol, SYMBOL_BYTES - 1);
+        fail("symbol %R: 1 to %d bytes are possible", symbol, SYMBOL_BYTES - 1);
         return 0;
     }
     if (interval_bytes < 1 || interval_bytes >= INTERVAL_BYTES || strlen(interval_text) != (size_t)interval_bytes) {
-        fail("interval %R: 1 … %d bytes are possible", interval, INTERVAL_BYTES - 1);
+        fail("interval %R: 1 to %d bytes are possible", interval, INTERVAL_BYTES - 1);
         return 0;
     }
     memset(name, 0, sizeof *name);
@@ -844,8 +844,8 @@ static PyObject *native_geometry(PyObject *Py_UNUSED(module), PyObject *args) {
         return NULL;
     Geometry g = {.rows = n[0], .guard_rows = n[1], .series = n[2], .bells = n[3], .stamp_rows = n[4]};
     if (!derive_geometry(&g))
-        return fail("impossible segment: rows %llu (2 … %d), guard_rows %llu (1 … rows - 1), series %llu (1 … %d), "
-                    "bells %llu (1 … %d), stamp_rows %llu (1 … rows)",
+        return fail("impossible segment: rows %llu (2 to %d), guard_rows %llu (1 to rows - 1), series %llu (1 to %d), "
+                    "bells %llu (1 to %d), stamp_rows %llu (1 to rows)",
                     n[0], MAX_ROWS, n[1], n[2], MAX_SERIES, n[3], MAX_BELLS, n[4]);
     const unsigned long long found[] = {g.rows,         g.guard_rows,  g.series,         g.bells,
                                         g.stamp_rows,   g.hash_slots,  g.bells_offset,   g.hash_offset,
@@ -922,6 +922,7 @@ static const Constant constants[] = {
     CONSTANT(HEADER_BLOCK_BYTES),
     CONSTANT(HEADER_WRITER_PID),
     CONSTANT(HEADER_CREATED_NS),
+    CONSTANT(HEADER_CHECKSUM),
     CONSTANT(HEADER_READY),
     CONSTANT(HEADER_SUPERSEDED),
     CONSTANT(HEADER_TABLE_VERSION),

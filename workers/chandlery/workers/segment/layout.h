@@ -61,6 +61,7 @@ enum {
     HEADER_BLOCK_BYTES = 120,
     HEADER_WRITER_PID = 128,
     HEADER_CREATED_NS = 136, /* CLOCK_MONOTONIC */
+    HEADER_CHECKSUM = 144,   /* CRC-32 (as in zlib) of the 144 bytes before */
     /* header: each changing word on its own line */
     HEADER_READY = 192,
     HEADER_SUPERSEDED = 256,

@@ -6,6 +6,7 @@ layout.h is the one place where offsets stand; docs/segment.md tells them in pro
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import Final, NamedTuple
 
 from chandlery.core.errors import SegmentError
@@ -26,6 +27,7 @@ STAMPS: Final = (
 )
 
 _WORDS: Final = struct.Struct("<18Q")
+_CHECKSUM: Final = struct.Struct("<Q")
 
 
 class Geometry(NamedTuple):
@@ -82,9 +84,9 @@ class Header(NamedTuple):
     created_ns: int
 
     def pack(self) -> bytes:
-        """The header's fixed part, to be written at 0 before the ready word."""
+        """The header's fixed part with its checksum, to be written at 0 before the ready word."""
         g = self.geometry
-        return _WORDS.pack(
+        words = _WORDS.pack(
             _native.SEGMENT_MAGIC,
             _native.LAYOUT_VERSION,
             g.file_bytes,
@@ -104,6 +106,7 @@ class Header(NamedTuple):
             self.writer_pid,
             self.created_ns,
         )
+        return words + _CHECKSUM.pack(zlib.crc32(words))
 
 
 def read_header(mapping: _native.Mapping) -> Header:
@@ -119,12 +122,15 @@ def read_header(mapping: _native.Mapping) -> Header:
         raise SegmentError(f"truncated: {len(mapping)} bytes, a header alone has {_native.HEADER_BYTES}")
     if mapping.load(_native.HEADER_READY) != _native.READY_WORD:  # [READY] pairs with the store in writer.py
         raise SegmentError("not ready: its writer has not finished it, or it is no segment")
-    words = _WORDS.unpack(mapping.read(0, _WORDS.size))
+    fixed = mapping.read(0, _WORDS.size)
+    words = _WORDS.unpack(fixed)
     magic, version, file_bytes, generation, rows, guard_rows, series, bells, stamp_rows = words[:9]
     if magic != _native.SEGMENT_MAGIC:
         raise SegmentError(f"no segment: it begins with {magic:#018x}")
     if version != _native.LAYOUT_VERSION:
         raise SegmentError(f"layout version {version}; this program reads {_native.LAYOUT_VERSION}")
+    if mapping.load(_native.HEADER_CHECKSUM) != zlib.crc32(fixed):
+        raise SegmentError("its header fails its checksum")
     geometry = Geometry.derive(rows=rows, guard_rows=guard_rows, series=series, bells=bells, stamp_rows=stamp_rows)
     if geometry.file_bytes != file_bytes or geometry[5:12] != words[9:16]:
         raise SegmentError("its offsets are not those of its layout version")

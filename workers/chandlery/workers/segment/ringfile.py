@@ -49,9 +49,9 @@ class RingFile:
         """
         name = trader.encode("utf-8")
         if not 1 <= slots <= _native.MAX_RING_SLOTS:
-            raise SegmentError(f"a signal ring of {slots} slots: 1 … {_native.MAX_RING_SLOTS} are possible")
+            raise SegmentError(f"a signal ring of {slots} slots: 1 to {_native.MAX_RING_SLOTS} are possible")
         if not 1 <= len(name) < _native.RING_TRADER_BYTES or b"\0" in name:
-            raise SegmentError(f"trader {trader!r}: 1 … {_native.RING_TRADER_BYTES - 1} bytes are possible")
+            raise SegmentError(f"trader {trader!r}: 1 to {_native.RING_TRADER_BYTES - 1} bytes are possible")
         header = _header(trader, slots)
         building = f"{path}.new"
         try:

@@ -64,7 +64,7 @@ class RingPositions:
         """The symbol's entry, else a free one, else the one stored longest ago by an earlier process."""
         name = symbol.encode("utf-8")
         if not 1 <= len(name) < _native.POSITION_BYTES - _native.POSITION_SYMBOL or b"\0" in name:
-            raise SegmentError(f"symbol {symbol!r}: 1 … 63 bytes are possible")
+            raise SegmentError(f"symbol {symbol!r}: 1 to 63 bytes are possible")
         table = self._file.read(_OFFSET, _native.POSITION_COUNT * _native.POSITION_BYTES)
         best, best_used_at = -1, 1 << 64
         for entry in range(_native.POSITION_COUNT):
