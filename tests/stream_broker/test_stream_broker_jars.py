@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -194,13 +195,15 @@ def test_a_cache_that_cannot_be_made_is_a_machine_error(tmp_path: Path, reposito
 
 
 def test_maven_is_run_with_exactly_the_missing_jars_and_its_complaint_is_told(tmp_path: Path, repository: Path) -> None:
-    """A stand-in for mvn: copies from the repository what the project asks for, then fails."""
+    """A stand-in for mvn that copies from the repository what the project asks for, then fails."""
+    told: list[tuple[str, float | None]] = []
     command = tmp_path / "mvn"
     command.write_text(
         "#!/bin/sh\n"
         'for word; do case "$word" in -DoutputDirectory=*) into="${word#*=}";; */pom.xml) pom="$word";; esac; done\n'
         'mkdir -p "$into"\n'
         f'for name in $(sed -n "s:.*<artifactId>\\(part-[0-9]*\\)<.*:\\1:p" "$pom" | grep -v part-2); do\n'
+        '  echo "[INFO] Downloaded from central: https://maven.example/$name-1.0.jar (5 kB at 1 MB/s)"\n'
         f'  cp "{repository}/org/example/$name/1.0/$name-1.0.jar" "$into/"\n'
         "done\n"
         "echo '[ERROR] no part-2 anywhere'; exit 1\n"
@@ -208,7 +211,14 @@ def test_maven_is_run_with_exactly_the_missing_jars_and_its_complaint_is_told(tm
     command.chmod(0o755)
     install_jars(tmp_path / "cache", jars=JARS[:1], sources=[LocalRepository(repository)])
     with pytest.raises(UnavailableError, match=r"1 of Kafka's jars.*Maven: \[ERROR\] no part-2 anywhere"):
-        install_jars(tmp_path / "cache", jars=JARS, sources=[Maven(str(command))])
+        install_jars(
+            tmp_path / "cache",
+            jars=JARS,
+            sources=[Maven(str(command))],
+            progress=lambda line, fraction: told.append((line, fraction)),
+        )
+    fractions = [fraction for _, fraction in told if fraction is not None]
+    assert fractions == pytest.approx([(number + 1) / 11 for number in range(10)]), "not once a jar, as Maven has it"
     assert missing_jars(tmp_path / "cache", JARS) == [JARS[2]]
 
 
@@ -278,3 +288,29 @@ def test_a_fault_names_what_is_wrong(tmp_path: Path) -> None:
     assert fault_of(jar, tmp_path / "jar") == "part-1-1.0.jar has 1 bytes, 5000 expected"
     (tmp_path / "jar").write_bytes(CONTENT["part-1"])
     assert fault_of(jar, tmp_path / "jar") == ""
+
+
+def test_a_cancelled_maven_is_ended(tmp_path: Path) -> None:
+    command = tmp_path / "mvn"
+    command.write_text('#!/bin/sh\necho $$ > "$0.pid"\nexec sleep 600\n')
+    command.chmod(0o755)
+    cancelled = threading.Event()
+    failure: list[Exception] = []
+
+    def install() -> None:
+        try:
+            install_jars(tmp_path / "cache", jars=JARS, sources=[Maven(str(command))], cancelled=cancelled)
+        except UnavailableError as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=install)
+    thread.start()
+    pid_file = tmp_path / "mvn.pid"
+    deadline = time.monotonic() + 30
+    while not (pid_file.exists() and pid_file.read_text().strip()):
+        assert time.monotonic() < deadline, "Maven was never started"
+        time.sleep(0.01)
+    cancelled.set()
+    thread.join(30)
+    assert "cancelled" in str(failure)
+    assert not Path("/proc", pid_file.read_text().strip()).exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -118,6 +119,30 @@ async def test_the_longest_record_fits(kafka_settings: KafkaSettings) -> None:
     )
     await producer.stop()
     assert (await end_offsets(kafka_settings.bootstrap, signals))[1] == 1
+
+
+@pytest.mark.broker
+async def test_a_consumer_group_with_the_aggregators_short_session_is_taken(kafka_settings: KafkaSettings) -> None:
+    await ensure_topics(kafka_settings)
+    trades = topics_of(kafka_settings).trades
+    consumer = AIOKafkaConsumer(
+        trades,
+        bootstrap_servers=kafka_settings.bootstrap,
+        group_id=kafka_settings.feed,
+        session_timeout_ms=3_000,
+        heartbeat_interval_ms=500,
+        auto_offset_reset="earliest",
+    )
+    await consumer.start()
+    producer = AIOKafkaProducer(bootstrap_servers=kafka_settings.bootstrap, transactional_id=kafka_settings.feed)
+    await producer.start()
+    async with producer.transaction():
+        await producer.send_and_wait(trades, b"to the group", partition=3)
+    record = await asyncio.wait_for(consumer.getone(), 30)
+    await consumer.commit()
+    await producer.stop()
+    await consumer.stop()
+    assert (record.partition, record.value) == (3, b"to the group")
 
 
 @pytest.mark.broker

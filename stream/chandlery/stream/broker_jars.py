@@ -125,14 +125,19 @@ class _Installation:
                 self.faults.append(f"{source}: {fault}")
             return False
         draft.rename(self._folder / jar.name)
+        self.announce(jar, source=source)
+        return True
+
+    def announce(self, jar: Jar, *, source: str) -> None:
+        """Count a jar as fetched, once."""
         with self._lock:
-            if jar.name not in self._done:
-                self._done.add(jar.name)
-                self._done_bytes += jar.size_bytes
+            if jar.name in self._done:
+                return
+            self._done.add(jar.name)
+            self._done_bytes += jar.size_bytes
             fraction = self._done_bytes / self._total_bytes
         if self._progress is not None:
             self._progress(f"Kafka {KAFKA_VERSION}: {jar.name} ({source})", fraction)
-        return True
 
 
 def install_jars(

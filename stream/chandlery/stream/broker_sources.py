@@ -8,6 +8,7 @@ must not ask the public one. Nothing is trusted: whoever receives a file checks 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -27,6 +28,8 @@ from chandlery.core.errors import UnavailableError
 _THREADS: Final = 8
 # A repository that sends nothing for this long is given up; a slow one keeps sending.
 _SILENCE_TIMEOUT_S: Final = 30.0
+_POLL_S: Final = 0.1
+_DOWNLOADED: Final = re.compile(r"Downloaded .*/([^/\s]+\.jar)\b")
 _MAVEN_GOAL: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 
 
@@ -56,6 +59,9 @@ class Receiver(Protocol):
 
     def accept(self, jar: Jar, candidate: Path, *, source: str) -> bool:
         """Take ``candidate`` over if it is exactly ``jar``; an absent file is no candidate."""
+
+    def announce(self, jar: Jar, *, source: str) -> None:
+        """Tell that ``jar`` was fetched, by a source that hands all over at its end."""
 
 
 class Source(Protocol):
@@ -134,7 +140,15 @@ class Maven:
             pom.write_text(project_of(jars), encoding="utf-8")
             into = Path(folder, "jars")
             words = [self.command, "-B", "-f", str(pom), _MAVEN_GOAL, f"-DoutputDirectory={into}"]
-            said = _run(words, receiver.cancelled)
+            by_name = {jar.name: jar for jar in jars}
+
+            def heard(line: str) -> None:
+                # "[INFO] Downloaded from central: https://…/NAME.jar (1.0 MB at 2 MB/s)"
+                match = _DOWNLOADED.search(line)
+                if match and match.group(1) in by_name:
+                    receiver.announce(by_name[match.group(1)], source="Maven")
+
+            said = _run(words, receiver.cancelled, heard)
             for jar in jars:
                 receiver.accept(jar, into / jar.name, source="Maven")
             if said:
@@ -211,22 +225,40 @@ def _each(work: Callable[[Jar], None], jars: Sequence[Jar]) -> None:
         future.result()
 
 
-def _run(words: list[str], cancelled: threading.Event) -> str:
-    """Run a command to its end, or until cancelled; returns its complaint, empty when it succeeded."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        try:
-            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-        except OSError as error:
-            return f"{words[0]}: {error.strerror}"
-        while True:
-            try:
-                code = process.wait(0.1)
-                break
-            except subprocess.TimeoutExpired:
-                if cancelled.is_set():
-                    process.terminate()
-        if code == 0:
-            return ""
-        output.seek(0)
-        errors = [line.strip() for line in output if "ERROR" in line]
-    return errors[0] if errors else f"{Path(words[0]).name} ended with code {code}"
+def _run(words: list[str], cancelled: threading.Event, heard: Callable[[str], None]) -> str:
+    """Run a command to its end, or until cancelled, and tell each line it says.
+
+    Returns:
+        Its complaint, empty when it succeeded.
+    """
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        return f"{words[0]}: {error.strerror}"
+    errors: list[str] = []
+
+    def listen() -> None:
+        for line in process.stdout or ():
+            heard(line)
+            if "ERROR" in line:
+                errors.append(line.strip())
+
+    listener = threading.Thread(target=listen, name="maven-output")
+    listener.start()
+    while process.poll() is None:
+        if cancelled.wait(_POLL_S):
+            process.terminate()
+            process.wait()
+    listener.join()
+    if process.stdout is not None:
+        process.stdout.close()
+    if process.returncode == 0:
+        return ""
+    return errors[0] if errors else f"{Path(words[0]).name} ended with code {process.returncode}"
