@@ -1,0 +1,159 @@
+"""The status of an aggregator: its JSON form and how it is put together."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from chandlery.stream.aggregation import SymbolState
+from chandlery.stream.aggregator.partition import PartitionState
+
+_WINDOW_S: Final = 5.0
+
+
+class TradeCounts(msgspec.Struct):
+    """Trades; ``received`` is always the sum of the others."""
+
+    received: int = 0
+    counted: int = 0
+    open: int = 0
+    late: int = 0
+    duplicate: int = 0
+    dead: int = 0
+
+
+class CandleNumbers(msgspec.Struct):
+    """Candles of all intervals: closed from trades, revisions, made up, gaps left open, from history."""
+
+    closed: int = 0
+    revised: int = 0
+    filled: int = 0
+    gaps: int = 0
+    backfilled: int = 0
+
+
+class Drops(msgspec.Struct):
+    """What was left out, by reason; see ``aggregation.Dropped``."""
+
+    session: int = 0
+    session_trades: int = 0
+    history: int = 0
+    covered: int = 0
+
+
+class SymbolStatus(msgspec.Struct):
+    """One symbol in its newest session (-1: none yet). ``seq``: of its last emission."""
+
+    session: int
+    counts: TradeCounts
+    watermark_ms: int
+    applied_offset: int
+    seq: int
+    candles: CandleNumbers
+    dropped: Drops
+
+
+class Totals(msgspec.Struct):
+    """The sums over all symbols."""
+
+    counts: TradeCounts
+    candles: CandleNumbers
+    dropped: Drops
+
+
+class PartitionStatus(msgspec.Struct):
+    """``applied``: next offset to apply; ``committed``: where a restart begins; ``end``: None while unknown."""
+
+    applied: int
+    committed: int
+    end: int | None
+
+
+class Status(msgspec.Struct):
+    """``GET /v1/status``.
+
+    Attributes:
+        ready: whether partitions are assigned, their states recovered, and no rebalance is under way.
+        symbols: by symbol; ``""`` counts what no symbol can be told of.
+        lag: records behind the end, as far as ends are known.
+        records: records applied by this process. records_per_s: over the last seconds.
+        offset_gaps: holes in the input's offsets that the broker has nothing for (retention).
+        healed: saved states that were older than their manifest.
+    """
+
+    ready: bool
+    instance: str
+    intervals: list[str]
+    symbols: dict[str, SymbolStatus]
+    totals: Totals
+    partitions: dict[int, PartitionStatus]
+    lag: int
+    records: int
+    records_per_s: float
+    outputs: int
+    checkpoints: int
+    dead_letters: int
+    offset_gaps: int
+    healed: int
+
+
+class RateMeter:
+    """Records a second over the last seconds."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def sample(self, count: int, now_s: float | None = None) -> float:
+        """Note the total so far; returns the rate since the oldest sample within the window."""
+        now = time.monotonic() if now_s is None else now_s
+        self._samples.append((now, count))
+        while now - self._samples[0][0] > _WINDOW_S:
+            self._samples.popleft()
+        first_s, first = self._samples[0]
+        return (count - first) / (now - first_s) if now > first_s else 0.0
+
+
+def symbol_status(state: SymbolState) -> SymbolStatus:
+    """The status of one symbol."""
+    return SymbolStatus(
+        state.session,
+        msgspec.convert(state.counts, TradeCounts, from_attributes=True),
+        state.watermark_ms,
+        state.applied_offset,
+        state.seq,
+        msgspec.convert(state.candle_counts, CandleNumbers, from_attributes=True),
+        msgspec.convert(state.dropped, Drops, from_attributes=True),
+    )
+
+
+def all_symbols(partitions: Mapping[int, PartitionState]) -> dict[str, SymbolStatus]:
+    """Status by symbol; that of the unknown symbol, which any partition may have, summed."""
+    found: dict[str, SymbolStatus] = {}
+    for partition in partitions.values():
+        for symbol, state in partition.symbols.items():
+            status = symbol_status(state)
+            if symbol in found:
+                add_up(found[symbol].counts, [status.counts])
+            else:
+                found[symbol] = status
+    return dict(sorted(found.items()))
+
+
+def totals_of(symbols: Mapping[str, SymbolStatus]) -> Totals:
+    """Sums over symbols."""
+    totals = Totals(TradeCounts(), CandleNumbers(), Drops())
+    add_up(totals.counts, (each.counts for each in symbols.values()))
+    add_up(totals.candles, (each.candles for each in symbols.values()))
+    add_up(totals.dropped, (each.dropped for each in symbols.values()))
+    return totals
+
+
+def add_up(total: msgspec.Struct, parts: Iterable[msgspec.Struct]) -> None:
+    """Add the integer fields of ``parts`` to those of ``total``, all of one kind."""
+    for part in parts:
+        for name in total.__struct_fields__:
+            setattr(total, name, getattr(total, name) + getattr(part, name))
