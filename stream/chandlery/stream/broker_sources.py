@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -162,10 +163,8 @@ class Jgo:
     name: str = "jgo"
 
     def fetch(self, jars: Sequence[Jar], receiver: Receiver) -> None:
-        import requests
-        from jgo.maven import MavenContext
-
-        context = MavenContext(timeout=int(_SILENCE_TIMEOUT_S))
+        # By name: it is optional, and typed only where it is installed.
+        context = import_module("jgo.maven").MavenContext(timeout=int(_SILENCE_TIMEOUT_S))
 
         def resolve(jar: Jar) -> None:
             if receiver.cancelled.is_set():
@@ -173,7 +172,8 @@ class Jgo:
             group, artifact, version = jar.coordinates
             try:
                 candidate = context.project(group, artifact).at_version(version).artifact().resolve()
-            except (requests.RequestException, OSError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
+                # Its HTTP errors are requests' own, which are OSErrors.
                 raise UnavailableError(f"{jar.name}: {error}") from error
             receiver.accept(jar, Path(candidate), source="jgo")
 
