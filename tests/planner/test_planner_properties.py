@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planner_worlds import World, desired, feed, pool, trader
+from tests.planner.planner_worlds import World, desired, feed, pool, trader
 
 from chandlery.core.assignment import content_hash
 from chandlery.core.manifests import Problem
@@ -53,6 +53,7 @@ def pools(draw: st.DrawFn) -> list[TraderPool]:
 
 
 feeds = st.sampled_from([[feed()], [feed()], [feed(symbols=["BTC/USDT", "ETH/USDT"])], []])
+Move = tuple[list[MarketFeed], list[TraderPool], list[Trader], int, list[int], bool]
 moves = st.lists(
     st.tuples(feeds, pools(), traders(), st.integers(0, 400_000), st.lists(st.integers(0, 5)), st.booleans()),
     min_size=1,
@@ -111,11 +112,11 @@ def check(wanted: Desired, result: Plan) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(moves)
-def test_planner_holds_its_promises_through_any_story(story: list[object]) -> None:
+def test_planner_holds_its_promises_through_any_story(story: list[Move]) -> None:
     world = World()
     sequences: dict[tuple[object, str], int] = {}
     incarnations: dict[str, int] = {}
-    for some_feeds, some_pools, some_traders, pause_ms, failing, broken in story:  # type: ignore[misc,attr-defined]
+    for some_feeds, some_pools, some_traders, pause_ms, failing, broken in story:
         world.now_ms += pause_ms
         keys = [(key, name) for key, workers in sorted(world.workers.items()) for name in sorted(workers)]
         for number, (key, name) in enumerate(keys):

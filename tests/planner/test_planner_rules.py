@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from planner_worlds import World, desired, feed, placed, pool, trader
+from tests.planner.planner_worlds import World, desired, feed, placed, pool, trader
 
 from chandlery.core.assignment import SeriesRef, TraderAssignment
 from chandlery.core.manifests import Problem
-from chandlery.core.resources import APPROVE_ANNOTATION, MAX_SOURCE_BYTES, Trader
+from chandlery.core.resources import APPROVE_ANNOTATION, MAX_SOURCE_BYTES, Trader, TraderPool
 from chandlery.operator.planner import Plan
 
 POOL = ("default", "pool")
@@ -237,10 +237,10 @@ def test_a_refused_trader_has_a_reason_and_a_sentence(resources: list[Trader], r
 
 
 def test_another_namespace_may_use_a_pool_that_says_so() -> None:
-    allowing = {"allowedTraders": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"team": "quant"}}}}}
+    chosen = {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"team": "quant"}}}}
     world = desired(
         feed(),
-        pool(**allowing),
+        pool(allowedTraders=chosen),
         trader("in", "desk", pool={"name": "pool", "namespace": "default"}),
         trader("out", "shop", pool={"name": "pool", "namespace": "default"}),
         namespaces={"desk": {"team": "quant"}, "shop": {"team": "sales"}},
@@ -296,18 +296,17 @@ def test_a_suspended_trader_keeps_its_place() -> None:
 def test_a_manual_rollout_waits_for_its_generation() -> None:
     world = World()
     world.step(desired(feed(), pool(), trader("a", rollout="Manual")))
-    changed = {"parameters": {"fast": 3}, "rollout": "Manual"}
-    waiting = world.step(desired(feed(), pool(), trader("a", **changed)))
+
+    def changed(approved: str) -> Trader:
+        annotations = {"annotations": {APPROVE_ANNOTATION: approved}} if approved else {}
+        return trader("a", parameters={"fast": 3}, rollout="Manual", metadata=annotations)
+
+    waiting = world.step(desired(feed(), pool(), changed("")))
     assert assignment_of(waiting, "a").parameters == {}
     assert waiting.verdicts["default/a"].reason == "AwaitingApproval"
     assert f'{APPROVE_ANNOTATION}: "2"' in waiting.verdicts["default/a"].message
-    stale = world.step(
-        desired(feed(), pool(), trader("a", metadata={"annotations": {APPROVE_ANNOTATION: "1"}}, **changed))
-    )
-    assert stale.verdicts["default/a"].reason == "AwaitingApproval"
-    done = world.step(
-        desired(feed(), pool(), trader("a", metadata={"annotations": {APPROVE_ANNOTATION: "2"}}, **changed))
-    )
+    assert world.step(desired(feed(), pool(), changed("1"))).verdicts["default/a"].reason == "AwaitingApproval"
+    done = world.step(desired(feed(), pool(), changed("2")))
     assert assignment_of(done, "a").parameters == {"fast": 3}
     assert done.verdicts["default/a"].runs_as_asked
 
@@ -316,8 +315,8 @@ def test_a_strategy_from_a_config_map_travels_in_the_assignment() -> None:
     own = trader("a", strategy={"name": "Mine", "source": {"configMapRef": {"name": "code", "key": "mine.py"}}})
     open_pool = pool(allowConfigMapStrategies=True)
 
-    def result_of(data: dict[tuple[str, str], dict[str, str]], in_pool: object = open_pool) -> Plan:
-        return World().step(desired(feed(), in_pool, own, configmaps=data))  # type: ignore[arg-type]
+    def result_of(data: dict[tuple[str, str], dict[str, str]], in_pool: TraderPool = open_pool) -> Plan:
+        return World().step(desired(feed(), in_pool, own, configmaps=data))
 
     code = {("default", "code"): {"mine.py": "class Mine: ..."}}
     assert assignment_of(result_of(code), "a").source == "class Mine: ..."

@@ -281,7 +281,7 @@ def _missing_files(feed: MarketFeed, folder: Path) -> Iterator[tuple[documents.P
     named: list[tuple[documents.Path, str]] = []
     if feed.spec.source.replay is not None:
         files = feed.spec.source.replay.files
-        named += [(("spec", "source", "replay", "files", index), file) for index, file in enumerate(files)]
+        named += [(("spec", "source", "replay", "files", index), file.path) for index, file in enumerate(files)]
     for index, history in enumerate(feed.spec.history.files):
         named.append((("spec", "history", "files", index, "path"), history.path))
     for path, file in named:

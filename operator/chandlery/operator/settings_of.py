@@ -72,7 +72,7 @@ def source_options(feed: MarketFeed, folder: Path) -> dict[str, Any]:
             options["start_price"] = synthetic.start_price
     elif source.replay is not None:
         options = {
-            "files": [str(folder / file) for file in source.replay.files],
+            "files": [{"path": str(folder / file.path), "symbol": file.symbol or ""} for file in source.replay.files],
             "speed": "max" if math.isinf(source.replay.speed) else source.replay.speed,
             "loop": source.replay.loop,
         }

@@ -65,12 +65,28 @@ Speed = Annotated[
 """Times real speed; ``max`` (kept as infinity): as fast as possible."""
 
 
-class ReplaySource(Spec):
-    """Captured frames, or files of trades, played back."""
+class ReplayFile(Spec):
+    """One file to play back; in a manifest its path alone will do."""
 
-    files: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=256)] = Field(
-        description="Captured frames (.frames.gz) or trades (CSV, Parquet, Feather), relative to the manifest's folder."
+    path: Annotated[str, Field(min_length=1)] = Field(
+        description="Captured frames (.frames, .frames.gz) or trades (.csv, .csv.gz, .parquet, .feather), "
+        "relative to the manifest's folder."
     )
+    symbol: Symbol | None = Field(default=None, description="Symbol of trades in a table without a symbol column.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: object) -> object:
+        return {"path": value} if isinstance(value, str) else value
+
+
+class ReplaySource(Spec):
+    """Captured frames, or files of trades, played back, merged by receive time."""
+
+    files: Annotated[
+        list[Annotated[ReplayFile, WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True})]],
+        Field(min_length=1, max_length=256),
+    ] = Field(description="Files to play back: each a path, or an object with path and symbol.")
     speed: Speed = Field(default=1.0, description='Times real speed: 1, 10, 0.5, or "max" for as fast as possible.')
     loop: Flag = Field(default=False, description="Begin again, as a new session, when the files end.")
 
