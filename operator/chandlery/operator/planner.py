@@ -17,7 +17,7 @@ from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key
 from chandlery.core.resources import TraderPool
 from chandlery.operator.planner_placement import Bounds, Existing, Placement, place
-from chandlery.operator.planner_traders import Before, Candidate, Refusal, content_digest, judge
+from chandlery.operator.planner_traders import Before, Candidate, Refusal, content_digest, judge, seen_of
 from chandlery.operator.planner_types import (
     MAX_REMEMBERED,
     Current,
@@ -179,14 +179,18 @@ def _plan_pool(
                 worker,
                 key,
                 candidate.reason,
-                candidate.message,
+                candidate.message + candidate.stays,
                 trader.generation,
                 trader.incarnation,
             )
         now = current.workers.get(key, {}).get(worker)
         workers[worker] = _next_assignment(worker, traders, now, current.memory, f"{key[0]}/{worker}")
     for name in placement.waiting:
-        verdicts[name] = Verdict(name, None, key, "PoolFull", _full(pool, candidates[name]))
+        candidate = candidates[name]
+        if candidate.stays:  # the version of before has lost its place, and the one of now may not run
+            verdicts[name] = Verdict(name, None, key, candidate.reason, candidate.message)
+        else:
+            verdicts[name] = Verdict(name, None, key, "PoolFull", _full(pool, candidate))
     used = sum(len(names) for names in placement.workers.values())
     feed = pool.spec.feed.key(pool.namespace)
     return PoolPlan(pool, feed, workers, capacity, used, len(placement.waiting))
@@ -275,7 +279,7 @@ def _remember(
 
 def _see(traders: dict[str, Seen], trader: TraderAssignment) -> None:
     traders.pop(trader.trader, None)  # to the end: the oldest are forgotten first
-    traders[trader.trader] = Seen(trader.generation, trader.incarnation, content_digest(trader))
+    traders[trader.trader] = seen_of(trader)
 
 
 def _raise_to(sequences: dict[str, int], name: str, sequence: int) -> None:

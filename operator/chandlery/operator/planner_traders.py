@@ -33,14 +33,16 @@ class Candidate:
     """A Trader that may run.
 
     Attributes:
-        assignment: what it shall run, with the incarnation of before. With a reason but Suspended, the content
-            is that of before too, whatever the manifest says now.
+        assignment: what it shall run, with the incarnation of before.
+        reason, message: ``Suspended``, or why the content is that of before, whatever the manifest says now;
+            then ``stays`` is the end of the message.
     """
 
     pool: Key
     assignment: TraderAssignment
     reason: str = ""
     message: str = ""
+    stays: str = ""
 
     @property
     def series(self) -> frozenset[SeriesRef]:
@@ -61,27 +63,35 @@ def judge(trader: Trader, desired: Desired, before: Before | None, seen: Seen | 
     """Decide whether a Trader may run, and what."""
     world = desired.world
     pool = trader.spec.pool.key(trader.namespace)
+    refusal_pool = pool if pool in desired.pools else None
+    old = before.assignment if before is not None else None
     finding = _first_finding(trader, desired, world)
-    old = before.assignment if before is not None and before.pool == pool else None
     if finding is not None:
-        if old is not None and finding.reason in KEEPS_THE_OLD and _still_has_its_symbols(old, pool, world):
-            return _keep(trader, pool, old, finding.reason, finding.message)
-        return Refusal(pool if pool in desired.pools else None, finding.reason, finding.message)
-    wanted = _assignment(trader, world, before.assignment if before else None, seen)
-    if old is not None and _awaits_approval(trader, wanted, old):
-        approval = f'{APPROVE_ANNOTATION}: "{wanted.generation}"'
-        message = f"generation {wanted.generation} waits for the annotation {approval}"
-        return _keep(trader, pool, old, "AwaitingApproval", message)
+        reason, message = finding.reason, finding.message
+        keep = reason in KEEPS_THE_OLD and before is not None and before.pool == pool
+        return (keep and _keep(trader, world, old, reason, message)) or Refusal(refusal_pool, reason, message)
+    wanted = _assignment(trader, world)
+    last = seen_of(old) if old is not None else seen
+    if last is not None:
+        _number(wanted, trader, last)
+        if _awaits_approval(trader, wanted, last):
+            approval = f'{APPROVE_ANNOTATION}: "{wanted.generation}"'
+            message = f"generation {wanted.generation} waits for the annotation {approval}"
+            return _keep(trader, world, old, "AwaitingApproval", message) or Refusal(pool, "AwaitingApproval", message)
     if trader.spec.suspend:
         message = "spec.suspend is true: it keeps its place and decides nothing"
         return Candidate(pool, wanted, "Suspended", message)
     return Candidate(pool, wanted)
 
 
-def _keep(trader: Trader, pool: Key, old: TraderAssignment, reason: str, message: str) -> Candidate:
+def _keep(trader: Trader, world: World, old: TraderAssignment | None, reason: str, message: str) -> Candidate | None:
+    """The version of before, where there is one and its symbols still are."""
+    pool = trader.spec.pool.key(trader.namespace)
+    if old is None or not _still_has_its_symbols(old, pool, world):
+        return None
     # Suspending takes effect whatever else stands in the manifest.
     kept = msgspec.structs.replace(old, mode=_mode(trader))
-    return Candidate(pool, kept, reason, f"{message} (generation {old.generation} stays)")
+    return Candidate(pool, kept, reason, message, f" (generation {old.generation} stays)")
 
 
 def _mode(trader: Trader) -> Mode:
@@ -107,13 +117,15 @@ def _still_has_its_symbols(old: TraderAssignment, pool: Key, world: World) -> bo
     return feed.spec.symbols == "auto" or all(one.symbol in feed.spec.symbols for one in old.series())
 
 
-def _assignment(trader: Trader, world: World, old: TraderAssignment | None, seen: Seen | None) -> TraderAssignment:
-    """What the Trader's spec says, with the generation of now and the incarnation of before."""
+def _assignment(trader: Trader, world: World) -> TraderAssignment:
+    """What the Trader's spec says, as if it had never run."""
     spec = trader.spec
     source = source_of(trader, world)
     assert not isinstance(source, Finding)
-    wanted = TraderAssignment(
+    return TraderAssignment(
         trader=trader.full_name,
+        generation=trader.metadata.generation or 1,
+        incarnation=0,
         uid=trader.identity,
         strategy=spec.strategy.name,
         symbols=list(spec.market.symbols),
@@ -129,25 +141,29 @@ def _assignment(trader: Trader, world: World, old: TraderAssignment | None, seen
         cooldown_ms=spec.signals.cooldown,
         memory_bytes=spec.resources.memory,
     )
-    digest = content_digest(wanted)
-    if old is not None:
-        seen = Seen(old.generation, old.incarnation, content_digest(old))
-    if seen is None:
-        wanted.incarnation = 0
-        wanted.generation = trader.metadata.generation or 1
-        return wanted
-    same = seen.digest == digest
+
+
+def _number(wanted: TraderAssignment, trader: Trader, last: Seen) -> None:
+    """Go on from what ran last."""
     # Without a cluster nobody counts generations: a changed content is the next one.
-    wanted.generation = trader.metadata.generation or seen.generation + (not same)
-    wanted.incarnation = seen.incarnation
-    return wanted
+    changed = last.digest != content_digest(wanted)
+    wanted.generation = trader.metadata.generation or last.generation + changed
+    wanted.incarnation = last.incarnation
 
 
-def _awaits_approval(trader: Trader, wanted: TraderAssignment, old: TraderAssignment) -> bool:
+def _awaits_approval(trader: Trader, wanted: TraderAssignment, last: Seen) -> bool:
+    if trader.spec.rollout != "Manual" or last.uid != wanted.uid:
+        return False
     # Suspending and resuming change no code and no parameter: they need no approval.
-    if trader.spec.rollout != "Manual" or content_digest(wanted) == content_digest(old, mode=wanted.mode):
+    modes: tuple[Mode, ...] = ("active", "suspended")
+    if last.digest in {content_digest(wanted, mode=mode) for mode in modes}:
         return False
     return trader.metadata.annotations.get(APPROVE_ANNOTATION) != str(wanted.generation)
+
+
+def seen_of(old: TraderAssignment) -> Seen:
+    """What is remembered of an assignment."""
+    return Seen(old.uid, old.generation, old.incarnation, content_digest(old))
 
 
 def content_digest(assignment: TraderAssignment, *, mode: Mode | None = None) -> str:

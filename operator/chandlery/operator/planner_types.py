@@ -92,8 +92,9 @@ class WorkerNow:
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """Last generation, incarnation and content digest given to a Trader."""
+    """Last generation, incarnation and content digest given to a Trader, and the uid it had."""
 
+    uid: str
     generation: int
     incarnation: int
     digest: str

@@ -79,6 +79,9 @@ class ReplayFile(Spec):
     def _path_alone(cls, value: object) -> object:
         return {"path": value} if isinstance(value, str) else value
 
+    def __fspath__(self) -> str:
+        return self.path
+
 
 class ReplaySource(Spec):
     """Captured frames, or files of trades, played back, merged by receive time."""
