@@ -122,8 +122,7 @@ class SeriesBoard:
         """Let live records reach a series that has caught up, and ring its traders."""
         if self.tracks.get(ref) is not track:
             return  # no longer wanted, or wanted anew meanwhile
-        track.joined = True
-        self._router.touch(ref, track)
+        self._router.join(ref, track)
 
     def ring(self) -> None:
         """Ring the doorbells of everyone whose series changed."""

@@ -58,11 +58,12 @@ class Track:
 
 @dataclass(slots=True)
 class _SymbolTrack:
-    """One symbol: its series by interval, and the last ``seq`` of each topic within the session."""
+    """One symbol: its series by interval, the last ``seq`` of each topic within the session, the newest record."""
 
     series: dict[str, Track] = field(default_factory=dict)
     session: int = -1
     seq: dict[str, int] = field(default_factory=dict)
+    newest_live: RawRecord | None = None
 
 
 Refuse = Callable[[RawRecord, str], None]
@@ -113,11 +114,20 @@ class Router:
         changed, self._changed = self._changed, {}
         return changed
 
-    def touch(self, ref: SeriesRef, track: Track) -> None:
-        """Ring everyone who reads a series: it has new closed rows that came another way."""
-        self._rung |= track.bells.closed
-        if self.watch_changes:
-            self._changed[ref] = Change.CLOSED
+    def join(self, ref: SeriesRef, track: Track) -> None:
+        """Route live records to a series from now on; it has all closed candles up to here.
+
+        It is given the forming candle of the newest record that passed meanwhile: in a quiet market the next
+        one may be far.
+        """
+        track.joined = True
+        self._note(ref.symbol, ref.interval, track, Change.CLOSED)
+        symbol = self._symbols.get(ref.symbol.encode())
+        if symbol is None or symbol.newest_live is None:
+            return
+        decoded = self._decode(symbol.newest_live)
+        if decoded is not None and decoded.session == symbol.session:
+            self._apply(symbol, symbol.newest_live, decoded, {ref.interval})
 
     def closed(self, records: Iterable[RawRecord]) -> None:
         """Take in records of a closed topic, in order."""
@@ -172,6 +182,7 @@ class Router:
         if decoded is None or not self._current(symbol, decoded):
             return None
         symbol.seq[self._live_topic] = decoded.seq
+        symbol.newest_live = record
         missing = {interval for interval, track in symbol.series.items() if track.joined}
         self._apply(symbol, record, decoded, missing)
         return missing
