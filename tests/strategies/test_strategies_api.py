@@ -82,6 +82,12 @@ def test_a_strength_outside_its_range_is_refused(strength: float) -> None:
         Context("BTC/USDT", "1m", {}).buy("why", strength)
 
 
+@pytest.mark.parametrize("rule", ["", "x" * 33, "größe", "line\nbreak"])
+def test_a_rule_name_that_fits_no_record_is_refused(rule: str) -> None:
+    with pytest.raises(ValueError, match="rule"):
+        Context("BTC/USDT", "1m", {}).sell("why", rule=rule)
+
+
 def test_an_unlisted_informative_series_is_named() -> None:
     with pytest.raises(StrategyError, match=r"5m of ETH/USDT.*market\.informative"):
         Context("BTC/USDT", "1m", {}).informative("5m", symbol="ETH/USDT")

@@ -43,7 +43,7 @@ __all__ = ["Candles", "Context", "Decision", "Strategy", "parameter"]
 ValueT = TypeVar("ValueT", bool, int, float, str)
 
 #: Longest name of a rule: its id and record must fit a ring's slot.
-MAX_RULE_CHARS: Final = 64
+MAX_RULE_CHARS: Final = 32
 _KEBAB: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PLAIN: Final = (int, float, bool, str, bytes, type(None))
 
@@ -161,11 +161,11 @@ class Context:
         return self._informative(symbol or self.symbol, interval)
 
     def _decide(self, action: Action, rule: str, reason: str, strength: float) -> None:
-        if not rule or len(rule) > MAX_RULE_CHARS:
-            raise ValueError(f"rule {rule!r}: 1 to {MAX_RULE_CHARS} characters")
+        if not 1 <= len(rule) <= MAX_RULE_CHARS or not (rule.isascii() and rule.isprintable()):
+            raise ValueError(f"rule {rule!r}: 1 to {MAX_RULE_CHARS} printable ASCII characters")
         if not (math.isfinite(strength) and 0.0 <= strength <= 1.0):
             raise ValueError(f"strength {strength!r} of rule {rule!r} is not within 0 … 1")
-        self.decisions.append(Decision(action, rule, reason, float(strength)))
+        self.decisions.append(Decision(action, rule, str(reason), round(float(strength), 6)))
 
 
 class Strategy(ABC):

@@ -47,7 +47,7 @@ async def read_catalogue(strategies_dir: str) -> list[dict[str, Any]] | None:
         return _decode(output)
     except TimeoutError:
         _log.error("catalogue takes too long", extra={"timeout_s": TIMEOUT_S, "strategies": strategies_dir})
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         _log.error("catalogue can't be read", extra={"exit": process.returncode, "error": str(error)})
     finally:
         if process.returncode is None:

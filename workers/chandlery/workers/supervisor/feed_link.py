@@ -99,7 +99,7 @@ class FeedLink:
                 return
             try:
                 message = _decode(line)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 _log.error("the feed's line can't be decoded", extra={"error": str(error)})
                 continue
             if isinstance(message, ReplaceRing):

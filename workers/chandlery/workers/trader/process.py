@@ -29,7 +29,7 @@ from chandlery.workers.trader.messages import (
     encode,
 )
 from chandlery.workers.trader.pipe_market import PipeMarket
-from chandlery.workers.trader.signal_writer import SignalWriter
+from chandlery.workers.trader.signal_writer import SignalWriter, check_room
 
 #: The wall clock's offset is measured again after this long: NTP slews by at most 0.5 ms a second.
 _OFFSET_AGE_NS: Final = 10_000_000_000
@@ -113,7 +113,9 @@ def _run(launch: Launch, channel: Channel, ring: SignalRing) -> None:
     def make() -> Strategy:
         return found.strategy(spec.parameters)
 
-    code = found.code(make())
+    first = make()
+    check_room(spec, first.name)
+    code = found.code(first)
     market = _market(launch)
     writer = SignalWriter(ring, launch.bell_socket, clock)
     loop = TraderLoop(spec, make, code, market, ring, writer, clock, channel.report)

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 
 from chandlery.core.assignment import TraderAssignment
-from chandlery.core.errors import InvariantError
+from chandlery.core.errors import InvariantError, StrategyError
 from chandlery.core.signals import MAX_REASON_CHARS, MAX_SIGNAL_BYTES, Signal, SignalStamps, encode, signal_id
-from chandlery.workers.strategy import Decision
+from chandlery.workers.strategy import MAX_RULE_CHARS, Decision
 
 
 class Ring(Protocol):
@@ -141,6 +141,45 @@ def encode_signal(signal: Signal) -> bytes:
         signal.reason = signal.reason[: -max(1, excess // 4)]
         payload = encode(signal)
     return payload
+
+
+def check_room(spec: TraderAssignment, strategy: str) -> None:
+    """Make sure before the first signal that every signal of a Trader will fit its slot.
+
+    Raises:
+        StrategyError: ``BadParameter``: its names are too long.
+    """
+    # No clock shows more: 2030 as wall clock, ten years of uptime.
+    wall_ns, monotonic_ns = 1_900_000_000_000_000_000, 300_000_000_000_000_000
+    largest = Signal(
+        id="f" * 32,
+        trader=spec.trader,
+        strategy=strategy,
+        code="f" * 16,
+        rule="r" * MAX_RULE_CHARS,
+        ordinal=9,
+        action="custom",
+        symbol=max(spec.symbols, key=len, default=""),
+        interval=spec.interval,
+        open_time_ms=wall_ns // 1_000_000,
+        session=wall_ns // 1_000_000,
+        price="0.00000000123456789",
+        strength=0.123456,
+        reason="",
+        forming=True,
+        incarnation=9_999,
+        revision=9_999_999,
+        emitted_wall_ms=wall_ns // 1_000_000,
+        strategy_ns=9_999_999_999,
+        stamps=SignalStamps(*[wall_ns, monotonic_ns, wall_ns], *[monotonic_ns] * 7, *[0, -monotonic_ns, wall_ns]),
+    )
+    excess = len(encode(largest)) - MAX_SIGNAL_BYTES
+    if excess > 0:
+        raise StrategyError(
+            f"the names of trader {spec.trader!r}, strategy {strategy!r} and its symbols are {excess} characters "
+            "too long together for a signal's slot: shorten them",
+            reason="BadParameter",
+        )
 
 
 class SignalWriter:
