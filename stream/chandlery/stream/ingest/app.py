@@ -149,9 +149,11 @@ class Ingest:
         saver = asyncio.create_task(self._save_positions())
         stopped = asyncio.create_task(stop.wait())
         try:
-            await self._until_over(market, stopped)
-            await self._stop_market(market)
-            await self._drain()
+            try:
+                await self._until_over(market, stopped)
+            finally:
+                await self._stop_market(market)
+                await self._drain()
         finally:
             for task in (market, saver, stopped):
                 task.cancel()

@@ -121,7 +121,7 @@ def _trade(when: Any, price: Any, quantity: Any, trade_id: Any, symbol: Any, mak
         texts = decimal_text(price, _PRICE_PLACES), decimal_text(quantity, _QUANTITY_PLACES)
     except ValueError:
         return received_ns, MalformedFrame("price")
-    return received_ns, TradeEvent(moment_ms, str(symbol), number, *texts, moment_ms, maker)
+    return received_ns, TradeEvent(moment_ms, str(symbol).upper(), number, *texts, moment_ms, maker)
 
 
 def _makers(columns: Columns, count: int) -> list[bool | None]:

@@ -121,6 +121,7 @@ class ReplaySource:
         self._slice_trades = 0
         self._skip: dict[str, int] = {}
         self._marked_ns = dict.fromkeys(self._symbols, 0)
+        self._recorded_ns = 0
         self._checked_ns = 0
         self._newest_ms = 0
         self._frame = 0
@@ -149,24 +150,31 @@ class ReplaySource:
         self._counts.connected = False
 
     async def _play(self, outlet: Outlet) -> None:
+        self._recorded_ns = 0
+        try:
+            await self._read(outlet)
+        finally:
+            # A file that breaks off midway ends the run, not what was read before.
+            self._push(outlet)
+        await outlet.room()
+
+    async def _read(self, outlet: Outlet) -> None:
         slice_frames = 0
-        recorded_ns = 0
         for captured in read_captures(self._files):
             recorded_ns = self._moves.time_ns(captured[0])
             # Trades that were acknowledged before a restart are passed over at full speed.
             wait_ns = 0 if self._skip else self._pace.wait_ns(recorded_ns, self._clock.monotonic_ns())
             if wait_ns > _SHORTEST_WAIT_NS:
-                self._push(outlet, recorded_ns)
+                self._push(outlet)
                 await self._clock.sleep(wait_ns / 1e9)
+            self._recorded_ns = recorded_ns
             self._take(captured)
             slice_frames += 1
             if slice_frames >= _SLICE_FRAMES or self._slice_trades >= _SLICE_TRADES:
                 slice_frames = 0
-                self._push(outlet, recorded_ns)
+                self._push(outlet)
                 await outlet.room()
                 await self._clock.sleep(0)
-        self._push(outlet, recorded_ns)
-        await outlet.room()
 
     def _take(self, captured: Captured) -> None:
         received_ns, frame = captured
@@ -228,8 +236,9 @@ class ReplaySource:
             self._slice.append(batch)
         return batch
 
-    def _push(self, outlet: Outlet, recorded_ns: int) -> None:
+    def _push(self, outlet: Outlet) -> None:
         """Push the slice, then heartbeats: never a watermark past a trade that is already in hand."""
+        recorded_ns = self._recorded_ns
         now_ns = self._clock.monotonic_ns()
         for batch in self._slice:
             batch.received_ns = now_ns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -125,6 +126,7 @@ class StatusServer:
         app.router.add_post("/v1/go", self._post_go)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self.address = listen
+        self._socket: Path | None = None
 
     async def start(self) -> None:
         """Listen.
@@ -146,13 +148,17 @@ class StatusServer:
             raise MachineError(
                 f"can't listen on {self._listen}: {error.strerror or error}; choose another address"
             ) from error
-        if not isinstance(where, str):
+        if isinstance(where, str):
+            self._socket = Path(where)
+        else:
             host, port = self._runner.addresses[0][:2]
             self.address = f"{host}:{port}"
 
     async def close(self) -> None:
         """Stop listening."""
         await self._runner.cleanup()
+        if self._socket is not None:
+            self._socket.unlink(missing_ok=True)
 
     async def _get_status(self, request: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(self._status()), content_type="application/json")

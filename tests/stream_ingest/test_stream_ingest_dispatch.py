@@ -1,0 +1,185 @@
+"""The adaptive linger, order, backpressure and limits of the dispatcher."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from chandlery.core.wire import BackfillRecord, TradesRecord, decode_input
+from chandlery.stream.ingest.clock import SystemClock
+from chandlery.stream.ingest.counts import new_counts
+from chandlery.stream.ingest.dispatch import ROOM_TRADES, Dispatcher
+from chandlery.stream.ingest.intake import Intake
+from chandlery.stream.ingest.packer import Lane
+from chandlery.stream.ingest.sink import MAX_BATCH_BYTES, Batch
+from chandlery.stream.ingest.source import Position, Trades
+
+SYMBOLS = ("A/USDT", "B/USDT", "C/USDT")
+
+
+class HeldSink:
+    """Holds each request until the test acknowledges it. Partition 9 goes another way than the others."""
+
+    def __init__(self) -> None:
+        self.requests: list[list[Batch]] = []
+        self._answers: list[asyncio.Future[None]] = []
+
+    async def start(self) -> None:
+        return
+
+    def channel(self, partition: int) -> int:
+        return 1 if partition == 9 else 0
+
+    async def send(self, batches: Sequence[Batch]) -> None:
+        self.requests.append(list(batches))
+        answer = asyncio.get_running_loop().create_future()
+        self._answers.append(answer)
+        await answer
+
+    async def close(self) -> None:
+        return
+
+    def acknowledge(self, request: int) -> None:
+        self._answers[request].set_result(None)
+
+    def fail(self, request: int, error: Exception) -> None:
+        self._answers[request].set_exception(error)
+
+    def ids(self, request: int) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for batch in self.requests[request]:
+            for record in batch.records:
+                decoded = decode_input(record.value)
+                assert isinstance(decoded, TradesRecord)
+                found.setdefault(decoded.symbol, []).extend(decoded.id)
+        return found
+
+
+class Bench:
+    """A dispatcher on a held sink; lane C has a channel of its own."""
+
+    def __init__(self, cap_trades: int = 1_000_000) -> None:
+        partitions = dict(zip(SYMBOLS, (0, 1, 9), strict=True))
+        self.lanes = {symbol: Lane(symbol, partition, 7, 0, Position()) for symbol, partition in partitions.items()}
+        self.counts = new_counts(dict.fromkeys(SYMBOLS, -1))
+        self.sink = HeldSink()
+        self.failures: list[BaseException] = []
+        clock = SystemClock()
+        self.dispatcher = Dispatcher(self.lanes, self.sink, self.counts, clock, self.failures.append)
+        self.intake = Intake(self.lanes, self.dispatcher, self.counts, clock, cap_trades)
+        self.dispatcher.start()
+
+    def trade(self, symbol: str, *ids: int) -> None:
+        n = len(ids)
+        self.intake.trades(Trades(symbol, list(ids), [1_000] * n, [1] * n, [1] * n, [], 8, 8, 1))
+
+
+async def _settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_trade_goes_at_once_when_nothing_is_in_flight() -> None:
+    bench = Bench()
+    bench.trade("A/USDT", 1)
+    await _settle()
+    assert bench.sink.ids(0) == {"A/USDT": [1]}
+
+
+async def test_what_comes_during_a_request_goes_with_the_next_one_packed() -> None:
+    bench = Bench()
+    bench.trade("A/USDT", 1)
+    await _settle()
+    for trade_id in (2, 3):
+        bench.trade("A/USDT", trade_id)
+        bench.trade("B/USDT", trade_id)
+        await _settle()
+    assert len(bench.sink.requests) == 1
+    bench.sink.acknowledge(0)
+    await _settle()
+    assert bench.sink.ids(1) == {"A/USDT": [2, 3], "B/USDT": [2, 3]}
+    assert [len(batch.records) for batch in bench.sink.requests[1]] == [1, 1]
+
+
+async def test_another_broker_is_not_waited_for() -> None:
+    bench = Bench()
+    bench.trade("A/USDT", 1)
+    await _settle()
+    bench.trade("C/USDT", 1)
+    await _settle()
+    assert bench.sink.ids(1) == {"C/USDT": [1]}
+
+
+async def test_positions_and_counts_move_only_with_the_acknowledgement() -> None:
+    bench = Bench()
+    bench.trade("A/USDT", 1, 2)
+    await _settle()
+    assert (bench.counts.received, bench.counts.appended, bench.lanes["A/USDT"].position.count) == (2, 0, 0)
+    assert not bench.dispatcher.idle
+    bench.sink.acknowledge(0)
+    await bench.dispatcher.drained()
+    assert (bench.counts.appended, bench.lanes["A/USDT"].position.count, bench.counts.records) == (2, 2, 1)
+
+
+async def test_a_source_that_can_pause_waits_for_room_until_the_broker_takes_more() -> None:
+    bench = Bench()
+    for start in range(0, ROOM_TRADES + 500, 500):
+        bench.trade("A/USDT", *range(start, start + 500))
+    waiting = asyncio.create_task(bench.intake.room())
+    await _settle()
+    assert not waiting.done()
+    bench.sink.acknowledge(0)
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_beyond_the_memory_cap_trades_are_dropped_and_counted_by_reason() -> None:
+    bench = Bench(cap_trades=3)
+    bench.trade("A/USDT", 1, 2)
+    bench.trade("A/USDT", 3, 4)
+    bench.trade("B/USDT", 5)
+    await _settle()
+    assert dict(bench.counts.dropped) == {"buffer": 2}
+    assert (bench.counts.received, bench.dispatcher.waiting_trades) == (5, 3)
+    assert bench.sink.ids(0) == {"A/USDT": [1, 2], "B/USDT": [5]}
+
+
+async def test_no_batch_is_over_the_brokers_size_however_much_history_waits() -> None:
+    bench = Bench()
+    rows = 2_000
+    wide = [10**16 + row for row in range(rows)]
+    lane = bench.lanes["A/USDT"]
+    for _ in range(8):
+        lane.open(BackfillRecord("A/USDT", 7, "1s", 8, 8, wide, wide, wide, wide, wide, wide, wide))
+    bench.dispatcher.wake(lane)
+    sent = request = 0
+    while sent < 8:
+        await _settle()
+        [batch] = bench.sink.requests[request]
+        assert sum(len(record.value) + len(record.stamps) for record in batch.records) <= MAX_BATCH_BYTES
+        sent += len(batch.records)
+        bench.sink.acknowledge(request)
+        request += 1
+    await bench.dispatcher.drained()
+
+
+async def test_lanes_of_a_partition_take_turns() -> None:
+    bench = Bench()
+    bench.lanes["B/USDT"].partition = 0
+    bench.trade("A/USDT", *range(1_500))
+    bench.trade("B/USDT", 1)
+    await _settle()
+    [batch] = bench.sink.requests[0]
+    assert [record.key for record in batch.records] == [b"A/USDT", b"B/USDT", b"A/USDT", b"A/USDT"]
+
+
+async def test_what_the_sink_cannot_send_ends_the_run_and_is_not_counted_as_appended() -> None:
+    bench = Bench()
+    bench.trade("A/USDT", 1)
+    await _settle()
+    bench.sink.fail(0, RuntimeError("refused"))
+    await _settle()
+    assert [str(error) for error in bench.failures] == ["refused"]
+    assert bench.counts.appended == 0
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(bench.dispatcher.drained(), 0.01)
+    await bench.dispatcher.close()

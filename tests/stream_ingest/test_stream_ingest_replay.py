@@ -1,0 +1,367 @@
+"""Replays: pace, watermarks, resumption, tables, and the real captures."""
+
+import gzip
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+from tests.stream_ingest.ingest_doubles import BTC_CAPTURE, ETH_CAPTURE, NotedOutlet, VirtualClock
+from tests.support.exchange_server import capture_lines, other_frame, trade_frame
+
+from chandlery.core.errors import InputError
+from chandlery.stream.ingest.counts import Counts, new_counts
+from chandlery.stream.ingest.options import ReplayOptions, read_options
+from chandlery.stream.ingest.replay import Pace, ReplaySource
+from chandlery.stream.ingest.source import Position
+
+_START = 1_723_161_254_000
+_SKEW_MS = -1_270
+
+
+def _capture(path: Path, frames: list[tuple[int, str]]) -> str:
+    """Write frames given as (exchange ms, text), received 1.27 s "earlier" as in the real captures."""
+    lines = "".join(f"{(time_ms + _SKEW_MS) * 1_000_000 + 17} {text}\n" for time_ms, text in frames)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(lines.encode()))
+    else:
+        path.write_text(lines, encoding="utf-8")
+    return str(path)
+
+
+def _trades(
+    symbol: str, count: int, step_ms: int = 100, start_ms: int = _START, first: int = 1
+) -> list[tuple[int, str]]:
+    return [
+        (
+            start_ms + index * step_ms,
+            trade_frame(symbol, first + index, f"{100 + index}.25", "0.5", start_ms + index * step_ms),
+        )
+        for index in range(count)
+    ]
+
+
+class Replay:
+    """One replay on a virtual clock into a noting outlet."""
+
+    def __init__(self, files: list[Any], symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT"), **options: Any) -> None:
+        self.clock = VirtualClock()
+        self.outlet = NotedOutlet(self.clock)
+        self.counts: Counts = new_counts(dict.fromkeys(symbols, -1))
+        parsed = read_options("replay", {"files": files, "speed": "max"} | options, ReplayOptions)
+        self.source = ReplaySource(parsed, symbols, 250, self.counts, self.clock)
+
+    async def run(self, **counts: int) -> "Replay":
+        resume = {symbol.replace("_", "/"): Position(count=count) for symbol, count in counts.items()}
+        await self.source.run(self.outlet, resume)
+        return self
+
+
+def test_the_pace_holds_recorded_distances_divided_by_the_speed() -> None:
+    pace = Pace(4.0)
+    assert pace.wait_ns(1_000, 50) == 0
+    assert pace.wait_ns(1_000 + 4_000_000, 50) == 1_000_000
+    assert pace.wait_ns(1_000 + 4_000_000, 50 + 400_000) == 600_000
+    assert Pace(None).wait_ns(10**18, 0) == 0
+
+
+def test_a_pace_left_far_behind_goes_on_from_where_it_is() -> None:
+    pace = Pace(1.0)
+    pace.wait_ns(0, 0)
+    assert pace.wait_ns(1_000_000_000, 10_000_000_000) == 0
+    assert pace.wait_ns(1_500_000_000, 10_000_000_000) == 500_000_000
+
+
+async def test_trades_come_at_the_recorded_pace_restamped_with_the_skew_kept_apart(tmp_path: Path) -> None:
+    replay = await Replay([_capture(tmp_path / "a.frames", _trades("BTCUSDT", 5))], speed=2).run()
+    begin = replay.outlet.pushed_ns[0]
+    assert [at - begin for at in replay.outlet.pushed_ns] == [index * 50_000_000 for index in range(5)]
+    for batch, pushed_ns in zip(replay.outlet.batches, replay.outlet.pushed_ns, strict=True):
+        assert (batch.received_ns, batch.exchange_ns) == (pushed_ns, 0)
+        assert batch.recorded_skew_ns == _SKEW_MS * 1_000_000 + 17
+    assert [batch.frame for batch in replay.outlet.batches] == [1, 2, 3, 4, 5]
+
+
+async def test_several_files_are_merged_by_receive_time(tmp_path: Path) -> None:
+    files = [
+        _capture(tmp_path / "a.frames.gz", _trades("BTCUSDT", 3, 100)),
+        _capture(tmp_path / "b.frames", _trades("ETHUSDT", 3, 100, _START + 50)),
+    ]
+    replay = await Replay(files, speed=1).run()
+    assert [batch.symbol[:3] for batch in replay.outlet.batches] == ["BTC", "ETH"] * 3
+
+
+async def test_in_silence_the_watermark_follows_other_frames_by_a_margin(tmp_path: Path) -> None:
+    quiet = [(_START + at, other_frame("BTCUSDT", "depthUpdate", _START + at)) for at in range(100, 2_000, 100)]
+    replay = await Replay(
+        [_capture(tmp_path / "a.frames", [*_trades("BTCUSDT", 1), *quiet])], ("BTC/USDT",), speed=1
+    ).run()
+    *beats, last = replay.outlet.heartbeats
+    assert beats
+    assert all(later[1] - sooner[1] >= 250 for sooner, later in itertools.pairwise(beats))
+    assert all(mark <= _START + 2_000 - 250 and (mark - _START) % 100 == 50 for _, mark, _ in beats)
+    assert last == ("BTC/USDT", _START + 1_900, True)
+
+
+async def test_no_watermark_passes_a_trade_already_read_in_the_same_slice(tmp_path: Path) -> None:
+    frames = sorted(
+        [
+            *_trades("BTCUSDT", 40, 1_000),
+            *[(_START + at, other_frame("BTCUSDT", "depthUpdate", _START + at)) for at in range(0, 40_000, 50)],
+        ],
+        key=lambda frame: frame[0],
+    )
+    for speed in (1, 50, "max"):
+        replay = await Replay([_capture(tmp_path / "a.frames", frames)], ("BTC/USDT",), speed=speed).run()
+        assert replay.outlet.ids("BTC/USDT") == list(range(1, 41))
+        assert max(mark for _, mark, last in replay.outlet.heartbeats if last) == _START + 39_950
+
+
+async def test_heartbeats_are_not_more_frequent_in_real_time_at_higher_speed(tmp_path: Path) -> None:
+    frames = [(_START + at, other_frame("BTCUSDT", "depthUpdate", _START + at)) for at in range(0, 60_000, 100)]
+    replay = await Replay([_capture(tmp_path / "a.frames", frames)], ("BTC/USDT",), speed=20).run()
+    assert 8 <= len(replay.outlet.heartbeats) <= 13
+
+
+async def test_other_frames_foreign_symbols_and_garbage_are_counted_by_kind(tmp_path: Path) -> None:
+    path = tmp_path / "a.frames"
+    _capture(
+        path,
+        [
+            *_trades("BTCUSDT", 1),
+            (_START, other_frame("BTCUSDT", "depthUpdate", _START)),
+            (_START, '{"lastUpdateId":1,"bids":[],"asks":[]}'),
+            *_trades("DOGEUSDT", 2),
+            (_START, '{"stream":"btcusdt@trade","data":{"e":"trade","E":'),
+            (_START, trade_frame("BTCUSDT", 9, "x", "1", _START)),
+        ],
+    )
+    with path.open("a", encoding="utf-8") as file:
+        file.write("no time stamp here\n\n")
+    replay = await Replay([str(path)]).run()
+    assert dict(replay.counts.skipped_frames) == {"depthUpdate": 1, "other": 1, "other-symbol": 2}
+    assert dict(replay.counts.malformed) == {"json": 1, "price": 1, "line": 1}
+    assert replay.counts.frames == 8
+    assert replay.outlet.ids("BTC/USDT") == [1]
+
+
+async def test_a_restart_passes_over_what_was_acknowledged_and_nothing_else(tmp_path: Path) -> None:
+    frames = sorted([*_trades("BTCUSDT", 10), *_trades("ETHUSDT", 10, 70)], key=lambda frame: frame[0])
+    replay = await Replay([_capture(tmp_path / "a.frames", frames)], speed=1).run(BTC_USDT=4, ETH_USDT=7)
+    assert replay.outlet.ids("BTC/USDT") == [5, 6, 7, 8, 9, 10]
+    assert replay.outlet.ids("ETH/USDT") == [8, 9, 10]
+    begin = replay.outlet.pushed_ns[0]
+    assert begin == 1_000_000_000, "the part passed over takes no time"
+
+
+async def test_a_loop_moves_times_and_ids_on(tmp_path: Path) -> None:
+    replay = Replay([_capture(tmp_path / "a.frames", _trades("BTCUSDT", 4))], ("BTC/USDT",), loop=True)
+    rooms = 0
+
+    class EnoughError(Exception):
+        pass
+
+    async def room() -> None:
+        nonlocal rooms
+        rooms += 1
+        if rooms == 3:
+            raise EnoughError
+
+    replay.outlet.room = room  # type: ignore[method-assign]
+    with pytest.raises(EnoughError):
+        await replay.run()
+    times = [time_ms for batch in replay.outlet.batches for time_ms in batch.time_ms]
+    assert replay.outlet.ids("BTC/USDT") == list(range(1, 13))
+    assert times == sorted(set(times))
+    assert [times[4] - times[3], times[8] - times[7]] == [1_000, 1_000]
+
+
+async def test_reading_is_lazy_and_gives_room_its_say(tmp_path: Path) -> None:
+    replay = Replay([_capture(tmp_path / "a.frames", _trades("BTCUSDT", 5_000))])
+    pushed: list[int] = []
+
+    async def room() -> None:
+        pushed.append(len(replay.outlet.ids("BTC/USDT")))
+
+    replay.outlet.room = room  # type: ignore[method-assign]
+    await replay.run()
+    assert pushed[:3] == [500, 1_000, 1_500]
+
+
+def test_the_first_trade_of_a_symbol_is_found(tmp_path: Path) -> None:
+    frames = [*_trades("BTCUSDT", 2), *_trades("ETHUSDT", 1, start_ms=_START + 500)]
+    source = Replay([_capture(tmp_path / "a.frames", frames)], ("BTC/USDT", "ETH/USDT", "SOL/USDT")).source
+    assert source.first_trade_ms("ETH/USDT") == _START + 500
+    assert source.first_trade_ms("SOL/USDT") is None
+
+
+_CSV = """time,symbol,id,price,quantity,is_buyer_maker
+1723161254000,BTC/USDT,1,61837.63,0.02000,true
+1723161254100,ETHUSDT,1,2683.8,0.1,false
+1723161254200,btcusdt,2,61837.640,0.00000001,False
+"""
+
+
+async def test_csv_trades_are_exact(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(_CSV, encoding="utf-8")
+    replay = await Replay([str(tmp_path / "t.csv")]).run()
+    assert replay.outlet.ids("ETH/USDT") == [1]
+    btc = [batch for batch in replay.outlet.batches if batch.symbol == "BTC/USDT"]
+    assert [(batch.price, batch.quantity, batch.price_scale) for batch in btc] == [
+        ([6183763000000, 6183764000000], [2000000, 1], 8)
+    ]
+    assert btc[0].buyer_maker == [1, 0]
+    assert btc[0].recorded_skew_ns == 0
+    assert replay.outlet.heartbeats[-1] == ("ETH/USDT", 1_723_161_254_200, True)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather", "csv.gz"])
+async def test_tables_of_every_kind_give_the_same_trades(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"t.{kind}"
+    times = [1_723_161_254_000_000 + index * 1_000 for index in range(6_000)]
+    table = pa.table(
+        {
+            "timestamp": pa.array(times, pa.timestamp("us", "UTC")),
+            "price": [100 + index / 100 for index in range(6_000)],
+            "amount": [0.1 + 0.2] * 6_000,
+            "side": ["sell", "buy"] * 3_000,
+        }
+    )
+    if kind == "parquet":
+        pyarrow.parquet.write_table(table, path)
+    elif kind == "feather":
+        pyarrow.feather.write_feather(table, str(path))
+    else:
+        rows = [
+            f"{when},{price:.2f},{amount},{side}"
+            for when, price, amount, side in zip(
+                times, table["price"].to_pylist(), ["0.3"] * 6_000, table["side"].to_pylist(), strict=True
+            )
+        ]
+        path.write_bytes(gzip.compress("\n".join(["timestamp,price,amount,side", *rows]).encode()))
+    replay = await Replay([str(path)], ("BTC/USDT",)).run()
+    assert replay.outlet.ids("BTC/USDT") == list(range(1, 6_001))
+    prices = [price for batch in replay.outlet.batches for price in batch.price]
+    assert prices == [(10_000 + index) * 10**6 for index in range(6_000)]
+    assert {quantity for batch in replay.outlet.batches for quantity in batch.quantity} == {30_000_000}
+    assert [maker for batch in replay.outlet.batches for maker in batch.buyer_maker][:4] == [1, 0, 1, 0]
+    assert replay.outlet.batches[0].time_ms[:2] == [1_723_161_254_000, 1_723_161_254_001]
+
+
+async def test_the_exchanges_dumps_without_a_header_are_read(tmp_path: Path) -> None:
+    (tmp_path / "dump.csv").write_text("77,61837.63,0.02,1236.75,1723161254000123,True,True\n", encoding="utf-8")
+    replay = await Replay([{"path": str(tmp_path / "dump.csv"), "symbol": "BTC/USDT"}]).run()
+    [batch] = replay.outlet.batches
+    assert (batch.id, batch.time_ms, batch.buyer_maker) == ([77], [1_723_161_254_000], [1])
+
+
+async def test_bad_cells_are_counted_by_reason(tmp_path: Path) -> None:
+    rows = [
+        "time,id,price,quantity",
+        "x,1,1,1",
+        f"{_START},x,1,1",
+        f"{_START},3,x,1",
+        f"{_START},4,1,0",
+        f"{_START},5,1,1",
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(rows), encoding="utf-8")
+    replay = await Replay([str(tmp_path / "t.csv")], ("BTC/USDT",)).run()
+    assert dict(replay.counts.malformed) == {"time": 1, "id": 1, "price": 1, "quantity": 1}
+    assert replay.outlet.ids("BTC/USDT") == [5]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.csv", "time,price\n1723161254000,1\n", "no column quantity"),
+        ("t.csv", "time,price,quantity,id\n1723161254000,1\n", "line 2"),
+        ("t.csv", "time,price,quantity\n1723161254000,1,1\n", "no symbol column"),
+        ("t.parquet", "garbage", "can't read the table"),
+        ("t.feather", "garbage", "can't read the table"),
+        ("t.frames.gz", "garbage", "can't read the capture"),
+    ],
+)
+async def test_a_file_that_cannot_be_used_is_named_with_the_reason(
+    tmp_path: Path, name: str, content: str, says: str
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    replay = Replay([str(tmp_path / name)])
+    with pytest.raises(InputError, match=says) as refused:
+        await replay.run()
+    assert name in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"files": []}, "files"),
+        ({"files": ["absent.frames"]}, "no such file"),
+        ({"files": [__file__]}, r"\.frames"),
+        ({"files": ["x"], "speed": "slow"}, "speed"),
+        ({"files": ["x"], "speed": 0}, "speed"),
+        ({"file": ["x"]}, "file"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused_by_name(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        ReplaySource(read_options("replay", options, ReplayOptions), ["BTC/USDT"], 250, new_counts({}), VirtualClock())
+
+
+async def test_a_truncated_capture_gives_what_it_has_and_then_says_so(tmp_path: Path) -> None:
+    whole = gzip.compress(
+        "".join(f"{_START * 10**6 + n} {text}\n" for n, (_, text) in enumerate(_trades("BTCUSDT", 5_000))).encode()
+    )
+    (tmp_path / "cut.frames.gz").write_bytes(whole[: len(whole) // 2])
+    replay = Replay([str(tmp_path / "cut.frames.gz")])
+    with pytest.raises(InputError, match=r"cut\.frames\.gz"):
+        await replay.run()
+    assert len(replay.outlet.ids("BTC/USDT")) >= 500
+
+
+@pytest.mark.skipif(not BTC_CAPTURE.exists(), reason="the captures of ../shared/data are not here")
+async def test_the_real_captures_have_their_trades_in_order_with_exact_decimals() -> None:
+    replay = await Replay([str(BTC_CAPTURE), str(ETH_CAPTURE)]).run()
+    expected: dict[str, list[tuple[int, int, int, int]]] = {"BTC/USDT": [], "ETH/USDT": []}
+    for _, text in capture_lines([BTC_CAPTURE, ETH_CAPTURE]):
+        data = json.loads(text).get("data", {})
+        if data.get("e") == "trade":
+            # The exchange writes eight decimals, always.
+            price, quantity = (int(data[name].replace(".", "")) for name in ("p", "q"))
+            expected[f"{data['s'][:3]}/USDT"].append((data["t"], data["T"], price, quantity))
+    for symbol, count in (("BTC/USDT", 9_757), ("ETH/USDT", 6_106)):
+        batches = [batch for batch in replay.outlet.batches if batch.symbol == symbol]
+        rows = [
+            row for batch in batches for row in zip(batch.id, batch.time_ms, batch.price, batch.quantity, strict=True)
+        ]
+        assert len(rows) == count
+        assert rows == expected[symbol]
+    assert replay.counts.frames == 41_249 + 33_618
+    assert replay.counts.malformed == {}
+    skews = [batch.recorded_skew_ns / 1e6 for batch in replay.outlet.batches]
+    assert -1_280 < min(skews) < max(skews) < -1_000
+
+
+@pytest.mark.skipif(not BTC_CAPTURE.exists(), reason="the captures of ../shared/data are not here")
+async def test_in_the_real_captures_no_trade_comes_after_a_heartbeat_that_excluded_it() -> None:
+    replay = Replay([str(BTC_CAPTURE), str(ETH_CAPTURE)], speed=50)
+    marks = {"BTC/USDT": 0, "ETH/USDT": 0}
+    outlet = replay.outlet
+    noted_trades, noted_heartbeat = outlet.trades, outlet.heartbeat
+    early: list[tuple[str, int, int]] = []
+
+    def trades(batch: Any) -> None:
+        early.extend((batch.symbol, time, marks[batch.symbol]) for time in batch.time_ms if time < marks[batch.symbol])
+        noted_trades(batch)
+
+    def heartbeat(symbol: str, exchange_ms: int, *, last: bool = False) -> None:
+        marks[symbol] = max(marks[symbol], exchange_ms)
+        noted_heartbeat(symbol, exchange_ms, last=last)
+
+    outlet.trades, outlet.heartbeat = trades, heartbeat  # type: ignore[method-assign]
+    await replay.run()
+    assert early == []
+    assert len(outlet.heartbeats) > 2
