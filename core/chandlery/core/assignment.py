@@ -86,7 +86,8 @@ decode_assignment: Final = msgspec.json.Decoder(Assignment).decode
 
 def content_hash(traders: list[TraderAssignment]) -> str:
     """Hash of an assignment's content: 16 hex digits, equal for equal traders in whatever order."""
-    body = _ordered.encode(sorted(traders, key=lambda trader: trader.trader))
+    # As dicts, so that every field is there: omit_defaults compares by identity, which decoding changes.
+    body = _ordered.encode([msgspec.structs.asdict(each) for each in sorted(traders, key=lambda each: each.trader)])
     return hashlib.sha256(body).hexdigest()[:16]
 
 
