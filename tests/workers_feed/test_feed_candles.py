@@ -6,15 +6,6 @@ import asyncio
 from pathlib import Path
 
 import pytest
-
-from chandlery.core import wire
-from chandlery.core.assignment import SeriesRef
-from chandlery.core.clocks import HEADER_NAME, Stamps, now_ns, wall_offset_ns
-from chandlery.core.settings import KafkaSettings
-from chandlery.core.topics import partition_of, topics_of
-from chandlery.stream.topics import ensure_topics
-from chandlery.workers.feed import catchup
-from chandlery.workers.segment import SegmentReader
 from tests.workers_feed.feed_setup import (
     MINUTE,
     CandleWriter,
@@ -31,6 +22,15 @@ from tests.workers_feed.feed_setup import (
     trader,
     until,
 )
+
+from chandlery.core import wire
+from chandlery.core.assignment import SeriesRef
+from chandlery.core.clocks import HEADER_NAME, Stamps, now_ns, wall_offset_ns
+from chandlery.core.settings import KafkaSettings
+from chandlery.core.topics import partition_of, topics_of
+from chandlery.stream.topics import ensure_topics
+from chandlery.workers.feed import catchup
+from chandlery.workers.segment import SegmentReader
 
 pytestmark = pytest.mark.broker
 BTC, ETH = "BTC/USDT", "ETH/USDT"

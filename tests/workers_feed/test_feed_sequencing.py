@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.workers_feed.feed_setup import MINUTE, candle
 
 from chandlery.core.clocks import Stamps
 from chandlery.core.wire import CandleUpdate
 from chandlery.workers.feed.sequencing import Change, SeriesSequence
-from tests.workers_feed.feed_setup import MINUTE, candle
 
 NO_STAMPS = Stamps()
 
@@ -116,8 +116,7 @@ def test_a_forming_update_waits_for_its_predecessor() -> None:
     series.apply(0, candle(0), NO_STAMPS)
     assert series.apply(0, candle(2 * MINUTE, "forming", close="1"), NO_STAMPS) is Change.NONE
     assert series.apply(0, candle(2 * MINUTE, "forming", close="2"), NO_STAMPS) is Change.NONE
-    assert sink.forming is None
-    assert series.holds
+    assert (series.forming_open_time_ms, series.holds) == (-1, True)
     series.apply(0, candle(MINUTE), NO_STAMPS)
     assert sink.forming is not None
     assert sink.forming.close == "2"
@@ -127,9 +126,9 @@ def test_a_forming_update_waits_for_its_predecessor() -> None:
 def test_closing_a_candle_ends_its_forming_row() -> None:
     series, sink, _ = a_series()
     series.apply(0, candle(0, "forming"), NO_STAMPS)
-    assert sink.forming is not None
+    assert series.forming_open_time_ms == 0
     series.apply(0, candle(0), NO_STAMPS)
-    assert sink.forming is None
+    assert (sink.forming, series.forming_open_time_ms) == (None, -1)
 
 
 def test_a_newer_session_starts_afresh_and_an_older_one_is_dropped() -> None:

@@ -6,16 +6,9 @@ import contextlib
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-from chandlery.core import signals as signal_format
-from chandlery.core.clocks import now_ns
-from chandlery.core.settings import KafkaSettings
-from chandlery.core.signals import Signal, SignalStamps
-from chandlery.stream.broker import EmbeddedBroker
-from chandlery.stream.topics import ensure_topics
-from chandlery.workers.segment import SignalRing
 from tests.workers_feed.feed_setup import (
     api,
     assignment,
@@ -34,6 +27,14 @@ from tests.workers_feed.feed_setup import (
     until,
 )
 
+from chandlery.core import signals as signal_format
+from chandlery.core.clocks import now_ns
+from chandlery.core.settings import KafkaSettings
+from chandlery.core.signals import Signal, SignalStamps
+from chandlery.stream.broker import EmbeddedBroker
+from chandlery.stream.topics import ensure_topics
+from chandlery.workers.segment import SignalRing
+
 pytestmark = pytest.mark.broker
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 
@@ -43,9 +44,14 @@ def push(ring: SignalRing, given: Signal) -> None:
 
 
 def bell(rings_dir: str) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
-        with contextlib.suppress(BlockingIOError):  # enough bells wait there already
-            sender.sendto(b"!", f"{rings_dir}/bell.sock")
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    with sender, contextlib.suppress(BlockingIOError):  # enough bells wait there already
+        sender.sendto(b"!", f"{rings_dir}/bell.sock")
+
+
+def overwrite_with_garbage(path: Path) -> None:
+    with path.open("r+b") as file:  # in place: the feed holds this very file
+        file.write(os.urandom(path.stat().st_size))
 
 
 async def test_rings_are_drained_in_order_and_exactly_once(tmp_path: Path, kafka_settings: KafkaSettings) -> None:
@@ -96,7 +102,7 @@ async def test_the_tail_moves_only_after_the_acknowledgement(tmp_path: Path, kaf
     ],
 )
 async def test_signals_that_may_not_pass_are_dropped_and_counted(
-    tmp_path: Path, kafka_settings: KafkaSettings, change: dict[str, object], reason: str
+    tmp_path: Path, kafka_settings: KafkaSettings, change: dict[str, Any], reason: str
 ) -> None:
     await ensure_topics(kafka_settings)
     settings = feed_settings(tmp_path, kafka_settings)
@@ -178,8 +184,7 @@ async def test_garbage_in_a_ring_harms_nobody_else(tmp_path: Path, kafka_setting
         bad.push(b"no signal at all")
         bad.push(b"\xff" * 1_000)
         await until("counted", lambda: feed.status().feed["signals"]["dropped"] == {"bad_signal": 2})
-        with open(f"{settings.rings_dir}/desk__bad.ring", "r+b") as file:
-            file.write(os.urandom(os.fstat(file.fileno()).st_size))
+        overwrite_with_garbage(Path(settings.rings_dir) / "desk__bad.ring")
         await until("seen to be corrupt", lambda: feed.status().feed["events"].get("ring_corrupt") == 1)
         assert feed.status().traders["desk/bad"].reason == "RingCorrupt"
         await until("replacement asked", lambda: {"type": "replace-ring", "trader": "desk/bad"} in control.heard)

@@ -76,12 +76,15 @@ class Api:
     """Serves one worker.
 
     Raises:
-        InputError: no token, and ``listen`` can be reached from other machines.
+        InputError: ``listen`` is no address, or there is no token and it can be reached from other machines.
     """
 
     def __init__(self, worker: Worker, listen: str, token: str) -> None:
         self._worker = worker
-        self._address = parse_listen(listen)
+        try:
+            self._address = parse_listen(listen)
+        except InputError as error:
+            raise InputError(f"listen: {error}") from error
         if not token and not isinstance(self._address, str) and not _is_loopback(self._address[0]):
             raise InputError(f"listen {listen!r} can be reached from elsewhere: set a token, or use unix: or 127.0.0.1")
         app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[_guard(token)])

@@ -9,6 +9,7 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from chandlery.core.errors import InputError
 from chandlery.core.settings import KafkaSettings
 
 log = logging.getLogger("chandlery.feed.broker")
@@ -81,6 +82,9 @@ class BrokerWatch:
 
     Attributes:
         connected: now. reconnects: times it came back after having been away.
+
+    Raises:
+        InputError: an address in ``bootstrap`` is not host:port.
     """
 
     def __init__(self, bootstrap: str) -> None:
@@ -123,4 +127,6 @@ class BrokerWatch:
 
 def _address(entry: str) -> tuple[str, int]:
     host, _, port = entry.strip().rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"kafka.bootstrap: {entry!r} is no address: write host:port")
     return host.strip("[]"), int(port)

@@ -58,6 +58,9 @@ class Feed:
         self._settings = settings
         self._topics = topics_of(settings.kafka)
         self._rings_dir = Path(settings.rings_dir)
+        # What can be wrong with the settings is found before anything is made.
+        self._watch = BrokerWatch(settings.kafka.bootstrap)
+        self._api = Api(self, settings.listen, settings.token)
         for folder in (settings.shm_dir, settings.rings_dir):
             _make_folder(folder)
         self._counts: Counter[str] = Counter()
@@ -99,8 +102,6 @@ class Feed:
         self._control = ControlServer(
             self._rings_dir / "control.sock", self._counts, self._supervisor_says, self._versions.bump
         )
-        self._watch = BrokerWatch(settings.kafka.bootstrap)
-        self._api = Api(self, settings.listen, settings.token)
         self._pipes: WindowSender | None = None
         if settings.transport == "Pipe":
             self._router.watch_changes = True

@@ -1,0 +1,127 @@
+"""Assignments: lost, doubled, delayed, reordered or forged, the worker ends with the newest whole state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.workers_feed.feed_setup import assignment, trader
+
+from chandlery.core.assignment import Assignment, SeriesRef, content_hash
+from chandlery.workers.feed.assignments import AssignmentStore, ring_file_name
+from chandlery.workers.feed.board import bells_of
+
+BTC, ETH = "BTC/USDT", "ETH/USDT"
+
+
+def a_store(folder: Path) -> AssignmentStore:
+    return AssignmentStore("w-0", folder / "assignment.json")
+
+
+def test_a_lower_sequence_is_refused_and_an_equal_one_is_idempotent(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    assert store.offer(assignment(5, trader("a", [BTC]))).verdict == "taken"
+    assert store.offer(assignment(5, trader("a", [BTC]))).verdict == "same"
+    assert store.offer(assignment(4, trader("b", [BTC]))).verdict == "lower"
+    assert store.offer(assignment(5, trader("b", [BTC]))).verdict == "conflict"
+    assert store.sequence == 5
+    assert list(store.bells) == ["desk/a"]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        Assignment("w-0", 1, "0" * 16, [trader("a", [BTC])]),
+        assignment(1, trader("a", [BTC]), worker="w-1"),
+        assignment(0, trader("a", [BTC])),
+        assignment(1, trader("a", [BTC]), trader("a", [ETH])),
+        assignment(1, *(trader(f"t{number}", [BTC]) for number in range(257))),
+        assignment(1, trader("../../etc/passwd", [BTC])),
+        assignment(1, msgspec.structs.replace(trader("a", [BTC]), trader="..")),
+    ],
+    ids=["hash", "worker", "sequence", "twice", "too many", "path", "no namespace"],
+)
+def test_an_assignment_that_cannot_be_right_is_refused(tmp_path: Path, forged: Assignment) -> None:
+    store = a_store(tmp_path)
+    outcome = store.offer(forged)
+    assert outcome.verdict == "invalid"
+    assert outcome.message
+    assert store.current is None
+
+
+def test_traders_in_another_order_are_the_same_content() -> None:
+    one, two = trader("a", [BTC]), trader("b", [ETH])
+    assert content_hash([one, two]) == content_hash([two, one])
+
+
+def test_a_trader_keeps_its_bell_while_it_stays_and_over_a_restart(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    store.offer(assignment(1, trader("a", [BTC]), trader("b", [BTC]), trader("c", [BTC])))
+    bell = store.bells["desk/c"]
+    store.offer(assignment(2, trader("c", [BTC]), trader("d", [BTC])))
+    assert store.bells["desk/c"] == bell
+    assert store.bells["desk/d"] != bell
+    again = a_store(tmp_path)
+    again.restore()
+    assert again.bells == store.bells
+    assert again.sequence == 2
+    assert set(again.draining) == {"desk/a", "desk/b"}
+    again.forget("desk/a")
+    third = a_store(tmp_path)
+    third.restore()
+    assert set(third.draining) == {"desk/b"}
+
+
+@pytest.mark.parametrize("kept", [b"", b"{", b"null", b'{"assignment": 1}', bytes(range(256))])
+def test_a_kept_assignment_that_is_garbage_is_left_aside(tmp_path: Path, kept: bytes) -> None:
+    (tmp_path / "assignment.json").write_bytes(kept)
+    store = a_store(tmp_path)
+    store.restore()
+    assert store.current is None
+    assert store.offer(assignment(1, trader("a", [BTC]))).verdict == "taken"
+
+
+def test_a_kept_assignment_with_a_wrong_hash_is_left_aside(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    store.offer(assignment(1, trader("a", [BTC])))
+    path = tmp_path / "assignment.json"
+    path.write_bytes(path.read_bytes().replace(b'"desk/a","uid"', b'"desk/z","uid"'))
+    again = a_store(tmp_path)
+    again.restore()
+    assert again.current is None
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.booleans()), min_size=1, max_size=20))
+def test_any_delivery_ends_with_the_newest_that_arrived(
+    tmp_path_factory: pytest.TempPathFactory, deliveries: list[tuple[int, bool]]
+) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    store = a_store(folder)
+    newest = 0
+    for sequence, restart in deliveries:
+        if restart:
+            store = a_store(folder)
+            store.restore()
+        store.offer(assignment(sequence, trader(f"t{sequence}", [BTC])))
+        newest = max(newest, sequence)
+        assert store.sequence == newest
+        assert list(store.bells) == [f"desk/t{newest}"]
+
+
+def test_bells_follow_series_trigger_and_mode() -> None:
+    traders = [
+        trader("close", [BTC]),
+        trader("every", [ETH], trigger="EveryUpdate", informative=[SeriesRef(BTC, "1m")]),
+        trader("off", [BTC], mode="suspended"),
+    ]
+    rung = bells_of(traders, {"desk/close": 0, "desk/every": 1, "desk/off": 2})
+    assert rung[SeriesRef(BTC, "1m")].closed == {0, 1}
+    assert rung[SeriesRef(BTC, "1m")].forming == frozenset()
+    assert rung[SeriesRef(ETH, "1m")].closed == rung[SeriesRef(ETH, "1m")].forming == {1}
+
+
+def test_a_ring_file_is_named_for_its_trader() -> None:
+    assert ring_file_name("desk/btc-sma") == "desk__btc-sma.ring"

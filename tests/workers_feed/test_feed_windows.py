@@ -1,0 +1,199 @@
+"""``transport: Pipe``: windows over a socket, however slowly they are taken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from tests.workers_feed.feed_setup import (
+    MINUTE,
+    api,
+    assignment,
+    candle,
+    candle_writer,
+    feed_settings,
+    put,
+    running_feed,
+    trader,
+    until,
+)
+
+from chandlery.core.assignment import SeriesRef, TraderAssignment
+from chandlery.core.settings import KafkaSettings
+from chandlery.stream.topics import ensure_topics
+from chandlery.workers.feed.sequencing import Change
+from chandlery.workers.feed.window_sender import WindowSender
+from chandlery.workers.segment import SegmentWriter
+from chandlery.workers.windows import FrameSplitter, WindowMessage, decode_window
+
+BTC = "BTC/USDT"
+REF = SeriesRef(BTC, "1m")
+STAMPS = (1, 2, 3, 4, 5, 6, 7, 8)
+
+
+class Pipes:
+    """A segment with one series, and its sender."""
+
+    def __init__(self, folder: Path) -> None:
+        path = str(folder / "segment")
+        self.writer = SegmentWriter.create(path, rows=400, series=4)
+        self.index = self.writer.add_series(BTC, "1m")
+        self.writer.reset(self.index, 1)
+        self.counts: Counter[str] = Counter()
+        self.path = folder / "windows.sock"
+        self.sender = WindowSender(self.path, path, self.counts)
+
+    def append(self, minute: int) -> None:
+        self.writer.append(self.index, minute * MINUTE, 1, 2, 0.5, float(minute), 3, 4, STAMPS)
+        self.sender.changed({REF: Change.CLOSED})
+
+    def form(self, minute: int, close: float) -> None:
+        self.writer.set_forming(self.index, minute * MINUTE, 1, 2, 0.5, close, 3, 4, STAMPS)
+        self.sender.changed({REF: Change.FORMING})
+
+
+@asynccontextmanager
+async def pipes(folder: Path, *traders: TraderAssignment) -> AsyncIterator[Pipes]:
+    made = Pipes(folder)
+    made.sender.assign(traders)
+    await made.sender.start()
+    try:
+        yield made
+    finally:
+        await made.sender.stop()
+        made.writer.close()
+
+
+class Reader:
+    def __init__(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._stream = stream
+        self._writer = writer
+        self._splitter = FrameSplitter()
+        self._waiting: list[bytes] = []
+
+    @classmethod
+    async def connect(cls, path: Path, name: str) -> Reader:
+        stream, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(name.encode() + b"\n")
+        return cls(stream, writer)
+
+    async def next(self) -> WindowMessage | None:
+        """The next message; None when the feed hung up."""
+        while not self._waiting:
+            chunk = await asyncio.wait_for(self._stream.read(65_536), 20)
+            if not chunk:
+                return None
+            self._waiting += self._splitter.feed(chunk)
+        return decode_window(self._waiting.pop(0))
+
+    async def message(self) -> WindowMessage:
+        message = await self.next()
+        assert message is not None, "the feed hung up"
+        return message
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def test_a_whole_window_first_then_what_is_new(tmp_path: Path) -> None:
+    async with pipes(tmp_path, trader("a", [BTC])) as made:
+        for minute in range(5):
+            made.append(minute)
+        reader = await Reader.connect(made.path, "desk/a")
+        first = await reader.message()
+        assert (first.header.symbol, first.header.interval, first.header.session) == (BTC, "1m", 1)
+        assert (first.header.count, first.header.rows) == (5, 5)
+        assert list(first.close) == [0, 1, 2, 3, 4]
+        assert first.header.stamps[-1] == STAMPS
+        made.append(5)
+        second = await reader.message()
+        assert (second.header.count, list(second.close)) == (6, [5])
+        reader.close()
+
+
+async def test_a_revision_sends_the_whole_window_again(tmp_path: Path) -> None:
+    async with pipes(tmp_path, trader("a", [BTC])) as made:
+        for minute in range(3):
+            made.append(minute)
+        reader = await Reader.connect(made.path, "desk/a")
+        first = await reader.message()
+        assert made.writer.revise(made.index, MINUTE, 1, 2, 0.5, 99.0, 3, 4)
+        made.sender.changed({REF: Change.CLOSED})
+        second = await reader.message()
+        assert list(second.close) == [0, 99, 2]
+        assert second.header.revision > first.header.revision
+        reader.close()
+
+
+@pytest.mark.parametrize(("trigger", "told"), [("CandleClose", False), ("EveryUpdate", True)])
+async def test_forming_candles_are_sent_to_those_who_decide_on_them(tmp_path: Path, trigger: str, told: bool) -> None:
+    async with pipes(tmp_path, trader("a", [BTC], trigger=trigger)) as made:
+        made.append(0)
+        reader = await Reader.connect(made.path, "desk/a")
+        await reader.message()
+        made.form(1, 42.0)
+        if told:
+            message = await reader.message()
+            assert message.header.forming is not None
+            assert (message.header.forming.close, message.header.rows) == (42.0, 0)
+        made.append(1)
+        assert list((await reader.message()).close) == [1.0]
+        reader.close()
+
+
+async def test_a_slow_trader_misses_forming_candles_only(tmp_path: Path) -> None:
+    async with pipes(tmp_path, trader("a", [BTC], trigger="EveryUpdate")) as made:
+        reader = await Reader.connect(made.path, "desk/a")
+        await reader.message()
+        for minute in range(3_000):  # nothing is read meanwhile, and the sender has no room
+            made.form(minute, 1.0)
+            made.append(minute)
+            if minute % 50 == 0:
+                await asyncio.sleep(0)
+        made.form(3_000, 7.0)
+        closes: dict[int, float] = {}
+        while True:
+            message = await reader.message()
+            closes |= dict(zip((message.open_time // MINUTE).tolist(), message.close.tolist(), strict=True))
+            if message.header.forming is not None and message.header.forming.open_time_ms == 3_000 * MINUTE:
+                break
+        newest = range(3_000 - 336, 3_000)  # a whole window: 400 rows less 64 guard rows
+        assert all(closes.get(minute) == float(minute) for minute in newest)
+        assert made.counts["windows_conflated"] > 0
+        reader.close()
+
+
+async def test_unknown_traders_are_refused_and_others_served_on(tmp_path: Path) -> None:
+    async with pipes(tmp_path, trader("a", [BTC])) as made:
+        stranger = await Reader.connect(made.path, "desk/stranger")
+        assert await stranger.next() is None
+        made.append(0)
+        reader = await Reader.connect(made.path, "desk/a")
+        assert (await reader.message()).header.count == 1
+        reader.close()
+
+
+@pytest.mark.broker
+async def test_candles_reach_a_trader_through_its_pipe(tmp_path: Path, kafka_settings: KafkaSettings) -> None:
+    await ensure_topics(kafka_settings)
+    settings = feed_settings(tmp_path, kafka_settings, transport="Pipe")
+    async with candle_writer(kafka_settings) as writer, running_feed(settings) as feed, api(settings) as client:
+        await writer.closed(BTC, 0, 20)
+        await put(client, assignment(1, trader("a", [BTC], trigger="EveryUpdate")))
+        await until("caught up", lambda: not feed.status().feed["catching_up"])
+        reader = await Reader.connect(Path(settings.rings_dir) / "windows.sock", "desk/a")
+        message = await reader.message()
+        assert list(message.close) == [float(minute) for minute in range(20)]
+        await writer.write(writer.topics.candles_live, BTC, candle(20 * MINUTE, "forming", close="3"))
+        await writer.flush()
+        message = await reader.message()
+        assert message.header.forming is not None
+        assert message.header.forming.close == 3.0
+        await writer.closed(BTC, 20, 1)
+        message = await reader.message()
+        assert (list(message.close), message.header.forming) == ([20.0], None)
+        reader.close()
