@@ -24,7 +24,7 @@ import msgspec
 
 from chandlery.core.errors import StrategyError
 from chandlery.workers.parameters import suggestion
-from chandlery.workers.strategy import Strategy, strategies_in
+from chandlery.workers.strategy import Strategy, kebab, strategies_in
 
 GROUP: Final = "chandlery.strategies"
 _STRATEGIES: Final = "chandlery.workers.strategies."
@@ -40,7 +40,7 @@ SHIPPED: Final[Mapping[str, str]] = {
 MAX_SOURCE_BYTES: Final = 64 * 1024
 
 _NAME_IN_TEXT: Final = re.compile(r"""^\s+name(?:\s*:[^=]+)?\s*=\s*["']([^"']+)["']""", re.MULTILINE)
-_CLASS_IN_TEXT: Final = re.compile(r"^class\s+(\w+)\s*\(.*Strategy.*\)\s*:", re.MULTILINE)
+_CLASS_IN_TEXT: Final = re.compile(r"^class\s+(\w+)\s*\(", re.MULTILINE)
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 Origin = Literal["entry-point", "folder", "source"]
@@ -158,8 +158,8 @@ def folder_files(strategies_dir: str) -> list[Path]:
 
 
 def names_in_text(text: str) -> list[str]:
-    """Names that a strategy file seems to define, by its text alone."""
-    return [*_NAME_IN_TEXT.findall(text), *_CLASS_IN_TEXT.findall(text)]
+    """Names that a strategy file may define, by its text alone: those written, and those of its classes."""
+    return [*_NAME_IN_TEXT.findall(text), *map(kebab, _CLASS_IN_TEXT.findall(text))]
 
 
 def _text_of(path: Path) -> str:
@@ -191,7 +191,7 @@ def find_strategy(name: str, *, strategies_dir: str = "", source: str | None = N
     known = set(points)
     for path in folder_files(strategies_dir):
         names = names_in_text(_text_of(path))
-        if name in names or path.stem.replace("_", "-") == name:
+        if name in names:
             module, text = import_file(path)
             return Found(_pick(name, module, path.name), "folder", text)
         known.update(names)

@@ -187,7 +187,7 @@ class Strategy(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:
-            cls.name = _KEBAB.sub("-", cls.__name__).lower()
+            cls.name = kebab(cls.__name__)
         declared = _declared(cls)
         for name, spec in declared.items():
             problem = value_problem(spec, spec.default)
@@ -244,6 +244,11 @@ class Strategy(ABC):
         made = object.__new__(type(self))
         made.__dict__ = {name: _copied(name, value) for name, value in self.__dict__.items()}
         return made
+
+
+def kebab(class_name: str) -> str:
+    """The name of a strategy class that gives none: ``SmaCross`` → ``sma-cross``."""
+    return _KEBAB.sub("-", class_name).lower()
 
 
 def _copied(name: str, value: Any) -> Any:

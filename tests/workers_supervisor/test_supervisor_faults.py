@@ -1,0 +1,157 @@
+"""Traders that misbehave: each is explained and restarted, and every other one keeps its process."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+
+import pytest
+from tests.workers_supervisor.fake_feed import Worker, gone, parent_of, processes_of, trader, worker
+
+from chandlery.core.assignment import TraderStatus
+
+GOOD = [f"good-{at}" for at in range(6)]
+
+
+async def with_good_ones(made: Worker, name: str, **changes: object) -> dict[str, TraderStatus]:
+    """Assign a trader of one kind of misbehaviour beside good ones; all of them active."""
+    made.close(1.0)
+    made.assign(trader(name, name, **changes), *(trader(good) for good in GOOD))
+    return await made.states(**dict.fromkeys([name, *GOOD], "Active"))
+
+
+def pids(traders: dict[str, TraderStatus]) -> dict[str, int]:
+    return {good: traders[f"desk/{good}"].pid for good in GOOD}
+
+
+FAULTS = [
+    ("raises", "Crashed", "ValueError: thirteen on purpose"),
+    ("exits", "Exited", "exit code 7"),
+    ("leaves", "Exited", "exit code 3"),
+    ("dies", "Killed", "SIGSEGV"),
+    ("hangs", "Hang", "killed by SIGKILL (in a call for more than 0.8 s)"),
+    ("stops", "Hang", "killed by SIGKILL"),
+    ("allocates", "MemoryLimit", "killed by SIGKILL (memory limit 80 MB)"),
+]
+
+
+@pytest.mark.parametrize(("name", "reason", "says"), FAULTS, ids=[fault[0] for fault in FAULTS])
+async def test_a_fault_is_explained_and_leaves_the_others_alone(name: str, reason: str, says: str) -> None:
+    async with worker(hang_timeout_ms=800) as made:
+        changes = {"memory_bytes": 80 << 20} if name == "allocates" else {}
+        before = await with_good_ones(made, name, **changes)
+        made.close(13.0)
+        status = await made.until(lambda status: status.traders[f"desk/{name}"].state == "Backoff")
+        bad = status.traders[f"desk/{name}"]
+        assert bad.reason == reason
+        assert says in bad.last_error
+        assert "\n" not in bad.last_error
+        assert says in bad.message
+        assert bad.restarts == 1
+        for good in GOOD:
+            assert len(await made.signals(f"desk/{good}", 1)) == 1
+        after = await made.until(lambda status: status.traders[f"desk/{name}"].attempt == 2)
+        assert pids(after.traders) == pids(before)
+        assert all(after.traders[f"desk/{good}"].restarts == 0 for good in GOOD)
+
+
+async def test_a_trader_that_fails_again_and_again_is_a_crash_loop_and_recovers() -> None:
+    async with worker() as made:
+        made.close(1.0)
+        made.assign(trader("raises", "raises"))
+        await made.states(raises="Active")
+        made.close(13.0)
+        status = await made.until(lambda status: status.traders["desk/raises"].reason == "CrashLoop")
+        assert status.traders["desk/raises"].state == "Backoff"
+        assert "thirteen on purpose" in status.traders["desk/raises"].message
+        assert status.traders["desk/raises"].restarts == 5
+        assert status.traders["desk/raises"].errors == 5
+        made.assign(trader("raises", "buys", generation=2))
+        await made.states(raises="Active")
+        (signal_at_13,) = await made.signals("desk/raises", 1)
+        assert signal_at_13.price == "13", "the candle that broke the old code is decided by the new"
+
+
+async def test_what_a_trader_babbles_on_its_line_harms_nobody() -> None:
+    async with worker() as made:
+        before = await with_good_ones(made, "babbles")
+        made.close(13.0, 14.0)
+        for good in GOOD:
+            assert len(await made.signals(f"desk/{good}", 2)) == 2
+        status = await made.until(lambda status: status.traders["desk/good-0"].calls == 2)
+        assert pids(status.traders) == pids(before)
+
+
+async def test_kill_9_of_the_fork_server_brings_every_trader_back() -> None:
+    async with worker() as made:
+        made.close(1.0)
+        made.assign(*(trader(good) for good in GOOD))
+        before = await made.states(**dict.fromkeys(GOOD, "Active"))
+        assert made.process is not None
+        nursery = parent_of(before["desk/good-0"].pid)
+        os.kill(nursery, signal.SIGKILL)
+        await made.until(lambda status: all(each.restarts == 1 for each in status.traders.values()))
+        await made.states(**dict.fromkeys(GOOD, "Active"))
+        made.close(2.0)
+        for good in GOOD:
+            assert [each.price for each in await made.signals(f"desk/{good}", 1)] == ["2"]
+        await gone(set(pids(before).values()))
+
+
+async def test_kill_9_of_the_supervisor_leaves_no_process() -> None:
+    async with worker() as made:
+        made.close(1.0)
+        made.assign(*(trader(good) for good in GOOD))
+        statuses = await made.states(**dict.fromkeys(GOOD, "Active"))
+        assert made.process is not None
+        family = processes_of(made.process.pid)
+        assert family >= {status.pid for status in statuses.values()}
+        made.process.kill()
+        await made.process.wait()
+        await gone(family)
+
+
+async def test_sigterm_stops_the_traders_and_leaves_their_signals() -> None:
+    async with worker() as made:
+        made.close(1.0)
+        made.assign(trader("good-0"), trader("hangs", "hangs"))
+        await made.states(**{"good-0": "Active", "hangs": "Active"})
+        made.close(2.0)
+        await made.until(lambda status: status.traders["desk/good-0"].signals == 1)
+        made.close(13.0)  # one of them is in a call that never ends
+        await made.until(lambda status: status.traders["desk/good-0"].signals == 2)
+        assert made.process is not None
+        family = processes_of(made.process.pid)
+        assert await made.stop() == 0
+        await gone(family)
+        assert [each.price for each in made.take("desk/good-0")] == ["2", "13"]
+
+
+async def test_decisions_stay_in_order_and_complete_over_kill_9_of_the_trader() -> None:
+    """20 kills while candles close: every candle is decided, in order; repetitions have the same id."""
+    async with worker() as made:
+        made.close(1.0)
+        made.assign(trader("good-0"))
+        await made.states(**{"good-0": "Active"})
+        taken = []
+        candles = 200
+        for at in range(candles):
+            made.close(float(at + 100))
+            taken += made.take("desk/good-0")
+            if at % 40 == 20:
+                status = await made.until(lambda status: status.traders["desk/good-0"].state == "Active")
+                os.kill(status.traders["desk/good-0"].pid, signal.SIGKILL)
+                died = status.traders["desk/good-0"].restarts
+                await made.until(lambda status, died=died: status.traders["desk/good-0"].restarts > died)  # type: ignore[misc]
+            await asyncio.sleep(0)
+        while len({each.id for each in taken}) < candles:
+            taken += await made.signals("desk/good-0", 1)
+        unique = list(dict.fromkeys(each.id for each in taken))
+        by_id = {each.id: each for each in taken}
+        assert [by_id[each].price for each in unique] == [str(at + 100) for at in range(candles)]
+        times = [each.open_time_ms for each in taken]
+        backward = [(early, late) for early, late in itertools.pairwise(times) if late < early]
+        assert not backward, "a repetition may follow its first, never an older candle"
+        assert len(taken) - len(unique) <= 5, "at most the candle in hand is decided again after a kill"
