@@ -54,6 +54,11 @@ def traders(*names: str) -> list[TraderAssignment]:
     return [TraderAssignment(name, "u", "sma-cross", ["BTC/USDT"], "1s") for name in names]
 
 
+def wanting(*names: str) -> Assignment:
+    """What a planner that knows no earlier sequence would ask for."""
+    return Assignment("w", 1, content_hash(traders(*names)), traders(*names))
+
+
 @asynccontextmanager
 async def running(delivery: Delivery) -> AsyncIterator[None]:
     task = asyncio.create_task(delivery.run())
@@ -78,7 +83,7 @@ async def test_what_is_wanted_is_on_disk_before_it_is_pushed(tmp_path: Path) -> 
     delivery = Delivery("w", worker.path, worker)
     async with running(delivery):
         for count in range(1, 4):
-            delivery.want(traders(*(f"default/t{n}" for n in range(count))))
+            delivery.want(wanting(*(f"default/t{n}" for n in range(count))))
             assert decode_assignment(worker.path.read_bytes()).sequence == count
             await until(lambda count=count: delivery.delivered_sequence == count, "delivered")  # type: ignore[misc]
     assert worker.seen_files == worker.history == [1, 2, 3]
@@ -88,20 +93,20 @@ async def test_the_same_wanted_again_keeps_the_sequence_but_is_pushed_again(tmp_
     worker = Worker()
     delivery = Delivery("w", tmp_path / "w.json", worker)
     async with running(delivery):
-        assert delivery.want(traders("default/a", "default/b"))
+        assert delivery.want(wanting("default/a", "default/b"))
         await until(lambda: worker.history == [1], "delivered")
-        assert not delivery.want(traders("default/b", "default/a")), "order is no difference"
+        assert not delivery.want(wanting("default/b", "default/a")), "order is no difference"
         await until(lambda: worker.history == [1, 1], "pushed again")
 
 
 async def test_the_sequence_survives_a_restart_of_whoever_writes_it(tmp_path: Path) -> None:
     worker = Worker()
     first = Delivery("w", tmp_path / "w.json", worker)
-    first.want(traders("default/a"))
+    first.want(wanting("default/a"))
     second = Delivery("w", tmp_path / "w.json", worker)
     assert second.assignment.traders == traders("default/a")
     async with running(second):
-        second.want(traders("default/b"))
+        second.want(wanting("default/b"))
         await until(lambda: worker.history == [2], "delivered above the first")
 
 
@@ -110,7 +115,7 @@ async def test_after_its_file_is_lost_it_goes_above_what_the_worker_knows(tmp_pa
     worker.taken = Assignment("w", 40, content_hash([]), [])
     delivery = Delivery("w", tmp_path / "w.json", worker)
     async with running(delivery):
-        delivery.want(traders("default/a"))
+        delivery.want(wanting("default/a"))
         await until(lambda: delivery.delivered_sequence == 41, "went above 40")
     assert worker.taken.traders == traders("default/a")
     assert decode_assignment((tmp_path / "w.json").read_bytes()).sequence == 41
@@ -120,7 +125,7 @@ async def test_a_garbled_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "w.json"
     path.write_text("{half")
     delivery = Delivery("w", path, Worker())
-    delivery.want([])
+    delivery.want(wanting())
     assert decode_assignment(path.read_bytes()).sequence == 1
 
 
@@ -128,10 +133,10 @@ async def test_what_was_wanted_in_between_is_skipped(tmp_path: Path) -> None:
     worker = Worker(["lost"])
     delivery = Delivery("w", tmp_path / "w.json", worker)
     async with running(delivery):
-        delivery.want(traders("default/a"))
+        delivery.want(wanting("default/a"))
         await until(lambda: delivery.attempts == 1, "first attempt")
         for name in "bcdef":
-            delivery.want(traders(f"default/{name}"))
+            delivery.want(wanting(f"default/{name}"))
         await until(lambda: delivery.delivered_sequence == 6, "newest delivered")
     assert worker.history[-1] == 6
     assert len(worker.history) <= 2
@@ -150,7 +155,7 @@ def test_whatever_is_lost_the_worker_ends_with_the_newest(
         delivery = Delivery("w", path, worker, chance=lambda: 0.0)
         async with running(delivery):
             for names in wants:
-                delivery.want(traders(*(f"default/{name}" for name in sorted(names))))
+                delivery.want(wanting(*(f"default/{name}" for name in sorted(names))))
                 await asyncio.sleep(0)
             newest = delivery.assignment
             await until(lambda: worker.taken is not None and worker.taken.hash == newest.hash, "newest taken")

@@ -86,8 +86,9 @@ class SignalTopic:
             bootstrap_servers=self._bootstrap, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=100
         )
         try:
-            await asyncio.wait_for(consumer.start(), _ANSWER_S)
-            numbers = await asyncio.wait_for(self._numbers(consumer), _ANSWER_S)
+            async with asyncio.timeout(_ANSWER_S):
+                await consumer.start()
+                numbers = await self._numbers(consumer)
         except (KafkaError, OSError, TimeoutError) as error:
             await consumer.stop()
             raise UnavailableError(f"Kafka at {self._bootstrap} doesn't answer: {error!r}") from error
@@ -157,9 +158,8 @@ class SignalTopic:
 
     async def _asked(self, method: str, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         try:
-            answer: dict[TopicPartition, int] = await asyncio.wait_for(
-                getattr(self._ready(), method)(partitions), _ANSWER_S
-            )
+            async with asyncio.timeout(_ANSWER_S):
+                answer: dict[TopicPartition, int] = await getattr(self._ready(), method)(partitions)
         except (KafkaError, OSError, TimeoutError) as error:
             raise UnavailableError(f"Kafka at {self._bootstrap} doesn't answer: {error!r}") from error
         return answer

@@ -97,7 +97,12 @@ class Child:
     async def restart(self, timeout_s: float) -> None:
         """End it in order and start it again at once, uncounted (its settings changed)."""
         await self.stop(timeout_s)
+        await self.resume()
+
+    async def resume(self) -> None:
+        """Start it again after a stop."""
         self._stop_wanted = asyncio.Event()
+        self.last_exit = None
         await self.start()
 
     def kill(self) -> None:
@@ -151,7 +156,8 @@ class Child:
             )
             self._set("backoff")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop_wanted.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._stop_wanted.wait()
                 return
             try:
                 await self._spawn()
@@ -164,7 +170,8 @@ class Child:
             return False
         self._send(number)
         try:
-            code = await asyncio.wait_for(process.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                code = await process.wait()
         except TimeoutError:
             log.warning("process killed: it did not end in time", extra={"child": self.name, "after_s": timeout_s})
             self._send(signal.SIGKILL)

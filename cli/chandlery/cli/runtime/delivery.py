@@ -65,17 +65,20 @@ class Delivery:
         self._changed = asyncio.Event()
         self.assignment = self._read()
 
-    def want(self, traders: list[TraderAssignment]) -> bool:
+    def want(self, assignment: Assignment) -> bool:
         """Ask for this state. The file is written before this returns; the push follows.
+
+        Args:
+            assignment: its sequence is raised where it isn't above the last one's.
 
         Returns:
             Whether it differs from what was wanted before.
         """
-        wanted = content_hash(traders)
-        if self._path.exists() and wanted == self.assignment.hash:
+        if self._path.exists() and assignment.hash == self.assignment.hash:
             self.nudge()
             return False
-        self._write(self.assignment.sequence + 1, wanted, traders)
+        above = max(assignment.sequence, self.assignment.sequence + 1)
+        self._write(above, assignment.hash, assignment.traders)
         return True
 
     def nudge(self) -> None:
@@ -131,7 +134,8 @@ class Delivery:
         """Wait before the next attempt; a newer wanted state ends the wait (it replaces this one)."""
         full = min(FIRST_BACKOFF_S * 2.0 ** min(attempt - 1, 10), LAST_BACKOFF_S)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), full * (0.5 + self._chance() / 2))
+            async with asyncio.timeout(full * (0.5 + self._chance() / 2)):
+                await self._changed.wait()
         self._changed.clear()
 
     def _write(self, sequence: int, wanted: str, traders: list[TraderAssignment]) -> None:

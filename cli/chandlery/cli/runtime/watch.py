@@ -38,7 +38,8 @@ async def changes(folder: Folder) -> AsyncGenerator[Folder, None]:
             if folder.advance(scan(folder.roots), time.monotonic()) or folder.notices != notices:
                 yield folder
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(dirty.wait(), GRACE_S / 2 if folder.unsettled else LOOK_S)
+                async with asyncio.timeout(GRACE_S / 2 if folder.unsettled else LOOK_S):
+                    await dirty.wait()
             dirty.clear()
     finally:
         await _end(watching)

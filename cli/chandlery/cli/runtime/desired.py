@@ -1,0 +1,115 @@
+"""What shall run, by the manifests as they stand now and by what was good before."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from chandlery.core.errors import InputError, InvariantError, MachineError, ManifestError
+from chandlery.core.manifests import Key, ManifestSet, Problem, check_against_catalogue, read_manifests
+
+#: Importing numpy, TA-Lib and the strategies takes 1 s; thirty times that for a cold disk and a busy machine.
+_CATALOGUE_TIMEOUT_S: Final = 30.0
+Catalogue = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What shall run.
+
+    Attributes:
+        manifests: the resources that count: as on disk, and as they were where what is on disk can't be read.
+        found: what the checks across resources found in them.
+        refused: problems of what is on disk but doesn't count.
+    """
+
+    manifests: ManifestSet
+    found: list[Problem]
+    refused: list[Problem]
+
+    def refused_traders(self) -> dict[Key, list[Problem]]:
+        """Problems by Trader."""
+        by_trader: dict[Key, list[Problem]] = {}
+        for problem in self.refused:
+            if problem.kind == "Trader" and problem.name:
+                by_trader.setdefault((problem.namespace, problem.name), []).append(problem)
+        return by_trader
+
+    def other_problems(self) -> list[Problem]:
+        """Problems that belong to no Trader."""
+        return [one for one in [*self.refused, *self.found] if one.kind != "Trader" or not one.name]
+
+
+async def read_catalogue(strategies: Path | None) -> Catalogue:
+    """The strategies there are, asked of a process of their own (strategies are never imported here).
+
+    Raises:
+        InputError: no such folder. MachineError: the process failed.
+    """
+    arguments = ["--strategies", str(strategies)] if strategies is not None else []
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "chandlery.workers.catalogue", *arguments,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(_CATALOGUE_TIMEOUT_S):
+            output, complaint = await process.communicate()
+    except TimeoutError as error:
+        raise MachineError(
+            f"listing the strategies took more than {_CATALOGUE_TIMEOUT_S:.0f} s: does one of them hang at import?"
+        ) from error
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    said = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+    if process.returncode == InputError.exit_code:
+        raise InputError(said[0])
+    if process.returncode != 0:
+        raise MachineError(f"the strategies can't be listed (exit code {process.returncode}): {said[0]}")
+    try:
+        return msgspec.json.decode(output, type=list[dict[str, Any]])
+    except msgspec.DecodeError as error:
+        raise InvariantError(f"the catalogue can't be read: {error}") from error
+
+
+def read_first(roots: Sequence[str], catalogue: Catalogue) -> Wanted:
+    """Read manifests before anything starts: everything must be right.
+
+    Raises:
+        ManifestError: every problem, one a line; or there is no Trader.
+    """
+    manifests = read_manifests(roots)
+    found = check_against_catalogue(manifests, catalogue)
+    problems = sorted([*manifests.problems, *found])
+    if problems:
+        raise ManifestError("\n".join(map(str, problems)))
+    if not manifests.traders and not manifests.pools:
+        left_out = "".join(f"\n{notice}" for notice in manifests.notices)
+        raise ManifestError(f"no Trader and no TraderPool in {', '.join(roots)}{left_out}")
+    return Wanted(manifests, [], [])
+
+
+def read_again(roots: Sequence[str], kept: Iterable[str], previous: ManifestSet, catalogue: Catalogue) -> Wanted:
+    """Read manifests while running: what is wrong keeps its earlier version, or waits.
+
+    Args:
+        roots: folders and files.
+        kept: files that are gone but count still (see ``folder``).
+        previous: what counted until now.
+    """
+    read = read_manifests(roots)
+    gone = [Problem(file, 0, 0, "", "", "", "", "is gone, and kept") for file in kept]
+    merged = replace(read, problems=[*read.problems, *gone]).carry_over(previous)
+    found = check_against_catalogue(merged, catalogue)
+    # A missing folder is told by the watcher's notice: once is enough.
+    refused = [problem for problem in read.problems if problem.identity is not None or problem.file not in roots]
+    return Wanted(merged, found, refused)

@@ -1,0 +1,237 @@
+"""A feed's two processes: ingest and aggregator, restarted when the symbols or intervals asked for grow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from chandlery.cli.endpoint import Endpoint
+from chandlery.cli.runtime.children import Child
+from chandlery.cli.runtime.options import UpOptions
+from chandlery.cli.runtime.polling import StatusWatch, until_answers
+from chandlery.cli.runtime.settings import aggregator_of, ingest_of, label_of
+from chandlery.cli.runtime.statedir import StateDir, write_atomically
+from chandlery.core.errors import UnavailableError
+from chandlery.core.resources import MarketFeed
+from chandlery.core.settings import AggregatorSettings, IngestSettings
+from chandlery.operator.settings_of import kafka_settings
+
+log = logging.getLogger("chandlery.up")
+
+# Faust's import and start 3 s, recovery of its state seconds more; ten times that on a busy machine.
+START_TIMEOUT_S: Final = 60.0
+# What ingest grants itself to have everything acknowledged (20 s), and 5 s to end.
+INGEST_STOP_S: Final = 25.0
+# A commit and a flush: 1 s each; the consumer's leave and Faust's own shutdown 3 s; doubled.
+AGGREGATOR_STOP_S: Final = 12.0
+
+
+class FeedGroup:
+    """The processes of one MarketFeed.
+
+    Attributes:
+        symbols, intervals: what is built; they only grow while the group lives (what a deleted Trader asked
+            for costs less than restarting for it).
+        earlier_ingest: counts of ingest processes of this run that ended (each process counts from 0).
+        ingest_exact: False once an ingest process ended without telling its final counts.
+    """
+
+    def __init__(
+        self,
+        feed: MarketFeed,
+        folder: Path,
+        bootstrap: str,
+        *,
+        session: int,
+        options: UpOptions,
+        state: StateDir,
+        variables: dict[str, str],
+        on_change: Callable[[Child], None],
+    ) -> None:
+        self.feed = feed
+        self.label = label_of(feed.namespace, feed.name)
+        self.kafka = kafka_settings(feed, bootstrap)
+        self.session = session
+        self.symbols: set[str] = set()
+        self.intervals: set[str] = set()
+        self.ingest = self._child("ingest", "chandlery.stream.ingest", state, variables, on_change)
+        self.aggregator = self._child("aggregator", "chandlery.stream.aggregator", state, variables, on_change)
+        self.ingest_endpoint = Endpoint(state.socket(f"ingest-{self.label}"))
+        self.aggregator_endpoint = Endpoint(state.socket(f"aggregator-{self.label}"))
+        self.ingest_watch = StatusWatch(self.ingest_endpoint)
+        self.aggregator_watch = StatusWatch(self.aggregator_endpoint)
+        self.baseline: dict[str, Any] = {}
+        self.earlier_ingest: list[dict[str, Any]] = []
+        self.ingest_exact = True
+        self._folder = folder
+        self._options = options
+        self._state = state
+        self._hold = feed.spec.source.kind != "binance"
+        self._tasks: list[asyncio.Task[None]] = []
+        self._restarts_seen = 0
+
+    # Start --------------------------------------------------------------------------------------------------
+
+    def grow(self, symbols: set[str], intervals: set[str]) -> tuple[bool, bool]:
+        """Build these as well; returns whether symbols and whether intervals are new."""
+        more = bool(symbols - self.symbols), bool(intervals - self.intervals)
+        self.symbols |= symbols
+        self.intervals |= intervals
+        return more
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to build: no Trader asks, and the manifest lists nothing."""
+        return not self.symbols or not self.intervals
+
+    async def start_aggregator(self) -> None:
+        """Start the aggregator and wait until it answers; what it counted in earlier runs is the baseline.
+
+        Raises:
+            ChandleryError: it ended at its start, or doesn't answer.
+        """
+        self._write(self._aggregator_settings())
+        await self.aggregator.start()
+        await until_answers(self.aggregator, self.aggregator_watch.refresh, START_TIMEOUT_S)
+        self._tasks.append(asyncio.create_task(self.aggregator_watch.run(), name=f"watch {self.aggregator.name}"))
+
+    async def start_ingest(self) -> None:
+        """Start ingest and wait until it answers. Replays and synthetic markets then wait for :meth:`go`.
+
+        Raises:
+            ChandleryError: it ended at its start, or doesn't answer.
+        """
+        self._write(self._ingest_settings())
+        await self.ingest.start()
+        await until_answers(self.ingest, self.ingest_watch.refresh, START_TIMEOUT_S)
+        self._tasks.append(asyncio.create_task(self.ingest_watch.run(), name=f"watch {self.ingest.name}"))
+
+    async def go(self) -> None:
+        """Let trades flow; from here on also after a restart of ingest.
+
+        Raises:
+            UnavailableError: ingest doesn't answer.
+        """
+        if not self._hold:
+            return
+        self._hold = False
+        self._write(self._ingest_settings())
+        await self.ingest_endpoint.call("POST", "/v1/go")
+
+    async def follow(self, *, symbols: bool, intervals: bool) -> None:
+        """Restart what must know of new symbols or intervals. The session goes on where it stood.
+
+        The market stands still for as long as the restarts take (a few seconds); no trade is lost: a continuous
+        exchange's gap shows as one, a replay or synthetic market resumes where it was.
+        """
+        if symbols or intervals:
+            log.info("feed grows", extra={"feed": self.label, "symbols": len(self.symbols), "restarts": True})
+            await self.stop_ingest()
+        if intervals:
+            self._write(self._aggregator_settings())
+            await self.aggregator.restart(AGGREGATOR_STOP_S)
+            await until_answers(self.aggregator, self.aggregator_watch.refresh, START_TIMEOUT_S)
+        self._write(self._ingest_settings())
+        await self.ingest.resume()
+        await until_answers(self.ingest, self.ingest_watch.refresh, START_TIMEOUT_S)
+
+    # Stop ---------------------------------------------------------------------------------------------------
+
+    async def stop_ingest(self) -> bool:
+        """End ingest after it has flushed; keep its final counts. Returns whether it ended in order."""
+        in_order = await self.ingest.stop(INGEST_STOP_S)
+        self._keep_final()
+        return in_order
+
+    async def stop_aggregator(self) -> bool:
+        """End the aggregator; returns whether it ended in order."""
+        with contextlib.suppress(UnavailableError):
+            await self.aggregator_watch.refresh()
+        return await self.aggregator.stop(AGGREGATOR_STOP_S)
+
+    async def close(self) -> None:
+        """Let go of watches and connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.ingest_endpoint.close()
+        await self.aggregator_endpoint.close()
+
+    # Counts -------------------------------------------------------------------------------------------------
+
+    def note_ingest_end(self) -> None:
+        """Called when ingest ended by itself: its last counts are kept, as far as they are known."""
+        if self.ingest.restarts > self._restarts_seen:
+            self._restarts_seen = self.ingest.restarts
+            self.ingest_exact = False
+            self._keep_final()
+
+    def ingest_counts(self) -> Counter[str]:
+        """``frames``, ``appended`` and ``received`` trades and drops of this run, over all ingest processes."""
+        total: Counter[str] = Counter()
+        running = [self.ingest_watch.status] if self.ingest.pid else []
+        for status in [*self.earlier_ingest, *running]:
+            trades = status.get("trades", {})
+            total["frames"] += int(status.get("frames", 0))
+            total["received"] += int(trades.get("received", 0))
+            total["appended"] += int(trades.get("appended", 0))
+            for group in ("malformed",):
+                for reason, number in status.get(group, {}).items():
+                    total[f"drop:{group}_{reason}"] += int(number)
+            for reason, number in trades.get("dropped", {}).items():
+                total[f"drop:ingest_{reason}"] += int(number)
+        return total
+
+    def _keep_final(self) -> None:
+        path = self._state.final(self.ingest.name)
+        try:
+            status = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+            path.unlink()
+        except (OSError, msgspec.DecodeError):
+            status = self.ingest_watch.status
+            self.ingest_exact = False
+        if status:
+            self.earlier_ingest.append(status)
+        self.ingest_watch.status = {**status, "connected": False}
+
+    # Inside -------------------------------------------------------------------------------------------------
+
+    def _child(
+        self,
+        role: str,
+        module: str,
+        state: StateDir,
+        variables: dict[str, str],
+        on_change: Callable[[Child], None],
+    ) -> Child:
+        name = f"{role}-{self.label}"
+        command = [sys.executable, "-m", module, "--config", str(state.settings(name))]
+        return Child(name, command, state.log(name), variables, on_change)
+
+    def _ingest_settings(self) -> IngestSettings:
+        return ingest_of(
+            self.feed,
+            self._folder,
+            self.kafka,
+            self.symbols,
+            self.intervals,
+            session=self.session,
+            hold=self._hold,
+            options=self._options,
+            state=self._state,
+        )
+
+    def _aggregator_settings(self) -> AggregatorSettings:
+        return aggregator_of(self.feed, self.kafka, self.intervals, self._options, self._state)
+
+    def _write(self, settings: IngestSettings | AggregatorSettings) -> None:
+        name = self.ingest.name if isinstance(settings, IngestSettings) else self.aggregator.name
+        write_atomically(self._state.settings(name), msgspec.json.encode(settings))

@@ -1,0 +1,32 @@
+"""What ``chandlery up`` was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Transport = Literal["SharedMemory", "Pipe"]
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    """Options of a run.
+
+    Attributes:
+        manifests: folders and files, as given. state: the state folder. strategies: folder of strategy files.
+        kafka: ``host:port`` of a Kafka to use instead of the embedded one. port: the embedded one's port.
+        transport: overrides the pools'. speed: overrides replays' (a number, or ``max``).
+        run_for_s: end after this many seconds from ready on. until_end: end when every replay has ended.
+    """
+
+    manifests: tuple[str, ...]
+    state: Path
+    strategies: Path | None = None
+    kafka: str | None = None
+    port: int | None = None
+    transport: Transport | None = None
+    speed: float | Literal["max"] | None = None
+    run_for_s: float | None = None
+    until_end: bool = False
+    log_level: str = "info"

@@ -1,0 +1,204 @@
+"""A worker's two processes, feed and supervisor, and the assignment that is kept delivered to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from chandlery.cli.endpoint import Endpoint
+from chandlery.cli.runtime.children import Child
+from chandlery.cli.runtime.delivery import Delivery
+from chandlery.cli.runtime.options import UpOptions
+from chandlery.cli.runtime.polling import WorkerWatch, until_answers
+from chandlery.cli.runtime.settings import feed_of, label_of, supervisor_of
+from chandlery.cli.runtime.statedir import StateDir, write_atomically
+from chandlery.core.assignment import Assignment
+from chandlery.core.errors import SegmentError, UnavailableError
+from chandlery.core.resources import TraderPool
+from chandlery.core.settings import FeedSettings, KafkaSettings, SupervisorSettings
+from chandlery.operator.planner import WorkerNow
+from chandlery.workers.segment import SignalRing
+
+log = logging.getLogger("chandlery.up")
+
+# The segment is made and the socket open within 1 s, Kafka or not; thirty times that on a busy machine.
+START_TIMEOUT_S: Final = 30.0
+# The feed waits for acknowledgements of what it sent: a broker restart is 4 s; then 5 s to end.
+FEED_STOP_S: Final = 12.0
+# Traders get 5 s to end their call, then SIGKILL; the supervisor itself 3 s.
+SUPERVISOR_STOP_S: Final = 10.0
+
+
+class WorkerGroup:
+    """One worker.
+
+    Attributes:
+        pool: key of its pool. name: as the planner calls it. label: of its processes and files.
+        kept: counters of traders' rings when the run began (rings outlive runs).
+    """
+
+    def __init__(
+        self,
+        pool: TraderPool,
+        name: str,
+        kafka: KafkaSettings,
+        shm: Path,
+        *,
+        options: UpOptions,
+        state: StateDir,
+        variables: dict[str, str],
+        on_change: Callable[[Child], None],
+        on_status: Callable[[], None],
+    ) -> None:
+        self.pool = pool
+        self.name = name
+        self.label = label_of(pool.namespace, name)
+        self.kafka = kafka
+        self._shm = shm
+        self._options = options
+        self._state = state
+        self.endpoint = Endpoint(state.socket(f"feed-{self.label}"))
+        self.watch = WorkerWatch(self.endpoint, self._status_came)
+        self.delivery = Delivery(name, state.assignment(self.label), self.endpoint)
+        self.feed = self._child("feed", "chandlery.workers.feed", variables, on_change)
+        self.supervisor = self._child("supervisor", "chandlery.workers.supervisor", variables, on_change)
+        self._on_status = on_status
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ready_since_ms = now_ms()
+        self._was_ready = False
+        self._before: dict[str, Counter[str]] = {}
+
+    # Start --------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start both processes and wait until the feed answers.
+
+        Raises:
+            ChandleryError: one ended at its start, or the feed doesn't answer.
+        """
+        self._state.rings(self.label).mkdir(parents=True, exist_ok=True)
+        (self._shm / self.label).mkdir(parents=True, exist_ok=True)
+        self._before = self.ring_counts()
+        feed = feed_of(self.name, self.label, self.pool, self.kafka, self._shm, self._options, self._state)
+        supervisor = supervisor_of(self.name, self.label, self.pool, self._shm, self._options, self._state)
+        self._write(self.feed.name, feed)
+        self._write(self.supervisor.name, supervisor)
+        await asyncio.gather(self.feed.start(), self.supervisor.start())
+        await until_answers(self.feed, self.watch.refresh, START_TIMEOUT_S)
+        for run, what in ((self.watch.run, "watch"), (self.delivery.run, "deliver to")):
+            self._tasks.append(asyncio.create_task(run(), name=f"{what} {self.label}"))
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its feed answers and its supervisor is there."""
+        status = self.watch.status
+        return status is not None and status.supervisor_connected and self.feed.pid > 0
+
+    def now(self) -> WorkerNow:
+        """The worker as the planner sees it."""
+        ready = self.is_ready
+        if ready != self._was_ready and ready:
+            self._was_ready, self._ready_since_ms = True, now_ms()
+        return WorkerNow(self.delivery.assignment, ready, self._ready_since_ms, self._was_ready)
+
+    def want(self, assignment: Assignment) -> None:
+        """Keep this assignment delivered from now on."""
+        self.delivery.want(assignment)
+
+    # Stop ---------------------------------------------------------------------------------------------------
+
+    async def stop_supervisor(self) -> bool:
+        """End the supervisor and its traders; returns whether in order."""
+        return await self.supervisor.stop(SUPERVISOR_STOP_S)
+
+    async def stop_feed(self) -> bool:
+        """End the feed; returns whether in order."""
+        await self._end_tasks()
+        in_order = await self.feed.stop(FEED_STOP_S)
+        shutil.rmtree(self._shm / self.label, ignore_errors=True)
+        return in_order
+
+    async def close(self) -> None:
+        """Let go of watches and connections."""
+        await self._end_tasks()
+        await self.endpoint.close()
+
+    # Counts -------------------------------------------------------------------------------------------------
+
+    def ring_counts(self) -> dict[str, Counter[str]]:
+        """Counters and depth of each trader's ring, read from the ring itself: fresher than any status."""
+        counts: dict[str, Counter[str]] = {}
+        for trader, ring in self._rings():
+            counts[trader] = Counter({name: ring.get(name) for name in SignalRing.COUNTERS})
+            counts[trader]["depth"] = ring.depth
+        return counts
+
+    def grown(self) -> dict[str, Counter[str]]:
+        """Ring counters since the run began, by Trader; ``carried``: what stood in the ring then."""
+        grown: dict[str, Counter[str]] = {}
+        for trader, counts in self.ring_counts().items():
+            before = self._before.get(trader, Counter())
+            if counts["signals"] < before["signals"]:
+                before = Counter()  # another ring took its place
+            grown[trader] = Counter({name: value - before[name] for name, value in counts.items()})
+            grown[trader]["depth"] = counts["depth"]
+            grown[trader]["carried"] = before["depth"]
+        return grown
+
+    def feed_counts(self) -> dict[str, Any]:
+        """The ``feed`` part of the newest status."""
+        return self.watch.status.feed if self.watch.status is not None else {}
+
+    def _rings(self) -> Iterator[tuple[str, SignalRing]]:
+        for path in sorted(self._state.rings(self.label).glob("*.ring")):
+            try:
+                ring = SignalRing.attach(str(path))
+            except SegmentError:
+                continue  # the feed counts and reports it
+            try:
+                yield path.stem.replace("__", "/", 1), ring
+            finally:
+                ring.close()
+
+    # Inside -------------------------------------------------------------------------------------------------
+
+    def _status_came(self) -> None:
+        status = self.watch.status
+        if status is not None and status.received_sequence < self.delivery.assignment.sequence:
+            self.delivery.nudge()
+        self._on_status()
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def _child(self, role: str, module: str, variables: dict[str, str], on_change: Callable[[Child], None]) -> Child:
+        name = f"{role}-{self.label}"
+        command = [sys.executable, "-m", module, "--config", str(self._state.settings(name))]
+        return Child(name, command, self._state.log(name), variables, on_change)
+
+    def _write(self, name: str, settings: FeedSettings | SupervisorSettings) -> None:
+        write_atomically(self._state.settings(name), msgspec.json.encode(settings))
+
+
+def now_ms() -> int:
+    """Monotonic, ms: the clock of the planner's delays."""
+    return time.monotonic_ns() // 1_000_000
+
+
+async def refreshed(group: WorkerGroup) -> None:
+    """Bring a worker's status up to date, if it answers."""
+    with contextlib.suppress(UnavailableError):
+        await group.watch.refresh()
