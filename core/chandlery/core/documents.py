@@ -44,6 +44,8 @@ _SPECIAL_FLOATS: Final = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan"
 _BOOLS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _TAG: Final = "tag:yaml.org,2002:"
+_SCALAR_TAGS: Final = frozenset({"!", *(_TAG + name for name in ("str", "int", "float", "bool", "null"))})
+_COLLECTION_TAGS: Final = frozenset({"!", _TAG + "map", _TAG + "seq"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +259,7 @@ class _Builder:
     def _open(self, value: dict[str, Value] | list[Value], event: yaml.CollectionStartEvent) -> None:
         if len(self._stack) >= MAX_DEPTH:
             raise _Stop(f"nested deeper than {MAX_DEPTH} levels", event.start_mark)
+        _refuse_tag(event, _COLLECTION_TAGS)
         path = self._place(value, event)
         self._stack.append(_Open(value, path, event.anchor))
 
@@ -297,10 +300,15 @@ def _whole_text(event: yaml.ScalarEvent) -> str:
     return text
 
 
+def _refuse_tag(event: yaml.NodeEvent, known: frozenset[str]) -> None:
+    tag = getattr(event, "tag", None)
+    if tag and tag not in known:
+        raise _Stop(f"the tag {str(tag).replace(_TAG, '!!')} is not known here", event.start_mark)
+
+
 def _plain_value(text: str, event: yaml.ScalarEvent) -> Value:
     tag = event.tag
-    if tag and tag not in {"!", _TAG + "str", _TAG + "int", _TAG + "float", _TAG + "bool", _TAG + "null"}:
-        raise _Stop(f"the tag {str(tag).replace(_TAG, '!!')} is not known here", event.start_mark)
+    _refuse_tag(event, _SCALAR_TAGS)
     if event.style or tag in {"!", _TAG + "str"}:
         return text
     if text in _NULLS:

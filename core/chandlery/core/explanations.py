@@ -87,7 +87,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     by_lower = {one.lower(): one for one in words}
     if word.lower() in by_lower:
         return f'; did you mean "{by_lower[word.lower()]}"?'
-    close = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.7)
     return f'; did you mean "{by_lower[close[0]]}"?' if close else ""
 
 
