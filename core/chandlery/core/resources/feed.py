@@ -91,7 +91,7 @@ class ReplaySource(Spec):
         Field(min_length=1, max_length=256),
     ] = Field(description="Files to play back: each a path, or an object with path and symbol.")
     speed: Speed = Field(default=1.0, description='Times real speed: 1, 10, 0.5, or "max" for as fast as possible.')
-    loop: Flag = Field(default=False, description="Begin again, as a new session, when the files end.")
+    loop: Flag = Field(default=False, description="Begin again when the files end, with times and ids moved on.")
 
 
 class BinanceSource(Spec):
