@@ -37,7 +37,7 @@ class Record(Protocol):
     headers: Any
 
 
-class AggregatorApp(faust.App):  # type: ignore[misc]
+class AggregatorApp(faust.App):
     """A Faust app that says when a rebalance is over and the states are recovered.
 
     Attributes:
