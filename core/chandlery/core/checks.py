@@ -14,11 +14,11 @@ import msgspec
 
 from chandlery.core.documents import Path
 from chandlery.core.errors import InputError
-from chandlery.core.explanations import did_you_mean, shown
 from chandlery.core.manifestset import Key, ManifestSet, Problem, Reason
 from chandlery.core.parameters import ParameterSpec, value_problem
 from chandlery.core.resources import MAX_SOURCE_BYTES, MarketFeed, Resource, Trader, TraderPool
 from chandlery.core.resources.pool import GUARD_ROWS
+from chandlery.core.wording import did_you_mean, shown
 
 #: One element of ``python -m chandlery.workers.catalogue``'s list: name, parameters, errors …
 CatalogueEntry = Mapping[str, Any]

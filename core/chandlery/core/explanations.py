@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from pydantic import BaseModel
 
 from chandlery.core.documents import Path, Value
 from chandlery.core.resources.base import DNS_LABEL_PATTERN, SENTENCE
+from chandlery.core.wording import did_you_mean, path_text, shown
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-
-_SHOWN_CHARS: Final = 60
 
 
 def explain(model: type[BaseModel], error: ErrorDetails, value: Value) -> tuple[Path, str]:
@@ -65,35 +63,6 @@ _SAYINGS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "string_too_short": lambda _: "needs some text",
     "string_too_long": lambda context: f"may have at most {context['max_length']} characters",
 }
-
-
-def shown(value: object) -> str:
-    """A value as a message shows it: quoted text, shortened; the size alone of a collection."""
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    if isinstance(value, dict):
-        return f"an object with {', '.join(map(str, list(value)[:5]))}" if value else "an empty object"
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = f'"{value}"' if isinstance(value, str) else repr(value)
-    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean "sma-cross"?`` where a known word is close, else an empty string."""
-    words = list(known)
-    by_lower = {one.lower(): one for one in words}
-    if word.lower() in by_lower:
-        return f'; did you mean "{by_lower[word.lower()]}"?'
-    close = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.7)
-    return f'; did you mean "{by_lower[close[0]]}"?' if close else ""
-
-
-def path_text(path: Path) -> str:
-    """``("spec", "market", "symbols", 0)`` gives ``spec.market.symbols[0]``."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
 def _hint(kind: str, context: Mapping[str, Any], value: object) -> str:

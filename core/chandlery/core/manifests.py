@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from chandlery.core import documents
 from chandlery.core.checks import check_against_catalogue
 from chandlery.core.documents import Document, Value, read_documents
-from chandlery.core.explanations import did_you_mean, explain, path_text, shown
+from chandlery.core.explanations import explain
 from chandlery.core.manifestset import Identity, Key, ManifestSet, Origin, Problem, Reason
 from chandlery.core.resources import API_VERSION, DEFAULT_NAMESPACE, KINDS, MarketFeed, Resource
+from chandlery.core.wording import did_you_mean, path_text, shown
 
 __all__ = [
     "Identity",

@@ -10,8 +10,8 @@ from typing import Literal, cast
 from chandlery.core import documents
 from chandlery.core.documents import line_at
 from chandlery.core.errors import ManifestError
-from chandlery.core.explanations import path_text
 from chandlery.core.resources import MarketFeed, Resource, Trader, TraderPool
+from chandlery.core.wording import path_text
 
 Key = tuple[str, str]
 """(namespace, name)."""

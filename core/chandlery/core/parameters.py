@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from chandlery.core.explanations import did_you_mean, shown
+from chandlery.core.wording import did_you_mean, shown
 
 Kind = Literal["int", "float", "bool", "str"]
 Value = int | float | bool | str
