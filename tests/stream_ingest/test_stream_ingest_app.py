@@ -8,10 +8,10 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from tests.stream_ingest.ingest_doubles import MemorySink, Running, ingest_settings
+from tests.stream_ingest.ingest_doubles import MemorySink, Running, ingest_settings, until
 from tests.support.exchange_server import trade_frame
 
-from chandlery.core.errors import InputError, InvariantError, MachineError
+from chandlery.core.errors import InputError, InvariantError, MachineError, UnavailableError
 from chandlery.core.settings import HistoryFile, IngestSettings
 from chandlery.core.topics import partition_of
 from chandlery.core.wire import BackfillRecord, Opening, TradesRecord
@@ -150,6 +150,22 @@ async def test_the_final_status_is_that_after_the_flush(tmp_path: Path) -> None:
     assert final["trades"]["received"] == final["trades"]["appended"] > appended
     assert final["trades"]["appended"] == len(running.sink.ids("BTC/USDT")) + len(running.sink.ids("ETH/USDT"))
     assert running.sink.closed
+
+
+async def test_a_stop_while_the_broker_is_away_says_what_was_left(tmp_path: Path) -> None:
+    settings = _replay(tmp_path, final_status=str(tmp_path / "final.json"), options={"speed": 1})
+    sink = MemorySink()
+    ingest = Ingest(settings, sink, drain_timeout_s=0.05)
+    stop = asyncio.Event()
+    task = asyncio.create_task(ingest.run(stop))
+    await until("trades flow", lambda: ingest.counts.appended > 0 or task.done(), ingest.status)
+    sink.gate.clear()
+    await until("some wait", lambda: ingest.status().trades.waiting > 10 or task.done(), ingest.status)
+    stop.set()
+    with pytest.raises(UnavailableError, match="not appended"):
+        await task
+    final = json.loads((tmp_path / "final.json").read_bytes())["trades"]
+    assert final["waiting"] == final["received"] - final["appended"] > 0
 
 
 async def test_a_run_with_exit_at_end_ends_by_itself(tmp_path: Path) -> None:

@@ -121,7 +121,6 @@ async def test_a_silent_exchange_is_left_and_come_back_to(exchange: ExchangeServ
         connection.silent = True
         await exchange.next_connection()
         await live.until("it is counted", lambda: live.ingest.counts.reconnects >= 1)
-        assert connection.closed.is_set() or connection.pings == []
 
 
 async def test_an_exchange_that_refuses_is_tried_until_it_accepts(exchange: ExchangeServer, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import logging
 import signal
 import sys
 
@@ -37,6 +38,8 @@ def main() -> int:
     try:
         settings = read_settings(arguments.config, IngestSettings)
         log = configure_logs("ingest", settings.log_level)
+        # It logs every try to reach a broker that is away, twenty a second; the sink says it once.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         asyncio.run(_run(settings))
     except ChandleryError as error:
         log.error(str(error))

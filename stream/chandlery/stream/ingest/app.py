@@ -96,12 +96,20 @@ class Ingest:
         settings: see :class:`IngestSettings`.
         sink: where records go; absent: Kafka as in the settings.
         clock: absent: the host's.
+        drain_timeout_s: at a stop, how long to wait for the broker to take what was received.
 
     Raises:
         InputError: the settings can't be used.
     """
 
-    def __init__(self, settings: IngestSettings, sink: Sink | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: IngestSettings,
+        sink: Sink | None = None,
+        clock: Clock | None = None,
+        drain_timeout_s: float = _DRAIN_TIMEOUT_S,
+    ) -> None:
+        self._drain_timeout_s = drain_timeout_s
         self._settings = _checked(settings)
         self._clock = clock or SystemClock()
         self._resume = read_positions(settings.position_file, settings.session)
@@ -140,7 +148,7 @@ class Ingest:
 
         Raises:
             InputError: the source's files can't be read on. MachineError: no room, or the address is taken.
-            UnavailableError: stopped, but the broker took no more within 20 s.
+            UnavailableError: stopped, but the broker did not take all in time.
         """
         self._failure = asyncio.get_running_loop().create_future()
         await self.server.start()
@@ -185,14 +193,14 @@ class Ingest:
         assert self._failure is not None
         drained = asyncio.create_task(self._dispatcher.drained())
         done, _ = await asyncio.wait(
-            {drained, self._failure}, timeout=_DRAIN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+            {drained, self._failure}, timeout=self._drain_timeout_s, return_when=asyncio.FIRST_COMPLETED
         )
         drained.cancel()
         if self._failure in done:
             self._failure.result()
         if not done:
             raise UnavailableError(
-                f"the broker took nothing for {_DRAIN_TIMEOUT_S:.0f} s: "
+                f"the broker did not take all within {self._drain_timeout_s:g} s: "
                 f"{self._dispatcher.waiting_trades} trades received are not appended"
             )
 

@@ -19,6 +19,10 @@ from chandlery.stream.ingest.synthetic_path import BLOCK, QUANTITY_SCALE, PriceP
 
 # Timers fire within about 0.1 ms; waking more often than each millisecond only burns the processor.
 _SHORTEST_WAIT_S: Final = 0.001
+# At high rates, trades of a symbol go in small groups: above this many trades a second in all, waits grow in
+# proportion, up to the longest one.
+_SINGLE_TRADES_PER_SECOND: Final = 20_000.0
+_LONGEST_GROUPING_S: Final = 0.02
 # Later than this (the broker was away, the machine slept), the market goes on from now.
 _MOST_BEHIND_NS: Final = 1_000_000_000
 _CHECKS_PER_HEARTBEAT: Final = 5
@@ -114,6 +118,8 @@ class SyntheticSource:
         self._counts = counts
         self._clock = clock
         self._checked_ns = 0
+        crowd = len(self._symbols) * options.trades_per_second / _SINGLE_TRADES_PER_SECOND
+        self._shortest_wait_s = min(_SHORTEST_WAIT_S * max(1.0, crowd), _LONGEST_GROUPING_S)
 
     def first_trade_ms(self, symbol: str) -> int | None:
         """Now: a synthetic market trades in the present."""
@@ -148,7 +154,7 @@ class SyntheticSource:
         wait_ns = self._heartbeat_ns // _CHECKS_PER_HEARTBEAT
         if due:
             wait_ns = min(wait_ns, due[0][0] - self._clock.wall_ns())
-        return max(wait_ns / 1e9, _SHORTEST_WAIT_S)
+        return max(wait_ns / 1e9, self._shortest_wait_s)
 
     def _delay(self, markets: Mapping[str, Market], by_ns: int) -> list[tuple[int, str]]:
         for market in markets.values():
