@@ -83,6 +83,16 @@ async def test_a_change_that_needs_no_other_process_is_acknowledged_by_the_same_
         assert (signal.price, signal.incarnation) == ("3", 3)
 
 
+async def test_every_assignment_is_answered_even_where_nothing_shows() -> None:
+    async with worker() as made:
+        made.close(1.0)
+        before = await settled(made, made.assign(trader("a")))
+        assert await settled(made, made.assign(trader("a", tier="gold"))) == before
+        assert await settled(made, made.assign(trader("a", tier="gold"))) == before
+        edited = await settled(made, made.assign(trader("a", parameters={"size": 2})))
+        assert edited != before, "a change without a new generation is acknowledged by the new process only"
+
+
 async def test_candles_closed_during_an_edit_are_decided_by_the_new_code() -> None:
     async with worker() as made:
         made.close(1.0)

@@ -225,6 +225,37 @@ def test_rows_overwritten_during_the_call_are_not_decided_on(tmp_path: Path) -> 
     assert counters["lapped"] + len(signals) == 400 - 9, "each candle is decided or counted as lapped"
 
 
+def test_a_series_that_never_rests_holds_the_loop_up_for_a_turn_only(stage: Stage) -> None:
+    index = stage.series()
+    player = stage.trader()
+    player.settle()
+    prices = itertools.count(10)
+    Tell.meanwhile = lambda ctx, candles: stage.revise(index, 0, float(next(prices)))
+    stage.close(index, 0)
+    heartbeat = player.ring.get("heartbeat_ns")
+    assert player.turn() < 0.5
+    assert player.counters()["reruns"] == 8
+    assert player.ring.get("heartbeat_ns") > heartbeat
+    assert stage.signals() == []
+    Tell.meanwhile = None
+    player.settle()
+    assert [signal.reason for signal in stage.signals()] == ["total 17"]
+
+
+def test_a_series_removed_during_the_call_is_left_and_found_again(stage: Stage) -> None:
+    index = stage.series()
+    player = stage.trader()
+    player.settle()
+    Tell.meanwhile = lambda ctx, candles: stage.writer.remove_series(BTC, "1s")
+    stage.close(index, 0)
+    player.turn(3)
+    assert stage.signals() == []
+    Tell.meanwhile = None
+    stage.close(stage.series(), 0)
+    player.settle()
+    assert opens(stage.signals()) == [0]
+
+
 def test_a_restart_that_comes_too_late_counts_what_it_lost(tmp_path: Path) -> None:
     stage = Stage(tmp_path, rows=128)
     index = stage.series()

@@ -111,9 +111,12 @@ class Keeper:
             _log.info("trader changed", extra=self._facts(change=change))
             self._backoff.forget()
             self._status.attempt = 0
+            self._settled = None
             self._again.set()
         elif change == "tell" or moved:
             self._tell()
+            if change == "tell":
+                self._settled = None
             if self._process is None:
                 # Stalled or in backoff: what it waits for has not changed, so its answer holds for this one too.
                 self._set(self._status.state, self._status.reason, self._status.message)
@@ -308,8 +311,13 @@ class Keeper:
                 continue
             if isinstance(report, FailureReport):
                 self._failure = report
-            elif self._process is not None and not self._stopping and self._verdict is None:
+            elif self._wanted():
                 self._note(report)
+
+    def _wanted(self) -> bool:
+        """Whether the process that runs is the one that shall run: what others say is past."""
+        ending = self._stopping or self._again.is_set() or self._verdict is not None
+        return self._process is not None and not ending
 
     def _note(self, report: StateReport) -> None:
         self._status.code = report.code

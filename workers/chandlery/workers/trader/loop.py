@@ -28,6 +28,9 @@ IDLE_S: Final = 0.5
 #: While a series is not there nothing rings for it; while the ring is full neither.
 ATTACH_RETRY_S: Final = 0.05
 BLOCKED_RETRY_S: Final = 0.02
+#: Runs of one call in a row before the loop looks up: revisions come in bursts, and a feed that was killed
+#: while it revised leaves a series that never holds again, until its successor's segment is followed.
+MOST_RUNS: Final = 8
 #: Closed candles of one symbol decided in a row before the others get their turn.
 BATCH: Final = 64
 
@@ -87,6 +90,7 @@ class TraderLoop:
 
     def apply(self, live: Live) -> None:
         """Take over what needs no other process; between standby and active the positions stay."""
+        self._reported = None  # each order is answered, whether or not it changes anything to tell
         activated = live.mode == "active" and self._spec.mode != "active"
         self._spec.generation = live.generation
         self._spec.incarnation = live.incarnation
@@ -213,13 +217,13 @@ class TraderLoop:
         return 0.0
 
     def _decide_closed(self, run: SymbolRun, view: SeriesView, ordinal: int, woken_ns: int) -> bool:
-        """Decide on one closed row; False when its signals wait for room in the ring."""
-        while True:
+        """Decide on one closed row; False when that needs another turn: no room in the ring, or no peace."""
+        for _ in range(MOST_RUNS):
             window = view.window(ordinal + 1, run.need)
             if window.session != run.session or view.lapped(ordinal):
-                return True  # next_due sees what happened and counts it
+                return view.alive  # next_due sees what happened and counts it
             if not len(window.open_time):
-                continue
+                return False
             open_time_ms = int(window.open_time[-1])
             if self._not_due(run, view, window, ordinal, open_time_ms):
                 if not view.valid(window):
@@ -234,6 +238,8 @@ class TraderLoop:
             if view.valid(window) and outcome.holds():
                 break
             self._ring.add("reruns")
+        else:
+            return False
         self._ring.add("calls")
         if outcome.missing:
             self._ring.add("informative_missing", outcome.missing)
@@ -296,7 +302,7 @@ class TraderLoop:
     # -- forming candles
 
     def _decide_forming(self, run: SymbolRun, view: SeriesView, woken_ns: int) -> None:
-        while True:
+        for _ in range(MOST_RUNS):
             forming = view.forming()
             if forming is None or forming.sequence == run.forming_sequence:
                 return
@@ -311,6 +317,8 @@ class TraderLoop:
             if view.valid(closed) and outcome.holds():
                 break
             self._ring.add("reruns")
+        else:
+            return  # the next update of the candle brings the next chance
         run.forming_sequence = forming.sequence
         self._ring.add("calls")
         self._emit_forming(run, view, forming, outcome, woken_ns)
