@@ -44,7 +44,7 @@ bench: setup ## every benchmark, one table; COMPARE=REV sets them beside an earl
 lint: setup ## format, lint, types, import contract, docs
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy $(SOURCES:%=%/chandlery) benchmarks tests
+	@$(BIN)/mypy $(SOURCES:%=%/chandlery) benchmarks docs tests
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/check.py
 
