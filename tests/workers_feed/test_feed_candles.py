@@ -98,6 +98,13 @@ async def test_a_series_added_later_catches_up_beside_the_live_ones(
             await put(client, assignment(3, trader("b", [BTC], "5m")))
             await until("1m gone", lambda: not rows(settings, BTC))
             assert feed.status().feed["series"] == 1
+            await put(client, assignment(4))
+            assert feed.status().feed["series"] == 0
+            await writer.closed(BTC, 43, 2)
+            await put(client, assignment(5, trader("a", [BTC])))
+            await until("1m again", lambda: rows(settings, BTC) == minutes(0, 45))
+            await writer.closed(BTC, 45, 2)
+            await until("live again", lambda: rows(settings, BTC) == minutes(0, 47))
 
 
 async def test_a_long_log_is_read_from_far_enough_back_only(

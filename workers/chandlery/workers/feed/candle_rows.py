@@ -35,7 +35,8 @@ class RecordHead(msgspec.Struct, tag="candles", tag_field="kind"):
 decode_head: Final = msgspec.json.Decoder(RecordHead).decode
 #: Highest integer that every JSON reader keeps exactly.
 MOST_INTEGER: Final = (1 << 53) - 1
-_PREFIX: Final = b'{"kind":"candles"'
+#: First and last byte of a record that is whole: all that is looked at where a newer record replaces it.
+OPENING_BRACE, CLOSING_BRACE = b"{}"
 
 
 def row_of(update: CandleUpdate) -> Row:
@@ -67,11 +68,6 @@ def stamps_header(headers: Headers) -> bytes | None:
         if name == HEADER_NAME:
             return value
     return None
-
-
-def looks_whole(value: bytes | None) -> bool:
-    """Whether a record that a newer one replaces looks like a candles record (it isn't decoded)."""
-    return value is not None and value.startswith(_PREFIX) and value.endswith(b"}")
 
 
 def mentions(value: bytes, interval: str) -> bool:

@@ -91,7 +91,8 @@ class LiveConsumer:
                 await asyncio.sleep(_POLL_MS / 1_000)
                 continue
             batches = await consumer.getmany(timeout_ms=_POLL_MS)
-            if batches:
+            # Partitions that came or went meanwhile may stand elsewhere than this batch: it is read again.
+            if batches and assigned == self._positions.revision:
                 self._receipt.fed_ns = now_ns()
                 await self._take_in(batches)
 
@@ -119,22 +120,23 @@ class LiveConsumer:
 
     async def _take_in(self, batches: dict[TopicPartition, list[ConsumerRecord]]) -> None:
         """Closed candles first: forming ones of the same batch then find their predecessors."""
+        revision = self._positions.revision
         for tp, records in batches.items():
             if tp.topic != self._live_topic:
-                await self._take_closed(tp, records)
+                await self._take_closed(tp, records, revision)
         for tp, records in batches.items():
-            if tp.topic == self._live_topic and self._positions.get(tp) is not None:
+            if tp.topic == self._live_topic and revision == self._positions.revision:
                 self._router.live(records)
                 self._advance(tp, records)
         self._board.ring()
         self._after_batch()
 
-    async def _take_closed(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+    async def _take_closed(self, tp: TopicPartition, records: list[ConsumerRecord], revision: int) -> None:
         for first in range(0, len(records), _TURN_RECORDS):
             if first:
                 await asyncio.sleep(0)
-            if self._positions.get(tp) is None:
-                return  # unassigned while other tasks had their turn
+            if revision != self._positions.revision:
+                return  # assigned anew while other tasks had their turn: the rest is read again
             turn = records[first : first + _TURN_RECORDS]
             self._router.closed(turn)
             self._advance(tp, turn)
