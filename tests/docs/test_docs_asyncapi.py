@@ -9,7 +9,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def asyncapi() -> ModuleType:
     spec = importlib.util.spec_from_file_location("docs_asyncapi", DOCS / "asyncapi.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
