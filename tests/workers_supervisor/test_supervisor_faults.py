@@ -130,7 +130,7 @@ async def test_sigterm_stops_the_traders_and_leaves_their_signals() -> None:
 
 
 async def test_decisions_stay_in_order_and_complete_over_kill_9_of_the_trader() -> None:
-    """20 kills while candles close: every candle is decided, in order; repetitions have the same id."""
+    """Five kills while candles close: every candle is decided, in order; repetitions have the same id."""
     async with worker() as made:
         made.close(1.0)
         made.assign(trader("good-0"))
