@@ -5,8 +5,6 @@ from __future__ import annotations
 import enum
 import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as distribution_version
 from typing import Annotated
 
 import msgspec
@@ -16,6 +14,7 @@ from rich.table import Table
 from chandlery.cli.endings import ends_well
 from chandlery.cli.instance import current_view
 from chandlery.cli.options import DEFAULT_STATE, Json, State
+from chandlery.cli.runtime.version import own_version
 from chandlery.cli.screen import output, remarks
 from chandlery.console.model import View
 from chandlery.console.tables import feeds_table, pools_table, processes_table, signals_table, traders_table
@@ -68,14 +67,6 @@ def version(json: Json = False) -> None:
     """Print the version."""
     facts = {"version": own_version(), "python": platform.python_version(), "platform": platform.platform()}
     print(msgspec.json.encode(facts).decode() if json else f"chandlery {facts['version']} (Python {facts['python']})")
-
-
-def own_version() -> str:
-    """Version of the installed distribution; ``0+source`` when it runs from source without being installed."""
-    try:
-        return distribution_version("chandlery")
-    except PackageNotFoundError:
-        return "0+source"
 
 
 def rows_of(view: View, kind: Kind) -> Sequence[msgspec.Struct]:

@@ -14,7 +14,7 @@ State = Annotated[
 DEFAULT_STATE = Path(".chandlery")
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs instead of text.")]
 Manifests = Annotated[
-    list[Path],
+    list[str],
     typer.Option("-f", "--filename", help="Folder or file of manifests; may be given more than once."),
 ]
 Strategies = Annotated[

@@ -12,7 +12,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from chandlery.console.model import SignalRow
+from chandlery.console.model import SignalRow, signal_row
 from chandlery.core.errors import UnavailableError
 from chandlery.core.latency import account
 from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
@@ -60,6 +60,12 @@ class Collected:
         if (early := self._early.pop(record.id, None)) is not None:
             self._complete(early)
         return record
+
+    def merge(self, other: Collected) -> None:
+        """Add what was read of another topic."""
+        self.signals.update(other.signals)
+        self.published += other.published
+        self.undecodable += other.undecodable
 
     def _complete(self, completion: Completion) -> None:
         signal = self.signals.get(completion.id)
@@ -177,20 +183,5 @@ class SignalTopic:
 
 
 def row_of(signal: Signal) -> SignalRow:
-    """A signal in short."""
-    return SignalRow(
-        id=signal.id,
-        trader=signal.trader,
-        action=signal.action,
-        symbol=signal.symbol,
-        interval=signal.interval,
-        price=signal.price,
-        open_time_ms=signal.open_time_ms,
-        reason=signal.reason,
-        rule=signal.rule,
-        strategy=signal.strategy,
-        strength=signal.strength,
-        emitted_wall_ms=signal.emitted_wall_ms,
-        forming=signal.forming,
-        latency_us=account(signal.stamps).frame_to_signal_us,
-    )
+    """A signal in short, with the latency that its stamps account for."""
+    return signal_row(signal, account(signal.stamps).frame_to_signal_us)

@@ -1,9 +1,116 @@
-"""``chandlery debug``, ``chandlery doctor``."""
+"""``chandlery up`` and ``chandlery validate``."""
 
 from __future__ import annotations
 
+import asyncio
+from typing import Annotated, Literal
+
+import msgspec
 import typer
+
+from chandlery.cli.endings import ends_well
+from chandlery.cli.options import DEFAULT_STATE, Json, Manifests, State, Strategies
+from chandlery.cli.presenting import Presenter
+from chandlery.cli.running import run_up
+from chandlery.cli.runtime.desired import read_catalogue, read_first
+from chandlery.cli.runtime.options import Transport, UpOptions
+from chandlery.cli.screen import remarks
+from chandlery.core.durations import parse_duration
+from chandlery.core.errors import InputError
+from chandlery.core.settings import parse_listen
+
+_TRANSPORTS: dict[str, Transport] = {"shared": "SharedMemory", "pipe": "Pipe"}
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs."""
+    app.command("up")(ends_well(up))
+    app.command("validate")(ends_well(validate))
+
+
+def up(
+    manifests: Manifests,
+    state: State = DEFAULT_STATE,
+    strategies: Strategies = None,
+    kafka: Annotated[
+        str | None, typer.Option("--kafka", metavar="HOST:PORT", help="Use this Kafka instead of starting one.")
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port of the embedded Kafka.")] = None,
+    transport: Annotated[
+        str | None, typer.Option("--transport", metavar="shared|pipe", help="How candles reach traders.")
+    ] = None,
+    speed: Annotated[
+        str | None, typer.Option("--speed", metavar="N|max", help="Speed of replays, instead of the manifest's.")
+    ] = None,
+    run_for: Annotated[
+        str | None, typer.Option("--for", metavar="60s", help="End after this long, with a summary and a verdict.")
+    ] = None,
+    until_end: Annotated[bool, typer.Option("--until-end", help="End when every replay has ended.")] = False,
+    json: Json = False,
+    view: Annotated[bool, typer.Option("--view/--no-view", help="The live view, on terminals.")] = True,
+    log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
+) -> int:
+    """Run manifests on this machine: broker, ingest, aggregator, feeds and traders, until Ctrl-C.
+
+    The folders are watched: a manifest that is added, edited or deleted takes effect within a second.
+    """
+    options = UpOptions(
+        manifests=tuple(map(str, manifests)),
+        state=state,
+        strategies=strategies,
+        kafka=_address(kafka),
+        port=port,
+        transport=_transport(transport),
+        speed=_speed(speed),
+        run_for_s=parse_duration(run_for) / 1000 if run_for is not None else None,
+        until_end=until_end,
+        log_level=_level(log_level),
+    )
+    return asyncio.run(run_up(options, Presenter(remarks(), view=view), json=json))
+
+
+def validate(manifests: Manifests, strategies: Strategies = None, json: Json = False) -> None:
+    """Check manifests as `up` would, without starting anything. Exit code 2: there is a problem."""
+    catalogue = asyncio.run(read_catalogue(strategies))
+    wanted = read_first(tuple(map(str, manifests)), catalogue).manifests
+    found = {"feeds": len(wanted.feeds), "pools": len(wanted.pools), "traders": len(wanted.traders)}
+    if json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        print(", ".join(f"{number} {kind}" for kind, number in found.items()) + ": all is well")
+
+
+def _address(text: str | None) -> str | None:
+    if text is not None:
+        for one in text.split(","):
+            if isinstance(parse_listen(one), str):
+                raise InputError(f"--kafka {text!r}: write host:port")
+    return text
+
+
+def _transport(text: str | None) -> Transport | None:
+    if text is None:
+        return None
+    if text not in _TRANSPORTS:
+        raise InputError(f"--transport {text!r}: write shared or pipe")
+    return _TRANSPORTS[text]
+
+
+def _speed(text: str | None) -> float | Literal["max"] | None:
+    if text is None:
+        return None
+    if text == "max":
+        return "max"
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed <= 1e6:
+        raise InputError(f"--speed {text!r}: write a number above 0 (1 is real time), or max")
+    return speed
+
+
+def _level(text: str) -> str:
+    if text not in ("debug", "info", "warning", "error"):
+        raise InputError(f"--log-level {text!r}: write debug, info, warning or error")
+    return text

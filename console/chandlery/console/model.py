@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from chandlery.core.signals import Signal
+
 
 class TraderRow(msgspec.Struct, omit_defaults=True):
     """One Trader.
@@ -105,6 +107,26 @@ class SignalRow(msgspec.Struct, omit_defaults=True):
     emitted_wall_ms: int = 0
     forming: bool = False
     latency_us: float | None = None
+
+
+def signal_row(signal: Signal, latency_us: float | None) -> SignalRow:
+    """A signal in short."""
+    return SignalRow(
+        id=signal.id,
+        trader=signal.trader,
+        action=signal.action,
+        symbol=signal.symbol,
+        interval=signal.interval,
+        price=signal.price,
+        open_time_ms=signal.open_time_ms,
+        reason=signal.reason,
+        rule=signal.rule,
+        strategy=signal.strategy,
+        strength=signal.strength,
+        emitted_wall_ms=signal.emitted_wall_ms,
+        forming=signal.forming,
+        latency_us=latency_us,
+    )
 
 
 class View(msgspec.Struct, omit_defaults=True):

@@ -22,6 +22,7 @@ from chandlery.cli.runtime.statedir import StateDir, write_atomically
 from chandlery.core.errors import UnavailableError
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import AggregatorSettings, IngestSettings
+from chandlery.core.topics import Topics, topics_of
 from chandlery.operator.settings_of import kafka_settings
 
 log = logging.getLogger("chandlery.up")
@@ -74,7 +75,7 @@ class FeedGroup:
         self._folder = folder
         self._options = options
         self._state = state
-        self._hold = feed.spec.source.kind != "binance"
+        self._hold = not self.continuous
         self._tasks: list[asyncio.Task[None]] = []
         self._restarts_seen = 0
 
@@ -86,6 +87,16 @@ class FeedGroup:
         self.symbols |= symbols
         self.intervals |= intervals
         return more
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the market goes on by itself and has one session for ever (an exchange)."""
+        return self.feed.spec.source.kind == "binance"
+
+    @property
+    def topics(self) -> Topics:
+        """Names of the feed's topics."""
+        return topics_of(self.kafka)
 
     @property
     def idle(self) -> bool:
@@ -100,7 +111,8 @@ class FeedGroup:
         """
         self._write(self._aggregator_settings())
         await self.aggregator.start()
-        await until_answers(self.aggregator, self.aggregator_watch.refresh, START_TIMEOUT_S)
+        await until_answers(self.aggregator, self._recovered, START_TIMEOUT_S)
+        self.baseline = self.aggregator_watch.status
         self._tasks.append(asyncio.create_task(self.aggregator_watch.run(), name=f"watch {self.aggregator.name}"))
 
     async def start_ingest(self) -> None:
@@ -138,10 +150,15 @@ class FeedGroup:
         if intervals:
             self._write(self._aggregator_settings())
             await self.aggregator.restart(AGGREGATOR_STOP_S)
-            await until_answers(self.aggregator, self.aggregator_watch.refresh, START_TIMEOUT_S)
+            await until_answers(self.aggregator, self._recovered, START_TIMEOUT_S)
         self._write(self._ingest_settings())
         await self.ingest.resume()
         await until_answers(self.ingest, self.ingest_watch.refresh, START_TIMEOUT_S)
+
+    async def _recovered(self) -> None:
+        status = await self.aggregator_watch.refresh()
+        if not status.get("ready"):
+            raise UnavailableError(f"{self.aggregator.name} still recovers its state")
 
     # Stop ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,141 @@
+"""One ``chandlery up`` from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from typing import Final
+
+from chandlery.cli.endings import FAILED, INTERRUPTED
+from chandlery.cli.presenting import Presenter
+from chandlery.cli.runtime.counting import summarise
+from chandlery.cli.runtime.desired import read_catalogue, read_first
+from chandlery.cli.runtime.ending import end_in_order
+from chandlery.cli.runtime.local import LocalRuntime
+from chandlery.cli.runtime.options import UpOptions
+from chandlery.cli.runtime.recent import RecentSignals
+from chandlery.cli.runtime.viewing import Viewer
+from chandlery.console.summary import Summary, encode_summary
+
+_LOOK_S: Final = 0.1
+
+
+class Interrupts:
+    """Ctrl-C, SIGTERM and SIGHUP: the first asks for an orderly end, a second for one at once."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+
+    def listen(self) -> None:
+        """Take the signals."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._take)
+
+    def _take(self) -> None:
+        (self.at_once if self.asked.is_set() else self.asked).set()
+
+
+async def run_up(options: UpOptions, presenter: Presenter, *, json: bool) -> int:
+    """Run until the end that was asked for.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ChandleryError: wrong input (then nothing was started), or it can't start.
+    """
+    interrupts = Interrupts()
+    interrupts.listen()
+    catalogue = await read_catalogue(options.strategies)
+    wanted = read_first(options.manifests, catalogue)
+    runtime = LocalRuntime(options, wanted, catalogue, presenter.say)
+    work = asyncio.create_task(_work(runtime, presenter, interrupts), name="up")
+    hard = asyncio.create_task(interrupts.at_once.wait())
+    await asyncio.wait({work, hard}, return_when=asyncio.FIRST_COMPLETED)
+    hard.cancel()
+    if not work.done():
+        presenter.line("ending at once")
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await runtime.abort()
+        return INTERRUPTED
+    summary = work.result()
+    if summary is None:
+        return INTERRUPTED
+    presenter.summary(summary)
+    if json:
+        sys.stdout.write(encode_summary(summary).decode() + "\n")
+    judged = options.run_for_s is not None or options.until_end
+    return FAILED if summary.problems and judged else 0
+
+
+async def _work(runtime: LocalRuntime, presenter: Presenter, interrupts: Interrupts) -> Summary | None:
+    recent = RecentSignals()
+    viewer = Viewer(runtime, recent)
+    try:
+        with presenter:
+            if not await _started(runtime, viewer, interrupts):
+                await runtime.abort()
+                return None
+    except BaseException:
+        await runtime.abort()
+        raise
+    presenter.panel(viewer.view(), _next_commands(runtime.options))
+    began = time.monotonic()
+    following = asyncio.create_task(recent.follow(lambda: [group.endpoint for group in runtime.workers.values()]))
+    showing = asyncio.create_task(presenter.show(viewer.view))
+    try:
+        await _until_end(runtime, interrupts)
+    finally:
+        for task in (following, showing):
+            task.cancel()
+        await asyncio.gather(following, showing, return_exceptions=True)
+    with presenter:
+        return summarise(await end_in_order(runtime, viewer, time.monotonic() - began, presenter.say))
+
+
+async def _started(runtime: LocalRuntime, viewer: Viewer, interrupts: Interrupts) -> bool:
+    """Start; returns False when an end was asked for meanwhile."""
+    start = asyncio.create_task(runtime.start(viewer.view), name="start")
+    asked = asyncio.create_task(interrupts.asked.wait())
+    await asyncio.wait({start, asked}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if start.done():
+        start.result()
+        return True
+    start.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await start
+    return False
+
+
+async def _until_end(runtime: LocalRuntime, interrupts: Interrupts) -> None:
+    """Wait for whatever ends the run: a signal, the time, the end of every replay."""
+    options = runtime.options
+    deadline = time.monotonic() + options.run_for_s if options.run_for_s is not None else float("inf")
+    while not interrupts.asked.is_set() and time.monotonic() < deadline:
+        if options.until_end and _all_finished(runtime):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(_LOOK_S, max(0.0, deadline - time.monotonic()))):
+                await interrupts.asked.wait()
+
+
+def _all_finished(runtime: LocalRuntime) -> bool:
+    groups = list(runtime.feeds.values())
+    return bool(groups) and all(group.ingest_watch.status.get("finished") for group in groups)
+
+
+def _next_commands(options: UpOptions) -> list[tuple[str, str]]:
+    state = "" if str(options.state) == ".chandlery" else f" --state {options.state}"
+    return [
+        (f"chandlery get traders{state}", "what runs, its state and why"),
+        (f"chandlery signals --follow{state}", "signals as they come"),
+        (f"chandlery trace SIGNAL{state}", "where one signal's time went"),
+        ("Ctrl-C", "ends everything in order"),
+    ]

@@ -1,0 +1,194 @@
+"""A run's counts, from what every part says at its end; pure but for reading memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from chandlery.cli.signal_topic import Collected
+from chandlery.console.summary import (
+    CandleCounts,
+    LatencyFigures,
+    MemoryFigures,
+    SignalCounts,
+    Summary,
+    TradeCounts,
+    TraderCounts,
+    count_problems,
+    quantiles_us,
+    trader_problems,
+)
+from chandlery.core.latency import STAGES, account
+from chandlery.core.signals import Signal
+
+Status = Mapping[str, Any]
+
+
+@dataclass
+class FeedEvidence:
+    """What one feed's processes say. ``ingest``: see FeedGroup.ingest_counts; ``exact``: nothing of it is lost."""
+
+    ingest: Counter[str]
+    exact: bool
+    aggregator: Status
+    baseline: Status
+
+
+@dataclass
+class WorkerEvidence:
+    """What one worker says.
+
+    Attributes:
+        feed: the ``feed`` part of its status; of the process that runs now. whole: that process is the first.
+        traders: restarts by Trader. rings: counters by Trader since the run began, see WorkerGroup.grown.
+    """
+
+    feed: Status
+    whole: bool
+    restarts: Mapping[str, int]
+    rings: Mapping[str, Counter[str]]
+
+
+@dataclass
+class Evidence:
+    """Everything a summary is made of.
+
+    Attributes:
+        desired: names of Traders that are to run. not_ready: those that never became Ready, and why.
+        signals: what stands on the signals topics since the run began.
+        problems: what went wrong at the end.
+    """
+
+    version: str
+    session: int
+    seconds: float
+    desired: list[str]
+    not_ready: list[tuple[str, str]]
+    feeds: list[FeedEvidence] = field(default_factory=list)
+    workers: list[WorkerEvidence] = field(default_factory=list)
+    signals: Collected = field(default_factory=Collected)
+    memory: dict[str, MemoryFigures] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def summarise(evidence: Evidence) -> Summary:
+    """The run's summary."""
+    trades, candles, drops = TradeCounts(), CandleCounts(), Counter[str]()
+    for feed in evidence.feeds:
+        _add_feed(feed, trades, candles, drops)
+    if not all(feed.exact for feed in evidence.feeds):
+        # An ingest that was killed can't say how much of its last second the broker had; what it appends again
+        # the aggregator counts as duplicates.
+        trades.ingested = trades.received
+    for worker in evidence.workers:
+        drops.update({reason: number for reason, number in worker.feed.get("drops", {}).items()})
+        for counts in worker.rings.values():
+            drops.update({f"trader_{name}": counts[name] for name in ("stale", "lapped", "cooled_down")})
+    signals = signal_counts(evidence.workers, evidence.signals)
+    wrong = count_problems(trades, signals)
+    return Summary(
+        version=evidence.version,
+        session=evidence.session,
+        seconds=round(evidence.seconds, 1),
+        reconciles=not wrong,
+        problems=[*trader_problems(evidence.not_ready), *wrong, *evidence.problems],
+        traders=TraderCounts(
+            desired=len(evidence.desired),
+            ready=len(evidence.desired) - len(evidence.not_ready),
+            restarts=sum(number for worker in evidence.workers for number in worker.restarts.values()),
+        ),
+        frames=sum(feed.ingest["frames"] for feed in evidence.feeds),
+        trades=trades,
+        candles=candles,
+        signals=signals,
+        latency_us=latency_figures(evidence.signals.signals.values()),
+        memory_bytes=evidence.memory,
+        drops={reason: number for reason, number in sorted(drops.items()) if number},
+        restarts={name: number for name, number in sorted(evidence.restarts.items()) if number},
+    )
+
+
+def _add_feed(feed: FeedEvidence, trades: TradeCounts, candles: CandleCounts, drops: Counter[str]) -> None:
+    trades.ingested += feed.ingest["appended"]
+    for name, number in feed.ingest.items():
+        if name.startswith("drop:"):
+            drops[name.removeprefix("drop:")] += number
+    for symbol, status in feed.aggregator.get("symbols", {}).items():
+        grown = since(status, feed.baseline.get("symbols", {}).get(symbol))
+        for name in ("received", "counted", "open", "late", "duplicate", "dead"):
+            setattr(trades, name, getattr(trades, name) + grown[f"counts.{name}"])
+        for name in ("closed", "revised", "filled"):
+            setattr(candles, name, getattr(candles, name) + grown[f"candles.{name}"])
+        for name, number in grown.items():
+            if name.startswith("dropped."):
+                drops[f"aggregator_{name.removeprefix('dropped.')}"] += number
+        for name in ("late", "duplicate", "dead"):
+            drops[name] += grown[f"counts.{name}"]
+
+
+def since(status: Status, before: Status | None) -> Counter[str]:
+    """Counts of one symbol since the run began, flat; a session begun since then began at 0.
+
+    A forming candle's trades may move from ``open`` to ``counted`` between the two: differences may be negative.
+    """
+    now = _flat(status)
+    if before is None or before.get("session") != status.get("session"):
+        return now
+    then = _flat(before)
+    return Counter({name: number - then[name] for name, number in now.items()})
+
+
+def _flat(status: Status) -> Counter[str]:
+    return Counter(
+        {
+            f"{group}.{name}": int(number)
+            for group in ("counts", "candles", "dropped")
+            for name, number in status.get(group, {}).items()
+        }
+    )
+
+
+def signal_counts(workers: Iterable[WorkerEvidence], topic: Collected) -> SignalCounts:
+    """Signals of the run: what traders emitted against what stands on the topic.
+
+    A feed that has run from the beginning knows exactly what it took from rings and what it dropped. One that
+    was killed does not: then the rings' own counters stand in for it.
+    """
+    counts = SignalCounts(published=topic.published, unique=len(topic.signals))
+    for worker in workers:
+        told = worker.feed.get("signals", {})
+        dropped = sum(int(number) for number in told.get("dropped", {}).values())
+        depth = sum(ring["depth"] for ring in worker.rings.values())
+        counts.dropped += dropped
+        counts.pending += depth
+        if worker.whole:
+            # Slots that wait are taken already (in flight) or not yet (then they aren't in its count).
+            in_flight = int(told.get("emitted", 0)) - int(told.get("published", 0)) - dropped
+            counts.emitted += int(told.get("emitted", 0)) + max(0, depth - in_flight)
+        else:
+            counts.emitted += sum(ring["signals"] for ring in worker.rings.values())
+            counts.carried += sum(ring["carried"] for ring in worker.rings.values())
+    return counts
+
+
+def latency_figures(signals: Iterable[Signal]) -> LatencyFigures:
+    """Quantiles over every signal's own account."""
+    stages: dict[str, list[int]] = {name: [] for name in STAGES}
+    whole: list[int] = []
+    decided: list[int] = []
+    for signal in signals:
+        told = account(signal.stamps)
+        for stage in told.stages:
+            stages[stage.name].append(int(stage.duration_us * 1000))
+        if told.frame_to_signal_us is not None:
+            whole.append(int(told.frame_to_signal_us * 1000))
+        if told.visible_to_decided_us is not None:
+            decided.append(int(told.visible_to_decided_us * 1000))
+    return LatencyFigures(
+        frame_to_signal=quantiles_us(whole),
+        visible_to_decided=quantiles_us(decided),
+        stages={name: quantiles_us(values) for name, values in stages.items()},
+    )

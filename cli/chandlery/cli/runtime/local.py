@@ -1,0 +1,367 @@
+"""The local instance: the planner's plan kept running as processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from chandlery.cli.runtime import reaper
+from chandlery.cli.runtime.api import InstanceApi
+from chandlery.cli.runtime.broker import Broker
+from chandlery.cli.runtime.children import Child
+from chandlery.cli.runtime.desired import Catalogue, Wanted, read_again
+from chandlery.cli.runtime.feedgroup import FeedGroup
+from chandlery.cli.runtime.folder import Folder, scan
+from chandlery.cli.runtime.options import UpOptions
+from chandlery.cli.runtime.readiness import Readiness
+from chandlery.cli.runtime.say import Say
+from chandlery.cli.runtime.statedir import RUN_VARIABLE, RunRecord, StateDir, write_atomically
+from chandlery.cli.runtime.uplog import log_to
+from chandlery.cli.runtime.version import own_version
+from chandlery.cli.runtime.watch import changes
+from chandlery.cli.runtime.workergroup import WorkerGroup, now_ms
+from chandlery.console.model import View
+from chandlery.core.errors import ChandleryError, MachineError
+from chandlery.core.manifests import Key
+from chandlery.core.settings import KafkaSettings
+from chandlery.operator.planner import Current, Memory, Plan, WorkerNow, desired_of, plan
+from chandlery.operator.settings_of import kafka_settings
+from chandlery.stream.topics import end_offsets, ensure_topics
+
+log = logging.getLogger("chandlery.up")
+
+# A predecessor that was killed: its processes had SIGTERM from the kernel and end by themselves, the longest
+# within the reaper's 16 s, which kills what is left; 4 s more for that.
+_PREDECESSOR_TIMEOUT_S: Final = 20.0
+# Forkserver, numpy and TA-Lib take 1-3 s, a process per Trader 0.05 s; beyond 20 s the market starts without.
+_READY_TIMEOUT_S: Final = 20.0
+
+
+class LocalRuntime:
+    """Everything that one ``chandlery up`` runs.
+
+    Attributes:
+        feeds, workers: running groups, by key of the feed, by key of the pool and name of the worker.
+        wanted, plan: of now. notices: what a person should know now.
+        signals_from: end offsets of each feed's signals topic when the run began.
+    """
+
+    def __init__(self, options: UpOptions, wanted: Wanted, catalogue: Catalogue, say: Say) -> None:
+        self.options = options
+        self.wanted = wanted
+        self.state = StateDir(options.state)
+        self.run = ""
+        self.session = time.time_ns() // 1_000_000
+        self.phase = "starting"
+        self.feeds: dict[Key, FeedGroup] = {}
+        self.workers: dict[tuple[Key, str], WorkerGroup] = {}
+        self.broker = Broker(options, self.state)
+        self.plan: Plan | None = None
+        self.readiness = Readiness()
+        self.signals_from: dict[Key, dict[int, int]] = {}
+        self._catalogue = catalogue
+        self._say = say
+        self._folder = Folder(tuple(path for path in options.manifests if path != "-"))
+        self._problem_notices: list[str] = []
+        self._memory = Memory()
+        self._replan = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._api: InstanceApi | None = None
+        self._reaper: tuple[subprocess.Popen[bytes], int] | None = None
+        self._growth = asyncio.Lock()
+
+    # Start --------------------------------------------------------------------------------------------------
+
+    async def start(self, view: Callable[[], View]) -> None:
+        """Start everything; returns when all desired traders are Ready, or the time for that is over.
+
+        Args:
+            view: what the instance's socket answers.
+
+        Raises:
+            ChandleryError: it can't start; what was started must be ended by :meth:`abort`.
+        """
+        await self._take_state()
+        self._api = InstanceApi(self.state.socket("up"), view)
+        await self._api.start()
+        self.state.write_run(
+            RunRecord(os.getpid(), self.run, own_version(), self.session, str(self.state.socket("up")))
+        )
+        self._read_memory()
+        # The folder's first look before the plan: what changes from here on is seen as a change.
+        self._folder.advance(scan(self._folder.roots), time.monotonic())
+        await self.broker.start(self._say)
+        self._say("starting feeds and workers")
+        await self._apply(await self._next_plan(), wait=True)
+        self._say("waiting for the traders")
+        await self._wait_ready()
+        for group in self.feeds.values():
+            await group.go()
+        self.phase = "running"
+        self._spawn(self._follow_manifests(), "follow manifests")
+        self._spawn(self._keep_planning(), "plan")
+        self._spawn(self.broker.keep(), "keep broker")
+
+    async def _take_state(self) -> None:
+        self.state.acquire()
+        log_to(self.state.log("up"), self.options.log_level)
+        self.run = self.state.new_run()
+        deadline = time.monotonic() + _PREDECESSOR_TIMEOUT_S
+        while left := self.state.leftovers():
+            if time.monotonic() > deadline:
+                raise MachineError(
+                    f"processes of an earlier run over {self.state.root} don't end: kill {' '.join(map(str, left))}"
+                )
+            self._say(f"waiting for {len(left)} process(es) of an earlier run to end")
+            await asyncio.sleep(0.1)
+        for line in self.state.sweep():
+            self._say(f"removed {line}")
+        # From here on every process that is started belongs to this run, whoever starts it.
+        os.environ[RUN_VARIABLE] = self.run
+        self._start_reaper()
+
+    def _start_reaper(self) -> None:
+        read_end, write_end = os.pipe()
+        environment = {name: value for name, value in os.environ.items() if name != RUN_VARIABLE}
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", reaper.__file__, self.run, str(self.state.shm(self.run)), str(self.state.run_file)],
+            stdin=read_end, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=environment, start_new_session=True,
+        )  # fmt: skip
+        os.close(read_end)
+        self._reaper = (process, write_end)
+
+    async def _wait_ready(self) -> None:
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            self.note_ready()
+            wanted = self._placed()
+            if all(self.readiness.was_ready(name) for name in wanted):
+                return
+            self._say("waiting for the traders", sum(map(self.readiness.was_ready, wanted)) / max(1, len(wanted)))
+            await asyncio.sleep(0.05)
+
+    def _placed(self) -> list[str]:
+        verdicts = self.plan.verdicts.values() if self.plan else ()
+        return [verdict.trader for verdict in verdicts if verdict.runs_as_asked]
+
+    def note_ready(self) -> None:
+        """Take note of which traders are Ready by the newest statuses."""
+        if self.plan is not None:
+            self.readiness.note(self.plan.verdicts, (group.watch.status for group in self.workers.values()))
+
+    # Plan ---------------------------------------------------------------------------------------------------
+
+    async def _next_plan(self) -> Plan:
+        workers: dict[Key, dict[str, WorkerNow]] = {}
+        for (pool, name), group in self.workers.items():
+            workers.setdefault(pool, {})[name] = group.now()
+        desired = desired_of(self.wanted.manifests, self.wanted.found)
+        made = plan(desired, Current(workers, self._memory), now_ms=now_ms())
+        self._memory = made.memory
+        write_atomically(self.state.root / "memory.json", msgspec.json.encode(made.memory))
+        self.plan = made
+        return made
+
+    async def _apply(self, made: Plan, *, wait: bool) -> None:
+        """Make what runs what the plan says: assignments at once, what takes longer beside that."""
+        self._drop_workers(made)
+        starting: list[Coroutine[Any, Any, None]] = []
+        for key, feed in made.feeds.items():
+            if feed.symbols and feed.intervals:
+                starting.append(self._run_feed(key, set(feed.symbols), set(feed.intervals)))
+        for key, pool in made.pools.items():
+            for name, assignment in pool.workers.items():
+                group = self.workers.get((key, name))
+                if group is None and pool.feed is not None:
+                    group = self._new_worker(made, key, name)
+                    group.want(assignment)
+                    starting.append(group.start())
+                elif group is not None:
+                    group.want(assignment)
+        tasks = [self._spawn(each, "start") for each in starting]
+        if wait:
+            await self._all(tasks)
+
+    async def _all(self, tasks: list[asyncio.Task[None]]) -> None:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION) if tasks else (set(), set())
+        for task in done:
+            task.result()
+
+    def _new_worker(self, made: Plan, key: Key, name: str) -> WorkerGroup:
+        pool = made.pools[key]
+        assert pool.feed is not None
+        group = WorkerGroup(
+            pool.pool, name, self._kafka(pool.feed), self.state.shm(self.run),
+            options=self.options, state=self.state, variables={},
+            on_change=self._child_changed, on_status=self._status_came,
+        )  # fmt: skip
+        self.workers[key, name] = group
+        return group
+
+    def _drop_workers(self, made: Plan) -> None:
+        for key, name in list(self.workers):
+            if key not in made.pools or name not in made.pools[key].workers:
+                self._spawn(self._end_worker(self.workers.pop((key, name))), "end worker")
+
+    async def _end_worker(self, group: WorkerGroup) -> None:
+        await group.stop_supervisor()
+        await group.stop_feed()
+        await group.close()
+
+    async def _run_feed(self, key: Key, symbols: set[str], intervals: set[str]) -> None:
+        # One at a time: a second growth must see what the first one did.
+        async with self._growth:
+            group = self.feeds.get(key)
+            if group is not None:
+                more_symbols, more_intervals = group.grow(symbols, intervals)
+                if more_symbols or more_intervals:
+                    await group.follow(symbols=more_symbols, intervals=more_intervals)
+                return
+            group = self._new_feed(key)
+            group.grow(symbols, intervals)
+            self.feeds[key] = group
+        await ensure_topics(group.kafka)
+        self.signals_from[key] = await end_offsets(group.kafka.bootstrap, group.topics.signals)
+        if group.continuous:
+            # What the aggregator counted before this run must be known before ingest adds to it.
+            await group.start_aggregator()
+            await group.start_ingest()
+        else:
+            await asyncio.gather(group.start_aggregator(), group.start_ingest())
+        if self.phase == "running":
+            await group.go()
+
+    def _new_feed(self, key: Key) -> FeedGroup:
+        feed = self.wanted.manifests.feeds[key]
+        return FeedGroup(
+            feed, self.wanted.manifests.folder_of(feed), self.broker.bootstrap,
+            session=time.time_ns() // 1_000_000, options=self.options, state=self.state, variables={},
+            on_change=self._child_changed,
+        )  # fmt: skip
+
+    def _kafka(self, key: Key) -> KafkaSettings:
+        return kafka_settings(self.wanted.manifests.feeds[key], self.broker.bootstrap)
+
+    # While running ------------------------------------------------------------------------------------------
+
+    async def _follow_manifests(self) -> None:
+        async for folder in changes(self._folder):
+            previous = self.wanted.manifests
+            self.wanted = await asyncio.to_thread(
+                read_again, self.options.manifests, set(folder.kept), previous, self._catalogue
+            )
+            self._note_problems()
+            self._replan.set()
+
+    def _note_problems(self) -> None:
+        self._problem_notices = [str(problem) for problem in self.wanted.other_problems()]
+        for problem in [*self.wanted.refused, *self.wanted.found]:
+            log.warning("manifest problem", extra={"problem": str(problem)})
+
+    @property
+    def notices(self) -> list[str]:
+        """What a person should know now."""
+        return [*self._folder.notices, *self._problem_notices, *self.broker.notices]
+
+    async def _keep_planning(self) -> None:
+        while True:
+            again_ms = self.plan.plan_again_ms if self.plan else None
+            pause_s = 5.0 if again_ms is None else min(5.0, max(0.1, (again_ms - now_ms()) / 1000))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._replan.wait()
+            self._replan.clear()
+            await self._apply(await self._next_plan(), wait=False)
+
+    def _status_came(self) -> None:
+        self.note_ready()
+
+    def _child_changed(self, child: Child) -> None:
+        for group in self.feeds.values():
+            if child is group.ingest and child.state == "backoff":
+                group.note_ingest_end()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._settled)
+        return task
+
+    def _settled(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and self.phase == "running":
+            log.error(f"{task.get_name()}: {error}", exc_info=error if not isinstance(error, ChandleryError) else None)
+            self._problem_notices.append(f"{task.get_name()}: {error}")
+
+    # End ----------------------------------------------------------------------------------------------------
+
+    async def quiesce(self) -> None:
+        """Stop following manifests and planning: from here on things only end."""
+        self.phase = "stopping"
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def children(self) -> list[Child]:
+        """Every process of the instance but the broker's."""
+        found = [child for group in self.feeds.values() for child in (group.aggregator, group.ingest)]
+        return found + [child for group in self.workers.values() for child in (group.feed, group.supervisor)]
+
+    async def abort(self) -> None:
+        """End everything at once, in whatever state it is; nothing of the run is left."""
+        await self.quiesce()
+        for child in self.children():
+            child.kill()
+        self.broker.kill()
+        await asyncio.gather(*(child.stop(1.0) for child in self.children()), return_exceptions=True)
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of sockets, shared memory and the state folder, when every process has ended."""
+        await asyncio.gather(
+            *(group.close() for group in self.feeds.values()), *(group.close() for group in self.workers.values())
+        )
+        if self._api is not None:
+            await self._api.stop()
+        if self.run:
+            await asyncio.to_thread(self._end_rest)
+        self._dismiss_reaper()
+        self.state.release()
+
+    def _end_rest(self) -> None:
+        """Kill what still belongs to the run (grandchildren of killed processes) and remove its shared memory."""
+        deadline = time.monotonic() + 5.0
+        while (left := self.state.leftovers()) and time.monotonic() < deadline:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, 9)
+            time.sleep(0.02)
+        shutil.rmtree(self.state.shm(self.run), ignore_errors=True)
+
+    def _dismiss_reaper(self) -> None:
+        if self._reaper is not None:
+            process, write_end = self._reaper
+            with contextlib.suppress(BrokenPipeError):
+                os.write(write_end, b"x")
+            os.close(write_end)
+            process.wait()
+            self._reaper = None
+
+    def _read_memory(self) -> None:
+        try:
+            self._memory = msgspec.json.decode((self.state.root / "memory.json").read_bytes(), type=Memory)
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.DecodeError) as error:
+            log.warning("planner's memory unreadable, beginning anew", extra={"why": str(error)})

@@ -1,0 +1,73 @@
+"""The newest signals of each worker, asked of its feed, and what they say about latency."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from chandlery.cli.endpoint import Endpoint
+from chandlery.console.model import SignalRow, signal_row
+from chandlery.console.summary import quantiles_us
+from chandlery.core.errors import UnavailableError
+from chandlery.core.signals import Signal
+
+_EVERY_S: Final = 0.5
+_ASKED: Final = 200
+_KEPT: Final = 2_000
+_SHOWN: Final = 100
+
+
+class _Told(msgspec.Struct):
+    """One element of ``GET /v1/signals``."""
+
+    signal: Signal
+    account: dict[str, Any]
+
+
+_decode: Final = msgspec.json.Decoder(list[_Told]).decode
+
+
+class RecentSignals:
+    """Signals by id, oldest first."""
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[str, SignalRow] = OrderedDict()
+
+    async def follow(self, endpoints: Callable[[], Iterable[Endpoint]]) -> None:
+        """Ask every feed twice a second, until cancelled."""
+        while True:
+            for endpoint in list(endpoints()):
+                with contextlib.suppress(UnavailableError):
+                    self.take(await endpoint.get(f"/v1/signals?limit={_ASKED}"))
+            await asyncio.sleep(_EVERY_S)
+
+    def take(self, body: bytes) -> None:
+        """Take in a feed's newest signals (newest first)."""
+        try:
+            told = _decode(body)
+        except msgspec.DecodeError as error:
+            raise UnavailableError(f"no list of signals: {error}") from error
+        for one in reversed(told):
+            latency = one.account.get("frame_to_signal_us")
+            self._rows[one.signal.id] = signal_row(one.signal, latency)
+        while len(self._rows) > _KEPT:
+            self._rows.popitem(last=False)
+
+    def rows(self) -> list[SignalRow]:
+        """The newest, oldest first."""
+        return sorted(self._rows.values(), key=lambda row: row.emitted_wall_ms)[-_SHOWN:]
+
+    def quantiles(self, trader: str) -> tuple[float | None, float | None]:
+        """p50 and p99 of a Trader's newest signals, µs, frame to acknowledgement."""
+        values = [
+            int(row.latency_us * 1000)
+            for row in self._rows.values()
+            if row.trader == trader and row.latency_us is not None
+        ]
+        quantiles = quantiles_us(values)
+        return quantiles.p50, quantiles.p99

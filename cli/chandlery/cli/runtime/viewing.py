@@ -1,0 +1,195 @@
+"""The instance as plain data for every view: made from the plan and the newest statuses."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+from chandlery.cli.runtime.feedgroup import FeedGroup
+from chandlery.cli.runtime.local import LocalRuntime
+from chandlery.cli.runtime.procfs import memory_of
+from chandlery.cli.runtime.readiness import is_ready
+from chandlery.cli.runtime.recent import RecentSignals
+from chandlery.cli.runtime.settings import transport_of
+from chandlery.cli.runtime.version import own_version
+from chandlery.console.model import FeedRow, PoolRow, ProcessRow, TraderRow, View
+from chandlery.core.assignment import TraderStatus
+from chandlery.operator.planner import Verdict
+
+_RATE_WINDOW_S: Final = 5.0
+
+
+class Viewer:
+    """Makes views of a runtime; remembers what rates need."""
+
+    def __init__(self, runtime: LocalRuntime, recent: RecentSignals) -> None:
+        self._runtime = runtime
+        self._recent = recent
+        self._rates: dict[str, deque[tuple[float, int]]] = {}
+        self._resident: dict[int, tuple[float, int]] = {}
+
+    def view(self) -> View:
+        """The instance now."""
+        runtime = self._runtime
+        return View(
+            run=runtime.run,
+            version=own_version(),
+            state_dir=str(runtime.options.state),
+            pid=os.getpid(),
+            started_ms=runtime.session,
+            phase=runtime.phase,
+            manifests=list(runtime.options.manifests),
+            feeds=[self._feed(group) for group in runtime.feeds.values()],
+            pools=self._pools(),
+            traders=self.traders(),
+            processes=self._processes(),
+            signals=self._recent.rows(),
+            notices=runtime.notices,
+        )
+
+    def traders(self) -> list[TraderRow]:
+        """Every Trader of the manifests, those refused included."""
+        plan = self._runtime.plan
+        rows = {name: self._trader(verdict) for name, verdict in plan.verdicts.items()} if plan else {}
+        for (namespace, name), problems in self._runtime.wanted.refused_traders().items():
+            full = f"{namespace}/{name}"
+            field = f"{problems[0].field}: " if problems[0].field else ""
+            told = f"{field}{problems[0].message}"
+            row = rows.get(full)
+            if row is None:
+                rows[full] = TraderRow(full, "Stalled", reason=problems[0].reason, message=told)
+            else:
+                row.reason = problems[0].reason
+                row.message = f"{told} (the version before keeps running)"
+        return [rows[name] for name in sorted(rows)]
+
+    def _trader(self, verdict: Verdict) -> TraderRow:
+        namespace, _, name = verdict.trader.partition("/")
+        trader = self._runtime.wanted.manifests.traders.get((namespace, name))
+        status = self._status_of(verdict)
+        row = TraderRow(verdict.trader, *_state(verdict, status))
+        row.ready = verdict.worker is not None and is_ready(verdict, status)
+        row.pool = "/".join(verdict.pool) if verdict.pool else ""
+        row.worker = verdict.worker or ""
+        if trader is not None:
+            row.strategy = trader.spec.strategy.name
+            row.symbols = list(trader.spec.market.symbols)
+            row.interval = trader.spec.market.interval
+        if status is not None:
+            _copy(status, row)
+        row.frame_to_signal_p50_us, row.frame_to_signal_p99_us = self._recent.quantiles(verdict.trader)
+        return row
+
+    def _status_of(self, verdict: Verdict) -> TraderStatus | None:
+        if verdict.worker is None or verdict.pool is None:
+            return None
+        group = self._runtime.workers.get((verdict.pool, verdict.worker))
+        if group is None or group.watch.status is None:
+            return None
+        return group.watch.status.traders.get(verdict.trader)
+
+    def _feed(self, group: FeedGroup) -> FeedRow:
+        ingest, aggregator = group.ingest_watch.status, group.aggregator_watch.status
+        counts = group.ingest_counts()
+        totals: Mapping[str, Any] = aggregator.get("totals", {})
+        waiting = ingest.get("waiting_for_go", False)
+        return FeedRow(
+            feed="/".join(group.feed.key),
+            source=group.feed.spec.source.kind,
+            bootstrap=group.kafka.bootstrap,
+            signals_topic=group.topics.signals,
+            connected=bool(ingest.get("connected", False)),
+            finished=bool(ingest.get("finished", False)),
+            session=int(ingest.get("session", 0)),
+            symbols=sorted(group.symbols),
+            intervals=list(aggregator.get("intervals", sorted(group.intervals))),
+            frames=counts["frames"],
+            trades=counts["appended"],
+            trades_per_s=self._rate(f"trades {group.label}", counts["received"]),
+            candles_closed=int(totals.get("candles", {}).get("closed", 0)),
+            aggregator_lag=int(aggregator.get("lag", 0)),
+            late=int(totals.get("counts", {}).get("late", 0)),
+            duplicate=int(totals.get("counts", {}).get("duplicate", 0)),
+            message="waiting for the traders" if waiting else "",
+        )
+
+    def _pools(self) -> list[PoolRow]:
+        plan = self._runtime.plan
+        if plan is None:
+            return []
+        return [
+            PoolRow(
+                "/".join(key),
+                workers=len(pool.workers),
+                capacity=pool.capacity,
+                used=pool.used,
+                pending=pool.pending,
+                transport=transport_of(pool.pool, self._runtime.options),
+            )
+            for key, pool in plan.pools.items()
+        ]
+
+    def _processes(self) -> list[ProcessRow]:
+        runtime = self._runtime
+        rows = [ProcessRow("up", "running", os.getpid(), 0, self._rss(os.getpid()), str(runtime.state.log("up")))]
+        if runtime.broker.embedded:
+            pid = runtime.broker.pid
+            log = str(runtime.state.broker / "broker.log")
+            rows.append(
+                ProcessRow("kafka", "running" if pid else "ended", pid, runtime.broker.restarts, self._rss(pid), log)
+            )
+        for child in runtime.children():
+            rows.append(
+                ProcessRow(
+                    child.name,
+                    child.state,
+                    child.pid,
+                    child.restarts,
+                    self._rss(child.pid),
+                    str(child.log_path),
+                    str(runtime.state.socket(child.name)) if not child.name.startswith("supervisor-") else "",
+                )
+            )
+        return rows
+
+    def _rss(self, pid: int) -> int:
+        """Resident bytes, read at most once a second: smaps_rollup walks the whole address space."""
+        if not pid:
+            return 0
+        now = time.monotonic()
+        at, known = self._resident.get(pid, (0.0, 0))
+        if now - at > 1.0:
+            memory = memory_of(pid)
+            known = memory.rss if memory is not None else 0
+            self._resident[pid] = (now, known)
+        return known
+
+    def _rate(self, name: str, total: int) -> float:
+        samples = self._rates.setdefault(name, deque())
+        now = time.monotonic()
+        samples.append((now, total))
+        while now - samples[0][0] > _RATE_WINDOW_S:
+            samples.popleft()
+        first_s, first = samples[0]
+        return max(0.0, (total - first) / (now - first_s)) if now - first_s > 0.2 else 0.0
+
+
+def _state(verdict: Verdict, status: TraderStatus | None) -> tuple[str, str, str]:
+    """State, reason and message: the planner's word first, where it has one."""
+    if verdict.worker is None:
+        return ("Pending" if verdict.reason == "PoolFull" else "Stalled"), verdict.reason, verdict.message
+    state = status.state if status is not None else "Pending"
+    if verdict.reason:
+        return state, verdict.reason, verdict.message
+    return (state, status.reason, status.message) if status is not None else (state, "", "")
+
+
+def _copy(status: TraderStatus, row: TraderRow) -> None:
+    for name in (
+        "pid", "generation", "incarnation", "warm_have", "warm_need", "calls", "signals", "restarts", "errors",
+        "rss_bytes", "last_open_time_ms", "last_error",
+    ):  # fmt: skip
+        setattr(row, name, getattr(status, name))

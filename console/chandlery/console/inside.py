@@ -1,0 +1,95 @@
+"""Shared memory and signal rings from inside, for ``chandlery debug``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from chandlery.console.amounts import count, size, timestamp
+from chandlery.console.tables import figures_table, plain_table
+
+Info = Mapping[str, Any]
+
+
+def segment_inside(segment: Info, rings: Info, now_ns: int) -> RenderableType:
+    """A segment: header, series with fill and revisions, readers with their doorbells and lapped counts.
+
+    Args:
+        segment: ``GET /v1/segment``. rings: ``GET /v1/rings``. now_ns: monotonic clock of this host.
+    """
+    header: Info = segment.get("header", {})
+    beat_ms = (now_ns - int(header.get("heartbeat_ns", 0))) / 1e6
+    rows = [
+        ("layout", f"version {header.get('layout_version')}, generation {header.get('generation')}"),
+        ("size", f"{size(int(header.get('file_bytes', 0)))}, {count(int(header.get('rows', 0)))} rows a series"),
+        ("series", f"{len(segment.get('series', []))} of {header.get('series_capacity')}"),
+        ("writer", f"pid {header.get('writer_pid')}, heartbeat {beat_ms:.0f} ms ago"),
+        ("superseded", "yes" if header.get("superseded") else "no"),
+    ]
+    return Group(figures_table(rows), _series(segment), Text(), _readers(segment, rings))
+
+
+def _series(segment: Info) -> RenderableType:
+    table = plain_table(
+        "SERIES", "SYMBOL", "INTERVAL", "SESSION", "CLOSED", "FILL", "REVISION", "LAST CANDLE", "FORMING",
+        right=("SERIES", "CLOSED", "FILL", "REVISION"),
+    )  # fmt: skip
+    capacity = max(1, int(segment.get("header", {}).get("rows", 1)))
+    for row in segment.get("series", []):
+        table.add_row(
+            str(row["index"]),
+            row["symbol"],
+            row["interval"],
+            str(row["session"]),
+            count(row["count"]),
+            f"{row['fill'] / capacity:.0%}",
+            count(row["revision"]),
+            timestamp(row["last_open_time_ms"]),
+            timestamp(row["forming_open_time_ms"]),
+        )
+    return table
+
+
+def _readers(segment: Info, rings: Info) -> RenderableType:
+    bells = segment.get("bells", [])
+    table = plain_table(
+        "READER", "DOORBELL", "RUNG", "CALLS", "LAPPED", "RERUNS", "STALE",
+        right=("DOORBELL", "RUNG", "CALLS", "LAPPED", "RERUNS", "STALE"),
+    )  # fmt: skip
+    for trader, bell in sorted(segment.get("traders", {}).items()):
+        counters = rings.get(trader, {}).get("counters", {})
+        rung = bells[bell] if 0 <= bell < len(bells) else 0
+        figures = (counters.get(name, 0) for name in ("calls", "lapped", "reruns", "stale"))
+        table.add_row(trader, str(bell), count(int(rung)), *(count(int(figure)) for figure in figures))
+    return table
+
+
+def rings_inside(rings: Info) -> RenderableType:
+    """Signal rings: depth, in flight, blocked, positions, last errors (``GET /v1/rings``)."""
+    table = plain_table(
+        "RING", "DEPTH", "IN FLIGHT", "HEAD", "TAIL", "SIGNALS", "BLOCKED", "POSITIONS", "LAST ERROR",
+        right=("DEPTH", "IN FLIGHT", "HEAD", "TAIL", "SIGNALS", "BLOCKED"),
+    )  # fmt: skip
+    for trader, ring in sorted(rings.items()):
+        counters = ring.get("counters", {})
+        table.add_row(
+            trader,
+            f"{ring.get('depth', 0)}/{ring.get('capacity', 0)}",
+            count(int(ring.get("in_flight", 0))),
+            count(int(ring.get("head", 0))),
+            count(int(ring.get("tail", 0))),
+            count(int(counters.get("signals", 0))),
+            count(int(counters.get("blocked", ring.get("blocked", 0)))),
+            ", ".join(f"{symbol} {_position(at)}" for symbol, at in sorted(ring.get("positions", {}).items())),
+            str(ring.get("last_error", "") or ring.get("corrupt", "")),
+        )
+    return table
+
+
+def _position(at: Any) -> str:
+    """A position is (session, open time); the time is what a person looks for."""
+    moment = at[1] if isinstance(at, list | tuple) and len(at) == 2 else at
+    return timestamp(int(moment)) if isinstance(moment, int) else str(moment)
