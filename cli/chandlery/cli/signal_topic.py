@@ -16,6 +16,7 @@ from chandlery.console.model import SignalRow, signal_row
 from chandlery.core.errors import UnavailableError
 from chandlery.core.latency import account
 from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
+from chandlery.stream.topics import end_offsets
 
 #: An answer of a broker on this machine takes milliseconds; 10 s is aiokafka's own retry loop three times over.
 _ANSWER_S: Final = 10.0
@@ -88,13 +89,13 @@ class SignalTopic:
         self._partitions: list[TopicPartition] = []
 
     async def __aenter__(self) -> SignalTopic:
+        numbers = await end_offsets(self._bootstrap, self._topic)
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=100
         )
         try:
             async with asyncio.timeout(_ANSWER_S):
                 await consumer.start()
-                numbers = await self._numbers(consumer)
         except (KafkaError, OSError, TimeoutError) as error:
             await consumer.stop()
             raise UnavailableError(f"Kafka at {self._bootstrap} doesn't answer: {error!r}") from error
@@ -152,15 +153,6 @@ class SignalTopic:
             # Ids seen long ago don't come again: a repetition follows within seconds.
             while len(collected.signals) > 50_000:
                 del collected.signals[next(iter(collected.signals))]
-
-    async def _numbers(self, consumer: AIOKafkaConsumer) -> set[int]:
-        while True:
-            numbers: set[int] | None = consumer.partitions_for_topic(self._topic)
-            if numbers:
-                return numbers
-            await consumer.topics()  # asks the broker for all topics' metadata
-            if not consumer.partitions_for_topic(self._topic):
-                await asyncio.sleep(0.1)
 
     async def _asked(self, method: str, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         try:
