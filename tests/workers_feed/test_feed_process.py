@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal as signals
 import sys
 from collections.abc import AsyncIterator
@@ -36,11 +37,22 @@ from chandlery.workers.segment import SegmentReader
 BTC = "BTC/USDT"
 
 
-async def spawn(settings: FeedSettings, folder: Path) -> asyncio.subprocess.Process:
+async def spawn(settings: FeedSettings, folder: Path, most_file_bytes: int = 0) -> asyncio.subprocess.Process:
     config = folder / "feed.json"
     config.write_bytes(msgspec.json.encode(settings))
+
+    def limit() -> None:
+        if most_file_bytes:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_file_bytes, most_file_bytes))
+
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "chandlery.workers.feed", "--config", str(config), stderr=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "chandlery.workers.feed",
+        "--config",
+        str(config),
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=limit,
     )
 
 
@@ -108,8 +120,9 @@ async def test_after_kill_9_the_next_feed_takes_over(tmp_path: Path, kafka_setti
 
 
 async def test_no_room_for_the_segment_is_exit_code_3(tmp_path: Path) -> None:
-    settings = feed_settings(tmp_path, KafkaSettings("127.0.0.1:9", "none"), segment_rows=60_000, segment_series=60_000)
-    process = await spawn(settings, tmp_path)
+    settings = feed_settings(tmp_path, KafkaSettings("127.0.0.1:9", "none"))
+    # A limit on file sizes stands in for a full /dev/shm: filling a real one would harm whoever else uses it.
+    process = await spawn(settings, tmp_path, most_file_bytes=65_536)
     _, errors = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 3, errors
     assert b"segment" in errors

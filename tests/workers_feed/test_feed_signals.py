@@ -268,7 +268,7 @@ async def test_a_broker_killed_and_back_loses_nothing(tmp_path: Path) -> None:
                 await writer.flush()
             await until("candles go on", lambda: len(rows(settings, BTC)) == 11, 60)
             told = feed.status().feed
-            assert told["reconnects"] == 1
+            assert told["reconnects"] >= 1
             assert told["gaps"] == 0
             assert told["signals"]["published"] == 500
         out, _ = await published(kafka)
