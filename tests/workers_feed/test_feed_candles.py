@@ -331,3 +331,23 @@ async def test_a_quiet_symbol_shows_its_forming_candle_once_caught_up(
                 await until("1m forming", lambda: shown("1m") == 7.0)
                 await put(client, assignment(2, trader("a", [BTC]), trader("b", [BTC], "5m")))
                 await until("5m forming, added later", lambda: shown("5m") == 8.0)
+
+
+async def test_candles_read_in_catch_up_are_history_and_later_ones_live(
+    tmp_path: Path, kafka_settings: KafkaSettings
+) -> None:
+    await ensure_topics(kafka_settings)
+    settings = feed_settings(tmp_path, kafka_settings)
+    async with candle_writer(kafka_settings) as writer:
+        await writer.closed(BTC, 0, 30)
+        async with running_feed(settings) as feed, api(settings) as client:
+            await put(client, assignment(1, trader("a", [BTC])))
+            await until("history", lambda: len(rows(settings, BTC)) == 30 and not feed.status().feed["catching_up"])
+            reader = SegmentReader.open(f"{settings.shm_dir}/segment")
+            series = reader.series(BTC, "1m")
+            assert series is not None
+            assert series.live_from_ms == -1
+            await writer.closed(BTC, 30, 1)
+            await until("a live candle", lambda: len(rows(settings, BTC)) == 31)
+            assert series.live_from_ms == 30 * MINUTE
+            reader.close()

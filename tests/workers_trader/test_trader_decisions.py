@@ -472,3 +472,32 @@ def test_a_call_that_raises_leaves_position_and_ring_alone(stage: Stage) -> None
     assert player.ring.get("busy_since_ns") == 0
     stage.trader().settle()
     assert opens(stage.signals()) == [0]
+
+
+def test_what_came_after_the_last_decision_is_due_even_where_the_feed_read_it_as_history(stage: Stage) -> None:
+    index = stage.series()
+    first = stage.trader()
+    first.settle()
+    stage.close(index, 0, 1)
+    first.settle()
+    assert opens(stage.signals()) == [0, 1]
+    # A feed that starts again reads everything up to now in catch-up: no row of its segment is live yet.
+    stage.writer.close()
+    stage.writer = SegmentWriter.create(stage.path, rows=stage.rows, series=8)
+    again = stage.series()
+    stage.close(again, 0, 1, 2, 3, backfill=True)
+    first.settle()
+    assert opens(stage.signals()) == [2, 3]
+
+
+def test_a_trader_that_comes_while_the_feed_catches_up_does_not_decide_on_the_past(stage: Stage) -> None:
+    index = stage.series()
+    player = stage.trader()
+    player.settle()
+    stage.close(index, 0, 1, backfill=True)
+    player.settle()
+    stage.close(index, 2, 3, backfill=True)
+    player.settle()
+    stage.close(index, 4)
+    player.settle()
+    assert opens(stage.signals()) == [4]

@@ -29,14 +29,20 @@ class Receipt:
 
 
 class SegmentSink:
-    """Writes one series into the segment."""
+    """Writes one series into the segment.
 
-    __slots__ = ("_index", "_receipt", "_writer")
+    Attributes:
+        live: whether rows come as they happen. Those read in catch-up are history to a trader that has decided
+            nothing yet: however late it attaches, it doesn't decide on the past.
+    """
+
+    __slots__ = ("_index", "_receipt", "_writer", "live")
 
     def __init__(self, writer: SegmentWriter, index: int, receipt: Receipt) -> None:
         self._writer = writer
         self._index = index
         self._receipt = receipt
+        self.live = False
 
     def _stamps(self, stamps: Stamps) -> tuple[int, ...]:
         return (
@@ -55,7 +61,7 @@ class SegmentSink:
 
     def append(self, update: CandleUpdate, stamps: Stamps) -> None:
         row = row_of(update)
-        self._writer.append(self._index, *row, self._stamps(stamps), update.backfill)
+        self._writer.append(self._index, *row, self._stamps(stamps), update.backfill or not self.live)
 
     def revise(self, update: CandleUpdate) -> bool:
         return self._writer.revise(self._index, *row_of(update))
@@ -77,6 +83,7 @@ class SeriesBoard:
         self._receipt = receipt
         self._counts = counts
         self.tracks: dict[SeriesRef, Track] = {}
+        self._sinks: dict[SeriesRef, SegmentSink] = {}
         #: Series that could not be had, and why.
         self.refused: dict[SeriesRef, str] = {}
 
@@ -90,7 +97,7 @@ class SeriesBoard:
         for ref in [ref for ref in self.tracks if ref not in wanted]:
             self._writer.remove_series(ref.symbol, ref.interval)
             self._router.remove(ref)
-            del self.tracks[ref]
+            del self.tracks[ref], self._sinks[ref]
         self.refused = {}
         new: list[SeriesRef] = []
         for ref, rung in wanted.items():
@@ -113,8 +120,8 @@ class SeriesBoard:
             self._counts["series_refused"] += 1
             self.refused[ref] = str(error)
             return None
-        sequence = SeriesSequence(SegmentSink(self._writer, index, self._receipt), self._counts)
-        track = self.tracks[ref] = Track(sequence)
+        sink = self._sinks[ref] = SegmentSink(self._writer, index, self._receipt)
+        track = self.tracks[ref] = Track(SeriesSequence(sink, self._counts))
         self._router.add(ref, track)
         return track
 
@@ -122,6 +129,7 @@ class SeriesBoard:
         """Let live records reach a series that has caught up, and ring its traders."""
         if self.tracks.get(ref) is not track:
             return  # no longer wanted, or wanted anew meanwhile
+        self._sinks[ref].live = True
         self._router.join(ref, track)
 
     def ring(self) -> None:

@@ -38,6 +38,8 @@ class SymbolRun:
         next_ordinal: ordinal of the next closed row to decide on; None until it has been looked for.
         rehearsed: whether the strategy's state has been brought up to ``next_ordinal``.
         resumed: whether ``after_ms`` comes from an earlier process.
+        anchored: whether the candle at ``after_ms`` was decided, by this process or an earlier one: then every
+            later one is due. Else ``after_ms`` is only where the series stood, and history isn't due.
         forming_sequence: of the forming row seen last.
         forming_open_ms, forming_done: ids and cooled rules of that forming candle that are dealt with.
         pending_since_ns: since when the decision waits for an informative row; 0: it doesn't.
@@ -57,6 +59,7 @@ class SymbolRun:
         self.begun = False
         self.rehearsed = False
         self.resumed = False
+        self.anchored = False
         self.forming_sequence = -1
         self.forming_open_ms = -1
         self.forming_done: set[str] = set()
@@ -67,7 +70,7 @@ class SymbolRun:
         self.begun = True
         self.session = view.session
         self.after_ms = view.last_open_time_ms
-        self.resumed = False
+        self.resumed = self.anchored = False
         self._start_over()
 
     def enter_session(self, session: int, position: tuple[int, int] | None) -> None:
@@ -75,6 +78,7 @@ class SymbolRun:
         self.begun = True
         self.session = session
         self.resumed = position is not None and position[0] == session
+        self.anchored = self.resumed
         self.after_ms = position[1] if position is not None and self.resumed else -1
         self._start_over()
 
@@ -99,12 +103,17 @@ class SymbolRun:
         Returns:
             Its ordinal, or None where there is none; and how many rows were overwritten before their turn.
         """
-        if view.live_from_ms < 0:
-            return None, 0
         count, first = view.count, view.first()
         lapped = 0
         if self.next_ordinal is None:
-            self.next_ordinal = view.find_after(max(self.after_ms, view.live_from_ms - 1))
+            if self.anchored:
+                # What came after the last decided candle is due, also where the feed read it as history.
+                after_ms = self.after_ms
+            elif view.live_from_ms < 0:
+                return None, 0
+            else:
+                after_ms = max(self.after_ms, view.live_from_ms - 1)
+            self.next_ordinal = view.find_after(after_ms)
             if self.next_ordinal == first and first > 0 and self.after_ms >= 0:
                 lapped = self._gap_before(view, first)
         elif self.next_ordinal < first:
@@ -123,4 +132,5 @@ class SymbolRun:
         """The closed row ``ordinal`` is dealt with."""
         self.next_ordinal = ordinal + 1
         self.after_ms = open_time_ms
+        self.anchored = True
         self.pending_since_ns = 0
