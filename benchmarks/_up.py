@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,9 @@ import yaml
 
 from benchmarks.harness import say
 from chandlery.console.summary import Quantiles, Summary, decode_summary
+from chandlery.core.errors import SegmentError
+from chandlery.core.settings import FeedSettings, read_settings
+from chandlery.workers.segment import SignalRing
 
 _API: Final = "chandlery.dev/v1alpha1"
 #: From the signal to the end: each process gets up to 12 s, one after the other's.
@@ -100,6 +103,24 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             process.communicate()
 
 
+def calls_of(state: Path) -> dict[str, int]:
+    """Calls of each trader so far, from the rings; they outlive runs, and so do the counts."""
+    calls: dict[str, int] = {}
+    for path in state.glob("rings/*/*.ring"):
+        try:
+            with SignalRing.attach(str(path)) as ring:
+                calls[ring.trader] = ring.get("calls")
+        except SegmentError:
+            continue  # being made just now
+    return calls
+
+
+def segments_of(state: Path) -> list[Path]:
+    """The segment of each worker that has been started over this state folder."""
+    settings = [read_settings(str(path), FeedSettings) for path in state.glob("settings/feed-*.json")]
+    return [Path(each.shm_dir) / "segment" for each in settings]
+
+
 def health(summary: Summary) -> str:
     """What a reader should know of a run beside its figures."""
     traders = summary.traders
@@ -115,7 +136,9 @@ def value_of(quantiles: Quantiles, name: str) -> float:
     return float("nan") if value is None else float(value)
 
 
-def until(holds: Any, deadline_s: float, what: str, process: subprocess.Popen[bytes], poll_s: float = 0.02) -> None:
+def until(
+    holds: Callable[[], bool], deadline_s: float, what: str, process: subprocess.Popen[bytes], poll_s: float = 0.02
+) -> None:
     """Poll until ``holds()``.
 
     Raises:

@@ -1,0 +1,124 @@
+"""RSS and PSS of every process with 20 traders and 100 symbols: a real ``chandlery up``.
+
+Each trader decides on five of the 100 symbols at 1s; history of 500 candles a series, so that every window is
+full. Processes are counted when every trader has been called five times, the traders' fork server apart. PSS
+counts a shared page by its share, so the sum of PSS is what the machine gives.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any, Final
+
+from benchmarks._census import Measured, census
+from benchmarks._trades import symbols
+from benchmarks._up import (
+    calls_of,
+    health,
+    resource,
+    segments_of,
+    start,
+    state_folder,
+    stop,
+    summary_of,
+    synthetic_market,
+    until,
+    write_manifests,
+)
+from benchmarks.harness import Row, run, say
+
+MARKETS: Final = 100
+TRADERS: Final = 20
+GOAL_TRADER_MB: Final = 10.0
+GOAL_WORKER_MB: Final = 200.0
+#: With the fork server, which the goal's words don't name: it is the twenty traders' shared part.
+WORKER_KINDS: Final = ("feed", "supervisor", "nursery", "trader")
+_MB: Final = 1e6
+_STRATEGIES: Final[tuple[tuple[str, dict[str, int]], ...]] = (
+    ("sma-cross", {"fast": 4, "slow": 12}),
+    ("rsi-reversion", {"period": 7}),
+    ("bollinger-breakout", {"period": 15}),
+    ("donchian-breakout", {"period": 10}),
+    ("macd", {"fast": 5, "slow": 13, "signal": 4}),
+)
+
+
+def manifests() -> list[dict[str, Any]]:
+    """100 symbols, 20 traders on five of them each, every shipped strategy four times."""
+    names = symbols(MARKETS)
+    made = synthetic_market(names, trades_per_second=2, history=500)
+    for index in range(TRADERS):
+        strategy, parameters = _STRATEGIES[index % len(_STRATEGIES)]
+        made.append(
+            resource(
+                "Trader",
+                f"trader-{index:02d}",
+                {
+                    "pool": {"name": "desk"},
+                    "strategy": {"name": strategy, "parameters": parameters},
+                    "market": {"symbols": names[index * 5 : index * 5 + 5], "interval": "1s", "warmup": 500},
+                },
+            )
+        )
+    return made
+
+
+def _mb(measured: list[Measured], what: str) -> float:
+    return sum(getattr(each.memory, what) for each in measured) / _MB
+
+
+def _rows(found: dict[str, list[Measured]], segment_bytes: int, note: str) -> list[Row]:
+    traders = [each.memory for each in found["trader"]]
+    worker = [each for kind in WORKER_KINDS for each in found[kind]]
+    rows = [
+        Row(
+            "memory/trader_pss",
+            statistics.fmean(each.pss for each in traders) / _MB,
+            "MB",
+            goal=GOAL_TRADER_MB,
+            note=f"mean of {len(traders)}, the largest {max(each.pss for each in traders) / _MB:.1f} MB; {note}",
+        ),
+        Row("memory/trader_rss", statistics.fmean(each.rss for each in traders) / _MB, "MB", note="mean"),
+        Row(
+            "memory/worker_pss",
+            _mb(worker, "pss"),
+            "MB",
+            goal=GOAL_WORKER_MB,
+            note=f"feed + supervisor + fork server + {len(traders)} traders",
+        ),
+    ]
+    for kind, measured in found.items():
+        if kind != "trader":
+            rows.append(
+                Row(f"memory/{kind}_pss", _mb(measured, "pss"), "MB", note=f"RSS {_mb(measured, 'rss'):.1f} MB")
+            )
+    rows.append(Row("memory/segment", segment_bytes / _MB, "MB", note="the file, reserved as a whole"))
+    return rows
+
+
+def measure(quick: bool) -> list[Row]:
+    """One run; a census before its end."""
+    run_s = 10.0 if quick else 40.0
+    with state_folder() as folder:
+        say("chandlery up with 100 symbols")
+        process = start(write_manifests(folder / "m", manifests()), folder / "s", "--for", f"{run_s:g}s", "--json")
+        try:
+            until(lambda: len(census(process.pid).get("trader", [])) >= TRADERS, 90, "20 traders", process, 0.25)
+            state = folder / "s"
+            until(
+                lambda: sum(calls > 5 for calls in calls_of(state).values()) >= TRADERS,
+                60,
+                "each trader called five times",
+                process,
+                0.25,
+            )
+            found = census(process.pid)
+            segment_bytes = sum(path.stat().st_size for path in segments_of(state))
+            summary = summary_of(process, folder / "s", run_s)
+        finally:
+            stop(process)
+    return _rows(found, segment_bytes, health(summary))
+
+
+if __name__ == "__main__":
+    run(measure, __doc__)
