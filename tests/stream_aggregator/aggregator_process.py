@@ -93,6 +93,14 @@ class AggregatorProcess:
                 raise AssertionError(f"not within {DEADLINE_S:g} s: {what}; status {status}\n{self.log()}")
             await asyncio.sleep(0.05)
 
+    async def until_ready(self) -> dict[str, Any]:
+        """Wait until partitions are assigned and recovered."""
+        return await self.until(lambda status: bool(status["ready"]), "ready")
+
+    async def until_records(self, count: int) -> dict[str, Any]:
+        """Wait until this process has applied ``count`` records."""
+        return await self.until(lambda status: bool(status["records"] >= count), f"{count} records applied")
+
     async def until_applied(self, ends: dict[int, int]) -> dict[str, Any]:
         """Wait until every partition is applied and saved up to ``ends``."""
         return await self.until(

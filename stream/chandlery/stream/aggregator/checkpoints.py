@@ -64,8 +64,10 @@ class Checkpoints:
             self.taken += 1
             offsets = {number: snapshot.next_offset for number, snapshot in snapshots}
             self.committed.update(offsets)
-            if commit:
-                await self._commit(offsets)
+        if commit:
+            # Outside the lock: at a rebalance a commit waits for the coordinator, which waits for the last
+            # checkpoint of what is revoked.
+            await self._commit(offsets)
 
     async def _append(self, records: list[tuple[int, tuple[bytes, bytes]]]) -> None:
         futures = [await self._outputs.append(self._changelog, number, key, value) for number, (key, value) in records]

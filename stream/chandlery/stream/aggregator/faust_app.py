@@ -6,15 +6,22 @@ What is not Faust's here, and why, stands in the modules that do it: sending (``
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Protocol
 
 import faust
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 
 from chandlery.core.settings import AggregatorSettings
 from chandlery.core.topics import topics_of
 from chandlery.stream.aggregator.changelog import changelog_name
 from chandlery.stream.aggregator.lean_transport import LeanTransport
+
+log = logging.getLogger("chandlery.aggregator")
 
 # Kafka's least session for brokers as they come (group.min.session.timeout.ms 6 s); below it Faust hangs at
 # its start without a word. A restart doesn't wait for it (see ``instance``), only a takeover by another worker.
@@ -92,6 +99,7 @@ class FaustSide:
             topic_disable_leader=True,
             topic_partitions=kafka.partitions,
             stream_wait_empty=False,
+            table_standby_replicas=0,
             stream_buffer_maxsize=_BUFFERED_RECORDS,
             stream_recovery_delay=0.0,
             broker_commit_interval=_COMMIT_S,
@@ -140,14 +148,26 @@ class FaustSide:
         """Make ``offset`` the next record that the consumer fetches."""
         await self.app.consumer.seek_wait({self._tp(partition): offset})
 
-    async def commit(self, offsets: dict[int, int]) -> bool:
+    async def commit(self, offsets: dict[int, int]) -> None:
         """Tell the group how far the input is done: for people's tools, recovery doesn't read it.
 
-        Faust's own commits go by acknowledged events, and stall for good at a gap in the offsets.
+        Not by Faust: its commits go by acknowledged events, stall for good at a gap in the offsets, and end
+        the app when a rebalance comes between.
         """
         assigned = set(self.assigned_partitions())
-        mine = {self._tp(partition): offset for partition, offset in offsets.items() if partition in assigned}
-        return bool(mine) and bool(await self.app.consumer._commit(mine))
+        mine = {
+            TopicPartition(self.trades, partition): OffsetAndMetadata(offset, "")
+            for partition, offset in offsets.items()
+            if partition in assigned
+        }
+        if not mine or self.app.rebalancing:
+            return
+        try:
+            async with asyncio.timeout(_COMMIT_S):
+                await self._kafka_consumer().commit(mine)
+        except (KafkaError, TimeoutError) as error:
+            # The next checkpoint commits more.
+            log.info("offsets not committed", extra={"error": repr(error)})
 
     def end_offset(self, partition: int) -> int | None:
         """Offset of the next record to be appended, as far as known."""
@@ -160,9 +180,13 @@ class FaustSide:
         aiokafka keeps a static member in the group when it closes, so that it may come back; a worker that is
         stopped in order gives its partitions to the others at once.
         """
-        consumer = self.app.consumer._thread._consumer
+        consumer = self._kafka_consumer()
         if consumer is not None and consumer._coordinator is not None:
             consumer._coordinator._group_instance_id = None
+
+    def _kafka_consumer(self) -> Any:
+        """aiokafka's consumer, None before the start."""
+        return self.app.consumer._thread._consumer
 
     def _tp(self, partition: int) -> Any:
         return faust.types.TP(self.trades, partition)

@@ -44,3 +44,7 @@ class Instance:
             self.name = f"aggregator-{uuid.uuid4().hex}"
             self._lock.write(self.name)
             self._lock.flush()
+
+    def release(self) -> None:
+        """Give the folder up; the process's end does it too."""
+        self._lock.close()

@@ -56,8 +56,8 @@ class InLoopConsumerThread(driver.AIOKafkaConsumerThread):
 class LeanConsumer(driver.Consumer):
     """Hands fetched records over batch by batch.
 
-    What is fetched while the flow is suspended is dropped, not sought back: whoever uses this consumer checks
-    offsets itself, and seeks (see ``position``).
+    What is being handed over when the flow is suspended is dropped, not sought back: whoever uses this
+    consumer checks offsets itself, and seeks (see ``position``).
     """
 
     def _new_consumer_thread(self) -> InLoopConsumerThread:
@@ -89,6 +89,25 @@ class LeanConsumer(driver.Consumer):
             await asyncio.sleep(0)
         elif self.flow_active and generation == self.app.consumer_generation_id:
             await self.wait_first(self._deliver(records), self.suspend_flow.wait())
+        else:
+            self._put_back(records)
+
+    def _put_back(self, records: Mapping[Any, list[Any]]) -> None:
+        """Have records fetched again that came when a rebalance had begun or ended meanwhile.
+
+        A saved state missed here would leave recovery waiting for it for good.
+        """
+        consumer = self._thread._consumer
+        if consumer is None:
+            return
+        assignment = consumer._subscription.subscription.assignment
+        for tp, batch in records.items():
+            if tp not in consumer.assignment():
+                continue
+            state = assignment.state_value(tp)
+            # Another position means that somebody has sought in between: theirs is the newer will.
+            if state.has_valid_position and state.position == batch[-1].offset + 1:
+                consumer.seek(tp, batch[0].offset)
 
     async def _deliver(self, records: Mapping[Any, Any]) -> None:
         for count, (tp, record) in enumerate(self.scheduler.iterate(records), 1):

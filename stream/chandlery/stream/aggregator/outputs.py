@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -26,6 +26,18 @@ _MAX_BATCH_BYTES: Final = 262_144
 Header = tuple[str, bytes]
 
 
+class Producer(Protocol):
+    """What is used of aiokafka's producer."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def send(
+        self, topic: str, *, value: bytes, key: bytes, partition: int, headers: list[Header] | None
+    ) -> asyncio.Future[object]: ...
+
+
 class Outputs:
     """Appends records and knows which aren't acknowledged yet.
 
@@ -34,20 +46,28 @@ class Outputs:
         appended: records handed over.
     """
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, producer: Producer) -> None:
+        """Use a producer; :meth:`to` makes the one for Kafka."""
         self.failed = asyncio.Event()
         self.appended = 0
         self._error: BaseException | None = None
         self._pending: set[asyncio.Future[object]] = set()
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
-            client_id="chandlery-aggregator",
-            enable_idempotence=True,
-            acks="all",
-            linger_ms=0,
-            max_batch_size=_MAX_BATCH_BYTES,
-            max_request_size=2 * MAX_RECORD_BYTES,
-            request_timeout_ms=_REQUEST_TIMEOUT_MS,
+        self._producer = producer
+
+    @classmethod
+    def to(cls, bootstrap: str) -> Outputs:
+        """Outputs to Kafka."""
+        return cls(
+            AIOKafkaProducer(
+                bootstrap_servers=bootstrap,
+                client_id="chandlery-aggregator",
+                enable_idempotence=True,
+                acks="all",
+                linger_ms=0,
+                max_batch_size=_MAX_BATCH_BYTES,
+                max_request_size=2 * MAX_RECORD_BYTES,
+                request_timeout_ms=_REQUEST_TIMEOUT_MS,
+            )
         )
 
     async def start(self) -> None:
@@ -64,8 +84,7 @@ class Outputs:
     async def stop(self) -> None:
         """Disconnect; what isn't acknowledged yet is sent first, if there was no failure."""
         if self._error is not None:
-            # A failed producer would wait for batches that can't go any more.
-            self._producer._closed = True
+            # It would wait for batches that can't go any more; the process ends, and its connections with it.
             return
         with suppress(KafkaError):
             await self._producer.stop()
@@ -83,9 +102,7 @@ class Outputs:
         """
         self.check()
         try:
-            future: asyncio.Future[object] = await self._producer.send(
-                topic, value=value, key=key, partition=partition, headers=headers
-            )
+            future = await self._producer.send(topic, value=value, key=key, partition=partition, headers=headers)
         except KafkaError as error:
             raise self._fail(error) from error
         self.appended += 1

@@ -25,6 +25,7 @@ from chandlery.stream.aggregator.outputs import Outputs
 from chandlery.stream.aggregator.partition import Outgoing, PartitionState
 from chandlery.stream.aggregator.position import SeekPatience, Verdict, judge, next_existing_offset
 from chandlery.stream.aggregator.status import PartitionStatus, RateMeter, Status, all_symbols, totals_of
+from chandlery.stream.aggregator.watchdog import Watchdog
 from chandlery.stream.aggregator.web import StatusServer
 from chandlery.stream.topics import ensure_topics
 
@@ -55,7 +56,7 @@ class Aggregator:
         )
         self._topics: Topics = topics_of(settings.kafka)
         self._instance = Instance(settings.data_dir)
-        self._outputs = Outputs(settings.kafka.bootstrap)
+        self._outputs = Outputs.to(settings.kafka.bootstrap)
         self._faust = FaustSide(
             settings,
             self._instance.name,
@@ -88,12 +89,8 @@ class Aggregator:
         self._failure = loop.create_future()
         await self._web.start()
         try:
-            await ensure_topics(self._settings.kafka)
-            await ensure_changelog(self._settings.kafka)
-            await self._outputs.start()
-            await self._faust.app.start()
-            log.info("started", extra={"instance": self._instance.name, "intervals": self._settings.intervals})
-            await self._run_until(stop)
+            if await self._started(stop):
+                await self._run_until(stop)
         finally:
             await self._end()
             await self._web.stop()
@@ -115,7 +112,7 @@ class Aggregator:
             symbols=symbols,
             totals=totals_of(symbols),
             partitions=partitions,
-            lag=sum(max(0, each.end - each.applied) for each in partitions.values() if each.end is not None),
+            lag=self._lag(),
             records=self._records,
             records_per_s=round(self._rate.sample(self._records), 1),
             outputs=self._outputs.appended,
@@ -127,6 +124,28 @@ class Aggregator:
 
     # --- its life -----------------------------------------------------------------------------------------
 
+    async def _started(self, stop: asyncio.Event) -> bool:
+        """Start, unless asked to stop first: Kafka may be long in coming."""
+        starting = asyncio.create_task(self._start())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                return False
+            await starting
+        finally:
+            for task in (starting, stopping):
+                task.cancel()
+            await asyncio.gather(starting, stopping, return_exceptions=True)
+        return True
+
+    async def _start(self) -> None:
+        await ensure_topics(self._settings.kafka)
+        await ensure_changelog(self._settings.kafka)
+        await self._outputs.start()
+        await self._faust.app.start()
+        log.info("started", extra={"instance": self._instance.name, "intervals": self._settings.intervals})
+
     async def _run_until(self, stop: asyncio.Event) -> None:
         """Raise what ends the process, or return when asked to stop."""
         assert self._failure is not None
@@ -136,7 +155,7 @@ class Aggregator:
             asyncio.create_task(self._outputs.failed.wait(), name="outputs"),
             asyncio.create_task(app.wait_until_stopped(), name="faust"),
             asyncio.create_task(self._checkpoint_forever(), name="checkpoints"),
-            asyncio.create_task(self._follow_clock(), name="clock"),
+            asyncio.create_task(self._each_second(), name="seconds"),
         ]
         try:
             await asyncio.wait([*tasks, self._failure], return_when=asyncio.FIRST_COMPLETED)
@@ -147,7 +166,7 @@ class Aggregator:
         if self._failure.done():
             self._failure.result()
         for task in tasks:
-            if task.done() and not task.cancelled() and task.get_name() in ("checkpoints", "clock"):
+            if task.done() and not task.cancelled() and task.get_name() in ("checkpoints", "seconds"):
                 task.result()
         self._outputs.check()
         if not stop.is_set():
@@ -165,7 +184,8 @@ class Aggregator:
             log.warning("no last checkpoint: the next start goes on from the one before", extra={"error": repr(error)})
         self._write_final_status()
         self._ready = False
-        self._faust.leave_group()
+        if self._faust.app.started:
+            self._faust.leave_group()
         try:
             async with asyncio.timeout(_LEAVE_S):
                 await self._faust.app.stop()
@@ -196,10 +216,15 @@ class Aggregator:
             if self._ready:
                 await self._checkpoints.take(self._partitions)
 
-    async def _follow_clock(self) -> None:
+    async def _each_second(self) -> None:
+        """Follow the wall clock, and end an aggregator that does nothing."""
+        watchdog = Watchdog(time.monotonic())
         while True:
-            self._wall_offset_ns = wall_offset_ns()
             await asyncio.sleep(_CLOCK_PERIOD_S)
+            self._wall_offset_ns = wall_offset_ns()
+            wrong = watchdog.look(time.monotonic(), ready=self._ready, records=self._records, lag=self._lag())
+            if wrong:
+                raise UnavailableError(wrong)
 
     # --- partitions ---------------------------------------------------------------------------------------
 
@@ -244,6 +269,14 @@ class Aggregator:
             self._ready = True
         except Exception as error:  # noqa: BLE001 - without the seek nothing would come, and nobody would know
             self._fail(error)
+
+    def _lag(self) -> int:
+        """Records known to wait."""
+        lag = 0
+        for state in self._partitions.values():
+            end = self._faust.end_offset(state.partition)
+            lag += max(0, end - state.next_offset) if end is not None else 0
+        return lag
 
     def _all(self) -> list[PartitionState]:
         return [state for _, state in sorted(self._partitions.items())]
