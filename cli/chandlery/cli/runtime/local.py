@@ -25,16 +25,18 @@ from chandlery.cli.runtime.folder import Folder, scan
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.readiness import Readiness
 from chandlery.cli.runtime.say import Say
+from chandlery.cli.runtime.settings import label_of
 from chandlery.cli.runtime.statedir import RUN_VARIABLE, RunRecord, StateDir, write_atomically
 from chandlery.cli.runtime.uplog import log_to
 from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.watch import changes
 from chandlery.cli.runtime.workergroup import WorkerGroup, now_ms
 from chandlery.console.model import View
+from chandlery.core.assignment import decode_assignment
 from chandlery.core.errors import ChandleryError, MachineError
-from chandlery.core.manifests import Key
+from chandlery.core.manifests import Key, ManifestSet
 from chandlery.core.settings import KafkaSettings
-from chandlery.operator.planner import Current, Memory, Plan, WorkerNow, desired_of, plan
+from chandlery.operator.planner import Current, Memory, Plan, WorkerNow, desired_of, plan, worker_name
 from chandlery.operator.settings_of import kafka_settings
 from chandlery.stream.topics import end_offsets, ensure_topics
 
@@ -166,6 +168,8 @@ class LocalRuntime:
         workers: dict[Key, dict[str, WorkerNow]] = {}
         for (pool, name), group in self.workers.items():
             workers.setdefault(pool, {})[name] = group.now()
+        if not workers:
+            workers = left_workers(self.state, self.wanted.manifests)
         desired = desired_of(self.wanted.manifests, self.wanted.found)
         made = plan(desired, Current(workers, self._memory), now_ms=now_ms())
         self._memory = made.memory
@@ -365,3 +369,21 @@ class LocalRuntime:
             return
         except (OSError, msgspec.DecodeError) as error:
             log.warning("planner's memory unreadable, beginning anew", extra={"why": str(error)})
+
+
+def left_workers(state: StateDir, manifests: ManifestSet) -> dict[Key, dict[str, WorkerNow]]:
+    """Workers of the run before, by the assignments they left: their traders go on as the same incarnation.
+
+    Another incarnation would be fenced off from the signals that still stand in its ring.
+    """
+    found: dict[Key, dict[str, WorkerNow]] = {}
+    for key, pool in manifests.pools.items():
+        for number in range(pool.spec.workers.max):
+            name = worker_name(pool.name, number)
+            try:
+                assignment = decode_assignment(state.assignment(label_of(pool.namespace, name)).read_bytes())
+            except (OSError, msgspec.DecodeError):
+                continue  # never there; or unreadable, which the delivery tells
+            if assignment.traders:
+                found.setdefault(key, {})[name] = WorkerNow(assignment, False, now_ms())
+    return found

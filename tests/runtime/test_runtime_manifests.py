@@ -1,0 +1,130 @@
+"""Manifests that change while ``chandlery up`` runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.runtime.up_process import Up, trader, until, write_manifests
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One instance for all tests here; each has Traders of its own names."""
+    folder = tmp_path_factory.mktemp("manifests")
+    manifests = write_manifests(folder / "m", keep=trader("keep"))
+    with Up(folder, manifests) as running:
+        running.running()
+        yield running
+        assert running.end() == 0, running.said
+        assert running.left() == []
+
+
+@pytest.fixture
+def folder(up: Up) -> Path:
+    """The manifests' folder."""
+    return up.state.parent / "m"
+
+
+@pytest.fixture(autouse=True)
+def others_stay_untouched(up: Up) -> Iterator[None]:
+    """Whatever a test does, the Trader ``keep`` keeps its process."""
+    before = up.trader("keep")
+    assert before is not None
+    yield
+    after = up.trader("keep")
+    assert after is not None
+    assert (after.pid, after.ready, after.restarts) == (before.pid, True, 0)
+
+
+def ready(up: Up, name: str) -> bool:
+    row = up.trader(name)
+    return row is not None and row.ready
+
+
+def test_a_trader_is_added_edited_and_deleted(up: Up, folder: Path) -> None:
+    path = folder / "guest.yaml"
+    path.write_text(trader("guest"))
+    until(lambda: ready(up, "guest"), lambda: f"added: {up.trader('guest')}")
+    first = up.trader("guest")
+    assert first is not None
+    path.write_text(trader("guest", fast=3, slow=9))
+    until(
+        lambda: ready(up, "guest") and (up.trader("guest") or first).generation > first.generation,
+        lambda: f"edited: {up.trader('guest')}",
+    )
+    path.unlink()
+    until(lambda: up.trader("guest") is None, "deleted")
+
+
+def test_a_new_symbol_and_interval_reach_a_new_trader_with_history(up: Up, folder: Path) -> None:
+    path = folder / "wide.yaml"
+    path.write_text(trader("wide", "SOL/USDT", interval="2s"))
+
+    def decides() -> bool:
+        row = up.trader("wide")
+        return row is not None and row.state == "Active" and row.calls > 2
+
+    until(decides, lambda: f"decides: {up.trader('wide')}")
+    path.unlink()
+    until(lambda: up.trader("wide") is None, "deleted")
+
+
+def test_a_bad_new_trader_stalls_alone(up: Up, folder: Path) -> None:
+    path = folder / "bad.yaml"
+    path.write_text(trader("bad", strategy="nonsense"))
+    until(lambda: up.trader("bad") is not None, "seen")
+    row = up.trader("bad")
+    assert row is not None
+    assert (row.state, row.reason) == ("Stalled", "UnknownStrategy")
+    assert "nonsense" in row.message
+    path.unlink()
+    until(lambda: up.trader("bad") is None, "deleted")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda text: text.replace('"slow": 5', '"slow": "five"'), "BadParameter"),
+        (lambda text: text.replace("interval: 1s", "interval: 1x"), "BadManifest"),
+        (lambda text: text[: text.index("market") + 12], "BadManifest"),
+    ],
+    ids=["bad parameter", "bad field", "half written"],
+)
+def test_a_bad_edit_keeps_the_version_before_and_says_so(up: Up, folder: Path, damage: object, reason: str) -> None:
+    path = folder / "edited.yaml"
+    path.write_text(trader("edited"))
+    until(lambda: ready(up, "edited"), "runs")
+    before = up.trader("edited")
+    assert before is not None
+    path.write_text(damage(trader("edited")))  # type: ignore[operator]
+    until(lambda: (up.trader("edited") or before).reason == reason, lambda: f"told: {up.trader('edited')}")
+    after = up.trader("edited")
+    assert after is not None
+    assert (after.pid, after.ready) == (before.pid, True)
+    assert "keeps running" in after.message
+    path.write_text(trader("edited"))
+    until(lambda: (up.trader("edited") or before).reason == "", "mended")
+    path.unlink()
+    until(lambda: up.trader("edited") is None, "deleted")
+
+
+def test_a_missing_and_an_emptied_folder_keep_everything_and_say_so(up: Up, folder: Path) -> None:
+    def told(words: str) -> bool:
+        view = up.view()
+        return view is not None and any(words in notice for notice in view.notices)
+
+    aside = folder.with_name("aside")
+    folder.rename(aside)
+    until(lambda: told("is missing"), "the missing folder is told")
+    folder.mkdir()
+    until(lambda: told("was emptied"), "the empty folder is told")
+    assert ready(up, "keep")
+    for path in aside.iterdir():
+        shutil.copy(path, folder / path.name)
+    until(lambda: not told(str(folder)), "all is well again")
+    shutil.rmtree(aside)

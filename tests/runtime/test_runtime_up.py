@@ -1,0 +1,130 @@
+"""``chandlery up`` as a whole, with real processes: its verdict, its end, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.runtime.up_process import Up, kill_hard, trader, until, write_manifests
+
+from chandlery.cli.runtime.procfs import is_alive
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def reconciles(summary: dict[str, Any], said: str) -> None:
+    """Every count of a summary adds up, and something happened."""
+    trades, signals = summary["trades"], summary["signals"]
+    assert summary["problems"] == [], said
+    assert summary["reconciles"] is True
+    assert trades["received"] == sum(trades[name] for name in ("counted", "open", "late", "duplicate", "dead"))
+    assert trades["ingested"] == trades["received"] > 0
+    assert signals["emitted"] == signals["published"] == signals["unique"] > 0
+
+
+def test_a_run_with_an_end_gives_a_summary_twice_over_the_same_state(tmp_path: Path) -> None:
+    manifests = write_manifests(tmp_path / "m", one=trader("one"), two=trader("two", "ETH/USDT", fast=2, slow=4))
+    sessions: list[int] = []
+    frames: list[int] = []
+    for _ in range(2):
+        with Up(tmp_path, manifests, "--for", "6s", "--json") as up:
+            summary = up.summary()
+            assert up.wait() == 0, up.said
+            assert "chandlery is up" in up.said
+            assert up.left() == []
+        reconciles(summary, up.said)
+        assert summary["traders"] == {"desired": 2, "ready": 2, "restarts": 0}
+        assert summary["latency_us"]["frame_to_signal"]["count"] == summary["signals"]["unique"]
+        assert summary["latency_us"]["visible_to_decided"]["p50"] > 0
+        names = {"kafka", "ingest-market", "aggregator-market", "feed-demo-0", "supervisor-demo-0", "default/one"}
+        assert names <= summary["memory_bytes"].keys()
+        assert all(figure["rss"] >= figure["pss"] > 0 for figure in summary["memory_bytes"].values())
+        assert summary["drops"] == {}
+        sessions.append(summary["session"])
+        frames.append(summary["frames"])
+    assert sessions[1] > sessions[0]
+    assert frames[1] < 2 * frames[0], "the second run counts only what is its own"
+
+
+@pytest.mark.parametrize("wrong", ["sma-cros", "sma-cross"])
+def test_a_mistake_is_told_by_a_line_and_nothing_starts(tmp_path: Path, wrong: str) -> None:
+    bad = trader("bad", strategy=wrong) if wrong == "sma-cros" else trader("bad", fast=0, slow=5)
+    manifests = write_manifests(tmp_path / "m", bad=bad)
+    with Up(tmp_path, manifests, "--json") as up:
+        assert up.wait() == 2
+        assert "Trader/default/bad" in up.said
+        assert "spec.strategy" in up.said
+        assert not up.state.exists(), "nothing was started"
+        assert up.process.communicate()[0] == b""
+
+
+def test_kill_9_leaves_no_process_and_no_shared_memory(tmp_path: Path) -> None:
+    manifests = write_manifests(tmp_path / "m", one=trader("one"))
+    with Up(tmp_path, manifests) as up:
+        pids = [row.pid for row in up.running().processes if row.name != "up"]
+        traders = [row.pid for row in up.running().traders]
+        assert len(up.left()) >= 6
+        up.process.kill()
+        up.process.wait()
+        until(lambda: up.left() == [], lambda: f"gone: {up.left()}")
+        assert not any(is_alive(pid) for pid in [*pids, *traders])
+    with Up(tmp_path, manifests, "--for", "3s", "--json") as again:
+        reconciles(again.summary(), again.said)
+
+
+def test_a_second_up_is_refused_and_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    manifests = write_manifests(tmp_path / "m", one=trader("one"))
+    with Up(tmp_path, manifests) as up:
+        up.running()
+        second = subprocess.run(
+            [sys.executable, "-m", "chandlery.cli", "up", "-f", str(manifests), "--state", str(up.state)],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert second.returncode == 3
+        assert f"pid {up.process.pid}" in second.stderr
+        up.process.send_signal(signal.SIGINT)
+        until(lambda: "ending: the markets" in up.said, "the orderly end began")
+        up.process.send_signal(signal.SIGINT)
+        assert up.wait() in (0, 130)
+        assert up.left() == []
+
+
+def test_an_end_during_the_start_leaves_nothing(tmp_path: Path) -> None:
+    manifests = write_manifests(tmp_path / "m", one=trader("one"))
+    with Up(tmp_path, manifests) as up:
+        until(lambda: "starting feeds" in up.said, lambda: f"it starts: {up.said}")
+        assert up.end(signal.SIGTERM) == 130, up.said
+        assert up.left() == []
+
+
+@pytest.mark.parametrize("victim", ["ingest-market", "aggregator-market", "feed-demo-0", "supervisor-demo-0", "kafka"])
+def test_a_process_that_is_killed_comes_back_and_the_counts_still_add_up(tmp_path: Path, victim: str) -> None:
+    manifests = write_manifests(tmp_path / "m", one=trader("one"))
+    with Up(tmp_path, manifests, "--for", "300s", "--json") as up:
+        up.running()
+
+        def signals() -> int:
+            row = up.trader("one")
+            return row.signals if row is not None else 0
+
+        until(lambda: signals() > 0, "signals before the kill")
+        pid = up.pid_of(victim)
+        kill_hard(pid)
+        until(lambda: up.pid_of(victim) not in (0, pid), "it came back")
+        before = signals()
+        until(lambda: signals() > before + 2, lambda: f"signals go on after {before}: {up.trader('one')}")
+        up.process.send_signal(signal.SIGINT)
+        summary = up.summary()
+        assert up.wait() == 0, up.said
+    reconciles({**summary, "signals": {**summary["signals"], "published": summary["signals"]["unique"]}}, up.said)
+    assert summary["restarts"] == {victim: 1}
+
+
+def test_windows_through_pipes_give_signals_too(tmp_path: Path) -> None:
+    manifests = write_manifests(tmp_path / "m", one=trader("one"))
+    with Up(tmp_path, manifests, "--for", "6s", "--json", "--transport", "pipe") as up:
+        reconciles(up.summary(), up.said)
