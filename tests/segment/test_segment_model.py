@@ -66,6 +66,7 @@ class SegmentMachine(RuleBasedStateMachine):
             path, rows=rows, series=CAPACITY, guard_rows=guard, bells=2, stamp_rows=stamp_rows
         )
         self.reader = SegmentReader.open(path)
+        self.add_series((SYMBOLS[0], INTERVALS[0]))
 
     def teardown(self) -> None:
         if hasattr(self, "writer"):
@@ -115,18 +116,22 @@ class SegmentMachine(RuleBasedStateMachine):
             if model.forming is not None and model.forming[0][0] <= values[0]:
                 model.forming = None
 
-    @precondition(lambda self: any(model.rows for model in self.models.values()))
+    @precondition(lambda self: self.models)
     @rule(data=st.data(), back=st.integers(0, 40))
     def append_old(self, data: st.DataObject, back: int) -> None:
-        model = data.draw(st.sampled_from([model for model in self.models.values() if model.rows]))
+        model = self.models[data.draw(st.sampled_from(sorted(self.models)))]
+        if not model.rows:
+            return
         values = model.rows[max(0, len(model.rows) - 1 - back)]
         with pytest.raises(SegmentError, match="not newer"):
             self.writer.append(model.index, *values, stamps(0, 0))
 
-    @precondition(lambda self: any(model.rows for model in self.models.values()))
+    @precondition(lambda self: self.models)
     @rule(data=st.data(), back=st.integers(0, 30), version=st.integers(1, 9))
     def revise(self, data: st.DataObject, back: int, version: int) -> None:
-        model = data.draw(st.sampled_from([model for model in self.models.values() if model.rows]))
+        model = self.models[data.draw(st.sampled_from(sorted(self.models)))]
+        if not model.rows:
+            return
         at = max(0, len(model.rows) - 1 - back)
         open_time_ms = model.rows[at][0]
         values = (open_time_ms, *row(0, at, version)[1:])

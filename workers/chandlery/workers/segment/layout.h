@@ -7,7 +7,7 @@
  *
  *   0            header          4096 bytes
  *   bells        one line of 64 bytes a bell, its first uint32 is the futex word
- *   hash         hash_slots words; 0: empty, else low 32 bits of the name's hash << 32 | (series index + 1)
+ *   hash         hash_slots words; 0: empty, else 32 bits of the name's hash << 32 | (series index + 1)
  *   records      RECORD_BYTES a series: identity, state, forming row
  *   data         block_bytes a series: 7 columns of 2 * rows words (and one line of padding), then stamps
  *

@@ -59,20 +59,32 @@ static inline _Atomic uint64_t *word_at(uint8_t *at) {
     return (_Atomic uint64_t *)(void *)at;
 }
 
+/* Nothing here; a test defines them to go through every interleaving (tests/segment/interleavings.c). */
+#ifndef SEGMENT_LOADING
+#define SEGMENT_LOADING() ((void)0)
+#endif
+#ifndef SEGMENT_STORED
+#define SEGMENT_STORED() ((void)0)
+#endif
+
 static inline uint64_t load_relaxed(uint8_t *at) {
+    SEGMENT_LOADING();
     return atomic_load_explicit(word_at(at), memory_order_relaxed);
 }
 
 static inline uint64_t load_acquire(uint8_t *at) {
+    SEGMENT_LOADING();
     return atomic_load_explicit(word_at(at), memory_order_acquire);
 }
 
 static inline void store_relaxed(uint8_t *at, uint64_t value) {
     atomic_store_explicit(word_at(at), value, memory_order_relaxed);
+    SEGMENT_STORED();
 }
 
 static inline void store_release(uint8_t *at, uint64_t value) {
     atomic_store_explicit(word_at(at), value, memory_order_release);
+    SEGMENT_STORED();
 }
 
 static inline uint64_t add_release(uint8_t *at, uint64_t amount) {
@@ -345,7 +357,7 @@ typedef struct {
     char interval[INTERVAL_BYTES];
 } Name; /* zero-padded */
 
-/* FNV-1a, 64 bits, over symbol, a zero byte, interval. */
+/* FNV-1a, 64 bits, over symbol, a zero byte, interval; folded to 32. */
 static inline uint64_t hash_name(const Name *name) {
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
     for (int i = 0; i < SYMBOL_BYTES && name->symbol[i]; i++)
@@ -353,7 +365,7 @@ static inline uint64_t hash_name(const Name *name) {
     hash *= UINT64_C(0x100000001b3); /* the zero byte */
     for (int i = 0; i < INTERVAL_BYTES && name->interval[i]; i++)
         hash = (hash ^ (uint8_t)name->interval[i]) * UINT64_C(0x100000001b3);
-    return hash;
+    return (hash ^ hash >> 32) & UINT32_MAX;
 }
 
 static inline void load_name(uint8_t *record, Name *name) {
@@ -391,7 +403,7 @@ static inline uint64_t epoch_if_named(uint8_t *record, const Name *name) {
 
 /* 1 and the series' place and epoch, or 0. A hit is proven by the record itself; a miss by the table version. */
 static inline int find_series(const Segment *s, const Name *name, uint64_t *series, uint64_t *epoch, uint64_t *slot) {
-    const uint64_t mask = s->geometry.hash_slots - 1, tag = hash_name(name) & UINT32_MAX;
+    const uint64_t mask = s->geometry.hash_slots - 1, tag = hash_name(name);
     for (int attempt = 0; attempt <= MAX_ATTEMPTS; attempt++) {
         uint64_t version = load_acquire(s->base + HEADER_TABLE_VERSION); // [TABLE]
         for (uint64_t probe = 0; probe <= mask; probe++) {
@@ -416,7 +428,7 @@ static inline int find_series(const Segment *s, const Name *name, uint64_t *seri
 
 /* Index of the new series, or -1 when all records are in use. The caller has looked for the name before. */
 static inline int64_t insert_series(const Segment *s, const Name *name) {
-    const uint64_t mask = s->geometry.hash_slots - 1, tag = hash_name(name) & UINT32_MAX;
+    const uint64_t mask = s->geometry.hash_slots - 1, tag = hash_name(name);
     uint64_t series = 0;
     while (series < s->geometry.series && (load_relaxed(record_of(s, series) + RECORD_EPOCH) & 1))
         series++;
