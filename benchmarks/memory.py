@@ -8,7 +8,7 @@ counts a shared page by its share, so the sum of PSS is what the machine gives.
 from __future__ import annotations
 
 import statistics
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from benchmarks._census import Measured, census
 from benchmarks._trades import symbols
@@ -63,8 +63,8 @@ def manifests() -> list[dict[str, Any]]:
     return made
 
 
-def _mb(measured: list[Measured], what: str) -> float:
-    return sum(getattr(each.memory, what) for each in measured) / _MB
+def _mb(measured: list[Measured], what: Literal["rss", "pss"]) -> float:
+    return sum(each.memory.pss if what == "pss" else each.memory.rss for each in measured) / _MB
 
 
 def _rows(found: dict[str, list[Measured]], segment_bytes: int, note: str) -> list[Row]:
