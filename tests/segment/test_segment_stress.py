@@ -24,7 +24,7 @@ from chandlery.workers.segment import SegmentWriter
 def test_no_torn_window_passes_as_valid_between_processes(tmp_path: Path, seed: int) -> None:
     path = str(tmp_path / "segment")
     with contextlib.ExitStack() as stack:
-        _, writer = stack.enter_context(process(write_under_stress, path, seed, 150_000))
+        _, writer = stack.enter_context(process(write_under_stress, path, seed, 80_000))
         assert receive(writer) == "ready"
         readers = [stack.enter_context(process(read_under_stress, path, name))[1] for name in (*STRESS, STRESS[0])]
         for reader in readers:
