@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import msgspec
 import pytest
 from tests.workers_feed.feed_setup import (
@@ -56,12 +57,20 @@ async def spawn(settings: FeedSettings, folder: Path, most_file_bytes: int = 0) 
     )
 
 
+async def _answers(settings: FeedSettings) -> bool:
+    async with api(settings) as client:
+        try:
+            return bool(await get(client, "/healthz"))
+        except aiohttp.ClientConnectionError:
+            return False
+
+
 @asynccontextmanager
 async def feed_process(settings: FeedSettings, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """A feed that is up; killed at the end if it hasn't ended."""
     process = await spawn(settings, folder)
     try:
-        await until("api socket", lambda: os.path.exists(settings.listen.removeprefix("unix:")))
+        await until("api", lambda: _answers(settings))
         yield process
     finally:
         if process.returncode is None:
