@@ -53,6 +53,8 @@ async def run_up(options: UpOptions, presenter: Presenter, *, json: bool) -> int
     interrupts.listen()
     catalogue = await read_catalogue(options.strategies)
     wanted = read_first(options.manifests, catalogue)
+    if interrupts.asked.is_set():
+        return INTERRUPTED
     runtime = LocalRuntime(options, wanted, catalogue, presenter.say)
     work = asyncio.create_task(_work(runtime, presenter, interrupts), name="up")
     hard = asyncio.create_task(interrupts.at_once.wait())
@@ -87,7 +89,7 @@ async def _work(runtime: LocalRuntime, presenter: Presenter, interrupts: Interru
         raise
     presenter.panel(viewer.view(), _next_commands(runtime.options))
     began = time.monotonic()
-    following = asyncio.create_task(recent.follow(lambda: [group.endpoint for group in runtime.workers.values()]))
+    following = asyncio.create_task(recent.follow(runtime.workers.values))
     showing = asyncio.create_task(presenter.show(viewer.view))
     try:
         await _until_end(runtime, interrupts)

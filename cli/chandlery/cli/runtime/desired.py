@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from chandlery.core.errors import InputError, InvariantError, MachineError, ManifestError
-from chandlery.core.manifests import Key, ManifestSet, Problem, check_against_catalogue, read_manifests
+from chandlery.core.manifests import STDIN, Key, ManifestSet, Problem, check_against_catalogue, read_manifests
 
 #: Importing numpy, TA-Lib and the strategies takes 1 s; thirty times that for a cold disk and a busy machine.
 _CATALOGUE_TIMEOUT_S: Final = 30.0
@@ -57,6 +57,7 @@ async def read_catalogue(strategies: Path | None) -> Catalogue:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "chandlery.workers.catalogue", *arguments,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )  # fmt: skip
     try:
         async with asyncio.timeout(_CATALOGUE_TIMEOUT_S):
@@ -106,7 +107,9 @@ def read_again(roots: Sequence[str], kept: Iterable[str], previous: ManifestSet,
         kept: files that are gone but count still (see ``folder``).
         previous: what counted until now.
     """
-    read = read_manifests(roots)
+    read = read_manifests([root for root in roots if root != "-"])
+    # Standard input was read at the start, and can't be read again.
+    kept = [*kept, STDIN] if "-" in roots else kept
     gone = [Problem(file, 0, 0, "", "", "", "", "is gone, and kept") for file in kept]
     merged = replace(read, problems=[*read.problems, *gone]).carry_over(previous)
     found = check_against_catalogue(merged, catalogue)

@@ -111,9 +111,9 @@ class FeedGroup:
         """
         self._write(self._aggregator_settings())
         await self.aggregator.start()
+        self._tasks.append(asyncio.create_task(self.aggregator_watch.run(), name=f"watch {self.aggregator.name}"))
         await until_answers(self.aggregator, self._recovered, START_TIMEOUT_S)
         self.baseline = self.aggregator_watch.status
-        self._tasks.append(asyncio.create_task(self.aggregator_watch.run(), name=f"watch {self.aggregator.name}"))
 
     async def start_ingest(self) -> None:
         """Start ingest and wait until it answers. Replays and synthetic markets then wait for :meth:`go`.
@@ -123,8 +123,8 @@ class FeedGroup:
         """
         self._write(self._ingest_settings())
         await self.ingest.start()
-        await until_answers(self.ingest, self.ingest_watch.refresh, START_TIMEOUT_S)
         self._tasks.append(asyncio.create_task(self.ingest_watch.run(), name=f"watch {self.ingest.name}"))
+        await until_answers(self.ingest, self.ingest_watch.refresh, START_TIMEOUT_S)
 
     async def go(self) -> None:
         """Let trades flow; from here on also after a restart of ingest.

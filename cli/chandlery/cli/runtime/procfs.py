@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 import msgspec
+
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Memory(msgspec.Struct):
@@ -46,8 +49,19 @@ def pids_with_variable(name: str, prefix: str) -> list[int]:
     return found
 
 
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process, 0 when it is gone: cheap, and without holding anything of the process."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 def memory_of(pid: int) -> Memory | None:
-    """Memory of a process by ``smaps_rollup``, None when it is gone or not readable."""
+    """Memory of a process by ``smaps_rollup``, None when it is gone or not readable.
+
+    The kernel walks the whole address space and holds its lock meanwhile: not for every second.
+    """
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -10,14 +10,17 @@ from typing import Any, Final
 
 import msgspec
 
-from chandlery.cli.endpoint import Endpoint
+from chandlery.cli.runtime.workergroup import WorkerGroup
 from chandlery.console.model import SignalRow, signal_row
 from chandlery.console.summary import quantiles_us
 from chandlery.core.errors import UnavailableError
 from chandlery.core.signals import Signal
 
 _EVERY_S: Final = 0.5
-_ASKED: Final = 200
+#: The status that told the count is a moment older than the answer.
+_OVERLAP: Final = 10
+#: The feed builds each signal's account while it answers: a long list would hold its candles up.
+_MOST_ASKED: Final = 100
 _KEPT: Final = 2_000
 _SHOWN: Final = 100
 
@@ -37,13 +40,20 @@ class RecentSignals:
 
     def __init__(self) -> None:
         self._rows: OrderedDict[str, SignalRow] = OrderedDict()
+        self._asked: dict[str, int] = {}
 
-    async def follow(self, endpoints: Callable[[], Iterable[Endpoint]]) -> None:
-        """Ask every feed twice a second, until cancelled."""
+    async def follow(self, groups: Callable[[], Iterable[WorkerGroup]]) -> None:
+        """Look twice a second, until cancelled; a feed is asked only when, and for what, it published since."""
         while True:
-            for endpoint in list(endpoints()):
-                with contextlib.suppress(UnavailableError):
-                    self.take(await endpoint.get(f"/v1/signals?limit={_ASKED}"))
+            for group in list(groups()):
+                published = int(group.feed_counts().get("signals", {}).get("published", 0))
+                new = published - self._asked.get(group.label, 0)
+                if new:
+                    with contextlib.suppress(UnavailableError):
+                        # A feed that was restarted counts from 0: then the newest few are asked for.
+                        limit = min(max(new, 0) + _OVERLAP, _MOST_ASKED)
+                        self.take(await group.endpoint.get(f"/v1/signals?limit={limit}"))
+                        self._asked[group.label] = published
             await asyncio.sleep(_EVERY_S)
 
     def take(self, body: bytes) -> None:

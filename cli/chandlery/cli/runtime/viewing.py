@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from chandlery.cli.runtime.feedgroup import FeedGroup
 from chandlery.cli.runtime.local import LocalRuntime
-from chandlery.cli.runtime.procfs import memory_of
+from chandlery.cli.runtime.procfs import resident_bytes
 from chandlery.cli.runtime.readiness import is_ready
 from chandlery.cli.runtime.recent import RecentSignals
 from chandlery.cli.runtime.settings import transport_of
@@ -29,7 +29,6 @@ class Viewer:
         self._runtime = runtime
         self._recent = recent
         self._rates: dict[str, deque[tuple[float, int]]] = {}
-        self._resident: dict[int, tuple[float, int]] = {}
 
     def view(self) -> View:
         """The instance now."""
@@ -134,12 +133,14 @@ class Viewer:
 
     def _processes(self) -> list[ProcessRow]:
         runtime = self._runtime
-        rows = [ProcessRow("up", "running", os.getpid(), 0, self._rss(os.getpid()), str(runtime.state.log("up")))]
+        rows = [ProcessRow("up", "running", os.getpid(), 0, resident_bytes(os.getpid()), str(runtime.state.log("up")))]
         if runtime.broker.embedded:
             pid = runtime.broker.pid
             log = str(runtime.state.broker / "broker.log")
             rows.append(
-                ProcessRow("kafka", "running" if pid else "ended", pid, runtime.broker.restarts, self._rss(pid), log)
+                ProcessRow(
+                    "kafka", "running" if pid else "ended", pid, runtime.broker.restarts, resident_bytes(pid), log
+                )
             )
         for child in runtime.children():
             rows.append(
@@ -148,24 +149,12 @@ class Viewer:
                     child.state,
                     child.pid,
                     child.restarts,
-                    self._rss(child.pid),
+                    resident_bytes(child.pid),
                     str(child.log_path),
                     str(runtime.state.socket(child.name)) if not child.name.startswith("supervisor-") else "",
                 )
             )
         return rows
-
-    def _rss(self, pid: int) -> int:
-        """Resident bytes, read at most once a second: smaps_rollup walks the whole address space."""
-        if not pid:
-            return 0
-        now = time.monotonic()
-        at, known = self._resident.get(pid, (0.0, 0))
-        if now - at > 1.0:
-            memory = memory_of(pid)
-            known = memory.rss if memory is not None else 0
-            self._resident[pid] = (now, known)
-        return known
 
     def _rate(self, name: str, total: int) -> float:
         samples = self._rates.setdefault(name, deque())

@@ -94,9 +94,9 @@ class WorkerGroup:
         self._write(self.feed.name, feed)
         self._write(self.supervisor.name, supervisor)
         await asyncio.gather(self.feed.start(), self.supervisor.start())
-        await until_answers(self.feed, self.watch.refresh, START_TIMEOUT_S)
         for run, what in ((self.watch.run, "watch"), (self.delivery.run, "deliver to")):
             self._tasks.append(asyncio.create_task(run(), name=f"{what} {self.label}"))
+        await until_answers(self.feed, self.watch.refresh, START_TIMEOUT_S)
 
     @property
     def is_ready(self) -> bool:
