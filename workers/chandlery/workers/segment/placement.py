@@ -86,6 +86,10 @@ def reserve(path: str, size_bytes: int, mode: int) -> int:
         raise SegmentError(f"can't create {path}: {error.strerror}") from error
     try:
         os.fchmod(fd, mode)  # whatever the umask: the other container may run as another user
+        # Asked first: an allocation that fails has filled the file system for a moment, to its other users' harm.
+        status = os.statvfs(path)
+        if status.f_bavail * status.f_frsize < size_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.posix_fallocate(fd, 0, size_bytes)
     except OSError as error:
         os.close(fd)
