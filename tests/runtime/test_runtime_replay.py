@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.runtime.up_process import Up, trader
 
 from chandlery.stream.broker import EmbeddedBroker
-from tests.runtime.up_process import Up, trader
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -1,0 +1,129 @@
+"""A run's counts out of what its parts say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from chandlery.cli.runtime.counting import Evidence, FeedEvidence, WorkerEvidence, since, summarise
+from chandlery.cli.signal_topic import Collected
+from chandlery.core.signals import Completion, Signal, SignalStamps, encode
+
+
+def symbol(session: int, /, **counts: int) -> dict[str, Any]:
+    """One symbol in an aggregator's status; ``received`` is the sum of the counts."""
+    names = ("counted", "open", "late", "duplicate", "dead")
+    trades = {name: counts.get(name, 0) for name in names}
+    candles = {name: counts.get(name, 0) for name in ("closed", "revised", "filled")}
+    dropped = {"session": counts.get("session", 0)}
+    return {
+        "session": session,
+        "counts": {"received": sum(trades.values()), **trades},
+        "candles": candles,
+        "dropped": dropped,
+    }
+
+
+def evidence(**changes: Any) -> Evidence:
+    return Evidence(
+        **{"version": "1", "session": 5, "seconds": 1.0, "desired": ["default/a"], "not_ready": [], **changes}
+    )
+
+
+def feed(appended: int, now: dict[str, Any], before: dict[str, Any] | None = None, exact: bool = True) -> FeedEvidence:
+    ingest = Counter({"appended": appended, "received": appended, "frames": appended + 1})
+    return FeedEvidence(ingest, exact, {"symbols": now}, {"symbols": before or {}})
+
+
+def topic(*ids: str) -> Collected:
+    collected = Collected()
+    for one in ids:
+        stamps = SignalStamps(received_ns=1_000_000, published_ns=3_000_000, decided_ns=3_100_000)
+        signal = Signal(one, "default/a", "s", "c", "r", 0, "buy", "BTC/USDT", "1s", 0, 1, "1", 1.0, "", stamps=stamps)
+        collected.add(encode(signal))
+        collected.add(encode(Completion(one, "default/a", acknowledged_ns=5_000_000, wall_offset_ns=1)))
+    return collected
+
+
+def worker(emitted: int, published: int, whole: bool = True, **ring: int) -> WorkerEvidence:
+    dropped = {"fenced": ring.pop("fenced", 0)}
+    signals = {"emitted": emitted, "published": published, "dropped": dropped}
+    drops = {name: number for name, number in dropped.items() if number}
+    return WorkerEvidence({"signals": signals, "drops": drops}, whole, {"default/a": 2}, {"default/a": Counter(ring)})
+
+
+def test_a_continuous_sources_counts_are_those_since_the_run_began() -> None:
+    before = {"BTC/USDT": symbol(0, counted=90, open=10, closed=9)}
+    now = {"BTC/USDT": symbol(0, counted=104, open=2, late=1, duplicate=3, closed=11)}
+    summary = summarise(evidence(feeds=[feed(10, now, before)]))
+    assert summary.trades.received == summary.trades.ingested == 10
+    assert (summary.trades.counted, summary.trades.open) == (14, -8)
+    assert summary.candles.closed == 2
+    assert summary.drops == {"late": 1, "duplicate": 3}
+    assert summary.reconciles
+
+
+def test_a_new_sessions_counts_are_taken_whole() -> None:
+    before = {"BTC/USDT": symbol(1, counted=90, open=10)}
+    now = {"BTC/USDT": symbol(2, counted=4, open=1), "ETH/USDT": symbol(2, counted=5)}
+    summary = summarise(evidence(feeds=[feed(10, now, before)]))
+    assert summary.trades.received == 10
+    assert since(now["BTC/USDT"], before["BTC/USDT"])["counts.counted"] == 4
+
+
+def test_several_feeds_add_up() -> None:
+    one, other = feed(5, {"A/B": symbol(1, counted=5)}), feed(7, {"A/B": symbol(1, counted=7)})
+    summary = summarise(evidence(feeds=[one, other]))
+    assert (summary.trades.received, summary.frames) == (12, 14)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_trades_lost_on_the_way_are_a_problem_where_ingest_knows_what_it_sent(exact: bool) -> None:
+    summary = summarise(evidence(feeds=[feed(11, {"A/B": symbol(1, counted=10)}, exact=exact)]))
+    assert summary.reconciles is not exact
+    assert bool(summary.problems) is exact
+
+
+def test_drops_of_every_part_are_named_and_zeros_left_out() -> None:
+    ingest = Counter({"drop:ingest_buffer": 3, "drop:malformed_json": 0})
+    source = FeedEvidence(ingest, True, {"symbols": {"A/B": symbol(1, session=4)}}, {})
+    told = worker(2, 1, fenced=1, stale=6, signals=2)
+    summary = summarise(evidence(feeds=[source], workers=[told], signals=topic("a" * 32)))
+    assert summary.drops == {"ingest_buffer": 3, "aggregator_session": 4, "fenced": 1, "trader_stale": 6}
+    assert summary.signals.dropped == 1
+    assert summary.reconciles
+
+
+def test_signals_of_a_whole_feed_are_what_it_took_and_what_still_waits() -> None:
+    summary = summarise(evidence(workers=[worker(2, 2, signals=5, depth=1)], signals=topic("a" * 32, "b" * 32)))
+    assert (summary.signals.emitted, summary.signals.pending, summary.signals.published) == (3, 1, 2)
+    assert summary.reconciles
+
+
+def test_signals_of_a_feed_that_was_killed_are_counted_by_the_rings() -> None:
+    told = worker(0, 0, whole=False, signals=3, carried=1)
+    summary = summarise(evidence(workers=[told], signals=topic("a" * 32, "b" * 32, "c" * 32, "d" * 32)))
+    assert (summary.signals.emitted, summary.signals.carried) == (3, 1)
+    assert summary.reconciles
+
+
+def test_a_signal_that_never_reached_the_topic_is_a_problem() -> None:
+    summary = summarise(evidence(workers=[worker(2, 2, signals=2)], signals=topic("a" * 32)))
+    assert not summary.reconciles
+
+
+def test_latency_is_taken_from_each_signals_own_account() -> None:
+    summary = summarise(evidence(workers=[worker(1, 1, signals=1)], signals=topic("a" * 32)))
+    latency = summary.latency_us
+    assert latency.frame_to_signal.p50 == 4000.0
+    assert latency.visible_to_decided.p50 == 100.0
+    assert latency.stages["acknowledged"].p50 == 1900.0
+
+
+def test_a_trader_that_never_became_ready_is_a_problem_with_its_reason() -> None:
+    summary = summarise(evidence(not_ready=[("default/a", "Backoff CrashLoop: boom")]))
+    assert summary.traders.ready == 0
+    assert "boom" in summary.problems[0]
+    assert summary.reconciles, "the counts do"
