@@ -242,7 +242,9 @@ class Strategy(ABC):
         values are shared, everything else is copied deeply.
         """
         made = object.__new__(type(self))
-        made.__dict__ = {name: _copied(name, value) for name, value in self.__dict__.items()}
+        attributes = made.__dict__
+        for name, value in self.__dict__.items():
+            attributes[name] = value if isinstance(value, _PLAIN) else _copied(name, value)
         return made
 
 
@@ -252,7 +254,7 @@ def kebab(class_name: str) -> str:
 
 
 def _copied(name: str, value: Any) -> Any:
-    if name == "_values" or isinstance(value, _PLAIN):
+    if name == "_values":
         return value
     if not isinstance(value, dict | list | set) and callable(getattr(value, "copy", None)):
         return value.copy()

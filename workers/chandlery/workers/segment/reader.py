@@ -79,7 +79,10 @@ class SegmentReader(_native.Reader):
     @property
     def superseded(self) -> bool:
         """Whether another file has taken this one's place, or its writer closed it: open the path again."""
-        return self._mapped().load(_native.HEADER_SUPERSEDED) != 0
+        mapping = self._mapping  # asked at every wake-up: not by way of _mapped
+        if mapping is None:
+            raise SegmentError("this segment is closed here")
+        return mapping.load(_native.HEADER_SUPERSEDED) != 0
 
     def writer_heartbeat_ns(self) -> int:
         """When the writer last gave a sign of life, monotonic ns (0: never)."""

@@ -82,6 +82,13 @@ class TraderLoop:
         self._caller = Caller(ring, clock, self._informative)
         self._commit: Commit | None = None
         self._reported: StateReport | None = None
+        # What every decision counts. A tick every few ms finds its caches cold: each Python frame on its way
+        # costs about a microsecond then.
+        self._now_ns = clock.now_ns
+        self._heartbeat = ring.setter("heartbeat_ns")
+        self._last_open_time = ring.setter("last_open_time_ms")
+        self._add_calls = ring.adder("calls")
+        self._add_decided_ns = ring.adder("decided_ns_sum")
         self._was_ready = False
         self._missing = ""
         self._anew = False
@@ -114,7 +121,7 @@ class TraderLoop:
             Seconds to wait at most before the next turn.
         """
         timeout_s = self._work(woken_ns)
-        self._ring.set("heartbeat_ns", self._clock.now_ns())
+        self._heartbeat(self._now_ns())
         self._tell_state()
         return timeout_s
 
@@ -123,7 +130,7 @@ class TraderLoop:
             self._informative.detach()
             for run in self._runs:
                 run.reattach()
-        if not self._flush():
+        if (self._writer.blocked or self._commit is not None) and not self._flush():
             return BLOCKED_RETRY_S
         if not self._attach() and not self._was_ready:
             return ATTACH_RETRY_S
@@ -147,7 +154,7 @@ class TraderLoop:
 
     def _attach(self) -> bool:
         """Find every series; True when all are there."""
-        missing = self._informative.attach(self._market)
+        missing = self._informative.attach(self._market) if self._spec.informative else None
         self._missing = "" if missing is None else f"{missing.symbol} {missing.interval}"
         for run in self._runs:
             if run.view is not None and not run.view.alive:
@@ -234,28 +241,41 @@ class TraderLoop:
             if not run.rehearsed:
                 self._rehearse(run, view, ordinal)
             outcome = self._caller.call(run, Candles(window), forming=False, wait=True)
-            price = float(window.close[-1])
+            price = float(window.close[-1]) if outcome.decisions else 0.0
             if view.valid(window) and outcome.holds():
                 break
             self._ring.add("reruns")
         else:
             return False
-        self._ring.add("calls")
-        if outcome.missing:
+        decided_ns = self._now_ns()
+        self._add_calls(1)
+        self._add_decided_ns(max(0, decided_ns - woken_ns))
+        if outcome.glances and outcome.missing:
             self._ring.add("informative_missing", outcome.missing)
-        stamps = view.stamps(ordinal) or NO_STAMPS
-        occasion = self._occasion(run, view, open_time_ms, price, stamps, outcome, woken_ns, forming=False)
+        commit = Commit(run, outcome.strategy, ordinal, open_time_ms)
+        if outcome.decisions and not self._emit_closed(commit, view, price, outcome, woken_ns, decided_ns):
+            return False
+        self._complete(commit)
+        return True
+
+    def _emit_closed(
+        self, commit: Commit, view: SeriesView, price: float, outcome: Outcome, woken_ns: int, decided_ns: int
+    ) -> bool:
+        """Put a decision's signals into the ring; False when they wait for room, and the commit with them."""
+        open_time_ms = commit.open_time_ms
+        stamps = view.stamps(commit.ordinal) or NO_STAMPS
+        occasion = self._occasion(
+            commit.run, view, open_time_ms, price, stamps, outcome, woken_ns, decided_ns, forming=False
+        )
         signals = [
             signal
             for signal in self._signals(outcome.decisions, occasion)
-            if self._admit(run, signal.rule, open_time_ms)
+            if self._admit(commit.run, signal.rule, open_time_ms)
         ]
-        commit = Commit(run, outcome.strategy, ordinal, open_time_ms)
         if signals and not self._writer.offer(signals):
             self._ring.add("blocked")
             self._commit = commit
             return False
-        self._complete(commit)
         return True
 
     def _not_due(self, run: SymbolRun, view: SeriesView, window: Window, ordinal: int, open_time_ms: int) -> bool:
@@ -276,7 +296,7 @@ class TraderLoop:
         run.strategy = commit.strategy
         run.advance(commit.ordinal, commit.open_time_ms)
         self._store(run)
-        self._ring.set("last_open_time_ms", commit.open_time_ms)
+        self._last_open_time(commit.open_time_ms)
 
     def _rehearse(self, run: SymbolRun, view: SeriesView, ordinal: int) -> None:
         """Bring state and cooldowns to where they were before ``ordinal``, without signals."""
@@ -332,8 +352,10 @@ class TraderLoop:
             run.forming_done.clear()
         if not outcome.decisions:
             return
+        decided_ns = self._now_ns()
+        self._add_decided_ns(max(0, decided_ns - woken_ns))
         occasion = self._occasion(
-            run, view, open_time_ms, forming.close, forming.stamps, outcome, woken_ns, forming=True
+            run, view, open_time_ms, forming.close, forming.stamps, outcome, woken_ns, decided_ns, forming=True
         )
         fresh: list[Signal] = []
         for signal in self._signals(outcome.decisions, occasion):
@@ -365,11 +387,10 @@ class TraderLoop:
         stamps: tuple[int, ...],
         outcome: Outcome,
         woken_ns: int,
+        decided_ns: int,
         *,
         forming: bool,
     ) -> Occasion:
-        decided_ns = self._clock.now_ns()
-        self._ring.add("decided_ns_sum", max(0, decided_ns - woken_ns))
         return Occasion(
             symbol=run.symbol,
             interval=run.interval.text,

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from typing import Final
 
 from chandlery.core import clocks
@@ -44,8 +45,8 @@ class HostClock:
         self._offset_ns = clocks.wall_offset_ns()
         self._measured_ns = clocks.now_ns()
 
-    def now_ns(self) -> int:
-        return clocks.now_ns()
+    #: As clocks.now_ns, without its frame: asked five times a decision.
+    now_ns = staticmethod(time.monotonic_ns)
 
     def wall_offset_ns(self) -> int:
         now_ns = clocks.now_ns()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
@@ -22,6 +23,8 @@ class Ring(Protocol):
     def set_position(self, symbol: str, session: int, open_time_ms: int) -> None: ...
     def position(self, symbol: str) -> tuple[int, int] | None: ...
     def set(self, name: str, value: int) -> None: ...
+    def setter(self, name: str) -> Callable[[int], None]: ...
+    def adder(self, name: str) -> Callable[[int], object]: ...
     def get(self, name: str) -> int: ...
     def add(self, name: str, amount: int = 1) -> None: ...
 
@@ -186,7 +189,7 @@ class SignalWriter:
     """Signals on their way into the ring, in order; what finds no room waits here.
 
     Attributes:
-        announced: bytes sent to the feed's bell socket.
+        blocked: whether signals wait for room in the ring.
     """
 
     def __init__(self, ring: Ring, bell_socket: str, clock: Clock) -> None:
@@ -195,11 +198,7 @@ class SignalWriter:
         self._bell_socket: Final = bell_socket
         self._bell: socket.socket | None = None
         self._waiting: deque[Signal] = deque()
-
-    @property
-    def blocked(self) -> bool:
-        """Whether signals wait for room in the ring."""
-        return bool(self._waiting)
+        self.blocked = False
 
     def offer(self, signals: list[Signal]) -> bool:
         """Take signals in and push as many as there is room for; True when none is left waiting."""
@@ -220,7 +219,8 @@ class SignalWriter:
         if pushed:
             self._ring.add("signals", pushed)
             self._announce()
-        return not self._waiting
+        self.blocked = bool(self._waiting)
+        return not self.blocked
 
     def _announce(self) -> None:
         # The feed looks at the rings now and then as well: an announcement may be lost.
