@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,8 +70,11 @@ def test_rows_are_found_by_full_and_by_short_name_and_an_unknown_one_is_refused(
 
 
 @pytest.mark.parametrize("height", [10, 24, 60])
-def test_the_live_view_fits_the_screen_and_says_what_it_hides(height: int) -> None:
-    shown = text_of(live_view(a_view(traders=200), height))
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_live_view_fits_the_screen_and_says_what_it_hides(height: int, width: int) -> None:
+    view = a_view(traders=200)
+    view.signals = [msgspec.structs.replace(view.signals[0], id=str(n), reason="why " * 50) for n in range(50)]
+    shown = text_of(live_view(view, height, width), width)
     assert len(shown.splitlines()) <= max(height, 20)
     assert "more: chandlery get traders" in shown
 

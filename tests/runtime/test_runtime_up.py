@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,26 @@ def test_a_mistake_is_told_by_a_line_and_nothing_starts(tmp_path: Path, wrong: s
         assert "spec.strategy" in up.said
         assert not up.state.exists(), "nothing was started"
         assert up.process.communicate()[0] == b""
+
+
+def test_a_machine_without_room_or_port_is_told_what_to_do_and_keeps_nothing(tmp_path: Path) -> None:
+    manifests = write_manifests(tmp_path / "m", one=trader("one"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with Up(tmp_path, manifests, "--port", str(port)) as up:
+            assert up.wait() == 3
+            assert f"port {port}" in up.said
+            assert up.left() == []
+    platform = manifests / "platform.yaml"
+    greedy = "{feed: {name: market}, segment: {candles: 100000, series: 8192}}"  # 91 GB
+    platform.write_text(platform.read_text().replace("{feed: {name: market}}", greedy))
+    with Up(tmp_path, manifests) as up:
+        assert up.wait() == 3, up.said
+        assert "feed-demo-0" in up.said
+        assert "segment_series" in up.said, up.said
+        assert up.left() == []
 
 
 def test_kill_9_leaves_no_process_and_no_shared_memory(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class Presenter:
     async def _show_live(self, view: Callable[[], View]) -> None:
         with Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
             while True:
-                live.update(live_view(view(), self._console.height), refresh=True)
+                live.update(live_view(view(), self._console.height, self._console.width), refresh=True)
                 await asyncio.sleep(_REDRAW_S)
 
     async def _show_lines(self, view: Callable[[], View]) -> None:

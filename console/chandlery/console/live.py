@@ -13,26 +13,29 @@ from chandlery.console.amounts import count, duration_us, size
 from chandlery.console.lines import feed_line, signal_line
 from chandlery.console.model import TraderRow, View
 from chandlery.console.summary import Summary
-from chandlery.console.tables import figures_table, traders_table
+from chandlery.console.tables import figures_table, narrow_traders_table, traders_table
 
 #: Lines of a screen that aren't rows of traders or signals: heads, feeds, notices, rules.
 _FIXED_LINES: Final = 9
 _FEWEST_SIGNALS: Final = 3
+#: Columns that the whole table of traders takes.
+_WIDE: Final = 140
 
 
-def live_view(view: View, height: int) -> RenderableType:
+def live_view(view: View, height: int, width: int = _WIDE) -> RenderableType:
     """The view as a screen of at most ``height`` lines: what doesn't fit is counted, worst traders come first."""
     room = max(height - _FIXED_LINES - len(view.feeds) - len(view.notices), 6)
     most_traders = max(room - _FEWEST_SIGNALS - 2, 3)
     traders = worst_first(view.traders)[:most_traders]
     hidden = len(view.traders) - len(traders)
     signals = view.signals[-max(room - len(traders) - 2, _FEWEST_SIGNALS) :]
-    parts: list[RenderableType] = [_head(view), *(Text(feed_line(feed)) for feed in view.feeds), Text()]
-    parts.append(traders_table(sorted(traders, key=lambda row: row.trader)))
+    parts: list[RenderableType] = [_head(view), *(_one_line(Text(feed_line(feed))) for feed in view.feeds), Text()]
+    shown = sorted(traders, key=lambda row: row.trader)
+    parts.append(traders_table(shown) if width >= _WIDE else narrow_traders_table(shown))
     if hidden:
         parts.append(Text(f"… and {hidden} more: chandlery get traders", style="dim"))
     parts.append(Text())
-    parts.extend(signal_line(signal) for signal in reversed(signals))
+    parts.extend(_one_line(signal_line(signal)) for signal in reversed(signals))
     if not signals:
         parts.append(Text("no signals yet", style="dim"))
     parts.extend(Text(notice, style="bold yellow") for notice in view.notices)
@@ -47,6 +50,11 @@ def _head(view: View) -> Text:
         f"{view.phase}   traders {ready}/{len(view.traders)} ready   memory {size(memory)} RSS   ",
         ("Ctrl-C ends it", "dim"),
     )
+
+
+def _one_line(text: Text) -> Text:
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 def worst_first(traders: Sequence[TraderRow]) -> list[TraderRow]:

@@ -65,6 +65,21 @@ def signals_table(signals: Iterable[SignalRow], *, wide: bool = False) -> Table:
     return table
 
 
+def narrow_traders_table(traders: Iterable[TraderRow]) -> Table:
+    """Traders for terminals of 80 columns: what happens, not what was asked for."""
+    table = plain_table("NAME", "STATE", "CALLS", "SIGNALS", "P50", "MESSAGE", right=("CALLS", "SIGNALS", "P50"))
+    for row in traders:
+        table.add_row(
+            row.trader,
+            state_text(row.state),
+            count(row.calls),
+            count(row.signals),
+            duration_us(row.frame_to_signal_p50_us),
+            " ".join(part for part in (row.reason, row.message) if part),
+        )
+    return table
+
+
 def traders_table(traders: Iterable[TraderRow], *, wide: bool = False) -> Table:
     """Traders: READY REASON STRATEGY SYMBOLS INTERVAL …, as ``kubectl get traders`` will show them."""
     right = ("CALLS", "SIGNALS", "P50", "P99", "MEMORY", "RESTARTS", "PID", "WARM")
