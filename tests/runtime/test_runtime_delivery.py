@@ -89,14 +89,20 @@ async def test_what_is_wanted_is_on_disk_before_it_is_pushed(tmp_path: Path) -> 
     assert worker.seen_files == worker.history == [1, 2, 3]
 
 
-async def test_the_same_wanted_again_keeps_the_sequence_but_is_pushed_again(tmp_path: Path) -> None:
+async def test_the_same_wanted_again_keeps_the_sequence(tmp_path: Path) -> None:
     worker = Worker()
     delivery = Delivery("w", tmp_path / "w.json", worker)
     async with running(delivery):
         assert delivery.want(wanting("default/a", "default/b"))
         await until(lambda: worker.history == [1], "delivered")
         assert not delivery.want(wanting("default/b", "default/a")), "order is no difference"
-        await until(lambda: worker.history == [1, 1], "pushed again")
+        assert delivery.assignment.sequence == 1
+        delivery.nudge()
+        await until(lambda: worker.history == [1, 1], "pushed again when asked to")
+    later = Delivery("w", tmp_path / "w.json", worker)
+    async with running(later):
+        assert not later.want(wanting("default/a", "default/b"))
+        await until(lambda: worker.history == [1, 1, 1], "a new run pushes what it finds")
 
 
 async def test_the_sequence_survives_a_restart_of_whoever_writes_it(tmp_path: Path) -> None:

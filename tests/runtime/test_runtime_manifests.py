@@ -113,6 +113,22 @@ def test_a_bad_edit_keeps_the_version_before_and_says_so(up: Up, folder: Path, d
     until(lambda: up.trader("edited") is None, "deleted")
 
 
+def test_a_change_that_running_processes_can_not_take_in_is_told(up: Up, folder: Path) -> None:
+    def told() -> list[str]:
+        view = up.view()
+        return view.notices if view is not None else []
+
+    path = folder / "platform.yaml"
+    text = path.read_text()
+    path.write_text(
+        text.replace("seed: 7", "seed: 8").replace("{feed: {name: market}}", "{feed: {name: market}, transport: Pipe}")
+    )
+    until(lambda: len(told()) == 2, lambda: f"told: {told()}")
+    assert all("next start" in notice for notice in told())
+    path.write_text(text)
+    until(lambda: told() == [], "all is as it runs")
+
+
 def test_a_missing_and_an_emptied_folder_keep_everything_and_say_so(up: Up, folder: Path) -> None:
     def told(words: str) -> bool:
         view = up.view()

@@ -28,17 +28,18 @@ def logs(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Print a process's log (also of one that has ended)."""
-    folder = state / "logs"
-    known = sorted(path.stem for path in folder.glob("*.log"))
+    known = {path.stem: path for path in sorted((state / "logs").glob("*.log"))}
+    broker = state / "broker" / "broker.log"
+    if broker.exists():
+        known["kafka"] = broker
     if name is None:
         print("\n".join(known))
         return
-    path = folder / f"{name}.log"
     if name not in known:
-        raise InputError(f"no log of {name!r} in {folder}; there are: {', '.join(known) or 'none'}")
-    _print_tail(path, tail)
+        raise InputError(f"no log of {name!r} in {state / 'logs'}; there are: {', '.join(known) or 'none'}")
+    _print_tail(known[name], tail)
     if follow:
-        _follow(path)
+        _follow(known[name])
 
 
 def _print_tail(path: Path, tail: int) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from chandlery.core.signals import Signal
 
 
-class TraderRow(msgspec.Struct, omit_defaults=True):
+class TraderRow(msgspec.Struct):
     """One Trader.
 
     Attributes:
@@ -45,7 +45,7 @@ class TraderRow(msgspec.Struct, omit_defaults=True):
     frame_to_signal_p99_us: float | None = None
 
 
-class FeedRow(msgspec.Struct, omit_defaults=True):
+class FeedRow(msgspec.Struct):
     """One MarketFeed: its source, what ingest and aggregator say, where its signals are."""
 
     feed: str
@@ -67,7 +67,7 @@ class FeedRow(msgspec.Struct, omit_defaults=True):
     message: str = ""
 
 
-class PoolRow(msgspec.Struct, omit_defaults=True):
+class PoolRow(msgspec.Struct):
     """One TraderPool: its workers and their room."""
 
     pool: str
@@ -78,7 +78,7 @@ class PoolRow(msgspec.Struct, omit_defaults=True):
     transport: str = ""
 
 
-class ProcessRow(msgspec.Struct, omit_defaults=True):
+class ProcessRow(msgspec.Struct):
     """One of our own processes."""
 
     name: str
@@ -90,7 +90,7 @@ class ProcessRow(msgspec.Struct, omit_defaults=True):
     socket: str = ""
 
 
-class SignalRow(msgspec.Struct, omit_defaults=True):
+class SignalRow(msgspec.Struct):
     """One signal in short. latency_us: from the frame to the broker's acknowledgement, None if unknown."""
 
     id: str
@@ -129,7 +129,7 @@ def signal_row(signal: Signal, latency_us: float | None) -> SignalRow:
     )
 
 
-class View(msgspec.Struct, omit_defaults=True):
+class View(msgspec.Struct):
     """The whole instance, answer of ``GET /v1/view`` on its socket.
 
     Attributes:

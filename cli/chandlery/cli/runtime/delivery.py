@@ -75,7 +75,8 @@ class Delivery:
             Whether it differs from what was wanted before.
         """
         if self._path.exists() and assignment.hash == self.assignment.hash:
-            self.nudge()
+            if self.delivered_sequence != self.assignment.sequence:
+                self.nudge()
             return False
         above = max(assignment.sequence, self.assignment.sequence + 1)
         self._write(above, assignment.hash, assignment.traders)

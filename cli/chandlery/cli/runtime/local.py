@@ -76,6 +76,7 @@ class LocalRuntime:
         self._folder = Folder(tuple(path for path in options.manifests if path != "-"))
         self._problem_notices: list[str] = []
         self._memory = Memory()
+        self._remembered = b""
         self._replan = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._api: InstanceApi | None = None
@@ -173,7 +174,10 @@ class LocalRuntime:
         desired = desired_of(self.wanted.manifests, self.wanted.found)
         made = plan(desired, Current(workers, self._memory), now_ms=now_ms())
         self._memory = made.memory
-        write_atomically(self.state.root / "memory.json", msgspec.json.encode(made.memory))
+        remembered = msgspec.json.encode(made.memory)
+        if remembered != self._remembered:
+            write_atomically(self.state.root / "memory.json", remembered)
+            self._remembered = remembered
         self.plan = made
         return made
 
@@ -260,18 +264,42 @@ class LocalRuntime:
     # While running ------------------------------------------------------------------------------------------
 
     async def _follow_manifests(self) -> None:
-        async for folder in changes(self._folder):
-            previous = self.wanted.manifests
-            self.wanted = await asyncio.to_thread(
-                read_again, self.options.manifests, set(folder.kept), previous, self._catalogue
-            )
-            self._note_problems()
-            self._replan.set()
+        # What was edited since the first reading, while everything started, is a change like any other.
+        await self._read_manifests()
+        async for _ in changes(self._folder):
+            await self._read_manifests()
+
+    async def _read_manifests(self) -> None:
+        kept, previous = set(self._folder.kept), self.wanted.manifests
+        self.wanted = await asyncio.to_thread(read_again, self.options.manifests, kept, previous, self._catalogue)
+        self._note_problems()
+        self._replan.set()
 
     def _note_problems(self) -> None:
         self._problem_notices = [str(problem) for problem in self.wanted.other_problems()]
+        self._problem_notices += self._waiting_changes()
         for problem in [*self.wanted.refused, *self.wanted.found]:
             log.warning("manifest problem", extra={"problem": str(problem)})
+
+    def _waiting_changes(self) -> list[str]:
+        """Changes of feeds and pools that running processes can't take in."""
+        manifests = self.wanted.manifests
+        changed = [
+            f"MarketFeed {group.feed.full_name} changed: that takes effect at the next start"
+            for key, group in self.feeds.items()
+            if key in manifests.feeds and manifests.feeds[key].spec != group.feed.spec
+        ]
+        for (key, _), worker in self.workers.items():
+            now, then = manifests.pools.get(key), worker.pool
+            if now is None:
+                continue
+            differs = (now.spec.feed, now.spec.segment, now.spec.transport)
+            if differs != (then.spec.feed, then.spec.segment, then.spec.transport):
+                changed.append(
+                    f"TraderPool {now.full_name} changed its feed, segment or transport: that takes effect at the "
+                    "next start"
+                )
+        return list(dict.fromkeys(changed))
 
     @property
     def notices(self) -> list[str]:

@@ -74,8 +74,8 @@ class WorkerGroup:
         self.supervisor = self._child("supervisor", "chandlery.workers.supervisor", variables, on_change)
         self._on_status = on_status
         self._tasks: list[asyncio.Task[None]] = []
-        self._ready_since_ms = now_ms()
-        self._was_ready = False
+        self._ready = self._was_ready = False
+        self._since_ms = now_ms()
         self._before: dict[str, Counter[str]] = {}
 
     # Start --------------------------------------------------------------------------------------------------
@@ -107,9 +107,10 @@ class WorkerGroup:
     def now(self) -> WorkerNow:
         """The worker as the planner sees it."""
         ready = self.is_ready
-        if ready != self._was_ready and ready:
-            self._was_ready, self._ready_since_ms = True, now_ms()
-        return WorkerNow(self.delivery.assignment, ready, self._ready_since_ms, self._was_ready)
+        if ready != self._ready:
+            self._ready, self._since_ms = ready, now_ms()
+            self._was_ready = self._was_ready or ready
+        return WorkerNow(self.delivery.assignment, ready, self._since_ms, self._was_ready)
 
     def want(self, assignment: Assignment) -> None:
         """Keep this assignment delivered from now on."""
