@@ -12,6 +12,10 @@ from chandlery.workers.segment.ringfile import RingFile
 _PAIR: Final = struct.Struct("<qq")
 _WORD: Final = struct.Struct("<Q")
 _OFFSET: Final = _native.RING_HEADER_BYTES
+_VERSION: Final = _native.POSITION_VERSION
+_PAIRS: Final = _native.POSITION_PAIRS
+_USED_AT: Final = _native.POSITION_USED_AT
+_CLOCK: Final = _native.RING_POSITION_CLOCK
 
 
 class RingPositions:
@@ -33,10 +37,10 @@ class RingPositions:
             entry = self._own[symbol] = self._claim(symbol)
         mapping = self._file.mapped()
         at = _OFFSET + entry * _native.POSITION_BYTES
-        version = mapping.load(at + _native.POSITION_VERSION) + 1
-        mapping.write(at + _native.POSITION_PAIRS + (version & 1) * _PAIR.size, _PAIR.pack(session, open_time_ms))
-        mapping.store(at + _native.POSITION_USED_AT, mapping.add(_native.RING_POSITION_CLOCK, 1))
-        mapping.store(at + _native.POSITION_VERSION, version)  # [POSITION] the pair above is whole
+        version = mapping.load(at + _VERSION) + 1
+        mapping.write(at + _PAIRS + (version & 1) * _PAIR.size, _PAIR.pack(session, open_time_ms))
+        mapping.store(at + _USED_AT, mapping.add(_CLOCK, 1))
+        mapping.store(at + _VERSION, version)  # [POSITION] the pair above is whole
 
     def load(self, symbol: str) -> tuple[int, int] | None:
         """A symbol's position, or None."""

@@ -81,7 +81,7 @@ class TraderLoop:
         self._informative = InformativeSet(spec.informative)
         self._caller = Caller(ring, clock, self._informative)
         self._commit: Commit | None = None
-        self._reported: StateReport | None = None
+        self._told: tuple[TraderState, int, int, int, int, str] | None = None
         # What every decision counts. A tick every few ms finds its caches cold: each Python frame on its way
         # costs about a microsecond then.
         self._now_ns = clock.now_ns
@@ -97,7 +97,7 @@ class TraderLoop:
 
     def apply(self, live: Live) -> None:
         """Take over what needs no other process; between standby and active the positions stay."""
-        self._reported = None  # each order is answered, whether or not it changes anything to tell
+        self._told = None  # each order is answered, whether or not it changes anything to tell
         activated = live.mode == "active" and self._spec.mode != "active"
         self._spec.generation = live.generation
         self._spec.incarnation = live.incarnation
@@ -413,25 +413,22 @@ class TraderLoop:
     # -- state
 
     def _tell_state(self) -> None:
-        have = min((self._have(run) for run in self._runs), default=0)
-        need = self._runs[0].need if self._runs else 0
+        have = need = self._runs[0].need if self._runs else 0
+        for run in self._runs:
+            have = 0 if run.view is None else min(have, run.view.count - run.view.first())
         state = self._state(have >= need)
         message = ""
         if state == "Init":
             message = self._market.trouble or f"waits for series {self._missing}"
         elif self._missing:
             message = f"series {self._missing} is gone"
-        spec = self._spec
-        report = StateReport(state, spec.generation, spec.incarnation, self._code, have, need, message)
-        if report != self._reported:
-            self._reported = report
+        told = (state, self._spec.generation, self._spec.incarnation, have, need, message)
+        if told != self._told:
+            self._told = told
             self._ring.set("state", STATE_CODES[state])
             self._ring.set("warm_have", have)
             self._ring.set("warm_need", need)
-            self._report(report)
-
-    def _have(self, run: SymbolRun) -> int:
-        return 0 if run.view is None else min(run.need, run.view.count - run.view.first())
+            self._report(StateReport(*told[:3], self._code, *told[3:]))
 
     def _state(self, warm: bool) -> TraderState:
         if self._writer.blocked:

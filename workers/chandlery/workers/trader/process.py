@@ -34,6 +34,9 @@ from chandlery.workers.trader.signal_writer import SignalWriter, check_room
 
 #: The wall clock's offset is measured again after this long: NTP slews by at most 0.5 ms a second.
 _OFFSET_AGE_NS: Final = 10_000_000_000
+#: In a burst of candles orders are listened for this often: asking in vain costs as much as half a decision.
+_LISTEN_NS: Final = 50_000_000
+_LISTEN_S: Final = _LISTEN_NS / 1e9
 EXIT_FAILED: Final = 1
 EXIT_STALLED: Final = StrategyError.exit_code
 
@@ -121,12 +124,18 @@ def _run(launch: Launch, channel: Channel, ring: SignalRing) -> None:
     writer = SignalWriter(ring, launch.bell_socket, clock)
     loop = TraderLoop(spec, make, code, market, ring, writer, clock, channel.report)
     ring.set("busy_since_ns", 0)
+    listened_ns = 0
     while True:
         token = market.token()
-        timeout_s = loop.turn(clocks.now_ns())
-        for orders in channel.orders():
-            loop.apply(orders)
-            timeout_s = 0.0
+        woken_ns = clocks.now_ns()
+        timeout_s = loop.turn(woken_ns)
+        if woken_ns - listened_ns >= _LISTEN_NS:
+            listened_ns = woken_ns
+            for orders in channel.orders():
+                loop.apply(orders)
+                timeout_s = 0.0
+        else:
+            timeout_s = min(timeout_s, _LISTEN_S)
         if timeout_s > 0:
             market.wait(token, timeout_s)
 
