@@ -79,6 +79,7 @@ class ServerConnection:
         requests: SUBSCRIBE messages as they came.
         pongs, pings: payloads of the client's pongs and own pings.
         silent: while true, nothing is sent on this connection and nothing answered; frames are lost.
+        sent: text messages sent on this connection, answers to requests included.
         closed: set when the connection has ended.
     """
 
@@ -91,6 +92,7 @@ class ServerConnection:
         self.pongs: list[bytes] = []
         self.pings: list[bytes] = []
         self.silent = False
+        self.sent = 0
         self.closed = asyncio.Event()
         self.changed = asyncio.Event()
 
@@ -98,6 +100,7 @@ class ServerConnection:
         """Send a text message, subscribed or not."""
         if not self.silent and not self.closed.is_set():
             await self._socket.send_str(text)
+            self.sent += 1
 
     async def send_bytes(self, content: bytes) -> None:
         """Send a binary message."""
