@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterable
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 import typer
@@ -13,14 +13,17 @@ import typer
 from chandlery.cli.endings import ends_well
 from chandlery.cli.instance import current_view
 from chandlery.cli.options import DEFAULT_STATE, Json, State
+from chandlery.cli.runtime.procfs import is_alive
 from chandlery.cli.screen import output, remarks
 from chandlery.cli.signal_topic import SignalTopic, row_of
 from chandlery.console.lines import signal_line
-from chandlery.console.model import FeedRow
+from chandlery.console.model import FeedRow, View
 from chandlery.console.tables import signals_table
 from chandlery.console.waterfall import signal_waterfall
-from chandlery.core.errors import InputError
+from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.signals import Signal, encode
+
+_LOOK_S: Final = 0.5
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +40,7 @@ def signals(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Signals from the signals topic, oldest first."""
-    asyncio.run(_signals(current_view(state).feeds, follow=follow, trader=trader, last=last, json=json))
+    asyncio.run(_signals(current_view(state), follow=follow, trader=trader, last=last, json=json))
 
 
 def trace(
@@ -82,20 +85,17 @@ async def _all(feeds: Iterable[FeedRow]) -> list[Signal]:
     return sorted(found, key=lambda signal: signal.emitted_wall_ms)
 
 
-async def _signals(feeds: list[FeedRow], *, follow: bool, trader: str, last: int, json: bool) -> None:
+async def _signals(view: View, *, follow: bool, trader: str, last: int, json: bool) -> None:
+    feeds = view.feeds
     ends = [await _ends(feed) for feed in feeds] if follow else []
     past = [signal for signal in await _all(feeds) if is_of(signal, trader)] if last else []
     _print_past(past[-last:] if last else [], json=json, alone=not follow)
     if not follow:
         return
-    queue: asyncio.Queue[Signal] = asyncio.Queue()
     shown = {signal.id for signal in past}
-    async with asyncio.TaskGroup() as group:
-        for feed, end in zip(feeds, ends, strict=True):
-            group.create_task(_pump(feed, end, queue))
-        async for signal in _drain(queue):
-            if is_of(signal, trader) and signal.id not in shown:
-                _print_new(signal, json=json)
+    async for signal in _merged(list(zip(feeds, ends, strict=True)), view.pid):
+        if is_of(signal, trader) and signal.id not in shown:
+            _print_new(signal, json=json)
 
 
 async def _ends(feed: FeedRow) -> dict[int, int]:
@@ -103,15 +103,39 @@ async def _ends(feed: FeedRow) -> dict[int, int]:
         return await topic.ends()
 
 
-async def _pump(feed: FeedRow, since: dict[int, int], queue: asyncio.Queue[Signal]) -> None:
-    async with SignalTopic(feed.bootstrap, feed.signals_topic) as topic:
-        async for signal in topic.follow(since):
-            queue.put_nowait(signal)
+async def _merged(feeds: list[tuple[FeedRow, dict[int, int]]], instance: int) -> AsyncIterator[Signal]:
+    """Signals of all feeds as they come, as long as the instance runs; what goes wrong is raised."""
+    queue: asyncio.Queue[Signal | BaseException] = asyncio.Queue()
+    pumps = [asyncio.create_task(_pump(feed, since, queue)) for feed, since in feeds]
+    pumps.append(asyncio.create_task(_notice_end(instance, queue)))
+    try:
+        while True:
+            came = await queue.get()
+            if isinstance(came, BaseException):
+                raise came
+            yield came
+    finally:
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
 
 
-async def _drain(queue: asyncio.Queue[Signal]) -> AsyncIterator[Signal]:
+async def _notice_end(instance: int, queue: asyncio.Queue[Signal | BaseException]) -> None:
+    # Kafka's client would wait for its broker for ever.
     while True:
-        yield await queue.get()
+        await asyncio.sleep(_LOOK_S)
+        if not is_alive(instance):
+            queue.put_nowait(UnavailableError(f"the instance (pid {instance}) has ended"))
+            return
+
+
+async def _pump(feed: FeedRow, since: dict[int, int], queue: asyncio.Queue[Signal | BaseException]) -> None:
+    try:
+        async with SignalTopic(feed.bootstrap, feed.signals_topic) as topic:
+            async for signal in topic.follow(since):
+                queue.put_nowait(signal)
+    except ChandleryError as error:
+        queue.put_nowait(error)
 
 
 def _print_past(signals: list[Signal], *, json: bool, alone: bool) -> None:
