@@ -130,3 +130,25 @@ def test_control_characters_never_reach_a_terminal(tmp_path: Path) -> None:
     assert _one_line("a\x1b[31mb\nc") == "a [31mb c"
     assert len(_one_line("x" * 500)) == 200
     assert msgspec.json.encode(_one_line("\u2028"))
+
+
+def test_a_full_announcement_queue_costs_no_new_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(tmp_path)
+    made: list[int] = []
+    real = socket.socket
+
+    def counted(*words: int) -> socket.socket:
+        made.append(1)
+        return real(*words)
+
+    with real(socket.AF_UNIX, socket.SOCK_DGRAM) as bell:
+        bell.bind(str(tmp_path / "bell.sock"))  # nobody takes anything off
+        index = stage.series()
+        player = stage.trader()
+        player.settle()
+        monkeypatch.setattr("chandlery.workers.trader.signal_writer.socket.socket", counted)
+        for at in range(1_000):
+            stage.close(index, at)
+            player.turn()
+            stage.signals()
+    assert len(made) == 1

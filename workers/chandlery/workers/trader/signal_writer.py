@@ -230,6 +230,8 @@ class SignalWriter:
                 self._bell.setblocking(False)
                 self._bell.connect(self._bell_socket)
             self._bell.send(b"\1")
+        except BlockingIOError:
+            return  # its queue is full (the kernel's default is 10): the feed has more than one reason to look
         except OSError:
             if self._bell is not None:
                 self._bell.close()
