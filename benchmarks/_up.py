@@ -86,12 +86,6 @@ def summary_of(process: subprocess.Popen[bytes], state: Path, run_s: float) -> S
     return summary
 
 
-def run_up(manifests: Path, state: Path, run_s: float) -> Summary:
-    """A whole run of ``run_s`` seconds from ready on."""
-    process = start(manifests, state, "--for", f"{run_s:g}s", "--json")
-    return summary_of(process, state, run_s)
-
-
 def stop(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM, and wait; SIGKILL where it doesn't end."""
     if process.poll() is None:

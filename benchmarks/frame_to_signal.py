@@ -9,12 +9,26 @@ three bare aiokafka produce → consume hops on an idle broker of the same kind,
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Final
 
+from benchmarks._census import census
 from benchmarks._hops import three_hops
 from benchmarks._processes import broker
 from benchmarks._trades import symbols
-from benchmarks._up import health, resource, run_up, state_folder, synthetic_market, value_of, write_manifests
+from benchmarks._up import (
+    calls_of,
+    health,
+    resource,
+    start,
+    state_folder,
+    stop,
+    summary_of,
+    synthetic_market,
+    until,
+    value_of,
+    write_manifests,
+)
 from benchmarks.harness import Row, percentile, run, say
 from chandlery.console.summary import Summary
 from chandlery.core.latency import STAGES
@@ -76,14 +90,34 @@ def _rows(summary: Summary, floor: list[int]) -> list[Row]:
     return rows
 
 
+def _run(run_s: float) -> tuple[Summary, list[Row]]:
+    """One run: its summary, and the CPU of each kind of process over most of it."""
+    with state_folder() as folder:
+        state = folder / "s"
+        process = start(write_manifests(folder / "m", manifests()), state, "--for", f"{run_s:g}s", "--json")
+        try:
+            until(lambda: sum(calls > 0 for calls in calls_of(state).values()) >= TRADERS, 90, "calls", process, 0.1)
+            begun_s, before = time.monotonic(), census(process.pid)
+            time.sleep(run_s / 2)
+            took_s, after = time.monotonic() - begun_s, census(process.pid)
+            summary = summary_of(process, state, run_s)
+        finally:
+            stop(process)
+    rows = []
+    for kind, measured in after.items():
+        used_s = sum(each.cpu_s for each in measured) - sum(each.cpu_s for each in before.get(kind, []))
+        rows.append(Row(f"frame_to_signal/cpu/{kind}", used_s / took_s * 100, "% of a core"))
+    rows.append(Row("frame_to_signal/cpu/sum", sum(row.value for row in rows), "% of a core"))
+    return summary, rows
+
+
 def measure(quick: bool) -> list[Row]:
     """The run, then the floor."""
     run_s, hops = (12.0, 300) if quick else (60.0, 2_000)
-    with state_folder() as folder:
-        say("chandlery up")
-        summary = run_up(write_manifests(folder / "m", manifests()), folder / "s", run_s)
+    say("chandlery up")
+    summary, cpu = _run(run_s)
     say("floor: three hops")
-    return _rows(summary, asyncio.run(_floor(hops)))
+    return _rows(summary, asyncio.run(_floor(hops))) + cpu
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
@@ -86,5 +87,6 @@ def run(measure: Callable[[bool], list[Row]], summary: str | None) -> None:
     parser.add_argument("--quick", action="store_true", help="a shorter run, within 45 s on 2 cores")
     parser.add_argument("--json", action="store_true", help="a JSON list of rows instead of the table")
     arguments = parser.parse_args()
+    say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}: what others do is in the figures")
     rows = measure(arguments.quick)
     print(encode(rows).decode() if arguments.json else table(rows))
