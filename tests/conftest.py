@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import signal
 import threading
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
@@ -15,6 +16,11 @@ from chandlery.core.settings import KafkaSettings
 from chandlery.stream.broker import EmbeddedBroker
 
 Result = TypeVar("Result")
+
+# A shell's background job ignores SIGINT, and so would every process that a test starts there: Ctrl-C would
+# reach none of them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class LoopThread:
