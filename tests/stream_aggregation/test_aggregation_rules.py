@@ -124,6 +124,15 @@ def test_late_trades_revise_every_interval_they_touch_and_the_fillers_behind_the
     assert state.counts.counted == 3
 
 
+def test_open_and_close_are_those_of_the_earliest_and_latest_trade_whatever_came_first() -> None:
+    state = state_of("1s", "1m")
+    state.apply(trades((5, 400, 105, 1), (6, 400, 106, 1)))
+    state.apply(trades((1, 100, 101, 1), watermark_ms=400))
+    emission = state.apply(trades((4, 400, 104, 1), (7, 300, 107, 1), watermark_ms=400))
+    for update in updates(emission):
+        assert (update.open, update.high, update.low, update.close) == ("1.01", "1.07", "1.01", "1.06"), update.interval
+
+
 def test_a_revision_is_numbered_up_and_final_repeats_its_values() -> None:
     state = state_of("1s", lateness_ms=2_000)
     state.apply(trades((1, 500, 100, 1)))

@@ -166,6 +166,17 @@ def test_what_cannot_be_used_becomes_a_dead_letter_and_is_counted(
     assert state.dead_letters == 1
 
 
+def test_the_totals_are_those_of_the_newest_session() -> None:
+    opening = encode(Opening("B/USDT", 9))
+    state, _ = fed([trades("A/USDT", 0), trades("B/USDT", 0), (b"?", b"?"), (b"B/USDT", opening), (b"?", b"?")])
+    assert totals_of(all_symbols({3: state})).counts.received == 1, "one unreadable record since the session began"
+    assert all_symbols({3: state})["A/USDT"].counts.received == 2
+    restored = PartitionState(3, PLAN, TOPICS)
+    saved: dict[bytes, bytes] = {}
+    save(state, saved)
+    assert all_symbols({3: restored.restore(3, PLAN, TOPICS, saved)}) == all_symbols({3: state})
+
+
 def test_a_record_with_columns_of_unequal_length_is_dead_with_all_its_trades() -> None:
     bad = TradesRecord("A/USDT", 1, T0, 2, 2, [1, 2, 3], [T0, T0, T0], [1, 1], [1, 1, 1])
     state, outputs = fed([trades("A/USDT", 0), (b"A/USDT", encode(bad))])

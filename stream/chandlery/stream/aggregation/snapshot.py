@@ -55,12 +55,14 @@ class Dropped(msgspec.Struct, array_like=True):
         session: records of a session that is over. session_trades: trades in them.
         history: history rows not newer than what was closed, or of an interval that isn't built.
         covered: trades left out of a longer candle that history had closed already.
+        records: records that can't be used, each of them a dead letter.
     """
 
     session: int = 0
     session_trades: int = 0
     history: int = 0
     covered: int = 0
+    records: int = 0
 
 
 class Snapshot(msgspec.Struct, array_like=True):

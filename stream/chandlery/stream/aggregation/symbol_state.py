@@ -117,9 +117,10 @@ class SymbolState:
         return self._apply_opening(record)
 
     def count_dead(self, trades: int) -> None:
-        """Count the trades of a record that can't be used (1 where their number is unknowable)."""
+        """Count a record that can't be used, with its trades (1 where their number is unknowable)."""
         self._saved.counts.received += trades
         self._saved.counts.dead += trades
+        self._saved.dropped.records += 1
 
     def _apply_opening(self, record: Opening) -> Emission:
         self._enter(record.session, 0)
@@ -186,8 +187,7 @@ class SymbolState:
             # What couldn't be used before the first session belongs to it.
             dead = saved.counts.dead if saved.session < 0 else 0
             self._begin(session)
-            if dead:
-                self.count_dead(dead)
+            saved.counts.received = saved.counts.dead = dead
         return True
 
     def _begin(self, session: int) -> None:

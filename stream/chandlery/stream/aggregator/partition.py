@@ -10,7 +10,7 @@ import msgspec
 
 from chandlery.core.errors import InvariantError
 from chandlery.core.topics import Topics
-from chandlery.core.wire import DeadLetter, InputRecord, decode_input, encode
+from chandlery.core.wire import DeadLetter, InputRecord, Opening, decode_input, encode
 from chandlery.stream.aggregation import AggregationPlan, Emission, SymbolState
 
 #: Symbol under which trades are counted whose record doesn't tell one.
@@ -35,13 +35,11 @@ class Manifest(msgspec.Struct):
     Attributes:
         next_offset: first input offset not in them.
         symbols: each symbol's ``applied_offset``: a saved state must be at least there.
-        dead_letters: dead letters written so far.
     """
 
     partition: int
     next_offset: int
     symbols: dict[str, int]
-    dead_letters: int = 0
 
 
 class Snapshot(NamedTuple):
@@ -72,14 +70,12 @@ class PartitionState:
     Attributes:
         partition: its number.
         next_offset: the only input offset that :meth:`take` takes next.
-        dead_letters: dead letters made so far.
         healed: why the saved state was taken from further back than its manifest says, or "".
     """
 
     def __init__(self, partition: int, plan: AggregationPlan, topics: Topics) -> None:
         self.partition = partition
         self.next_offset = 0
-        self.dead_letters = 0
         self.healed = ""
         self._plan = plan
         self._topics = topics
@@ -111,7 +107,6 @@ class PartitionState:
         except msgspec.DecodeError as error:
             raise InvariantError(f"the saved position of partition {partition} can't be read: {error}") from error
         state.next_offset = manifest.next_offset
-        state.dead_letters = manifest.dead_letters
         for symbol, applied_offset in manifest.symbols.items():
             value = saved.get(_state_key(symbol, partition))
             have = -1
@@ -128,6 +123,11 @@ class PartitionState:
     def symbols(self) -> Mapping[str, SymbolState]:
         """States by symbol."""
         return self._symbols
+
+    @property
+    def dead_letters(self) -> int:
+        """Dead letters so far; kept with the symbols, whose states may be saved further than the manifest."""
+        return sum(state.dropped.records for state in self._symbols.values())
 
     @property
     def is_dirty(self) -> bool:
@@ -153,6 +153,7 @@ class PartitionState:
         record, reason = interpret(key, value)
         if record is None:
             return self._bury(offset, key, value, reason)
+        self._enter_unknown(record.session, offset)
         state = self._symbol(record.symbol)
         if offset <= state.applied_offset:
             return []
@@ -172,7 +173,6 @@ class PartitionState:
             self.partition,
             self.next_offset,
             {symbol: state.applied_offset for symbol, state in self._symbols.items()},
-            self.dead_letters,
         )
         return Snapshot(states, manifest_key(self.partition), encode(manifest), self.next_offset)
 
@@ -181,6 +181,14 @@ class PartitionState:
         if state is None:
             state = self._symbols[symbol] = SymbolState(symbol, self._plan)
         return state
+
+    def _enter_unknown(self, session: int, offset: int) -> None:
+        """What no symbol can be told of is counted by session too: a new one counts from 0."""
+        unknown = self._symbols.get(UNKNOWN_SYMBOL)
+        if unknown is not None and session > unknown.session and offset > unknown.applied_offset:
+            unknown.apply(Opening(UNKNOWN_SYMBOL, session))
+            unknown.applied_offset = offset
+            self._dirty.add(UNKNOWN_SYMBOL)
 
     def _outgoing(self, offset: int, key: bytes, value: bytes, emission: Emission) -> list[Outgoing]:
         topics = {
@@ -198,7 +206,10 @@ class PartitionState:
     def _bury(self, offset: int, key: bytes | None, value: bytes | None, reason: str) -> list[Outgoing]:
         """Count a record that can't be used for the symbol that its key names, if that is known here."""
         name = (key or b"").decode(errors="replace")
+        newest = max((state.session for state in self._symbols.values()), default=-1)
         state = self._symbol(name if name in self._symbols else UNKNOWN_SYMBOL)
+        if state.symbol == UNKNOWN_SYMBOL and state.session < newest:
+            state.apply(Opening(UNKNOWN_SYMBOL, newest))
         if offset <= state.applied_offset:
             return []
         state.count_dead(1)
@@ -207,7 +218,6 @@ class PartitionState:
         return [self._dead_letter(offset, value or b"", reason)]
 
     def _dead_letter(self, offset: int, value: bytes, reason: str) -> Outgoing:
-        self.dead_letters += 1
         quoted = base64.b64encode(value[:MAX_QUOTED_BYTES]).decode()
         letter = DeadLetter(self._topics.trades, self.partition, offset, reason, quoted, COMPONENT)
         return Outgoing(self._topics.dead_letters, self._topics.trades.encode(), encode(letter), False)

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from chandlery.stream.aggregation import SymbolState
-from chandlery.stream.aggregator.partition import PartitionState
+from chandlery.stream.aggregator.partition import UNKNOWN_SYMBOL, PartitionState
 
 _WINDOW_S: Final = 5.0
 
@@ -43,6 +43,7 @@ class Drops(msgspec.Struct):
     session_trades: int = 0
     history: int = 0
     covered: int = 0
+    records: int = 0
 
 
 class SymbolStatus(msgspec.Struct):
@@ -58,7 +59,7 @@ class SymbolStatus(msgspec.Struct):
 
 
 class Totals(msgspec.Struct):
-    """The sums over all symbols."""
+    """The sums over the symbols of the newest session."""
 
     counts: TradeCounts
     candles: CandleNumbers
@@ -144,11 +145,16 @@ def all_symbols(partitions: Mapping[int, PartitionState]) -> dict[str, SymbolSta
 
 
 def totals_of(symbols: Mapping[str, SymbolStatus]) -> Totals:
-    """Sums over symbols."""
+    """Sums over the symbols of the newest session, and what no symbol can be told of.
+
+    Symbols of an earlier run, which nobody ingests any more, keep their states; they aren't of this run.
+    """
+    newest = max((each.session for each in symbols.values()), default=-1)
+    current = [each for symbol, each in symbols.items() if each.session == newest or symbol == UNKNOWN_SYMBOL]
     totals = Totals(TradeCounts(), CandleNumbers(), Drops())
-    add_up(totals.counts, (each.counts for each in symbols.values()))
-    add_up(totals.candles, (each.candles for each in symbols.values()))
-    add_up(totals.dropped, (each.dropped for each in symbols.values()))
+    add_up(totals.counts, (each.counts for each in current))
+    add_up(totals.candles, (each.candles for each in current))
+    add_up(totals.dropped, (each.dropped for each in current))
     return totals
 
 
