@@ -164,6 +164,8 @@ def check_traders(outcome: Outcome) -> None:
     assert (told.carried, told.pending) == (0, 0)
     # A close that confirms what was signalled on the forming candle has the same id, and stands on the topic already.
     assert told.dropped == summary.drops.get("duplicate_signal", 0)
+    # Forming states may be overtaken by a newer one or by their close. Nothing else may be left out.
+    assert summary.drops.keys() <= {"duplicate_signal", "stale_forming", "held_dropped"}
     assert Counter(outcome.topics.completed) == Counter(dict.fromkeys(ids, 1)), "one completion a signal"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import time
@@ -61,13 +62,14 @@ def new_prefix() -> str:
     return f"real-{os.getpid()}-{next(_numbers)}."
 
 
-async def keep_awake(exchange: ExchangeServer) -> None:
-    """A market before its first trade: quotes without a time, so that no watchdog barks."""
+async def keep_awake(exchange: ExchangeServer, opening: asyncio.Event) -> None:
+    """A market before its opening: quotes without a time, so that no watchdog barks."""
     quote = '{"stream":"btcusdt@bookTicker","data":{"u":1,"s":"BTCUSDT","b":"1","B":"1","a":"2","A":"1"}}'
-    while True:
+    while not opening.is_set():
         for connection in list(exchange.connections):
             await connection.send(quote)
-        await asyncio.sleep(1.0)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(opening.wait(), 1.0)
 
 
 async def play(exchange: ExchangeServer, run: Run, market: Captures) -> tuple[ServerConnection, dict[str, Any]]:
@@ -76,10 +78,11 @@ async def play(exchange: ExchangeServer, run: Run, market: Captures) -> tuple[Se
     Returns:
         The connection it was served on, and ingest's status then.
     """
-    awake = asyncio.create_task(keep_awake(exchange))
-    await run.running()
-    awake.cancel()
-    await asyncio.gather(awake, return_exceptions=True)
+    opening = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(keep_awake(exchange, opening))
+        await run.running()
+        opening.set()
     connection = await exchange.next_connection()
     await exchange.replay(market.paths, speed=SPEED, everything=market.whole)
     # A quiet market still has a time: this frame of another stream tells it, and the last candles close.
