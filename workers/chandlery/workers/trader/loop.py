@@ -174,8 +174,17 @@ class TraderLoop:
         if position is None:
             run.begin(view)
             self._store(run)
-        else:
+        elif not self._is_past(view.session, run, position):
             run.enter_session(view.session, position)
+
+    @staticmethod
+    def _is_past(session: int, run: SymbolRun, position: tuple[int, int] | None) -> bool:
+        """Whether a session is older than one already decided in.
+
+        A feed that starts reads its way up through older sessions: deciding there again would repeat signals
+        and overwrite the position in the newest session.
+        """
+        return session < max(run.session, position[0] if position is not None else -1)
 
     def _check_room(self, run: SymbolRun, view: SeriesView) -> None:
         try:
@@ -195,7 +204,10 @@ class TraderLoop:
         for _ in range(BATCH):
             session = view.session
             if session != run.session:
-                run.enter_session(session, self._ring.position(run.symbol))
+                position = self._ring.position(run.symbol)
+                if self._is_past(session, run, position):
+                    return IDLE_S
+                run.enter_session(session, position)
             ordinal, lapped = run.next_due(view)
             if lapped:
                 self._ring.add("lapped", lapped)
