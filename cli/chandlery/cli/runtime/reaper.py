@@ -4,7 +4,7 @@ Run as a file by a bare interpreter (``python -I -S reaper.py RUN SHM_FOLDER RUN
 ``chandlery up`` as standard input: a byte there says that everything ended in order; its end without one
 that ``up`` was killed. Every process of the run then has SIGTERM from the kernel (PR_SET_PDEATHSIG) and ends
 by itself; what doesn't within the grace is killed, and the run's shared memory is removed.
-Only the standard library, and little of it: it waits for as long as the run lasts (4 MB).
+Only the standard library, and little of it: it waits for as long as the run lasts (9 MB, most of it shared).
 """
 
 import os
