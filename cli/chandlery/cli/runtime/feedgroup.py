@@ -126,6 +126,16 @@ class FeedGroup:
         self._tasks.append(asyncio.create_task(self.ingest_watch.run(), name=f"watch {self.ingest.name}"))
         await until_answers(self.ingest, self.ingest_watch.refresh, START_TIMEOUT_S)
 
+    async def history_is_through(self) -> bool:
+        """Whether the aggregator has taken in all history that ingest appended before the market began.
+
+        Raises:
+            UnavailableError: one of them doesn't answer.
+        """
+        if self._hold and not (await self.ingest_watch.refresh()).get("waiting_for_go"):
+            return False
+        return (await self.aggregator_watch.refresh()).get("lag") == 0
+
     async def go(self) -> None:
         """Let trades flow; from here on also after a restart of ingest.
 

@@ -33,7 +33,7 @@ from chandlery.cli.runtime.watch import changes
 from chandlery.cli.runtime.workergroup import WorkerGroup, now_ms
 from chandlery.console.model import View
 from chandlery.core.assignment import decode_assignment
-from chandlery.core.errors import ChandleryError, MachineError
+from chandlery.core.errors import ChandleryError, MachineError, UnavailableError
 from chandlery.core.manifests import Key, ManifestSet
 from chandlery.core.settings import KafkaSettings
 from chandlery.operator.planner import Current, Memory, Plan, WorkerNow, desired_of, plan, worker_name
@@ -149,10 +149,22 @@ class LocalRuntime:
         while time.monotonic() < deadline:
             self.note_ready()
             wanted = self._placed()
-            if all(self.readiness.was_ready(name) for name in wanted):
+            if all(self.readiness.was_ready(name) for name in wanted) and await self._history_is_through():
                 return
             self._say("waiting for the traders", sum(map(self.readiness.was_ready, wanted)) / max(1, len(wanted)))
             await asyncio.sleep(0.05)
+
+    async def _history_is_through(self) -> bool:
+        """Whether what markets made up or read as history has reached the segments: then the first trade of the
+        market isn't held up behind it."""
+        for feed in self.feeds.values():
+            try:
+                if not await feed.history_is_through():
+                    return False
+            except UnavailableError:
+                return False
+        counts = [group.feed_counts() for group in self.workers.values()]
+        return not any(one.get("lag") or one.get("catching_up") for one in counts)
 
     def _placed(self) -> list[str]:
         verdicts = self.plan.verdicts.values() if self.plan else ()
