@@ -17,7 +17,7 @@ from tests.workers_trader.trader_stage import BTC, ETH, TRADER, Stage, opens
 from chandlery.core.assignment import SeriesRef
 from chandlery.core.errors import UnavailableError
 from chandlery.workers.candles import COLUMNS
-from chandlery.workers.segment import SegmentReader, SeriesReader
+from chandlery.workers.segment import SegmentReader, SegmentWriter, SeriesReader
 from chandlery.workers.trader.pipe_market import MAX_ROWS, PipeMarket, PipeSeries
 from chandlery.workers.windows import MAX_MESSAGE_BYTES, FrameSplitter, decode_window, encode_window
 
@@ -184,9 +184,10 @@ class WindowServer:
             forming=series.forming(),
         )
 
-    def drop(self) -> None:
-        """Close the connection and accept another."""
+    def drop(self, reader: SegmentReader | None = None) -> None:
+        """Close the connection and accept another, perhaps over another segment."""
         assert self._connection is not None
+        self._reader = reader or self._reader
         self._connection.close()
         self.accepted.clear()
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -266,3 +267,34 @@ def test_columns_of_a_message_are_little_endian_whatever_the_host() -> None:
     decoded = decode_window(body(message(0, 2)))
     assert decoded.open_time.dtype == np.dtype("<i8")
     assert decoded.close.dtype == np.dtype("<f8")
+
+
+def test_a_restarted_feed_that_counts_its_rows_anew_is_followed_by_their_times(stage: Stage) -> None:
+    index = stage.series()
+    server = WindowServer(stage, [SeriesRef(BTC, "1s")])
+    market = PipeMarket(str(stage.folder / "windows.sock"), TRADER)
+    player = stage.trader(market=market)
+    player.turn()
+    server.send()
+    market.wait(market.token(), 10)
+    player.settle()
+    stage.close(index, 0, 1, 2, 3)
+    token = market.token()
+    server.send()
+    market.wait(token, 10)
+    player.settle()
+    assert opens(stage.signals()) == [0, 1, 2, 3]
+    stage.writer.close()
+    stage.writer = SegmentWriter.create(stage.path, rows=stage.rows, series=8)
+    again = stage.series()
+    stage.close(again, 3, 4, 5, backfill=True)  # the topic's retention has taken the older ones
+    server.drop(SegmentReader.open(stage.path))
+    while not server.accepted.is_set():
+        market.wait(market.token(), 0.05)
+        player.turn()
+    token = market.token()
+    server.send()
+    market.wait(token, 10)
+    player.settle()
+    assert opens(stage.signals()) == [4, 5]
+    server.close()

@@ -131,6 +131,8 @@ class PipeMarket:
         self._socket: socket.socket | None = None
         self._splitter = FrameSplitter()
         self._series: dict[tuple[str, str], PipeSeries] = {}
+        #: Series of which the present connection has said nothing yet.
+        self._unheard: set[tuple[str, str]] = set()
         self._next_attempt_s = 0.0
         self._arrivals = 0
 
@@ -149,6 +151,7 @@ class PipeMarket:
         made.setblocking(False)
         self._socket = made
         self._splitter = FrameSplitter()
+        self._unheard = set(self._series)
         self.trouble = ""
         return True
 
@@ -198,10 +201,14 @@ class PipeMarket:
     def _take(self, message: WindowMessage) -> None:
         key = (message.header.symbol, message.header.interval)
         held = self._series.get(key)
-        if held is None:
-            self._series[key] = PipeSeries(message)
-        else:
+        if held is not None and key not in self._unheard:
             held.take(message)
+        else:
+            # Perhaps of another feed, which counts its rows from another one on: ordinals held are void.
+            if held is not None:
+                held.alive = False
+            self._unheard.discard(key)
+            self._series[key] = PipeSeries(message)
         self._arrivals += 1
 
     def redirect(self, place: str, bell: int) -> None:
