@@ -293,6 +293,43 @@ def test_a_full_ring_pauses_the_trader_and_loses_nothing(tmp_path: Path) -> None
     assert player.counters()["blocked"] == 2
 
 
+def test_a_feed_that_restarts_while_the_ring_is_full_loses_no_candle(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, slots=2)
+    index = stage.series()
+    player = stage.trader()
+    player.settle()
+    stage.close(index, 0, 1, 2, 3)
+    player.turn()
+    assert player.state() == "Blocked"
+    stage.writer.close()
+    stage.writer = SegmentWriter.create(stage.path, rows=stage.rows, series=8)
+    again = stage.series()
+    stage.close(again, 2, 3, 4, 5, backfill=True)  # the new feed counts its rows from another one on
+    player.turn()
+    taken = opens(stage.signals())
+    for _ in range(4):
+        player.turn(2)
+        taken += opens(stage.signals())
+    assert taken == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_long_turn_gives_a_sign_of_life_after_each_call(stage: Stage) -> None:
+    index = stage.series()
+    player = stage.trader()
+    player.settle()
+    stage.close(index, *range(8))
+    silent_ns: list[int] = []
+
+    def meanwhile(_ctx: Context, _candles: Candles) -> None:
+        silent_ns.append(stage.clock.time_ns - player.ring.get("heartbeat_ns"))
+        stage.clock.advance(5)
+
+    Tell.meanwhile = meanwhile
+    player.settle()
+    assert len(silent_ns) == 8
+    assert max(silent_ns) < 1_000_000_000
+
+
 def test_a_crash_while_blocked_decides_the_candle_again(tmp_path: Path) -> None:
     stage = Stage(tmp_path, slots=2)
     index = stage.series()

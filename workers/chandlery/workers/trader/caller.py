@@ -43,6 +43,7 @@ class Caller:
 
     def __init__(self, ring: Ring, clock: Clock, informative: InformativeSet) -> None:
         self._busy_since = ring.setter("busy_since_ns")
+        self._heartbeat = ring.setter("heartbeat_ns")
         self._now_ns = clock.now_ns
         self._informative = informative
 
@@ -73,6 +74,8 @@ class Caller:
         try:
             working.on_candle(context, candles)
         finally:
+            # A turn may hold many calls, none of them long: each is a sign of life, told before "in no call" is.
+            ended_ns = self._now_ns()
+            self._heartbeat(ended_ns)
             self._busy_since(0)
-        ended_ns = self._now_ns()
         return Outcome(working, context.decisions, list(glances.values()), ended_ns - started_ns)

@@ -130,7 +130,8 @@ class SymbolRun:
 
     def advance(self, ordinal: int, open_time_ms: int) -> None:
         """The closed row ``ordinal`` is dealt with."""
-        self.next_ordinal = ordinal + 1
+        # Signals may have waited for room while the market got another source, whose ordinals are its own.
+        self.next_ordinal = None if self.view is None else ordinal + 1
         self.after_ms = open_time_ms
         self.anchored = True
         self.pending_since_ns = 0
