@@ -538,3 +538,26 @@ def test_a_trader_that_comes_while_the_feed_catches_up_does_not_decide_on_the_pa
     stage.close(index, 4)
     player.settle()
     assert opens(stage.signals()) == [4]
+
+
+def test_a_restart_while_the_feed_catches_up_does_not_decide_on_the_past_either(stage: Stage) -> None:
+    index = stage.series()
+    stage.close(index, 0, 1, backfill=True)
+    stage.trader().settle()
+    stage.close(index, 2, 3, backfill=True)
+    stage.trader().settle()
+    stage.close(index, 4)
+    stage.trader().settle()
+    assert opens(stage.signals()) == [4]
+
+
+def test_a_feed_that_restarts_before_the_first_decision_hides_no_candle(stage: Stage) -> None:
+    index = stage.series()
+    stage.close(index, 0, 1)
+    player = stage.trader()
+    player.settle()
+    stage.writer.close()
+    stage.writer = SegmentWriter.create(stage.path, rows=stage.rows, series=8)
+    stage.close(stage.series(), 0, 1, 2, backfill=True)
+    player.settle()
+    assert opens(stage.signals()) == [2]

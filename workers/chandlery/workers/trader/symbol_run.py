@@ -38,8 +38,8 @@ class SymbolRun:
         next_ordinal: ordinal of the next closed row to decide on; None until it has been looked for.
         rehearsed: whether the strategy's state has been brought up to ``next_ordinal``.
         resumed: whether ``after_ms`` comes from an earlier process.
-        anchored: whether the candle at ``after_ms`` was decided, by this process or an earlier one: then every
-            later one is due. Else ``after_ms`` is only where the series stood, and history isn't due.
+        anchored: whether ``after_ms`` is a live series' newest candle or one decided, by this process or an earlier
+            one: then every later one is due. Else history isn't due.
         forming_sequence: of the forming row seen last.
         forming_open_ms, forming_done: ids and cooled rules of that forming candle that are dealt with.
         pending_since_ns: since when the decision waits for an informative row; 0: it doesn't.
@@ -66,18 +66,22 @@ class SymbolRun:
         self.pending_since_ns = 0
 
     def begin(self, view: SeriesView) -> None:
-        """Begin after the newest closed candle there is (none: at the first live one)."""
+        """Begin after the newest closed candle there is; while there is only history, at the first live one.
+
+        A feed may be in the middle of reading history: where the series stands then is no position to come back to.
+        """
         self.begun = True
         self.session = view.session
-        self.after_ms = view.last_open_time_ms
-        self.resumed = self.anchored = False
+        self.anchored = view.live_from_ms >= 0
+        self.after_ms = view.last_open_time_ms if self.anchored else -1
+        self.resumed = False
         self._start_over()
 
     def enter_session(self, session: int, position: tuple[int, int] | None) -> None:
         """Begin in a session: after the stored position if it is of this session, else at its first live candle."""
         self.begun = True
         self.session = session
-        self.resumed = position is not None and position[0] == session
+        self.resumed = position is not None and position[0] == session and position[1] >= 0
         self.anchored = self.resumed
         self.after_ms = position[1] if position is not None and self.resumed else -1
         self._start_over()
