@@ -102,3 +102,9 @@ def test_ctrl_c_while_following_exits_130(tmp_path: Path) -> None:
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130, complaint
     assert complaint == b""
+
+
+def test_logs_of_a_state_where_nothing_ran_says_so(tmp_path: Path) -> None:
+    ended = call("logs", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "nothing has run over this state folder" in ended.stderr

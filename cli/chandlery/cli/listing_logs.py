@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def logs(
-    name: Annotated[str | None, typer.Argument(help="Process, such as feed-demo-0; none: list them.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Process, such as feed-quants-0; none: list them.")] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the log grows.")] = False,
     tail: Annotated[int, typer.Option("--tail", help="Only the last lines; -1: all.")] = -1,
     state: State = DEFAULT_STATE,
@@ -33,6 +33,8 @@ def logs(
     if broker.exists():
         known["kafka"] = broker
     if name is None:
+        if not known:
+            raise InputError(f"no logs in {state / 'logs'}: nothing has run over this state folder")
         print("\n".join(known))
         return
     if name not in known:
