@@ -335,3 +335,22 @@ async def test_an_output_that_fails_ends_the_checkpoint_and_everything_after_it(
 
 def test_interpreting_gives_the_record_when_all_is_well() -> None:
     assert interpret(b"A/USDT", encode(Opening("A/USDT", 2))) == (Opening("A/USDT", 2), "")
+
+
+async def test_a_checkpoint_cut_short_takes_back_no_record_handed_over() -> None:
+    producer, committed = FakeProducer(), list[dict[int, int]]()
+    outputs, checkpoints, state = await checkpointing(producer, committed)
+    taking = asyncio.create_task(checkpoints.take({0: state}))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    assert not producer.sent[0][4].cancelled(), "the producer would drop it"
+    assert not outputs.failed.is_set(), "nothing failed"
+    last = asyncio.create_task(checkpoints.take({0: state}))
+    producer.acknowledge(TOPICS.candles_live)
+    for count in (2, 3):
+        await producer.until_sent(count)
+        producer.acknowledge("states")
+    await last
+    assert [sent[2] for sent in producer.sent[1:]] == [b"A/USDT", b"#0"], "the state isn't left unsaved"

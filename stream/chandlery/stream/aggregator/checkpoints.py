@@ -52,6 +52,10 @@ class Checkpoints:
             UnavailableError: Kafka didn't take an output or a state. The process must end: only a restart
                 from the last checkpoint makes the lost outputs again.
         """
+        # Cut short it is finished all the same: what it has taken as saved, a later one doesn't save again.
+        await asyncio.shield(self._take(partitions, commit=commit))
+
+    async def _take(self, partitions: Mapping[int, PartitionState], *, commit: bool) -> None:
         async with self._one_at_a_time:
             async with self._applying:
                 snapshots = [(state.partition, state.snapshot()) for state in partitions.values() if state.is_dirty]

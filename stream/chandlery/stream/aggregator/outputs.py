@@ -7,7 +7,6 @@ behind its input.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -120,9 +119,10 @@ class Outputs:
         Raises:
             UnavailableError: one never will be.
         """
-        waiting: list[Awaitable[object]] = [future for future in futures if not future.done()]
+        waiting = [future for future in futures if not future.done()]
         if waiting:
-            await asyncio.gather(*waiting, return_exceptions=True)
+            # Not gather: cut short, it would cancel the futures, which counts as records that Kafka didn't take.
+            await asyncio.wait(waiting)
         self.check()
 
     def check(self) -> None:
