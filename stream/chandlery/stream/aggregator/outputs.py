@@ -123,6 +123,9 @@ class Outputs:
         if waiting:
             # Not gather: cut short, it would cancel the futures, which counts as records that Kafka didn't take.
             await asyncio.wait(waiting)
+        for future in futures:
+            # The callback of one that has just failed may still be to come.
+            self._done(future)
         self.check()
 
     def check(self) -> None:
