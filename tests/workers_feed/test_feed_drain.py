@@ -154,3 +154,54 @@ async def test_a_topic_with_too_few_partitions_is_a_clear_error(
     ring.push(signal_format.encode(signal("a", 1)))
     with pytest.raises(InputError, match="2 partitions"):
         await drained(drain, ring, lambda: False)
+
+
+class Flood:
+    """A trader that fills its ring with garbage as fast as the feed empties it; it tires after a while."""
+
+    def __init__(self, ring: SignalRing, monkeypatch: pytest.MonkeyPatch, most: int = 5_000) -> None:
+        self.ring = ring
+        self.pushed = 0
+        self._most = most
+        acknowledge = SignalRing.acknowledge
+
+        def acknowledge_and_see_it_filled(of: SignalRing, upto: int) -> None:
+            acknowledge(of, upto)
+            self.fill()
+
+        monkeypatch.setattr(SignalRing, "acknowledge", acknowledge_and_see_it_filled)
+
+    def fill(self) -> None:
+        while self.pushed < self._most and self.ring.push(b"garbage"):
+            self.pushed += 1
+
+
+async def test_a_flooded_ring_leaves_others_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain_module, "signal_producer", Broker(iter(())).producer)
+    drain, ring = a_drain(tmp_path)
+    flood = Flood(ring, monkeypatch)
+    flood.fill()
+    task = asyncio.create_task(drain.run())
+    while not drain.tally.dropped["bad_signal"]:
+        await asyncio.sleep(0)
+    assert flood.pushed < 1_000, "nothing else had a turn while the ring was emptied"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    drain.close()
+
+
+async def test_a_ring_that_is_gone_but_flooded_on_is_emptied_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_module, "signal_producer", Broker(iter(())).producer)
+    drain, ring = a_drain(tmp_path)
+    task = asyncio.create_task(drain.run())
+    await until("ring found", lambda: drain.rings)
+    flood = Flood(ring, monkeypatch)
+    (tmp_path / "desk__a.ring").unlink()
+    flood.fill()
+    await until("ring left", lambda: not drain.holds("desk/a"))
+    assert flood.pushed < 1_000, "it was emptied for as long as it was filled"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    drain.close()

@@ -177,6 +177,23 @@ async def test_unknown_traders_are_refused_and_others_served_on(tmp_path: Path) 
         reader.close()
 
 
+async def test_a_trader_that_talks_back_is_let_go_not_listened_to(tmp_path: Path) -> None:
+    async with pipes(tmp_path, trader("a", [BTC])) as made:
+        made.append(0)
+        stream, writer = await asyncio.open_unix_connection(str(made.path))
+        writer.write(b"desk/a\n" + b"x" * 1_000)
+        assert await asyncio.wait_for(_until_closed(stream), 20), "the feed kept on listening"
+        writer.close()
+
+
+async def _until_closed(stream: asyncio.StreamReader) -> bool:
+    try:
+        await stream.read()
+    except ConnectionResetError:
+        return True
+    return stream.at_eof()
+
+
 @pytest.mark.broker
 async def test_candles_reach_a_trader_through_its_pipe(tmp_path: Path, kafka_settings: KafkaSettings) -> None:
     await ensure_topics(kafka_settings)

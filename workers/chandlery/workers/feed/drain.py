@@ -26,7 +26,7 @@ from chandlery.workers.feed.assignments import Fence, ring_file_name
 from chandlery.workers.feed.clients import signal_producer, stop_quickly
 from chandlery.workers.feed.histogram import LatencyBook
 from chandlery.workers.feed.notes import Notes
-from chandlery.workers.feed.ring_drain import InFlight, RingDrain, Tally
+from chandlery.workers.feed.ring_drain import TURN_SLOTS, InFlight, RingDrain, Tally
 
 log = logging.getLogger("chandlery.feed.drain")
 
@@ -151,7 +151,10 @@ class Drain:
             self._wake.clear()
             self._announce()
             if await self._pass(producer):
-                continue  # more may wait
+                # More may wait, for ever where a trader floods its ring with what is dropped at once: neither a
+                # pass nor a send need ever suspend, and candles must go on.
+                await asyncio.sleep(0)
+                continue
             try:
                 await asyncio.wait_for(self._wake.wait(), POLL_S)
             except TimeoutError:
@@ -263,9 +266,8 @@ class Drain:
     def _leave(self, trader: str, drain: RingDrain) -> None:
         """A ring's file is gone: take what is left of it, then let it go once that is acknowledged."""
         fence = self._fences().get(trader)
-        before = -1
-        while fence is not None and drain.sound() and drain.taken != before:
-            before = drain.taken
+        # Once round at most: its trader may still hold the file, and fill it as fast as it is emptied.
+        for _ in range(0, drain.depth() if fence is not None else 0, TURN_SLOTS):
             drain.take(fence, self._ids)  # sent with the next pass
         self._leaving.append(drain)
         del self.rings[trader]

@@ -135,7 +135,8 @@ class WindowSender:
             writer.close()
 
     async def _send(self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        gone = asyncio.create_task(reader.read())  # a trader says nothing more: this ends with its connection
+        # A trader says nothing more: this ends with its connection. One that does is let go, not listened to.
+        gone = asyncio.create_task(reader.read(1))
         try:
             while True:
                 waiting = asyncio.create_task(connection.wake.wait())
