@@ -227,3 +227,17 @@ async def test_segment_rings_and_latency_can_be_looked_at(settings: FeedSettings
         assert await get(client, "/v1/rings") == {}
         assert (await get(client, "/v1/latency"))["frame_to_signal"]["count"] == 0
         assert await get(client, "/v1/signals") == []
+
+
+async def test_a_mounted_assignment_that_cannot_be_kept_is_taken_once_it_can(
+    settings: FeedSettings, tmp_path: Path
+) -> None:
+    mounted = tmp_path / "mounted.json"
+    mounted.write_bytes(msgspec.json.encode(assignment(2, trader("a", [BTC]))))
+    blocker = Path(settings.rings_dir) / "assignment.json.new"
+    blocker.mkdir(parents=True)  # as good as a full folder: the file can't be written
+    async with running_feed(msgspec.structs.replace(settings, assignment_file=str(mounted))) as feed:
+        assert feed.status().received_sequence == 0
+        assert feed.status().feed["events"]["assignment_not_kept"] >= 1
+        blocker.rmdir()
+        await until("assignment taken", lambda: feed.status().received_sequence == 2)

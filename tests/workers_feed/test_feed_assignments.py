@@ -125,3 +125,15 @@ def test_bells_follow_series_trigger_and_mode() -> None:
 
 def test_a_ring_file_is_named_for_its_trader() -> None:
     assert ring_file_name("desk/btc-sma") == "desk__btc-sma.ring"
+
+
+def test_a_folder_that_takes_no_file_delays_forgetting_and_breaks_nothing(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    store.offer(assignment(1, trader("a", [BTC])))
+    store.offer(assignment(2))
+    (tmp_path / "assignment.json.new").mkdir()  # as good as a full folder: the file can't be written
+    store.forget("desk/a")
+    assert list(store.draining) == ["desk/a"]
+    (tmp_path / "assignment.json.new").rmdir()
+    store.forget("desk/a")
+    assert not store.draining

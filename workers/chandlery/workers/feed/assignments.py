@@ -129,11 +129,18 @@ class AssignmentStore:
         self.fences = {**kept.draining, **{trader.trader: Fence.of(trader) for trader in kept.assignment.traders}}
 
     def forget(self, trader: str) -> None:
-        """A trader that left has no ring any more: nothing of it can come."""
+        """A trader that left has no ring any more: nothing of it can come.
+
+        Where that can't be written down (traders can fill the folder) it stays, to be forgotten at the next call.
+        """
         if trader in self.draining and self.current is not None:
             left = {name: fence for name, fence in self.draining.items() if name != trader}
             kept = Kept(self.current, self.bells, left)
-            self._write(kept)
+            try:
+                self._write(kept)
+            except OSError as error:
+                log.debug("departure not kept", extra={"trader": trader, "reason": str(error)})
+                return
             self._set(kept)
 
     def _take(self, assignment: Assignment) -> None:

@@ -282,6 +282,10 @@ class Feed:
             self.offer(decode_assignment(body), "mount")
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warning("mounted assignment undecodable", extra={"path": str(path), "reason": str(error)})
+        except OSError as error:
+            self._mount_seen = ()  # the rings' folder took no file: once more at the next look
+            self._counts["assignment_not_kept"] += 1
+            log.warning("mounted assignment can't be kept", extra={"path": str(path), "reason": str(error)})
 
     # ---- events ----
 
