@@ -266,8 +266,9 @@ class Drain:
     def _leave(self, trader: str, drain: RingDrain) -> None:
         """A ring's file is gone: take what is left of it, then let it go once that is acknowledged."""
         fence = self._fences().get(trader)
-        # Once round at most: its trader may still hold the file, and fill it as fast as it is emptied.
-        for _ in range(0, drain.depth() if fence is not None else 0, TURN_SLOTS):
-            drain.take(fence, self._ids)  # sent with the next pass
+        if fence is not None:
+            # Once round at most: its trader may still hold the file, and fill it as fast as it is emptied.
+            for _ in range(0, drain.depth(), TURN_SLOTS):
+                drain.take(fence, self._ids)  # sent with the next pass
         self._leaving.append(drain)
         del self.rings[trader]
