@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -75,6 +76,29 @@ async def test_a_stop_during_the_pause_before_a_restart_starts_nothing(tmp_path:
     await until(lambda: one.state == "backoff", "in backoff")
     await asyncio.wait_for(one.stop(10), 5)
     assert (one.state, one.pid, one.restarts) == ("ended", 0, 1)
+
+
+async def test_a_stop_in_the_middle_of_a_restart_ends_what_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = child(tmp_path, "import time; time.sleep(600)")
+    await one.start()
+    real = asyncio.create_subprocess_exec
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        begun.set()
+        await go_on.wait()
+        return await real(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", slow)
+    os.kill(one.pid, signal.SIGKILL)
+    await asyncio.wait_for(begun.wait(), DEADLINE_S)
+    stopping = asyncio.create_task(one.stop(10))
+    await until(lambda: one.state == "stopping", "asked to stop")
+    go_on.set()
+    await asyncio.wait_for(stopping, 10)
+    assert (one.state, one.pid) == ("ended", 0)
 
 
 async def test_a_restart_for_new_settings_is_not_counted(tmp_path: Path) -> None:

@@ -163,6 +163,9 @@ class Child:
                 await self._spawn()
             except MachineError as error:  # no memory, no pids: the old process object ends the next wait at once
                 log.error("process can't be restarted", extra={"child": self.name, "problem": str(error)})
+            if self._stop_wanted.is_set():
+                # Whoever asked meanwhile found nothing to end. It has just begun: there is nothing to save.
+                self._send(signal.SIGKILL)
 
     async def _end_process(self, timeout_s: float, number: signal.Signals) -> bool:
         process = self._process
