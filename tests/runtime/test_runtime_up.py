@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.up_process import Up, kill_hard, trader, until, write_manifests
+from tests.runtime.up_process import Up, kill_hard, teller, trader, until, write_manifests
 
 from chandlery.cli.runtime.procfs import is_alive
 
@@ -28,7 +28,7 @@ def reconciles(summary: dict[str, Any], said: str) -> None:
 
 
 def test_a_run_with_an_end_gives_a_summary_twice_over_the_same_state(tmp_path: Path) -> None:
-    manifests = write_manifests(tmp_path / "m", one=trader("one"), two=trader("two", "ETH/USDT", fast=2, slow=4))
+    manifests = write_manifests(tmp_path / "m", one=teller("one"), two=teller("two", "ETH/USDT"))
     sessions: list[int] = []
     frames: list[int] = []
     for _ in range(2):
@@ -66,7 +66,7 @@ def test_a_mistake_is_told_by_a_line_and_nothing_starts(tmp_path: Path, wrong: s
 
 
 def test_a_machine_without_room_or_port_is_told_what_to_do_and_keeps_nothing(tmp_path: Path) -> None:
-    manifests = write_manifests(tmp_path / "m", one=trader("one"))
+    manifests = write_manifests(tmp_path / "m", one=teller("one"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -86,7 +86,7 @@ def test_a_machine_without_room_or_port_is_told_what_to_do_and_keeps_nothing(tmp
 
 
 def test_kill_9_leaves_no_process_and_no_shared_memory(tmp_path: Path) -> None:
-    manifests = write_manifests(tmp_path / "m", one=trader("one"))
+    manifests = write_manifests(tmp_path / "m", one=teller("one"))
     with Up(tmp_path, manifests) as up:
         pids = [row.pid for row in up.running().processes if row.name != "up"]
         traders = [row.pid for row in up.running().traders]
@@ -100,11 +100,11 @@ def test_kill_9_leaves_no_process_and_no_shared_memory(tmp_path: Path) -> None:
 
 
 def test_a_second_up_is_refused_and_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
-    manifests = write_manifests(tmp_path / "m", one=trader("one"))
+    manifests = write_manifests(tmp_path / "m", one=teller("one"))
     with Up(tmp_path, manifests) as up:
         up.running()
         second = subprocess.run(
-            [sys.executable, "-m", "chandlery.cli", "up", "-f", str(manifests), "--state", str(up.state)],
+            up.command,
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert second.returncode == 3
@@ -117,7 +117,7 @@ def test_a_second_up_is_refused_and_a_second_ctrl_c_ends_at_once(tmp_path: Path)
 
 
 def test_an_end_during_the_start_leaves_nothing(tmp_path: Path) -> None:
-    manifests = write_manifests(tmp_path / "m", one=trader("one"))
+    manifests = write_manifests(tmp_path / "m", one=teller("one"))
     with Up(tmp_path, manifests) as up:
         until(lambda: "starting feeds" in up.said, lambda: f"it starts: {up.said}")
         assert up.end(signal.SIGTERM) == 130, up.said
@@ -126,7 +126,7 @@ def test_an_end_during_the_start_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("victim", ["ingest-market", "aggregator-market", "feed-demo-0", "supervisor-demo-0", "kafka"])
 def test_a_process_that_is_killed_comes_back_and_the_counts_still_add_up(tmp_path: Path, victim: str) -> None:
-    manifests = write_manifests(tmp_path / "m", one=trader("one"))
+    manifests = write_manifests(tmp_path / "m", one=teller("one"))
     with Up(tmp_path, manifests, "--for", "300s", "--json") as up:
         up.running()
 
@@ -148,6 +148,6 @@ def test_a_process_that_is_killed_comes_back_and_the_counts_still_add_up(tmp_pat
 
 
 def test_windows_through_pipes_give_signals_too(tmp_path: Path) -> None:
-    manifests = write_manifests(tmp_path / "m", one=trader("one"))
+    manifests = write_manifests(tmp_path / "m", one=teller("one"))
     with Up(tmp_path, manifests, "--for", "6s", "--json", "--transport", "pipe") as up:
         reconciles(up.summary(), up.said)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.up_process import DEADLINE_S, Up, trader, until, write_manifests
+from tests.runtime.up_process import DEADLINE_S, Up, teller, until, write_manifests
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(300)]
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """An instance that has signalled."""
     folder = tmp_path_factory.mktemp("verbs")
-    with Up(folder, write_manifests(folder / "m", one=trader("one"), two=trader("two", "ETH/USDT"))) as running:
+    with Up(folder, write_manifests(folder / "m", one=teller("one"), two=teller("two", "ETH/USDT"))) as running:
         running.running()
         until(lambda: all(row.signals for row in (running.view() or _never()).traders), "both have signalled")
         until(lambda: len((running.view() or _never()).signals) > 1, "signals are shown")
@@ -93,7 +93,7 @@ def test_signals_are_followed_as_they_come_until_the_reader_goes(up: Up) -> None
 
 
 def test_following_ends_with_the_instance(tmp_path: Path) -> None:
-    with Up(tmp_path, write_manifests(tmp_path / "m", one=trader("one"))) as other:
+    with Up(tmp_path, write_manifests(tmp_path / "m", one=teller("one"))) as other:
         other.running()
         follower = subprocess.Popen(
             [sys.executable, "-m", "chandlery.cli", "signals", "--follow", "--json", "--state", str(other.state)],

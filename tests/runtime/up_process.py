@@ -35,6 +35,29 @@ metadata: {name: demo}
 spec: {feed: {name: market}}
 """
 
+STRATEGIES = '''
+from chandlery.workers.strategy import Strategy, parameter
+
+
+class EachCandle(Strategy):
+    """Buys on every candle: a test needn't wait for a market's mood."""
+
+    name = "each-candle"
+    every: int = parameter(1, ge=1, le=100, doc="not used")
+
+    @property
+    def warmup(self):
+        return 1
+
+    def on_candle(self, ctx, candles):
+        ctx.buy(reason="another candle", rule="each")
+'''
+
+
+def teller(name: str, symbol: str = "BTC/USDT") -> str:
+    """A Trader that signals on every candle of 1 s."""
+    return trader(name, symbol, "each-candle", every=1)
+
 
 def trader(name: str, symbol: str = "BTC/USDT", strategy: str = "sma-cross", interval: str = "1s", **more: int) -> str:
     """A Trader's manifest; ``more``: parameters."""
@@ -66,9 +89,15 @@ class Up:
         self.state = folder / "state"
         self._state = StateDir(self.state)
         self._errors = folder / f"up-{time.monotonic_ns()}.err"
+        strategies = folder / "strategies"
+        strategies.mkdir(exist_ok=True)
+        (strategies / "each_candle.py").write_text(STRATEGIES)
+        #: The same call once more.
+        self.command = [sys.executable, "-m", "chandlery.cli", "up", "-f", str(manifests), "--state", str(self.state)]
+        self.command += ["--strategies", str(strategies)]
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "chandlery.cli", "up", "-f", str(manifests), "--state", str(self.state), *options],
+                [*self.command, *options],
                 stdout=subprocess.PIPE,
                 stderr=errors,
             )  # fmt: skip
