@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.workers_supervisor.fake_feed import BTC, STEP_MS, Worker, gone, trader, worker
+from tests.workers_supervisor.fake_feed import BTC, PATIENCE_S, STEP_MS, Worker, gone, trader, worker
 
 from chandlery.core.assignment import READY_STATES
+from chandlery.core.settings import SupervisorSettings
 from chandlery.workers.discovery import SHIPPED
 from chandlery.workers.segment import SegmentWriter, SignalRing
-from chandlery.workers.supervisor.supervise import ring_name
+from chandlery.workers.supervisor.leaving import Leaving
+from chandlery.workers.supervisor.supervise import Supervisor, ring_name
 
 
 async def settled(made: Worker, sequence: int) -> dict[str, int]:
@@ -124,6 +127,44 @@ async def test_a_removed_trader_s_ring_goes_when_it_is_empty() -> None:
 
 async def gone_file(made: Worker, path: Path) -> None:
     await made.until(lambda status: not path.exists())
+
+
+async def test_rings_of_traders_removed_while_no_supervisor_ran_go_when_they_are_empty() -> None:
+    made = Worker()
+    path = made.rings / ring_name("desk/gone")
+    try:
+        with SignalRing.create(str(path), trader="desk/gone") as ring:
+            ring.push(b"left")
+            await made.serve()
+            await made.start()
+            await made.applied(made.assign(trader("a")))
+            assert path.exists(), "a signal is in it that nobody has published"
+            ring.pending()
+            ring.acknowledge(1)
+        await gone_file(made, path)
+        assert (made.rings / ring_name("desk/a")).exists()
+    finally:
+        await made.clean()
+
+
+async def test_of_two_that_leave_by_the_same_name_the_second_waits_for_the_first(tmp_path: Path) -> None:
+    """They have the same ring's path: the first must not remove what the second's successor makes there."""
+    settings = SupervisorSettings(worker="w", shm_dir=str(tmp_path), rings_dir=str(tmp_path))
+    supervisor = Supervisor(settings)
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ended.set_result(None)
+    path = tmp_path / "desk__a.ring"
+    with SignalRing.create(str(path), trader="desk/a") as ring:
+        ring.push(b"left")
+        supervisor._let_go("desk/a", Leaving("desk/a", "first", str(path), ended))
+        supervisor._let_go("desk/a", Leaving("desk/a", "second", str(tmp_path / "none"), ended))
+        _, second = supervisor._leaving["desk/a"]
+        done, _ = await asyncio.wait([second], timeout=0.2)
+        assert not done, "the second left before the first"
+        ring.pending()
+        ring.acknowledge(1)
+        await asyncio.wait_for(second, PATIENCE_S)
+    assert not path.exists()
 
 
 async def test_a_trader_that_comes_back_meanwhile_keeps_its_ring() -> None:

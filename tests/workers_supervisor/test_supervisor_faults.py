@@ -8,9 +8,10 @@ import os
 import signal
 
 import pytest
-from tests.workers_supervisor.fake_feed import Worker, gone, parent_of, processes_of, trader, worker
+from tests.workers_supervisor.fake_feed import PATIENCE_S, Worker, gone, parent_of, processes_of, trader, worker
 
 from chandlery.core.assignment import TraderStatus
+from chandlery.workers.supervisor.nursery_client import NurseryClient
 
 GOOD = [f"good-{at}" for at in range(6)]
 
@@ -127,6 +128,52 @@ async def test_sigterm_stops_the_traders_and_leaves_their_signals() -> None:
         assert await made.stop() == 0
         await gone(family)
         assert [each.price for each in made.take("desk/good-0")] == ["2", "13"]
+
+
+async def test_an_assignment_that_comes_while_it_stops_starts_nobody() -> None:
+    async with worker(hang_timeout_ms=600_000) as made:
+        made.close(1.0)
+        made.assign(trader("stops", "stops"))
+        await made.states(stops="Active")
+        made.close(13.0)  # stopped, it takes no SIGTERM: the supervisor gives it 2 s
+        stopping = asyncio.create_task(made.stop())
+        while "stops its traders" not in made.log():
+            assert not stopping.done()
+            await asyncio.sleep(0.01)
+        made.assign(trader("stops", "stops"), trader("late"))
+        assert await stopping == 0
+        assert "desk/late" not in made.log()
+
+
+async def test_the_end_of_the_fork_server_is_told_to_whoever_waits_for_a_trader() -> None:
+    nursery = NurseryClient()
+    try:
+        process = await nursery.spawn()
+        process.line.close()
+    finally:
+        await nursery.close()
+    assert await asyncio.wait_for(process.ended, 10) == -signal.SIGKILL
+
+
+async def test_a_catalogue_that_never_returns_ends_with_a_killed_supervisor() -> None:
+    made = Worker()
+    try:
+        (made.strategies / "endless.py").write_text(
+            "import time\nopen('%s', 'w').close()\ntime.sleep(600)\n" % (made.folder / "reading")
+        )
+        await made.serve()
+        await made.start()
+        deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        while not (made.folder / "reading").exists():
+            assert asyncio.get_running_loop().time() < deadline, made.log()
+            await asyncio.sleep(0.02)
+        assert made.process is not None
+        family = processes_of(made.process.pid)
+        made.process.kill()
+        await made.process.wait()
+        await gone(family)
+    finally:
+        await made.clean()
 
 
 async def test_decisions_stay_in_order_and_complete_over_kill_9_of_the_trader() -> None:

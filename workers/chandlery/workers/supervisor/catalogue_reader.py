@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
+from chandlery.core.processes import child_environment
+
 _log = logging.getLogger("chandlery")
 #: Importing TA-Lib and a folder of strategies takes a second; a file that never returns costs this once.
 TIMEOUT_S: Final = 30.0
@@ -39,9 +41,11 @@ async def read_catalogue(strategies_dir: str) -> list[dict[str, Any]] | None:
     arguments = ["-m", "chandlery.workers.catalogue"]
     if strategies_dir:
         arguments += ["--strategies", strategies_dir]
+    # By way of processes: a file that never returns must not outlive a supervisor that was killed.
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
-    )
+        sys.executable, "-m", "chandlery.core.processes", sys.executable, *arguments,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, env=child_environment(),
+    )  # fmt: skip
     try:
         output, _ = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
         return _decode(output)

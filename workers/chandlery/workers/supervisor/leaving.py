@@ -22,10 +22,10 @@ class Leaving:
     """One Trader that is no longer assigned.
 
     Attributes:
-        uid: of the Trader that leaves. keep_ring: set when the same Trader came back meanwhile.
+        uid: of the Trader that leaves, empty where nobody knows it. keep_ring: set when the same Trader came back meanwhile.
     """
 
-    def __init__(self, trader: str, uid: str, ring_path: str, kept: asyncio.Task[None]) -> None:
+    def __init__(self, trader: str, uid: str, ring_path: str, kept: asyncio.Future[None]) -> None:
         self.uid = uid
         self.keep_ring = asyncio.Event()
         self._trader = trader
@@ -37,8 +37,7 @@ class Leaving:
         return self._kept.done()
 
     async def run(self) -> None:
-        """Stop the process, wait for the ring to empty, remove it."""
-        self._kept.cancel()
+        """Wait for the process to stop and the ring to empty, remove it."""
         # Not `await self._kept`: our own cancellation would cut its orderly stop short.
         await asyncio.wait([self._kept])
         left = await self._drain()

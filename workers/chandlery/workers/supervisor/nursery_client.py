@@ -148,9 +148,13 @@ class NurseryClient:
         self._disconnect()
         code = self._server.wait() if self._server is not None else 0
         _log.error("fork server ended, and all traders with it", extra={"exit": code})
+        self._settle(f"the fork server ended with {code}")
+
+    def _settle(self, why: str) -> None:
+        """Nothing more will be heard: whoever waits for a start or an end gets an answer."""
         for started in self._starting:
             if not started.done():
-                started.set_exception(UnavailableError(f"the fork server ended with {code}"))
+                started.set_exception(UnavailableError(why))
         self._starting.clear()
         for ended in self._running.values():
             if not ended.done():
@@ -166,6 +170,7 @@ class NurseryClient:
     async def close(self) -> None:
         """End the fork server; traders that still run end with it."""
         self._disconnect()
+        self._settle("the supervisor ends")
         if self._server is not None:
             server = self._server
             self._server = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ class Supervisor:
         self._catalogue: list[dict[str, Any]] = []
         self._message: AssignmentMessage | None = None
         self._applied: tuple[int, str] = (0, "")
+        self._stopping = False
         self._change = asyncio.Event()
         self._defect: asyncio.Future[None]
         self._link = FeedLink(str(self._rings / "control.sock"), self._take, self._replace_ring, self._change.set)
@@ -82,6 +84,7 @@ class Supervisor:
                 task.result()
 
     async def _stop_traders(self) -> None:
+        self._stopping = True
         _log.info("supervisor stops its traders", extra={"traders": len(self._tasks)})
         tasks = [*self._tasks.values(), *(task for _, task in self._leaving.values())]
         for task in tasks:
@@ -93,6 +96,8 @@ class Supervisor:
     # -- assignments
 
     def _take(self, message: AssignmentMessage) -> None:
+        if self._stopping:
+            return  # the feed tells the next supervisor
         assignment = message.assignment
         facts = {"sequence": assignment.sequence, "hash": assignment.hash, "traders": len(assignment.traders)}
         held = 0 if self._message is None else self._message.assignment.sequence
@@ -103,8 +108,10 @@ class Supervisor:
             _log.error("assignment refused: its hash differs from its content", extra=facts)
             return
         _log.info("assignment taken", extra=facts)
-        self._message = message
         wanted = {spec.trader: spec for spec in assignment.traders}
+        if self._message is None:
+            self._clear_away(wanted.keys())
+        self._message = message
         for trader in [name for name in self._keepers if name not in wanted]:
             self._remove(trader)
         for spec in wanted.values():
@@ -168,12 +175,31 @@ class Supervisor:
     def _remove(self, trader: str) -> None:
         keeper = self._keepers.pop(trader)
         _log.info("trader removed", extra={"trader": trader, "generation": keeper.spec.generation})
-        leaving = Leaving(trader, keeper.spec.uid, keeper.ring_path, self._tasks.pop(trader))
-        task = asyncio.create_task(self._leave(trader, leaving), name=f"{trader} leaving")
+        kept = self._tasks.pop(trader)
+        kept.cancel()
+        self._let_go(trader, Leaving(trader, keeper.spec.uid, keeper.ring_path, kept))
+
+    def _clear_away(self, wanted: Collection[str]) -> None:
+        """Rings of Traders that were removed while no supervisor ran, or whose supervisor ended before they went."""
+        names = {ring_name(trader) for trader in wanted}
+        for path in self._rings.glob("*.ring"):
+            if path.name not in names:
+                ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                ended.set_result(None)
+                trader = path.stem.replace("__", "/", 1)
+                _log.info("ring of no trader found", extra={"trader": trader})
+                self._let_go(trader, Leaving(trader, "", str(path), ended))
+
+    def _let_go(self, trader: str, leaving: Leaving) -> None:
+        _, before = self._leaving.get(trader, (None, None))
+        task = asyncio.create_task(self._leave(trader, leaving, before), name=f"{trader} leaving")
         self._leaving[trader] = (leaving, task)
 
-    async def _leave(self, trader: str, leaving: Leaving) -> None:
+    async def _leave(self, trader: str, leaving: Leaving, before: asyncio.Task[None] | None) -> None:
         try:
+            if before is not None:
+                # Who came and went while the one before was still leaving: both have the same ring's path.
+                await asyncio.wait([before])
             await leaving.run()
         finally:
             if self._leaving.get(trader, (None,))[0] is leaving:
