@@ -48,7 +48,7 @@ class Turns:
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> LocalRuntime:
-    wanted = Wanted(ManifestSet({}, {}, {}, []), [], [])
+    wanted = Wanted(ManifestSet({}, {}, {}), [], [])
     return LocalRuntime(UpOptions((), tmp_path / "state"), wanted, [], lambda *_: None)
 
 

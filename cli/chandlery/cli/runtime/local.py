@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +49,8 @@ log = logging.getLogger("chandlery.up")
 _PREDECESSOR_TIMEOUT_S: Final = 20.0
 # Forkserver, numpy and TA-Lib take 1-3 s, a process per Trader 0.05 s; beyond 20 s the market starts without.
 _READY_TIMEOUT_S: Final = 20.0
+# What can fail a plan is a full disk: no need to hurry, nor to fill the log.
+_PLAN_AGAIN_S: Final = 2.0
 
 
 class LocalRuntime:
@@ -75,13 +79,15 @@ class LocalRuntime:
         self._say = say
         self._folder = Folder(tuple(path for path in options.manifests if path != "-"))
         self._problem_notices: list[str] = []
+        self._plan_notices: list[str] = []
         self._memory = Memory()
         self._remembered = b""
         self._replan = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._api: InstanceApi | None = None
         self._reaper: tuple[subprocess.Popen[bytes], int] | None = None
-        self._growth = asyncio.Lock()
+        self._feed_turns: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._worker_turns: defaultdict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     # Start --------------------------------------------------------------------------------------------------
 
@@ -206,7 +212,7 @@ class LocalRuntime:
                 if group is None and pool.feed is not None:
                     group = self._new_worker(made, key, name)
                     group.want(assignment)
-                    starting.append(group.start())
+                    starting.append(self._start_worker(group))
                 elif group is not None:
                     group.want(assignment)
         tasks = [self._spawn(each, "start") for each in starting]
@@ -234,23 +240,32 @@ class LocalRuntime:
             if key not in made.pools or name not in made.pools[key].workers:
                 self._spawn(self._end_worker(self.workers.pop((key, name))), "end worker")
 
+    # A worker that goes and comes again has the same sockets and the same shared memory: one after the other.
+
+    async def _start_worker(self, group: WorkerGroup) -> None:
+        async with self._worker_turns[group.endpoint.socket]:
+            await group.start()
+
     async def _end_worker(self, group: WorkerGroup) -> None:
-        await group.stop_supervisor()
-        await group.stop_feed()
-        await group.close()
+        async with self._worker_turns[group.endpoint.socket]:
+            await group.stop_supervisor()
+            await group.stop_feed()
+            await group.close()
 
     async def _run_feed(self, key: Key, symbols: set[str], intervals: set[str]) -> None:
-        # One at a time: a second growth must see what the first one did.
-        async with self._growth:
+        # One at a time: a second growth must see what the first one did, and a start be over before.
+        async with self._feed_turns[key]:
             group = self.feeds.get(key)
-            if group is not None:
-                more_symbols, more_intervals = group.grow(symbols, intervals)
-                if more_symbols or more_intervals:
-                    await group.follow(symbols=more_symbols, intervals=more_intervals)
+            if group is None:
+                await self._start_feed(key, symbols, intervals)
                 return
-            group = self._new_feed(key)
-            group.grow(symbols, intervals)
-            self.feeds[key] = group
+            more_symbols, more_intervals = group.grow(symbols, intervals)
+            if more_symbols or more_intervals:
+                await group.follow(symbols=more_symbols, intervals=more_intervals)
+
+    async def _start_feed(self, key: Key, symbols: set[str], intervals: set[str]) -> None:
+        group = self.feeds[key] = self._new_feed(key)
+        group.grow(symbols, intervals)
         await ensure_topics(group.kafka)
         self.signals_from[key] = await end_offsets(group.kafka.bootstrap, group.topics.signals)
         if group.continuous:
@@ -316,7 +331,7 @@ class LocalRuntime:
     @property
     def notices(self) -> list[str]:
         """What a person should know now."""
-        return [*self._folder.notices, *self._problem_notices, *self.broker.notices]
+        return [*self._folder.notices, *self._problem_notices, *self._plan_notices, *self.broker.notices]
 
     async def _keep_planning(self) -> None:
         while True:
@@ -326,7 +341,15 @@ class LocalRuntime:
                 async with asyncio.timeout(pause_s):
                     await self._replan.wait()
             self._replan.clear()
-            await self._apply(await self._next_plan(), wait=False)
+            try:
+                await self._apply(await self._next_plan(), wait=False)
+            except (ChandleryError, OSError) as error:
+                log.error("planning failed; trying again", extra={"problem": str(error)})
+                self._plan_notices = [f"changes wait, for planning failed: {error}"]
+                self._replan.set()
+                await asyncio.sleep(_PLAN_AGAIN_S)
+            else:
+                self._plan_notices = []
 
     def _status_came(self) -> None:
         self.note_ready()
