@@ -267,6 +267,8 @@ async def test_a_broker_killed_and_back_loses_nothing(tmp_path: Path) -> None:
                 await writer.write(writer.topics.candles, BTC, candle(10 * 60_000, close="10"), seq=11)
                 await writer.flush()
             await until("candles go on", lambda: len(rows(settings, BTC)) == 11, 60)
+            # The watch on the broker has a pause of its own, so it may come back after the data.
+            await until("the watch is back", lambda: feed.status().feed["reconnects"] >= 1)
             told = feed.status().feed
             assert told["reconnects"] >= 1
             assert told["gaps"] == 0

@@ -17,6 +17,9 @@ log = logging.getLogger("chandlery.feed.broker")
 #: How long the broker may sit on an empty fetch. A new assignment waits behind a fetch under way, so this is
 #: also its worst delay; idle it costs ten small requests a second.
 FETCH_WAIT_MS: Final = 100
+#: Forming candles that nobody decides on: how long the broker collects them, unless they are this many bytes.
+SHOWN_FETCH_WAIT_MS: Final = 50
+SHOWN_FETCH_BYTES: Final = 1_000_000
 #: A local broker answers within milliseconds and restarts in about 4 s; a request that takes longer than this
 #: is given up and sent again.
 REQUEST_TIMEOUT_MS: Final = 10_000
@@ -40,6 +43,24 @@ def candle_consumer(kafka: KafkaSettings) -> AIOKafkaConsumer:
         auto_offset_reset="earliest",
         fetch_max_wait_ms=FETCH_WAIT_MS,
         fetch_min_bytes=1,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        retry_backoff_ms=100,
+    )
+
+
+def forming_consumer(kafka: KafkaSettings, *, urgent: bool) -> AIOKafkaConsumer:
+    """A consumer of forming candles.
+
+    Args:
+        urgent: whether somebody decides on them. Otherwise they are only shown, and fetched at most 20 times a
+            second: a fetch costs the feed and the broker about as much as 50 records do.
+    """
+    return AIOKafkaConsumer(
+        bootstrap_servers=kafka.bootstrap,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=FETCH_WAIT_MS if urgent else SHOWN_FETCH_WAIT_MS,
+        fetch_min_bytes=1 if urgent else SHOWN_FETCH_BYTES,
         request_timeout_ms=REQUEST_TIMEOUT_MS,
         retry_backoff_ms=100,
     )

@@ -1,4 +1,8 @@
-"""The live consumer: batches of candle records into the router, doorbells rung once a batch."""
+"""The live consumers: batches of candle records into the router, doorbells rung once a batch.
+
+There are two, one for the closed topics and one for forming candles, so that a closed candle never waits behind
+forming ones, and forming ones that nobody decides on can be fetched at leisure.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +60,17 @@ class LiveConsumer:
         self._after_batch = after_batch
         self._unplaced: set[TopicPartition] = set()
         self._client: AIOKafkaConsumer | None = None
+        self._renew = False
         self.records = 0
         self.assigned = 0
 
     def follow_live(self, partitions: set[TopicPartition]) -> None:
         """Consume these partitions of the live topic, from a little before their end."""
         self._unplaced = {tp for tp in partitions if self._positions.get(tp) is None}
+
+    def renew(self) -> None:
+        """Make the client anew at the next batch: the factory has other settings now."""
+        self._renew = True
 
     async def run(self) -> None:
         """Consume until cancelled; whatever the broker does, go on from where we stand."""
@@ -81,7 +90,8 @@ class LiveConsumer:
 
     async def _consume(self, consumer: AIOKafkaConsumer) -> None:
         assigned = -1
-        while True:
+        self._renew = False
+        while not self._renew:
             if self._unplaced:
                 await self._place_live(consumer)
             if assigned != self._positions.revision:

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from chandlery.core import clocks
 from chandlery.core.assignment import Assignment, SeriesRef, TraderStatus, WorkerStatus, decode_assignment
@@ -25,7 +25,7 @@ from chandlery.workers.feed.api import Api
 from chandlery.workers.feed.assignments import MOST_TRADERS, AssignmentStore, Outcome, ring_file_name
 from chandlery.workers.feed.board import Receipt, SeriesBoard
 from chandlery.workers.feed.catchup import CatchUp
-from chandlery.workers.feed.clients import BrokerWatch, candle_consumer, quieten_client
+from chandlery.workers.feed.clients import BrokerWatch, candle_consumer, forming_consumer, quieten_client
 from chandlery.workers.feed.consumer import LiveConsumer
 from chandlery.workers.feed.control import AssignmentMessage, ControlServer, StatusMessage
 from chandlery.workers.feed.drain import Drain
@@ -74,21 +74,30 @@ class Feed:
         )
         receipt = Receipt()
         self._board = SeriesBoard(self._writer, self._router, receipt, self._counts)
-        self._positions = LivePositions()
-        self._consumer = LiveConsumer(
-            lambda: candle_consumer(settings.kafka),
-            self._positions,
-            self._router,
-            self._board,
-            receipt,
-            live_topic=self._topics.candles_live,
-            counts=self._counts,
-            after_batch=self._tell_pipes,
+        self._closed_positions = LivePositions()
+        self._forming_positions = LivePositions()
+        self._forming_urgent = False
+
+        def consumer(client: Callable[[], AIOKafkaConsumer], positions: LivePositions) -> LiveConsumer:
+            return LiveConsumer(
+                client,
+                positions,
+                self._router,
+                self._board,
+                receipt,
+                live_topic=self._topics.candles_live,
+                counts=self._counts,
+                after_batch=self._tell_pipes,
+            )
+
+        self._closed = consumer(lambda: candle_consumer(settings.kafka), self._closed_positions)
+        self._forming = consumer(
+            lambda: forming_consumer(settings.kafka, urgent=self._forming_urgent), self._forming_positions
         )
         self._catchup = CatchUp(
             lambda: candle_consumer(settings.kafka),
             self._board,
-            self._positions,
+            self._closed_positions,
             receipt,
             self._counts,
             self._notes.refuse,
@@ -139,7 +148,8 @@ class Feed:
         self._spawn("watch", self._watch.run())
         self._spawn("notes", self._notes.run())
         self._spawn("drain", self._drain.run())
-        self._spawn("consumer", self._consumer.run())
+        self._spawn("closed", self._closed.run())
+        self._spawn("forming", self._forming.run())
         self._spawn("ticks", self._tick())
         log.info(
             "feed up",
@@ -164,7 +174,8 @@ class Feed:
 
     async def stop(self) -> None:
         """End in order: no more candles, rings drained, last status written, segment removed."""
-        await self._cancel("consumer")
+        await self._cancel("closed")
+        await self._cancel("forming")
         await self._catchup.stop()
         if self._watch.connected and "drain" in self._tasks:
             await self._drain_rings()
@@ -240,8 +251,13 @@ class Feed:
         new = self._board.want(current.traders, self._store.bells)
         live = self._live_partitions()
         closed = {self._partition(ref) for ref in self._board.tracks}
-        self._positions.keep(closed | live)
-        self._consumer.follow_live(live)
+        self._closed_positions.keep(closed)
+        self._forming_positions.keep(live)
+        self._forming.follow_live(live)
+        urgent = any(trader.trigger == "EveryUpdate" and trader.mode != "suspended" for trader in current.traders)
+        if urgent != self._forming_urgent:
+            self._forming_urgent = urgent
+            self._forming.renew()
         jobs: defaultdict[TopicPartition, dict[SeriesRef, Track]] = defaultdict(dict)
         for ref in new:
             jobs[self._partition(ref)][ref] = self._board.tracks[ref]
@@ -335,7 +351,7 @@ class Feed:
 
     def _each_second(self) -> None:
         self._refresh_clock()
-        self._rate.measure(self._consumer.records, asyncio.get_running_loop().time())
+        self._rate.measure(self._closed.records + self._forming.records, asyncio.get_running_loop().time())
         for trader in list(self._store.draining):
             ring = self._rings_dir / ring_file_name(trader)
             if not ring.exists() and not self._drain.holds(trader):
@@ -394,9 +410,9 @@ class Feed:
                 "rows": self._settings.segment_rows,
                 "series_capacity": self._settings.segment_series,
             },
-            "records": self._consumer.records,
+            "records": self._closed.records + self._forming.records,
             "records_per_s": round(self._rate.per_s, 1),
-            "lag": self._consumer.behind(),
+            "lag": self._closed.behind() + self._forming.behind(),
             "candles": report.candle_report(self._counts),
             "gaps": self._counts["gaps"],
             "held": self._counts["held"],
