@@ -13,7 +13,6 @@ from chandlery.core.errors import StrategyError
 from chandlery.workers.candles import Candles, with_forming
 from chandlery.workers.discovery import SHIPPED, entry_points, find_strategy
 from chandlery.workers.indicators import talib
-from chandlery.workers.parameters import suggestion
 from chandlery.workers.strategies.sma_cross import SmaCross
 from chandlery.workers.strategy import Context, Strategy, parameter
 from chandlery.workers.windows import FormingValue
@@ -42,17 +41,17 @@ def test_defaults_and_types_come_from_the_declaration() -> None:
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
-        ({"cuont": 1}, "cuont: unknown parameter: did you mean 'count'? There are: count, share, loud, side"),
-        ({"count": 0}, "count: 0 is below 1"),
-        ({"count": 10}, "count: 10 is above 9"),
-        ({"count": 2.0}, "count: 2.0 is not a whole number"),
-        ({"count": True}, "count: True is not a whole number"),
-        ({"count": "3"}, "count: '3' is not a whole number"),
-        ({"share": float("nan")}, "share: nan is not a number"),
-        ({"share": None}, "share: None is not a number"),
-        ({"loud": 1}, "loud: 1 is not true or false"),
-        ({"side": "shrot"}, "side: 'shrot' is none of long, short: did you mean 'short'?"),
-        ({"count": 0, "loud": "no"}, "count: 0 is below 1; loud: 'no' is not true or false"),
+        ({"cuont": 1}, 'cuont: unknown parameter; there are: count, share, loud, side; did you mean "count"?'),
+        ({"count": 0}, "count: must be at least 1, got 0"),
+        ({"count": 10}, "count: must be at most 9, got 10"),
+        ({"count": 2.0}, "count: needs a whole number, got 2.0"),
+        ({"count": True}, "count: needs a whole number, got true"),
+        ({"count": "3"}, 'count: needs a whole number, got "3"'),
+        ({"share": float("nan")}, "share: needs a number, got nan"),
+        ({"share": None}, "share: needs a number, got nothing"),
+        ({"loud": 1}, "loud: needs true or false, got 1"),
+        ({"side": "shrot"}, 'side: must be one of long, short, got "shrot"; did you mean "short"?'),
+        ({"count": 0, "loud": "no"}, 'count: must be at least 1, got 0; loud: needs true or false, got "no"'),
     ],
 )
 def test_a_wrong_parameter_is_one_clear_line(parameters: dict[str, object], says: str) -> None:
@@ -63,7 +62,7 @@ def test_a_wrong_parameter_is_one_clear_line(parameters: dict[str, object], says
 
 
 def test_a_default_out_of_its_own_bounds_is_refused_when_the_class_is_made() -> None:
-    with pytest.raises(StrategyError, match="default of size: 0 is below 1"):
+    with pytest.raises(StrategyError, match="default of size: must be at least 1, got 0"):
         type("Wrong", (Sample,), {"size": parameter(0, ge=1)})
 
 
@@ -196,11 +195,10 @@ def test_given_source_is_found_by_class_or_name(name: str) -> None:
 def test_an_unknown_name_gets_the_nearest_one(tmp_path: Path) -> None:
     (tmp_path / "twice.py").write_text(FOLDER_STRATEGY)
     for wrong, near in (("sma-crss", "sma-cross"), ("twise", "twice")):
-        with pytest.raises(StrategyError, match=f"did you mean '{near}'") as caught:
+        with pytest.raises(StrategyError, match=f'did you mean "{near}"') as caught:
             find_strategy(wrong, strategies_dir=str(tmp_path))
         assert caught.value.reason == "UnknownStrategy"
         assert "\n" not in str(caught.value)
-    assert suggestion("zzzzzz", ["sma-cross"]) == ""
 
 
 @pytest.mark.parametrize(
@@ -210,7 +208,7 @@ def test_an_unknown_name_gets_the_nearest_one(tmp_path: Path) -> None:
         ("import nothing_of_that_name\n", "No module named 'nothing_of_that_name' (line 1)"),
         ("x = 1\ny = x / 0\n", "ZeroDivisionError: division by zero (line 2)"),
         ("import sys\nsys.exit(3)\n", "SystemExit: 3"),
-        ("x = 1\n", "It has: no strategy at all"),
+        ("x = 1\n", "it has: no strategy at all"),
         ("#" * 70_000, "longer than 65536 bytes"),
     ],
 )

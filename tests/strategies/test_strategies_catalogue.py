@@ -9,10 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.strategies.test_strategies_api import FOLDER_STRATEGY
 
-from chandlery.workers.catalogue import check_parameters
 from chandlery.workers.discovery import SHIPPED
 
 
@@ -80,27 +78,3 @@ def test_a_missing_folder_is_an_error_with_exit_code_2(tmp_path: Path) -> None:
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert "no such folder" in run.stderr
-
-
-@pytest.mark.parametrize(
-    ("parameters", "problems"),
-    [
-        ({}, []),
-        ({"fast": 5, "slow": 20}, []),
-        ({"fast": 1}, ["fast: 1 is below 2"]),
-        ({"fsat": 5}, ["fsat: unknown parameter: did you mean 'fast'? There are: fast, slow"]),
-        ({"fast": "5", "slow": 9_999}, ["fast: '5' is not a whole number", "slow: 9999 is above 800"]),
-    ],
-)
-def test_parameters_are_checked_against_an_entry(parameters: dict[str, object], problems: list[str]) -> None:
-    assert check_parameters(by_name(catalogue())["sma-cross"], parameters) == problems
-
-
-def test_checking_parameters_imports_neither_numpy_nor_strategies() -> None:
-    script = (
-        "import sys; from chandlery.workers.catalogue import check_parameters; "
-        "check_parameters({'parameters': {}}, {}); "
-        "print([m for m in ('numpy', 'talib', 'chandlery.workers.strategy') if m in sys.modules])"
-    )
-    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert output.strip() == "[]"

@@ -206,8 +206,8 @@ async def test_a_suspended_trader_has_no_process_and_goes_on_later() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason", "says"),
     [
-        ({"strategy": "sma-crss"}, "UnknownStrategy", "did you mean 'sma-cross'"),
-        ({"strategy": "sma-cross", "parameters": {"fast": 1}}, "BadParameter", "fast: 1 is below 2"),
+        ({"strategy": "sma-crss"}, "UnknownStrategy", 'did you mean "sma-cross"'),
+        ({"strategy": "sma-cross", "parameters": {"fast": 1}}, "BadParameter", "fast: must be at least 2, got 1"),
         ({"strategy": "sma-cross", "parameters": {"fast": 40}}, "BadParameter", "fast (40) must be below slow (30)"),
         ({"strategy": "sma-cross", "warmup": 5_000}, "BadParameter", "more than the segment keeps"),
         ({"source": "class Broken(:"}, "BadSource", "line 1"),

@@ -1,8 +1,7 @@
 """The catalogue: which strategies a worker can run, with their parameters, as plain data.
 
 ``python -m chandlery.workers.catalogue [--strategies DIR]`` prints it as a JSON list. It imports strategies,
-so it runs as a process of its own; planners read its output and check manifests by
-:func:`check_parameters` without importing any strategy.
+so it runs as a process of its own; planners check manifests against its output (``core.checks``) and import none.
 """
 
 from __future__ import annotations
@@ -11,14 +10,13 @@ import argparse
 import contextlib
 import inspect
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from chandlery.core.errors import StrategyError
-from chandlery.workers.parameters import ParameterSpec, problems
+from chandlery.core.parameters import ParameterSpec
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -43,21 +41,6 @@ class CatalogueEntry(msgspec.Struct, omit_defaults=True):
     source: str
     digest: str
     errors: list[str] = []
-
-
-def check_parameters(entry: Mapping[str, Any], parameters: Mapping[str, object]) -> list[str]:
-    """Check a manifest's parameters against a catalogue entry, without importing the strategy.
-
-    Args:
-        entry: one element of the catalogue's JSON list.
-        parameters: values by name.
-
-    Returns:
-        One line a problem, each naming its parameter; empty when all is well. Checks across parameters are
-        the strategy's own and are only made in its process.
-    """
-    specs = {name: msgspec.convert(raw, ParameterSpec) for name, raw in entry.get("parameters", {}).items()}
-    return problems(specs, parameters)
 
 
 def _entry(found: Any) -> CatalogueEntry:

@@ -23,7 +23,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from chandlery.core.errors import StrategyError
-from chandlery.workers.parameters import suggestion
+from chandlery.core.wording import did_you_mean
 from chandlery.workers.strategy import Strategy, kebab, strategies_in
 
 GROUP: Final = "chandlery.strategies"
@@ -146,8 +146,8 @@ def _pick(name: str, module: ModuleType, where: str) -> type[Strategy]:
         if name in (strategy.name, strategy.__name__):
             return strategy
     listed = ", ".join(strategy.name for strategy in found) or "no strategy at all"
-    near = suggestion(name, [strategy.name for strategy in found])
-    raise StrategyError(f"{name!r} is not in {where}{near}. It has: {listed}", reason="UnknownStrategy")
+    near = did_you_mean(name, [strategy.name for strategy in found])
+    raise StrategyError(f"{name!r} is not in {where}; it has: {listed}{near}", reason="UnknownStrategy")
 
 
 def folder_files(strategies_dir: str) -> list[Path]:
@@ -196,6 +196,6 @@ def find_strategy(name: str, *, strategies_dir: str = "", source: str | None = N
             return Found(_pick(name, module, path.name), "folder", text)
         known.update(names)
     raise StrategyError(
-        f"unknown strategy {name!r}{suggestion(name, known) or '.'} There are: {', '.join(sorted(known))}",
+        f"unknown strategy {name!r}; there are: {', '.join(sorted(known))}{did_you_mean(name, known)}",
         reason="UnknownStrategy",
     )

@@ -34,9 +34,10 @@ from typing import Any, ClassVar, Final, NamedTuple, Self, TypeVar, cast
 import msgspec
 
 from chandlery.core.errors import StrategyError
+from chandlery.core.parameters import ParameterSpec, Value, value_problem
 from chandlery.core.signals import Action
 from chandlery.workers.candles import Candles
-from chandlery.workers.parameters import KINDS, ParameterSpec, Value, resolve, value_problem
+from chandlery.workers.parameters import KINDS, resolve
 
 __all__ = ["Candles", "Context", "Decision", "Strategy", "parameter"]
 
