@@ -82,7 +82,6 @@ def test_what_cannot_be_read_is_named_by_its_reason(data: bytes, reason: str) ->
         ({"q": "0"}, "quantity"),
         ({"T": 0}, "time"),
         ({"T": _TIME + 3_600_000}, "time"),
-        ({"T": 9_000_000_000_000, "E": 9_000_000_000_000}, "time"),
         ({"t": -1}, "id"),
     ],
 )
@@ -111,3 +110,28 @@ def test_no_bytes_make_the_reader_raise(data: bytes) -> None:
             read_amounts(frame)
         elif isinstance(frame, OtherFrame) and frame.kind == "error":
             read_error(frame.payload)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (_trade(s="??").replace(b"??", b"\xff\xfe"), "trade"),
+        (json.dumps(json.loads(_trade(s="??"))["data"]).encode().replace(b"??", b"\xff\xfe"), "json"),
+        (_trade(E=4_102_444_800_000), "time"),
+        (_trade(E=9_000_000_000_000, T=9_000_000_000_000), "time"),
+        (json.dumps(json.loads(_trade(E=4_102_444_800_000))["data"]).encode(), "time"),
+        (b'{"stream":"btcusdt@depth","data":{"e":"depthUpdate","E":4102444800000}}', "time"),
+        (b'{"e":"depthUpdate","E":99999999999999999999}', "time"),
+    ],
+    ids=[
+        "broken text",
+        "broken text, bare",
+        "event time",
+        "both times",
+        "event time, bare",
+        "other event's time",
+        "bare event's time",
+    ],
+)
+def test_damage_neither_ends_the_reader_nor_moves_the_exchanges_time(data: bytes, reason: str) -> None:
+    assert read_frame(data) == MalformedFrame(reason)

@@ -99,19 +99,21 @@ def read_frame(data: bytes) -> Frame:
     # Only a trade event has the word in quotes of its own; stream names end in `@trade"`.
     if b'"trade"' in data:
         try:
-            return _decode_envelope(data).data
-        except msgspec.DecodeError:
+            trade = _decode_envelope(data).data
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return _read_bare_trade(data)
+        return trade if trade.E < _LAST_SENSIBLE_MS else MalformedFrame("time")
     return _read_other(data)
 
 
 def _read_bare_trade(data: bytes) -> Frame:
     try:
-        return _decode_event(data)
+        trade = _decode_event(data)
     except msgspec.ValidationError:
         return MalformedFrame("trade")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return MalformedFrame("json")
+    return trade if trade.E < _LAST_SENSIBLE_MS else MalformedFrame("time")
 
 
 def _read_other(data: bytes) -> OtherFrame | MalformedFrame:
@@ -121,6 +123,8 @@ def _read_other(data: bytes) -> OtherFrame | MalformedFrame:
         return OtherFrame("other")
     except (msgspec.DecodeError, UnicodeDecodeError):
         return MalformedFrame("json")
+    if max(frame.E, frame.data.E if frame.data is not None else 0) >= _LAST_SENSIBLE_MS:
+        return MalformedFrame("time")
     if frame.data is not None:
         kind = frame.data.e or frame.stream.partition("@")[2].partition("@")[0] or "other"
         return OtherFrame(kind, frame.data.E)
