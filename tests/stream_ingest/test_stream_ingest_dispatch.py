@@ -23,6 +23,7 @@ class HeldSink:
     def __init__(self) -> None:
         self.requests: list[list[Batch]] = []
         self._answers: list[asyncio.Future[None]] = []
+        self._begun = asyncio.Event()
 
     async def start(self) -> None:
         return
@@ -34,7 +35,15 @@ class HeldSink:
         self.requests.append(list(batches))
         answer = asyncio.get_running_loop().create_future()
         self._answers.append(answer)
+        self._begun.set()
         await answer
+
+    async def until_request(self, request: int) -> None:
+        """Return when this one has begun: requests of a channel keep a distance in time."""
+        async with asyncio.timeout(20):
+            while len(self.requests) <= request:
+                self._begun.clear()
+                await self._begun.wait()
 
     async def close(self) -> None:
         return
@@ -96,7 +105,7 @@ async def test_what_comes_during_a_request_goes_with_the_next_one_packed() -> No
         await _settle()
     assert len(bench.sink.requests) == 1
     bench.sink.acknowledge(0)
-    await _settle()
+    await bench.sink.until_request(1)
     assert bench.sink.ids(1) == {"A/USDT": [2, 3], "B/USDT": [2, 3]}
     assert [len(batch.records) for batch in bench.sink.requests[1]] == [1, 1]
 
@@ -153,7 +162,7 @@ async def test_no_batch_is_over_the_brokers_size_however_much_history_waits() ->
     bench.dispatcher.wake(lane)
     sent = request = 0
     while sent < 8:
-        await _settle()
+        await bench.sink.until_request(request)
         [batch] = bench.sink.requests[request]
         assert sum(len(record.value) + len(record.stamps) for record in batch.records) <= MAX_BATCH_BYTES
         sent += len(batch.records)
