@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from chandlery.core.wire import BackfillRecord, TradesRecord, decode_input
+from chandlery.stream.ingest import dispatch
 from chandlery.stream.ingest.clock import SystemClock
 from chandlery.stream.ingest.counts import new_counts
 from chandlery.stream.ingest.dispatch import ROOM_TRADES, Dispatcher
@@ -108,6 +109,22 @@ async def test_what_comes_during_a_request_goes_with_the_next_one_packed() -> No
     await bench.sink.until_request(1)
     assert bench.sink.ids(1) == {"A/USDT": [2, 3], "B/USDT": [2, 3]}
     assert [len(batch.records) for batch in bench.sink.requests[1]] == [1, 1]
+
+
+@pytest.mark.parametrize(("spacing_s", "begun"), [(3_600.0, 1), (0.0, 2)])
+async def test_requests_of_a_channel_keep_their_distance_however_quickly_the_broker_answers(
+    spacing_s: float, begun: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "SPACING_S", spacing_s)
+    bench = Bench()
+    bench.trade("A/USDT", 1)
+    await _settle()
+    bench.trade("A/USDT", 2)
+    bench.sink.acknowledge(0)
+    await _settle()
+    assert len(bench.sink.requests) == begun
+    assert bench.counts.appended == 1, "what is acknowledged counts at once"
+    await bench.dispatcher.close()
 
 
 async def test_another_broker_is_not_waited_for() -> None:

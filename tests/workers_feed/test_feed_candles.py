@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from tests.workers_feed.feed_setup import (
     MINUTE,
     CandleWriter,
@@ -29,7 +30,7 @@ from chandlery.core.clocks import HEADER_NAME, Stamps, now_ns, wall_offset_ns
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.stream.topics import ensure_topics
-from chandlery.workers.feed import catchup
+from chandlery.workers.feed import catchup, clients, service
 from chandlery.workers.segment import SegmentReader
 
 pytestmark = pytest.mark.broker
@@ -351,3 +352,32 @@ async def test_candles_read_in_catch_up_are_history_and_later_ones_live(
             await until("a live candle", lambda: len(rows(settings, BTC)) == 31)
             assert series.live_from_ms == 30 * MINUTE
             reader.close()
+
+
+async def test_forming_candles_are_fetched_at_once_only_while_somebody_decides_on_them(
+    tmp_path: Path, kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def noted(kafka: KafkaSettings, *, urgent: bool) -> AIOKafkaConsumer:
+        asked.append(urgent)
+        return clients.forming_consumer(kafka, urgent=urgent)
+
+    monkeypatch.setattr(service, "forming_consumer", noted)
+    await ensure_topics(kafka_settings)
+    settings = feed_settings(tmp_path, kafka_settings)
+    async with candle_writer(kafka_settings) as writer, running_feed(settings), api(settings) as client:
+        await writer.closed(BTC, 0, 1)
+        await put(client, assignment(1, trader("a", [BTC])))
+        await until("history", lambda: len(rows(settings, BTC)) == 1)
+        await until("at leisure", lambda: asked == [False])
+        await put(client, assignment(2, trader("a", [BTC], trigger="EveryUpdate")))
+        await until("at once", lambda: asked == [False, True])
+        with SegmentReader.open(f"{settings.shm_dir}/segment") as reader:
+            series = reader.series(BTC, "1m")
+            assert series is not None
+            await writer.write(writer.topics.candles_live, BTC, candle(MINUTE, "forming", close="5"))
+            await writer.flush()
+            await until("forming row", series.forming)
+        await put(client, assignment(3, trader("a", [BTC], trigger="EveryUpdate", mode="suspended")))
+        await until("at leisure again", lambda: asked == [False, True, False])
