@@ -8,7 +8,7 @@ SOURCES := core stream workers operator console cli
 NATIVE := workers/chandlery/workers/segment/_native.c workers/chandlery/workers/segment/layout.h
 
 .DEFAULT_GOAL := help
-.PHONY: help up test bench lint format docs lock setup clean
+.PHONY: help up test bench lint format docs crds lock setup clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ format: setup ## put the code in form
 
 docs: setup ## check the docs: links, component table, changelog fragments
 	@$(BIN)/python docs/check.py
+
+crds: setup ## write the CustomResourceDefinitions in charts/chandlery/crds anew from the resources' types
+	@$(BIN)/python -m chandlery.core.crds charts/chandlery/crds
 
 lock: setup ## resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
