@@ -36,9 +36,7 @@ class Reply(NamedTuple):
 class Caller(Protocol):
     """What a delivery needs of an endpoint."""
 
-    async def call(
-        self, method: str, path: str, body: bytes | None = None, *, timeout_s: float | None = None
-    ) -> Reply:
+    async def call(self, method: str, path: str, body: bytes | None = None, *, timeout_s: float | None = None) -> Reply:
         """One request.
 
         Raises:

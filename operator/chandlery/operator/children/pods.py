@@ -49,7 +49,7 @@ def container(
         },
         "volumeMounts": [
             {"name": "settings", "mountPath": SETTINGS_FOLDER, "readOnly": True},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
+            {"name": "tmp", "mountPath": "/tmp"},
             *mounts,
         ],
     }

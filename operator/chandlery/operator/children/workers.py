@@ -46,7 +46,7 @@ from chandlery.operator.settings_of import feed_settings, supervisor_settings
 SEGMENT_FOLDER: Final = "/run/chandlery/segment"
 RINGS_FOLDER: Final = "/run/chandlery/rings"
 ASSIGNMENT_FOLDER: Final = "/etc/chandlery/assignment"
-TOKEN_FOLDER: Final = "/etc/chandlery/token"  # noqa: S105 - a folder
+TOKEN_FOLDER: Final = "/etc/chandlery/token"
 ASSIGNMENT_KEY: Final = "assignment.json"
 #: Traders end within 8 s, the feed drains its rings and ends within 10 s after them; doubled.
 _GRACE_S: Final = 40

@@ -143,9 +143,7 @@ class KubeApi:
         with contextlib.suppress(GoneError, StaleError):
             await self._call("DELETE", kind.path(namespace, name), kind.plural, body=body)
 
-    async def list(
-        self, kind: Kind, namespace: str = "", *, selector: str = "", metadata_only: bool = False
-    ) -> Page:
+    async def list(self, kind: Kind, namespace: str = "", *, selector: str = "", metadata_only: bool = False) -> Page:
         """Every object of a kind, in pages; raises as :meth:`apply`."""
         items: list[Object] = []
         query = {"limit": str(_PAGE), **({"labelSelector": selector} if selector else {})}
