@@ -103,6 +103,7 @@ def test_a_manifests_identity_is_its_kind_namespace_and_name() -> None:
         (Trader, {**TRADER, "metadata": {"name": "A b"}}, "pattern"),
         (Trader, {**TRADER, "metadata": {"name": "a" * 64}}, "63"),
         (TraderPool, {**POOL, "metadata": {"name": "a" * 49}}, "48"),
+        (MarketFeed, {**FEED, "metadata": {"name": "a" * 42}}, "41"),
         (TraderPool, with_spec(POOL, workers={"min": 3, "max": 2}), "max 2 is below min 3"),
         (TraderPool, with_spec(POOL, workers={"spare": 2}), "spare 2 is above max 1"),
         (TraderPool, with_spec(POOL, tradersPerWorker=True), "valid integer"),

@@ -19,9 +19,11 @@ from pydantic import (
 from chandlery.core.resources.base import (
     Access,
     Count,
+    DnsLabel,
     DurationMs,
     Flag,
     IntervalText,
+    Metadata,
     Number,
     Resource,
     Spec,
@@ -41,6 +43,8 @@ from chandlery.core.resources.rules import (
 )
 
 SourceKind = Literal["synthetic", "replay", "binance"]
+# {feed}-aggregator names a StatefulSet, whose pods get a label of its name + "-" + 10 characters: 63 at most.
+MAX_FEED_NAME: Final = 41
 _HOUR: Final = 3_600_000
 _DAY: Final = 24 * _HOUR
 # Kafka deletes by whole log segments, so less than a minute can't be kept to anyway.
@@ -347,10 +351,19 @@ class MarketFeedSpec(Spec):
     allowed_pools: Access = Field(default=Access(), description="Pools that may use this feed.")
 
 
+class FeedMetadata(Metadata):
+    """Metadata of a MarketFeed: its workloads are called {name}-ingest and {name}-aggregator."""
+
+    name: Annotated[DnsLabel, Field(max_length=MAX_FEED_NAME)] = Field(
+        description="Name, unique among the feeds of the namespace: lower-case letters, digits and '-', at most 41."
+    )
+
+
 class MarketFeed(Resource):
     """One market, its Kafka and its topics; owned by the platform team."""
 
     KIND: ClassVar[str] = "MarketFeed"
 
     kind: Literal["MarketFeed"] = Field(default="MarketFeed", description="MarketFeed.")
+    metadata: FeedMetadata = Field(description="Name, namespace, labels and annotations.")
     spec: MarketFeedSpec = Field(description="What the feed is to be.")
