@@ -46,7 +46,7 @@ class IngestStatus(msgspec.Struct):
     """What of ingest's status matters here."""
 
     session: int | None = None
-    unknown_symbols: list[str] = field(default_factory=list)
+    unknown_symbols: list[str] = []
 
 
 @dataclass(slots=True)
