@@ -101,11 +101,11 @@ class SimulatedWorkers:
             nothing done), "answer lost" (done, and no answer) or "busy" (503).
     """
 
-    def __init__(self, port: int, fault: Callable[[str], str] = lambda _method: "") -> None:
+    def __init__(self, port: int = 0, fault: Callable[[str], str] = lambda _method: "") -> None:
         self.pods: dict[str, SimulatedWorker] = {}
         self.state_of: Callable[[TraderAssignment], TraderStatus] = active
         self.pushes = 0
-        self._port = port
+        self.port = port
         self._fault = fault
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_put("/v1/assignment", self._put)
@@ -115,7 +115,7 @@ class SimulatedWorkers:
     async def start(self) -> None:
         """Answer on all loopback addresses."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, "0.0.0.0", self._port, reuse_address=True).start()
+        await web.TCPSite(self._runner, "0.0.0.0", self.port, reuse_address=True).start()
 
     async def stop(self) -> None:
         """Answer no more."""

@@ -106,7 +106,9 @@ class Operator:
         self._follow()
         await self._patiently(self._list_all())
         key = await self._token_key()
-        self._workers = Workers(self._api, self._cache, self._children, session, key, self._mark)
+        self._workers = Workers(
+            self._api, self._cache, self._children, session, key, self._options.defaults.worker_port, self._mark
+        )
         tools = Tools(
             cache=self._cache,
             children=self._children,

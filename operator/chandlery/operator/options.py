@@ -52,6 +52,7 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
             callers=given.callers_namespace,
             log_level=given.log_level,
             user=given.user,
+            worker_port=given.worker_port,
         )
         delays = Delays(
             unready_ms=parse_duration(given.unready_after),
@@ -128,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="only pods of this namespace with app.kubernetes.io/part-of=chandlery may call workers; default: all may",
     )
+    add("--worker-port", type=int, default=8080, metavar="PORT", help="of the workers' API (default %(default)s)")
     add("--user", type=int, default=10001, metavar="ID", help="user and group of every container (default %(default)s)")
     add("--unready-after", default="30s", metavar="TIME", help="a worker not Ready for so long gives its traders away")
     add("--starting-after", default="5m", metavar="TIME", help="the same for one that has never been Ready")

@@ -163,7 +163,7 @@ class Pools:
 
     async def _shared(self, pool: TraderPool, kafka: KafkaSettings) -> None:
         children = self._tools.children
-        await children.ensure(SERVICE, workers_service(pool))
+        await children.ensure(SERVICE, workers_service(pool, self._tools.defaults))
         await children.ensure(POD_DISRUPTION_BUDGET, disruption_budget(pool))
         await children.ensure(NETWORK_POLICY, network_policy(pool, kafka.bootstrap, self._tools.defaults))
 

@@ -14,7 +14,7 @@ import msgspec
 
 from chandlery.core.assignment import Assignment, WorkerStatus, decode_status
 from chandlery.core.errors import UnavailableError
-from chandlery.operator.children.naming import WORKER_PORT, Object
+from chandlery.operator.children.naming import Object
 from chandlery.operator.conditions import WorkerView
 from chandlery.operator.delivery import Delivery, Reply
 from chandlery.operator.planner import WorkerNow
@@ -38,7 +38,7 @@ class PodEndpoint:
         address: IP of the pod; empty: it has none.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, token: Callable[[], str], port: int = WORKER_PORT) -> None:
+    def __init__(self, session: aiohttp.ClientSession, token: Callable[[], str], port: int) -> None:
         self.address = ""
         self._session = session
         self._token = token

@@ -30,7 +30,7 @@ class Workers:
     """Links to every worker.
 
     Args:
-        token_key: what workers' tokens are derived from. marked: called with a pool that must be reconciled.
+        token_key: what workers' tokens are derived from. port: of their API. marked: called with a pool that must be reconciled.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Workers:
         children: Children,
         session: aiohttp.ClientSession,
         token_key: bytes,
+        port: int,
         marked: Callable[[Dirty], None],
     ) -> None:
         self._api = api
@@ -47,6 +48,7 @@ class Workers:
         self._children = children
         self._session = session
         self._token_key = token_key
+        self._port = port
         self._marked = marked
         self._links: dict[WorkerKey, WorkerLink] = {}
 
@@ -82,7 +84,7 @@ class Workers:
         found = self._links.get((pool.key, name))
         if found is not None:
             return found
-        endpoint = PodEndpoint(self._session, lambda: self._token(pool.key, name))
+        endpoint = PodEndpoint(self._session, lambda: self._token(pool.key, name), self._port)
 
         async def keep(wanted: Assignment) -> None:
             await self._keep(pool.key, link, wanted)

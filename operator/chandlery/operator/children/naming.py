@@ -45,7 +45,7 @@ class Defaults:
         kafka: bootstrap servers of feeds that name none; empty: such a feed can't run.
         priority_classes: tier → PriorityClass of workers whose most urgent tier it is; none: the cluster's default.
         callers: namespace of the operator and console, which may call the workers; empty: every pod may.
-        user: numeric user and group id of every container.
+        user: numeric user and group id of every container. worker_port: port of the workers' API.
     """
 
     worker_image: str
@@ -57,6 +57,7 @@ class Defaults:
     callers: str = ""
     log_level: str = "info"
     user: int = 10001
+    worker_port: int = WORKER_PORT
 
 
 def pool_labels(pool: TraderPool) -> dict[str, str]:

@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 from chandlery.core.resources import TraderPool
 from chandlery.operator.children.naming import (
     PART_OF,
-    WORKER_PORT,
     Defaults,
     Object,
     owned,
@@ -17,7 +16,7 @@ from chandlery.operator.children.naming import (
 from chandlery.operator.children.workers import service_name
 
 
-def workers_service(pool: TraderPool) -> Object:
+def workers_service(pool: TraderPool, defaults: Defaults) -> Object:
     """Headless Service: names for the pods, Ready or not."""
     labels = pool_labels(pool)
     return sealed(
@@ -27,7 +26,7 @@ def workers_service(pool: TraderPool) -> Object:
                 "clusterIP": "None",
                 "publishNotReadyAddresses": True,
                 "selector": labels,
-                "ports": [{"name": "api", "port": WORKER_PORT, "targetPort": "api"}],
+                "ports": [{"name": "api", "port": defaults.worker_port, "targetPort": "api"}],
             },
         }
     )
@@ -64,7 +63,7 @@ def network_policy(pool: TraderPool, kafka: str, defaults: Defaults) -> Object:
             "spec": {
                 "podSelector": {"matchLabels": labels},
                 "policyTypes": ["Ingress", "Egress"],
-                "ingress": [{**callers, "ports": [{"protocol": "TCP", "port": WORKER_PORT}]}],
+                "ingress": [{**callers, "ports": [{"protocol": "TCP", "port": defaults.worker_port}]}],
                 "egress": [
                     {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
                     {"ports": [{"protocol": "TCP", "port": port} for port in ports]},

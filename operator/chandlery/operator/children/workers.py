@@ -20,7 +20,6 @@ from chandlery.core.resources import TraderPool
 from chandlery.core.settings import KafkaSettings
 from chandlery.operator.children.naming import (
     SETTINGS,
-    WORKER_PORT,
     Defaults,
     Object,
     digest_of,
@@ -96,7 +95,7 @@ def worker_settings(pool: TraderPool, worker: str, kafka: KafkaSettings, default
         pool,
         worker=worker,
         kafka=kafka,
-        listen=f"0.0.0.0:{WORKER_PORT}",
+        listen=f"0.0.0.0:{defaults.worker_port}",
         token_file=f"{TOKEN_FOLDER}/token",
         assignment_file=f"{ASSIGNMENT_FOLDER}/{ASSIGNMENT_KEY}",
         **places,
@@ -203,7 +202,7 @@ def _feed(pool: TraderPool, defaults: Defaults, segment: int) -> Object:
     return {
         **made,
         "restartPolicy": "Always",
-        "ports": [{"name": "api", "containerPort": WORKER_PORT}],
+        "ports": [{"name": "api", "containerPort": defaults.worker_port}],
         # Segment and socket are there within 1 s of the interpreter's start; a cold node takes its time.
         "startupProbe": probe("api", period_s=1, failures=120),
         "readinessProbe": probe("api", period_s=5, failures=2),
