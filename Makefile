@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 SOURCES := core stream workers operator console cli
+RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-annotate --no-emit-index-url --custom-compile-command 'make lock'
 NATIVE := workers/chandlery/workers/segment/_native.c workers/chandlery/workers/segment/layout.h
 
 .DEFAULT_GOAL := help
@@ -58,10 +60,12 @@ docs: setup ## check the docs: links, component table, changelog fragments
 crds: setup ## write the CustomResourceDefinitions in charts/chandlery/crds anew from the resources' types
 	@$(BIN)/python -m chandlery.core.crds charts/chandlery/crds
 
-lock: setup ## resolve requirements.lock anew from pyproject.toml
+lock: setup ## resolve requirements.lock anew from pyproject.toml, and each image's part of it
 	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
-	  --no-annotate --no-emit-index-url --custom-compile-command 'make lock' pyproject.toml -o requirements.lock
+	@$(RESOLVE) --all-extras pyproject.toml -o requirements.lock
+	@$(BIN)/python -m images --extras | while read -r role extras; do \
+	  $(RESOLVE) $$extras --constraint requirements.lock pyproject.toml -o images/requirements/$$role.lock || exit 1; \
+	done
 
 clean: ## remove what was built and the local state
 	rm -rf $(VENV) .chandlery build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -21,6 +22,17 @@ Result = TypeVar("Result")
 # reach none of them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+END_TO_END = Path(__file__).parent / "e2e"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave ``tests/e2e`` out where it isn't named on the command line: it starts whole clusters (`make e2e`)."""
+    if collection_path != END_TO_END:
+        return None
+    named = (Path(config.invocation_params.dir, word.partition("::")[0]).resolve() for word in config.args)
+    return None if any(path.is_relative_to(END_TO_END) for path in named) else True
 
 
 class LoopThread:

@@ -7,6 +7,8 @@ https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resou
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from chandlery.core.resources.status import STATUS_TYPES
 
 GROUP, VERSION = API_VERSION.split("/")
 CATEGORY: Final = "chandlery"
+#: Digest of the definition: by it the chart sees that a cluster's CRDs are not its own.
+SCHEMA_ANNOTATION: Final = "chandlery.dev/schema"
 Schema = dict[str, Any]
 #: kubectl's client-side apply keeps a copy in an annotation, and annotations end at 256 KiB.
 MAX_FILE_BYTES: Final = 256 * 1024
@@ -113,8 +117,9 @@ def structural(schema: Schema, definitions: Mapping[str, Schema], *, defaults: b
     """A JSON schema as Kubernetes' structural schema.
 
     References are resolved in place, "or null" is dropped (the API server takes null for absent), unknown fields stay
-    unknown (so that ``kubectl apply`` refuses them), and an object that has a default gets ``{}``: the defaults of its
-    own fields fill it. A pattern beside a rule is dropped: the rule says the same in words.
+    unknown (so that ``kubectl apply`` refuses them), and an object that has a default has that of its fields (``{}``
+    would do, but a default must keep the object's rules). A pattern beside a rule is dropped: the rule says the same in
+    words.
 
     Raises:
         UnstructuralError: there is something that can't be said so.
@@ -143,8 +148,12 @@ def structural(schema: Schema, definitions: Mapping[str, Schema], *, defaults: b
     if not made.get("required", True):
         del made["required"]
     if defaults and schema.get("default") is not None:
-        made["default"] = {} if "properties" in schema else schema["default"]
+        made["default"] = _default_of_fields(made) if "properties" in made else schema["default"]
     return _in_order(made)
+
+
+def _default_of_fields(made: Schema) -> dict[str, Any]:
+    return {name: field["default"] for name, field in made["properties"].items() if "default" in field}
 
 
 def _resolved(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
@@ -227,26 +236,28 @@ def custom_resource_definition(kind: str) -> dict[str, Any]:
             }
         },
     }
+    definition = {
+        "group": GROUP,
+        "scope": "Namespaced",
+        "names": {
+            "kind": kind,
+            "listKind": f"{kind}List",
+            "plural": names.plural,
+            "singular": kind.lower(),
+            "shortNames": [names.short],
+            "categories": [CATEGORY],
+        },
+        "versions": [version],
+    }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
             "name": f"{names.plural}.{GROUP}",
             "labels": {"app.kubernetes.io/name": "chandlery", "app.kubernetes.io/part-of": "chandlery"},
+            "annotations": {SCHEMA_ANNOTATION: hashlib.sha256(json.dumps(definition).encode()).hexdigest()[:16]},
         },
-        "spec": {
-            "group": GROUP,
-            "scope": "Namespaced",
-            "names": {
-                "kind": kind,
-                "listKind": f"{kind}List",
-                "plural": names.plural,
-                "singular": kind.lower(),
-                "shortNames": [names.short],
-                "categories": [CATEGORY],
-            },
-            "versions": [version],
-        },
+        "spec": definition,
     }
 
 

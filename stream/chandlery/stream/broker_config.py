@@ -66,12 +66,16 @@ _SETTINGS: Final[dict[str, str | int]] = {
 }
 
 
-def server_properties(log_dir: Path, broker_port: int, controller_port: int) -> str:
+def server_properties(
+    log_dir: Path, broker_port: int, controller_port: int, *, listen: str = "127.0.0.1", advertise: str = "127.0.0.1"
+) -> str:
     """Text of ``server.properties``.
 
     Args:
         log_dir: folder of Kafka's data.
-        broker_port, controller_port: ports on 127.0.0.1, for clients and for the KRaft quorum of one.
+        broker_port, controller_port: ports for clients and, on 127.0.0.1, for the KRaft quorum of one.
+        listen: address that clients connect to; empty for all that this machine has.
+        advertise: host that clients are told to come to.
 
     Raises:
         InputError: the folder's name has a comma or a backslash, which Kafka would split at or swallow.
@@ -80,8 +84,8 @@ def server_properties(log_dir: Path, broker_port: int, controller_port: int) -> 
         raise InputError(f"{log_dir}: Kafka splits folder names at commas and backslashes; use another state folder")
     lines = {
         **_SETTINGS,
-        "listeners": f"PLAINTEXT://127.0.0.1:{broker_port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{broker_port}",
+        "listeners": f"PLAINTEXT://{listen}:{broker_port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{advertise}:{broker_port}",
         "controller.quorum.voters": f"{NODE_ID}@127.0.0.1:{controller_port}",
         "log.dirs": str(log_dir),
     }

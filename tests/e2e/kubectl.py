@@ -1,0 +1,187 @@
+"""What tests do with a cluster: kubectl in one namespace, waiting with a deadline, and what to tell after a failure."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.e2e.cluster.commands import ClusterError, run
+
+Resource = dict[str, Any]
+Manifest = str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+# An API server that answers at all does so within 5 s; 30 s allow for a machine at full load.
+_COMMAND_TIMEOUT_S: Final = 30.0
+_POLL_S: Final = 0.2
+_LOG_LINES: Final = 40
+# Each log is a command of 0.1 s, and nobody reads those of a hundred equal pods.
+_TOLD_PODS: Final = 10
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that tests may use.
+
+    Attributes:
+        kubeconfig: of an administrator.
+        binaries: folder with kubectl and helm; None where those of ``PATH`` are to be used.
+        load: makes image archives known to the nodes; None where images come from a registry.
+        logs: the components' log files; None where the cluster is somebody else's.
+    """
+
+    kubeconfig: Path
+    binaries: Path | None = None
+    load: Callable[[Sequence[Path]], None] | None = None
+    logs: Path | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Variables for programs that speak to this cluster (kubectl, helm)."""
+        path = os.environ.get("PATH", "")
+        if self.binaries:
+            path = f"{self.binaries}{os.pathsep}{path}"
+        return os.environ | {"KUBECONFIG": str(self.kubeconfig), "PATH": path}
+
+    def run(self, program: str, *arguments: str, stdin: str | None = None, timeout_s: float | None = None) -> str:
+        """Run kubectl or helm and return what it printed; raises ClusterError with its message if it fails."""
+        found = str(self.binaries / program) if self.binaries else program
+        return run(found, *arguments, env=self.environment(), stdin=stdin, timeout_s=timeout_s or _COMMAND_TIMEOUT_S)
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float | None = None) -> str:
+        """Run kubectl; see :meth:`run`."""
+        return self.run("kubectl", *arguments, stdin=stdin, timeout_s=timeout_s)
+
+    def apply(self, manifest: Manifest, *arguments: str) -> str:
+        """``kubectl apply`` of a file or folder, of text, or of plain values; further arguments are kubectl's."""
+        if isinstance(manifest, Path):
+            return self.kubectl("apply", "-f", str(manifest), *arguments)
+        return self.kubectl("apply", "-f", "-", *arguments, stdin=_text_of(manifest))
+
+    def get(self, *arguments: str) -> Resource:
+        """``kubectl get … -o json``: one resource, or a list with ``items``."""
+        resource: Resource = json.loads(self.kubectl("get", *arguments, "-o", "json"))
+        return resource
+
+    def namespace(self, name: str) -> Namespace:
+        """Make a namespace."""
+        self.kubectl("create", "namespace", name)
+        return Namespace(self, name)
+
+
+def _text_of(manifest: str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
+    if isinstance(manifest, str):
+        return manifest
+    items = [manifest] if isinstance(manifest, Mapping) else list(manifest)
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """One namespace of a cluster: all commands go there unless they say otherwise."""
+
+    cluster: Cluster
+    name: str
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float | None = None) -> str:
+        """Run kubectl in this namespace."""
+        return self.cluster.kubectl("--namespace", self.name, *arguments, stdin=stdin, timeout_s=timeout_s)
+
+    def apply(self, manifest: Manifest, *arguments: str) -> str:
+        """``kubectl apply`` here; see :meth:`Cluster.apply`."""
+        return self.cluster.apply(manifest, "--namespace", self.name, *arguments)
+
+    def get(self, *arguments: str) -> Resource:
+        """``kubectl get … -o json`` here."""
+        return self.cluster.get("--namespace", self.name, *arguments)
+
+    def wait(self, target: str, condition: str, timeout_s: float = 60.0) -> None:
+        """``kubectl wait --for=CONDITION TARGET``, which fails if the target isn't there."""
+        arguments = ("wait", f"--for={condition}", target, f"--timeout={timeout_s:.0f}s")
+        self.kubectl(*arguments, timeout_s=timeout_s + _COMMAND_TIMEOUT_S)
+
+    def until(
+        self, what: str, target: Sequence[str], holds: Callable[[Resource], bool], timeout_s: float = 60.0
+    ) -> Resource:
+        """Get a resource until ``holds`` says yes of it, and return it. It need not be there from the beginning.
+
+        Args:
+            what: what is waited for, as the failure's message names it.
+            target: arguments of ``kubectl get``, such as ``("pod", "a")`` or ``("pods", "-l", "app=a")``.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            last: object
+            try:
+                resource = self.get(*target)
+            except ClusterError as error:
+                last = error
+            else:
+                if holds(resource):
+                    return resource
+                last = json.dumps(resource.get("status", resource), indent=1)
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{what}: not within {timeout_s:.0f} s; last seen: {last}")
+            time.sleep(_POLL_S)
+
+    def logs(self, pod: str, container: str = "") -> str:
+        """What a pod's container (or its only one) has logged."""
+        return self.kubectl("logs", pod, *(("-c", container) if container else ()))
+
+    def execute(self, pod: str, *command: str, container: str = "") -> str:
+        """Run a program in a pod's container and return what it printed; ClusterError if it fails."""
+        return self.kubectl("exec", pod, *(("-c", container) if container else ()), "--", *command)
+
+    def remove(self) -> None:
+        """Have the namespace deleted, without waiting for it."""
+        self.cluster.kubectl("delete", "namespace", self.name, "--ignore-not-found", "--wait=false")
+
+    def diagnosis(self) -> str:
+        """Events, pods and the ends of their logs: what one looks at first after a failure."""
+        parts = [
+            _titled(f"{what} in {self.name}", self._tried(*arguments))
+            for what, arguments in (
+                ("resources", ("get", "all,configmaps,secrets", "-o", "wide")),
+                ("chandlery", ("get", "chandlery", "-o", "wide", "--ignore-not-found")),
+                ("events", ("get", "events", "--sort-by=.lastTimestamp")),
+            )
+        ]
+        return "\n".join((*parts, *self._pods_logs()))
+
+    def _pods_logs(self) -> Iterator[str]:
+        try:
+            pods = self.get("pods")["items"][:_TOLD_PODS]
+        except ClusterError as error:
+            yield _titled("pods", str(error))
+            return
+        for pod in pods:
+            name = pod["metadata"]["name"]
+            for container in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]):
+                for arguments in ((), ("--previous",)):
+                    log = self._tried("logs", name, "-c", container["name"], f"--tail={_LOG_LINES}", *arguments)
+                    if "previous terminated container" not in log:
+                        yield _titled(f"log of {name} {container['name']} {' '.join(arguments)}", log)
+
+    def _tried(self, *arguments: str) -> str:
+        try:
+            return self.kubectl(*arguments)
+        except ClusterError as error:
+            return str(error)
+
+
+def _titled(title: str, text: str) -> str:
+    return f"--- {title}\n{text.rstrip()}"
+
+
+def ends_of_logs(folder: Path) -> str:
+    """The ends of all log files of a folder."""
+    return "\n".join(_titled(file.name, _ending(file)) for file in sorted(folder.glob("*.log")))
+
+
+def _ending(file: Path) -> str:
+    command = ("tail", "-n", str(_LOG_LINES), str(file))
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
