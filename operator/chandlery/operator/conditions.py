@@ -215,7 +215,8 @@ def _latency(feed: dict[str, Any]) -> Latency | None:
 
 
 def _milliseconds(us: float) -> str:
-    return f"{us / 1000:.3g}ms"
+    ms = us / 1000
+    return f"{ms:.0f}ms" if ms >= 100 else f"{ms:.3g}ms"
 
 
 #: What of a status may change without being worth a write of its own.
