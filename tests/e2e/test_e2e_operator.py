@@ -178,7 +178,7 @@ async def test_a_full_pool_names_the_field_to_raise_and_raising_it_helps(
         await stage.until_reason(ns, "two", "PoolFull")
         assert "spec.workers.max" in conditions_of(await stage.api.get(TRADER, ns, "two"))["Ready"]["message"]
         await stage.until_reason(ns, "quants", "PoolFull", TRADER_POOL)
-        await stage.apply(pool(ns, room=1, workers={"min": 1, "max": 2}))
+        await stage.apply(pool(ns, room=1, most=2))
         await stage.until_reason(ns, "two", "Running")
         assert len({address for address, _ in await placed(stage, f"{ns}/two")}) == 1
 
