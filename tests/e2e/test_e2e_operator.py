@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import random
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tests.e2e.kubectl import Namespace
 from tests.support.operator_stage import NAMESPACE, Object, Stage, conditions_of, feed, pool, trader
 from tests.support.simulated_workers import SimulatedWorkers
 
+from chandlery.core.errors import UnavailableError
 from chandlery.operator.cache import Cache
 from chandlery.operator.kubernetes.kinds import (
     CONFIG_MAP,
@@ -345,6 +349,80 @@ async def test_a_sweep_finds_ghosts_and_what_a_watch_failed_to_bring(
         assert cache.get("Trader", (ns, "there")) is None
         assert marked == [("pool", ns, "quants")]
         assert [name for name, _ in behind.values()] == [f"{ns}/unseen"]
+
+
+async def test_a_change_with_manual_rollout_waits_for_its_approval(on_control_plane: Namespace, tmp_path: Path) -> None:
+    async with staged(on_control_plane, tmp_path) as (stage, ns):
+        await stage.operator(*scope(ns))
+        await stage.apply(feed(ns), pool(ns), trader(ns, "one", rollout="Manual"))
+        await stage.until_reason(ns, "one", "Running")
+        await stage.apply(trader(ns, "one", fast=12, rollout="Manual"))
+        await stage.until_reason(ns, "one", "AwaitingApproval")
+        assert [generation for _, generation in await placed(stage, f"{ns}/one")] == [1]
+        approval = {"metadata": {"annotations": {"chandlery.dev/approve-generation": "2"}}}
+        await stage.api.merge(TRADER, ns, "one", approval)
+        await stage.until_reason(ns, "one", "Running")
+        assert [generation for _, generation in await placed(stage, f"{ns}/one")] == [2]
+
+
+async def test_a_deleted_pool_takes_its_children_along_and_its_traders_say_so(
+    on_control_plane: Namespace, tmp_path: Path
+) -> None:
+    async with staged(on_control_plane, tmp_path) as (stage, ns):
+        await stage.operator(*scope(ns))
+        await running_one(stage, ns)
+        await stage.api.delete(TRADER_POOL, ns, "quants")
+        await stage.until_reason(ns, "one", "UnknownPool")
+
+        async def gone() -> bool:
+            left = [
+                item["metadata"]["name"]
+                for kind in (STATEFUL_SET, CONFIG_MAP, SECRET)
+                for item in (await stage.api.list(kind, ns, selector="chandlery.dev/pool=quants")).items
+            ]
+            return not left
+
+        await stage.until("the pool's children gone", gone)
+        await stage.apply(pool(ns))
+        await stage.until_reason(ns, "one", "Running")
+
+
+@pytest.mark.slow
+async def test_an_api_server_that_is_killed_loses_no_change(on_control_plane: Namespace, tmp_path: Path) -> None:
+    if on_control_plane.cluster.logs is None:
+        pytest.skip("somebody else's cluster: its API server is not ours to kill")
+    async with staged(on_control_plane, tmp_path) as (stage, ns):
+        operator = await stage.operator(*scope(ns))
+        await running_one(stage, ns)
+        for number in range(2):
+            os.kill(api_server_of(stage.kubeconfig.parent), signal.SIGKILL)
+
+            async def created(name: str = f"after-{number}") -> bool:
+                try:
+                    await stage.apply(trader(ns, name))
+                except UnavailableError:
+                    return False
+                return True
+
+            await stage.until("the API server back", created)
+            await stage.until_reason(ns, f"after-{number}", "Running")
+            await stage.api.delete(TRADER, ns, f"after-{number}")
+
+        async def only_one() -> bool:
+            return [name for name in stage.workers.traders() if name.startswith(f"{ns}/")] == [f"{ns}/one"]
+
+        await stage.until("what was deleted gone", only_one)
+        assert operator.process is not None
+        assert operator.process.poll() is None, "it lived through"
+
+
+def api_server_of(folder: Path) -> int:
+    """The process id of a cluster's API server."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if words and words[0].endswith("kube-apiserver") and any(str(folder) in word for word in words):
+            return int(process.pid)
+    raise AssertionError(f"no API server of {folder}")
 
 
 async def test_no_token_is_seen_outside_its_secret(on_control_plane: Namespace, tmp_path: Path) -> None:
