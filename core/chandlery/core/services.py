@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
+
+import msgspec
 
 from chandlery.core.errors import ChandleryError
 from chandlery.core.logs import configure_logs
 from chandlery.core.processes import die_with_parent
 from chandlery.core.settings import read_settings
 
-Settings = TypeVar("Settings")
+Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
 def run_service(
@@ -61,11 +62,8 @@ async def _until_told(settings: Settings, serve: Callable[[Settings, asyncio.Eve
 
 def _quickest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's where it is installed: a request to Kafka costs a tenth less with it. Else asyncio's own."""
-    if sys.platform == "win32":
-        return None
     try:
         import uvloop
     except ImportError:
         return None
-    make: Any = uvloop.new_event_loop
-    return make
+    return uvloop.new_event_loop
