@@ -29,7 +29,7 @@ def test_a_feeds_defaults() -> None:
     spec = MarketFeed.model_validate(FEED).spec
     assert (spec.symbols, spec.intervals, spec.history.candles) == ("auto", [], 500)
     assert (spec.allowed_lateness, spec.watermark_delay) == (5_000, 0)
-    assert (spec.kafka.topic_prefix, spec.kafka.partitions, spec.kafka.bootstrap_servers) == ("chandlery.", 4, None)
+    assert (spec.kafka.topic_prefix, spec.kafka.partitions, spec.kafka.bootstrap_servers) == ("chandlery.", None, None)
     assert spec.allowed_pools.namespaces.from_ == "Same"
 
 

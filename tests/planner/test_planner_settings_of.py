@@ -31,7 +31,13 @@ def test_kafka_comes_from_the_feed_and_from_the_embedded_broker_where_it_names_n
 
 
 def test_the_resources_defaults_are_the_settings_defaults() -> None:
-    assert kafka_settings(feed(), "x:1") == KafkaSettings(bootstrap="x:1", feed="market")
+    kafka = {"bootstrapServers": "x:1"}
+    assert kafka_settings(feed(kafka=kafka), "y:1") == KafkaSettings(bootstrap="x:1", feed="market")
+
+
+def test_topics_on_the_embedded_broker_have_one_partition_unless_the_feed_says_otherwise() -> None:
+    assert kafka_settings(feed(), "embedded:1").partitions == 1
+    assert kafka_settings(feed(kafka={"partitions": 4}), "embedded:1").partitions == 4
 
 
 def test_feeds_of_one_name_in_two_namespaces_have_their_own_topics() -> None:

@@ -70,7 +70,9 @@ class Bench:
 
     def __init__(self, cap_trades: int = 1_000_000) -> None:
         partitions = dict(zip(SYMBOLS, (0, 1, 9), strict=True))
-        self.lanes = {symbol: Lane(symbol, partition, 7, 0, Position()) for symbol, partition in partitions.items()}
+        self.lanes = {
+            symbol: Lane(symbol, partition, 7, 0, Position(), ["1s"]) for symbol, partition in partitions.items()
+        }
         self.counts = new_counts(dict.fromkeys(SYMBOLS, -1))
         self.sink = HeldSink()
         self.failures: list[BaseException] = []
@@ -79,9 +81,9 @@ class Bench:
         self.intake = Intake(self.lanes, self.dispatcher, self.counts, clock, cap_trades)
         self.dispatcher.start()
 
-    def trade(self, symbol: str, *ids: int) -> None:
+    def trade(self, symbol: str, *ids: int, time_ms: int = 1_000) -> None:
         n = len(ids)
-        self.intake.trades(Trades(symbol, list(ids), [1_000] * n, [1] * n, [1] * n, [], 8, 8, 1))
+        self.intake.trades(Trades(symbol, list(ids), [time_ms] * n, [1] * n, [1] * n, [], 8, 8, 1))
 
 
 async def _settle() -> None:
@@ -124,6 +126,31 @@ async def test_requests_of_a_channel_keep_their_distance_however_quickly_the_bro
     await _settle()
     assert len(bench.sink.requests) == begun
     assert bench.counts.appended == 1, "what is acknowledged counts at once"
+    await bench.dispatcher.close()
+
+
+async def test_what_closes_a_candle_keeps_no_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "SPACING_S", 3_600.0)
+    bench = Bench()
+    for symbol in ("A/USDT", "B/USDT"):
+        bench.trade(symbol, 1)
+    await _settle()
+    bench.sink.acknowledge(0)
+    bench.trade("A/USDT", 2, time_ms=1_999)
+    await _settle()
+    assert len(bench.sink.requests) == 1, "within the candle: it waits"
+    bench.trade("B/USDT", 2, time_ms=2_000)
+    await bench.sink.until_request(1)
+    assert bench.sink.ids(1) == {"A/USDT": [2], "B/USDT": [2]}, "and what waited goes with it"
+    bench.trade("A/USDT", 3, time_ms=2_001)
+    await _settle()
+    assert len(bench.sink.requests) == 2
+    bench.sink.acknowledge(1)
+    await bench.sink.until_request(2)
+    assert bench.sink.ids(2) == {"A/USDT": [3]}, "A's candle closed during the request: it follows at once"
+    bench.sink.acknowledge(2)
+    bench.intake.heartbeat("A/USDT", 3_000)
+    await bench.sink.until_request(3)
     await bench.dispatcher.close()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from chandlery.core.resources import DEFAULT_NAMESPACE, MarketFeed, TraderPool
 from chandlery.core.settings import (
@@ -19,6 +19,11 @@ from chandlery.core.settings import (
     KafkaSettings,
     SupervisorSettings,
 )
+
+#: Enough for four aggregators beside each other.
+_PARTITIONS: Final = 4
+#: The embedded broker is for one machine and one aggregator: more partitions only make more work of a request.
+_EMBEDDED_PARTITIONS: Final = 1
 
 
 def feed_topic(feed: MarketFeed) -> str:
@@ -40,7 +45,7 @@ def kafka_settings(feed: MarketFeed, bootstrap: str) -> KafkaSettings:
         bootstrap=kafka.bootstrap_servers or bootstrap,
         feed=feed_topic(feed),
         prefix=kafka.topic_prefix,
-        partitions=kafka.partitions,
+        partitions=kafka.partitions or (_PARTITIONS if kafka.bootstrap_servers else _EMBEDDED_PARTITIONS),
         replication=kafka.replication_factor,
         min_insync=kafka.min_insync_replicas,
         retention_live_ms=retention.live,

@@ -97,10 +97,8 @@ class Sweeper:
 
     Attributes:
         dropped: ghosts found so far. missed: how often the watch was behind at a second look.
+        patience_s: how long after the first.
     """
-
-    #: A watch brings a change within milliseconds; while the API server restarts it takes seconds.
-    PATIENCE_S: Final = 20.0
 
     def __init__(
         self,
@@ -119,6 +117,8 @@ class Sweeper:
         self._marked = marked
         self._dead = dead
         self._period_s = period_s
+        #: A watch brings a change within milliseconds; while the API server restarts it takes seconds.
+        self.patience_s = 20.0
         self._relisted = asyncio.Event()
 
     def relisted(self) -> None:
@@ -136,17 +136,22 @@ class Sweeper:
                 pass
             self._relisted.clear()
             try:
-                behind = await self.look()
-                if behind:
-                    await asyncio.sleep(self.PATIENCE_S)
-                    still = self._still_behind(behind)
-                    if still:
-                        self.missed += 1
-                        self._dead(
-                            f"the watch brought nothing of {', '.join(sorted(still)[:3])} within {self.PATIENCE_S:g} s"
-                        )
+                missing = await self.missing()
+                if missing:
+                    self.missed += 1
+                    words = f"within {self.patience_s:g} s the watch did not bring {', '.join(missing[:3])}"
+                    self._dead(words)
             except ChandleryError as error:
                 log.warning("can't compare the cache", extra={"problem": str(error)})
+
+    async def missing(self) -> list[str]:
+        """Names of what the watch should have brought and hasn't; raises as :meth:`KubeApi.list`."""
+        behind = await self.look()
+        if not behind:
+            return []
+        await asyncio.sleep(self.patience_s)
+        # A second list, for what was deleted meanwhile is no sign of a dead watch.
+        return self._still_behind(behind, await self.look())
 
     async def look(self) -> dict[str, tuple[str, int]]:
         """Drop ghosts; returns what the cache hasn't as new as the lists: uid → (name, version)."""
@@ -172,11 +177,12 @@ class Sweeper:
                 found[meta["uid"]] = (f"{meta['namespace']}/{meta['name']}", version)
         return found
 
-    def _still_behind(self, behind: Mapping[str, tuple[str, int]]) -> list[str]:
+    def _still_behind(self, first: Mapping[str, tuple[str, int]], second: Mapping[str, tuple[str, int]]) -> list[str]:
+        """Names of what is in both lists and the cache hasn't even as new as in the first one."""
         still = []
-        for uid, (name, version) in behind.items():
+        for uid in first.keys() & second.keys():
+            name, version = first[uid]
             held = self._cache.by_uid(uid)
-            # Gone is an answer too: the watch told of its deletion.
-            if held is not None and held.version < version:
+            if held is None or held.version < version:
                 still.append(name)
-        return still
+        return sorted(still)

@@ -213,8 +213,10 @@ class Kafka(Spec):
     topic_prefix: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9._-]*$")] = Field(
         default="chandlery.", description="Topics are named {topicPrefix}{feed}.trades and so on."
     )
-    partitions: Annotated[Count, Field(ge=1, le=1024)] = Field(
-        default=4, description="Partitions of every topic; can't be lowered later."
+    partitions: Annotated[Count, Field(ge=1, le=1024)] | None = Field(
+        default=None,
+        description="Partitions of every topic, for as many aggregators; can't be changed later. "
+        "Absent: 4, or 1 where bootstrapServers is absent.",
     )
     replication_factor: Annotated[Count, Field(ge=1, le=9)] = Field(
         default=1, description="Copies of every partition, at most the number of brokers."

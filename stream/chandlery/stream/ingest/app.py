@@ -129,7 +129,7 @@ class Ingest:
         settings = self._settings
         position = msgspec.structs.replace(self._resume.get(symbol, Position()))
         partition = partition_of(symbol, settings.kafka.partitions)
-        return Lane(symbol, partition, settings.session, settings.watermark_delay_ms, position)
+        return Lane(symbol, partition, settings.session, settings.watermark_delay_ms, position, settings.intervals)
 
     def _failed(self, error: BaseException) -> None:
         if self._failure is not None and not self._failure.done():

@@ -45,14 +45,13 @@ class Intake:
             self._counts.dropped["buffer"] += count
             return
         lane = self._lanes[batch.symbol]
-        lane.add(batch)
-        self._dispatcher.wake(lane)
+        self._dispatcher.wake(lane, urgent=lane.add(batch))
 
     def heartbeat(self, symbol: str, exchange_ms: int, *, last: bool = False) -> None:
         """Move a silent symbol's watermark."""
         lane = self._lanes[symbol]
         if lane.hint(exchange_ms, self._clock.monotonic_ns(), last=last):
-            self._dispatcher.wake(lane)
+            self._dispatcher.wake(lane, urgent=lane.closes_by(exchange_ms))
 
     def silent_ns(self, symbol: str) -> int:
         """Monotonic ns since this symbol last had a record queued."""

@@ -6,10 +6,12 @@ A lane is one symbol's queue. Pure: no clock of its own, no I/O.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from chandlery.core.clocks import Stamps
 from chandlery.core.wire import BackfillRecord, Opening, TradesRecord, encode
+from chandlery.stream.ingest.closing import NextClose
 from chandlery.stream.ingest.decimals import SCALE, least_scale, rescale
 from chandlery.stream.ingest.source import Position, Trades
 
@@ -46,9 +48,18 @@ class Lane:
         symbol: unified symbol. partition: its partition. session: the run's session.
         delay_ms: how far the watermark stays behind the newest trade and the exchange's time.
         position: what has been acknowledged already; the watermark never goes behind it.
+        intervals: those of the candles that are made of the trades.
     """
 
-    def __init__(self, symbol: str, partition: int, session: int, delay_ms: int, position: Position) -> None:
+    def __init__(
+        self,
+        symbol: str,
+        partition: int,
+        session: int,
+        delay_ms: int,
+        position: Position,
+        intervals: Iterable[str] = (),
+    ) -> None:
         self.symbol = symbol
         self.key = symbol.encode()
         self.partition = partition
@@ -57,6 +68,7 @@ class Lane:
         self.queued_ns = 0
         self._session = session
         self._delay_ms = delay_ms
+        self._next_close = NextClose(intervals)
         self._hint_ms = -1
         self._hint_ns = 0
         self._frame = 0
@@ -79,11 +91,20 @@ class Lane:
         """Size of the next record's value, or a bound on it, bytes."""
         return len(self._prelude[0]) if self._prelude else LARGEST_RECORD_BYTES
 
-    def add(self, batch: Trades) -> None:
-        """Queue trades."""
+    def add(self, batch: Trades) -> bool:
+        """Queue trades.
+
+        Returns:
+            Whether they close a candle.
+        """
         self._batches.append(batch)
         self.waiting_trades += len(batch.id)
         self.queued_ns = batch.received_ns
+        return self.closes_by(max(batch.time_ms))
+
+    def closes_by(self, exchange_ms: int) -> bool:
+        """Whether a candle closes that was open before, now that the exchange's time is this."""
+        return self._next_close.passes(exchange_ms - self._delay_ms)
 
     def hint(self, exchange_ms: int, now_ns: int, *, last: bool = False) -> bool:
         """Note the exchange's time in silence.

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from chandlery.core.errors import InputError
+from chandlery.core.following import until_changed
 from chandlery.core.settings import IngestSettings, KafkaSettings
-from chandlery.stream.following import until_changed
 from chandlery.stream.ingest.positions import in_session, write_positions
 
 SETTINGS = IngestSettings(KafkaSettings("none:1", "f"), "synthetic", ["BTC/USDT"], ["1s"], "127.0.0.1:0")
