@@ -12,7 +12,7 @@ import pytest_asyncio
 from tests.e2e.cluster.commands import ClusterError
 from tests.e2e.conftest import Images
 from tests.e2e.kubectl import Namespace, Resource
-from tests.support.operator_stage import ROOT, Object, OperatorProcess, conditions_of
+from tests.support.operator_stage import ROOT, Object, OperatorProcess, conditions_of, kafka_pod
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
@@ -36,28 +36,6 @@ class EveryThird(Strategy):
         if int(candles.open_time[-1]) // 1000 % self.count == 0:
             ctx.buy(reason="third", rule="every")
 '''
-
-
-def _kafka(image: str, namespace: str) -> list[Object]:
-    data = [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}]
-    advertised = f"kafka.{namespace}.svc:9092"
-    return [
-        {
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "kafka"},
-            "spec": {"selector": {"app": "kafka"}, "ports": [{"port": 9092}]},
-        },
-        {
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "kafka", "labels": {"app": "kafka"}},
-            "spec": {
-                "securityContext": {"runAsUser": 10001, "fsGroup": 10001},
-                "containers": [{
-                    "name": "kafka", "image": image, "volumeMounts": data,
-                    "command": ["python", "-m", "chandlery.stream.broker_pod", "--data", "/data", "--advertise", advertised],
-                }],
-                "volumes": [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
-            },
-        },
-    ]  # fmt: skip
 
 
 def _resource(kind: str, name: str, spec: Object) -> Object:
@@ -114,7 +92,7 @@ def _worker(namespace: Namespace, pod: str, path: str) -> Resource:
 async def test_traders_run_in_real_pods_and_come_back_after_everything_was_killed_in_turn(
     on_node: Namespace, images: Images, operator: OperatorProcess, tmp_path: Path
 ) -> None:
-    on_node.apply(_kafka(images["kafka"], on_node.name))
+    on_node.apply(kafka_pod(images["kafka"], on_node.name))
     kafka = {"bootstrapServers": f"kafka.{on_node.name}.svc:9092"}
     on_node.apply(
         [

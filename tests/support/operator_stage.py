@@ -237,6 +237,29 @@ def trader(namespace: str, name: str, *, in_pool: str = "quants", fast: int = 9,
     )  # fmt: skip
 
 
+def kafka_pod(image: str, namespace: str) -> list[Object]:
+    """A Kafka for trying out, and its Service ``kafka``: namespace left to who applies it."""
+    data = [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}]
+    advertised = f"kafka.{namespace}.svc:9092"
+    return [
+        {
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "kafka"},
+            "spec": {"selector": {"app": "kafka"}, "ports": [{"port": 9092}]},
+        },
+        {
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "kafka", "labels": {"app": "kafka"}},
+            "spec": {
+                "securityContext": {"runAsUser": 10001, "fsGroup": 10001},
+                "containers": [{
+                    "name": "kafka", "image": image, "volumeMounts": data,
+                    "command": ["python", "-m", "chandlery.stream.broker_pod", "--data", "/data", "--advertise", advertised],
+                }],
+                "volumes": [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
+            },
+        },
+    ]  # fmt: skip
+
+
 def _resource(kind: str, namespace: str, name: str, spec: Object) -> Object:
     return {
         "apiVersion": "chandlery.dev/v1alpha1",

@@ -43,6 +43,7 @@ class WorkerView:
         pod: name of its pod; empty: none yet. ready: whether the pod is Ready. was_ready: whether it ever was.
         status: its newest answer, None: none yet. problem: why it can't be reached; empty: it can.
         undelivered: why its assignment could not be kept or pushed at the last attempt; empty: it could.
+        trouble: what keeps its pod from running, in the cluster's words; empty: nothing known.
     """
 
     name: str
@@ -52,6 +53,7 @@ class WorkerView:
     status: WorkerStatus | None = None
     problem: str = ""
     undelivered: str = ""
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +126,18 @@ def _away(worker: WorkerView) -> State | None:
     """Why nothing can be said of a worker's Traders; None: something can."""
     if not worker.ready:
         if not worker.was_ready:
-            return State("WorkerStarting", f"worker {worker.name} is starting")
+            return State("WorkerStarting", _starting(worker))
         return State("WorkerUnready", f"worker {worker.name} is not Ready; its traders move after a while if they can")
     if worker.status is None:
         return State("WorkerUnreachable", f"worker {worker.name} doesn't answer the operator: {worker.problem}"[:300])
     return None
+
+
+def _starting(worker: WorkerView) -> str:
+    if not worker.pod:
+        # A quota, an admission policy: StatefulSets have no condition for it.
+        return f"worker {worker.name} has no pod yet; `kubectl describe statefulset {worker.name}` tells why"
+    return f"worker {worker.name} is starting" + (f": {worker.trouble}" if worker.trouble else "")
 
 
 def _running(reported: Reported) -> State:
@@ -242,7 +251,10 @@ def pool_state(held: Held, plan: PoolPlan | None, workers: Sequence[WorkerView],
     if outdated:
         return State("Rolling", f"{outdated} of {len(workers)} workers still run an older template")
     if unready:
-        return State("WorkersStarting", f"not Ready: {', '.join(unready[:5])}")
+        left = any(worker.was_ready and not worker.ready for worker in workers)
+        known = [_starting(worker) for worker in workers if worker.trouble or not worker.pod]
+        words = f"not Ready: {', '.join(unready[:5])}" + (f" ({known[0]})" if known else "")
+        return State("WorkersUnready" if left else "WorkersStarting", words)
     if plan.pending:
         return State("PoolFull", "some of its traders find no room: raise spec.workers.max", ready=True)
     return State("Running", ready=True)

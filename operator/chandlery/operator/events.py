@@ -19,7 +19,20 @@ log = logging.getLogger("chandlery.operator.events")
 
 #: What comes and goes with every start is no news to a person.
 _USUAL: Final = frozenset(
-    {"Pending", "Starting", "WorkerStarting", "WorkersStarting", "Running", "Warming", "Idle", "Suspended", "Rolling"}
+    {
+        "Pending",
+        "Starting",
+        "WorkerStarting",
+        "WorkersStarting",
+        "Running",
+        "Warming",
+        "Idle",
+        "Suspended",
+        "Rolling",
+        # Told of the pool, once for all of a worker's Traders.
+        "WorkerUnready",
+        "WorkerUnreachable",
+    }
 )
 _MOST_REMEMBERED: Final = 10_000
 _MOST_NOTE_CHARS: Final = 1_000

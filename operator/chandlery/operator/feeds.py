@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import msgspec
@@ -30,6 +30,7 @@ from chandlery.operator.kubernetes.api import GoneError, KubeApi
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, MARKET_FEED, POD, STATEFUL_SET
 from chandlery.operator.planner import FeedPlan
 from chandlery.operator.planning import Grace, by_length
+from chandlery.operator.podstate import address_of, is_ready
 from chandlery.operator.pools import Tools, timestamp
 from chandlery.operator.settings_of import feed_topic, kafka_settings
 
@@ -162,8 +163,8 @@ class Feeds:
     async def _ask(self, feed: MarketFeed, known: _Known) -> None:
         """Ask ingest what it knows; what it says of symbols concerns the pools' Traders."""
         pod = self._pod(feed, "ingest")
-        address = (pod or {}).get("status", {}).get("podIP")
-        if not address or not _is_ready(pod):
+        address = address_of(pod)
+        if not address or not is_ready(pod):
             return
         now_s = time.monotonic()
         if now_s - known.asked_s >= _ASK_S:
@@ -190,7 +191,7 @@ class Feeds:
             [
                 child_name(feed, component)
                 for component in _COMPONENTS
-                if feed is not None and not _is_ready(self._pod(feed, component))
+                if feed is not None and not is_ready(self._pod(feed, component))
             ]
             if feed is not None
             else []
@@ -222,10 +223,3 @@ class Feeds:
             tools.cache.drop(held.uid)
         if outcome == "written":
             await tools.events.tell_state(held, state)
-
-
-def _is_ready(pod: Any) -> bool:
-    if pod is None or "deletionTimestamp" in pod["metadata"]:
-        return False
-    conditions = pod.get("status", {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)

@@ -281,6 +281,10 @@ class Pools:
         status = trader_status(held, state, verdict, assigned.get(name), view, now)
         pool = held.pool or ("", "")
         await self._write(TRADER, held, state, status, ("pool", *pool))
+        before = held.status.get("worker")
+        if before and status.worker and before != status.worker:
+            note = f"from worker {before} to {status.worker}, as incarnation {status.incarnation}"
+            await self._tools.events.tell(held, "Normal", "Moved", note)
 
     async def _write(self, kind: Any, held: Held, state: State, status: Any, dirty: Dirty) -> None:
         statuses = self._tools.statuses

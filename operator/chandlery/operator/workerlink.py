@@ -18,6 +18,7 @@ from chandlery.operator.children.naming import Object
 from chandlery.operator.conditions import WorkerView
 from chandlery.operator.delivery import Delivery, Reply
 from chandlery.operator.planner import WorkerNow
+from chandlery.operator.podstate import address_of, is_ready, trouble_of
 
 log = logging.getLogger("chandlery.operator.worker")
 
@@ -120,6 +121,7 @@ class WorkerLink:
         self._pod = ""
         self._pod_uid = ""
         self._pod_ready = False
+        self._trouble = ""
         self._ready = self._was_ready = False
         self._since_ms = now_ms()
         self._asking: asyncio.Task[WorkerStatus] | None = None
@@ -146,13 +148,10 @@ class WorkerLink:
     def pod_changed(self, pod: Object | None) -> None:
         """The worker's pod as it is now."""
         uid = pod["metadata"]["uid"] if pod is not None else ""
-        going = pod is not None and "deletionTimestamp" in pod["metadata"]
-        status = (pod or {}).get("status", {})
         self._pod = pod["metadata"]["name"] if pod is not None else ""
-        self._pod_ready = not going and any(
-            one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ()
-        )
-        address = status.get("podIP", "")
+        self._pod_ready = is_ready(pod)
+        self._trouble = trouble_of(pod)
+        address = address_of(pod)
         if uid != self._pod_uid or address != self._endpoint.address:
             # Another pod: what the one before answered counts no more, and it must be told everything.
             self._pod_uid, self._endpoint.address = uid, address
@@ -182,7 +181,14 @@ class WorkerLink:
     def view(self) -> WorkerView:
         """The worker as conditions see it."""
         return WorkerView(
-            self.name, self._pod, self.is_ready, self._was_ready, self.status, self.problem, self.delivery.problem
+            name=self.name,
+            pod=self._pod,
+            ready=self.is_ready,
+            was_ready=self._was_ready,
+            status=self.status,
+            problem=self.problem,
+            undelivered=self.delivery.problem,
+            trouble=self._trouble,
         )
 
     @property

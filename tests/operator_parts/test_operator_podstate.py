@@ -1,0 +1,59 @@
+"""What keeps a pod from running is said in the cluster's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.operator_parts.operator_bodies import pool_body
+
+from chandlery.operator.cache import hold
+from chandlery.operator.conditions import WorkerView, pool_state
+from chandlery.operator.planner import PoolPlan
+from chandlery.operator.podstate import address_of, is_ready, trouble_of
+
+
+def pod(status: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "quants-0-0", **metadata}, "status": status}
+
+
+READY = {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
+
+
+def test_a_pod_that_ends_is_not_ready_whatever_its_conditions_say() -> None:
+    assert is_ready(pod(READY))
+    assert not is_ready(pod(READY, deletionTimestamp="2026-01-01T00:00:00Z"))
+    assert not is_ready(pod({}))
+    assert not is_ready(None)
+    assert (address_of(pod(READY)), address_of(None), address_of(pod({}))) == ("10.0.0.1", "", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (READY, ""),
+        ({"containerStatuses": [{"name": "traders", "state": {"waiting": {"reason": "PodInitializing"}}}]}, ""),
+        (
+            {"initContainerStatuses": [{"name": "feed", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]},
+            "container feed: ImagePullBackOff",
+        ),
+        (
+            {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3"}]},
+            "Unschedulable: 0/3",
+        ),
+    ],
+)
+def test_the_trouble_of_a_pod_is_named(status: dict[str, Any], words: str) -> None:
+    assert trouble_of(pod(status)) == words
+
+
+def test_a_pool_says_which_workers_are_not_ready_and_why() -> None:
+    held = hold("TraderPool", pool_body())
+    plan = PoolPlan(held.resource, ("default", "market"), {}, 20, 0, 0)  # type: ignore[arg-type]
+    absent = pool_state(held, plan, [WorkerView("quants-0")], 0, "")
+    assert absent.reason == "WorkersStarting"
+    assert "kubectl describe statefulset quants-0" in absent.message
+    stuck = WorkerView("quants-0", "quants-0-0", trouble="container feed: ImagePullBackOff")
+    assert "ImagePullBackOff" in pool_state(held, plan, [stuck], 0, "").message
+    lost = WorkerView("quants-0", "quants-0-0", was_ready=True)
+    assert pool_state(held, plan, [lost], 0, "").reason == "WorkersUnready"
