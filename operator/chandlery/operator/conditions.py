@@ -247,17 +247,25 @@ def pool_state(held: Held, plan: PoolPlan | None, workers: Sequence[WorkerView],
         return State(plan.reason, plan.message, stalled=True)
     if problem:
         return State("Refused", problem, stalled=True)
-    unready = [worker.name for worker in workers if not worker.ready]
+    unready = _unready(workers)
     if outdated:
-        return State("Rolling", f"{outdated} of {len(workers)} workers still run an older template")
+        more = f"; {unready}" if unready else ""
+        return State("Rolling", f"{outdated} of {len(workers)} workers still run an older template{more}")
     if unready:
         left = any(worker.was_ready and not worker.ready for worker in workers)
-        known = [_starting(worker) for worker in workers if worker.trouble or not worker.pod]
-        words = f"not Ready: {', '.join(unready[:5])}" + (f" ({known[0]})" if known else "")
-        return State("WorkersUnready" if left else "WorkersStarting", words)
+        return State("WorkersUnready" if left else "WorkersStarting", unready)
     if plan.pending:
         return State("PoolFull", "some of its traders find no room: raise spec.workers.max", ready=True)
     return State("Running", ready=True)
+
+
+def _unready(workers: Sequence[WorkerView]) -> str:
+    """Which workers aren't Ready, and what is known of the first; empty: all are."""
+    names = [worker.name for worker in workers if not worker.ready]
+    if not names:
+        return ""
+    known = [_starting(worker) for worker in workers if worker.trouble or not (worker.ready or worker.pod)]
+    return f"not Ready: {', '.join(names[:5])}" + (f" ({known[0]})" if known else "")
 
 
 def pool_status(

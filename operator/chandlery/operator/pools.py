@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import logging
 import time
@@ -14,19 +13,9 @@ from chandlery.core.assignment import TraderAssignment
 from chandlery.core.errors import ChandleryError, InputError
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
-from chandlery.core.settings import KafkaSettings
-from chandlery.operator.applied import Children, labels_of
+from chandlery.operator.applied import Children
 from chandlery.operator.cache import Cache, Dirty, Held
-from chandlery.operator.children.naming import POOL_LABEL, WORKER_LABEL, Defaults, Object
-from chandlery.operator.children.pools import disruption_budget, network_policy, workers_service
-from chandlery.operator.children.workers import (
-    assignment_name,
-    settings_map,
-    settings_name,
-    token_name,
-    token_secret,
-    worker_set,
-)
+from chandlery.operator.children.naming import Defaults
 from chandlery.operator.conditions import (
     State,
     WorkerView,
@@ -37,12 +26,6 @@ from chandlery.operator.conditions import (
 )
 from chandlery.operator.events import Events
 from chandlery.operator.kubernetes.kinds import (
-    CONFIG_MAP,
-    NETWORK_POLICY,
-    POD_DISRUPTION_BUDGET,
-    SECRET,
-    SERVICE,
-    STATEFUL_SET,
     TRADER,
     TRADER_POOL,
 )
@@ -52,14 +35,13 @@ from chandlery.operator.sources import Sources
 from chandlery.operator.statuses import Statuses
 from chandlery.operator.workerlink import WorkerLink, now_ms
 from chandlery.operator.workers import Workers
+from chandlery.operator.workersets import WorkerSets, each
 
 log = logging.getLogger("chandlery.operator.pools")
 
 #: After a start the workers that are there get this long to tell their catalogue, which decides what may run.
 _CATALOGUE_WAIT_S: Final = 10.0
 _LOOK_AGAIN_S: Final = 0.3
-#: Status writes under way at once for one pool.
-_WRITES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +71,7 @@ class Pools:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._sets = WorkerSets(tools.children, tools.workers, tools.defaults, tools.mark)
         self._began_s = time.monotonic()
         self._catalogues: dict[Key, list[dict[str, Any]]] = {}
         self._problems: dict[Key, str] = {}
@@ -145,7 +128,7 @@ class Pools:
         assert made is not None
         if made.feed is None:
             if made.reason == "NotAllowed":
-                await self._remove_others(pool, set())
+                await self._sets.remove_others(pool, ())
             return 0  # a feed that is gone may come back: what runs, runs on
         feed = tools.cache.get(MarketFeed.KIND, made.feed)
         assert feed is not None
@@ -156,75 +139,15 @@ class Pools:
             tools.workers.link(pool, name).want(assignment)
         if not kafka.bootstrap:
             return 0
-        await self._shared(pool, kafka)
-        outdated = await self._sets(pool, list(made.workers), kafka)
-        await self._remove_others(pool, set(made.workers))
+        outdated = await self._sets.ensure(pool, list(made.workers), kafka)
+        await self._sets.remove_others(pool, made.workers)
         return outdated
 
-    async def _shared(self, pool: TraderPool, kafka: KafkaSettings) -> None:
-        children = self._tools.children
-        await children.ensure(SERVICE, workers_service(pool, self._tools.defaults))
-        await children.ensure(POD_DISRUPTION_BUDGET, disruption_budget(pool))
-        await children.ensure(NETWORK_POLICY, network_policy(pool, kafka.bootstrap, self._tools.defaults))
-
-    async def _sets(self, pool: TraderPool, names: list[str], kafka: KafkaSettings) -> int:
-        """Make missing workers; bring outdated ones up to date, one at a time."""
-        children, defaults = self._tools.children, self._tools.defaults
-        bodies = {name: worker_set(pool, name, kafka, defaults) for name in names}
-        missing = [name for name in names if children.seen(STATEFUL_SET, (pool.namespace, name)) is None]
-        await _each(missing, lambda name: self._make(pool, name, bodies[name], kafka))
-        outdated = [
-            name for name in names if name not in missing and not children.is_current(STATEFUL_SET, bodies[name])
-        ]
-        if not outdated:
-            return 0
-        links = self._tools.workers.of(pool.key)
-        # One that isn't Ready has nothing to lose; of the others the first, once all the rest is up and rolled out.
-        idle = [name for name in outdated if not links[name].is_ready]
-        sound = all(links[name].is_ready and self._rolled_out(pool, name) for name in names)
-        for name in idle or (outdated[:1] if sound else []):
-            log.info("worker rolled", extra={"pool": pool.full_name, "worker": name})
-            await self._make(pool, name, bodies[name], kafka)
-            outdated.remove(name)
-        if outdated:
-            self._tools.mark(("pool", *pool.key), 1.0)
-        return len(outdated)
-
-    def _rolled_out(self, pool: TraderPool, name: str) -> bool:
-        children, names = self._tools.children, (pool.namespace, name)
-        item = children.seen(STATEFUL_SET, names)
-        if item is None or int(item["metadata"]["generation"]) < children.version_applied(STATEFUL_SET, names):
-            return False
-        status = item.get("status", {})
-        current = status.get("observedGeneration") == item["metadata"]["generation"]
-        return bool(current and status.get("updatedReplicas", 0) >= 1 and status.get("readyReplicas", 0) >= 1)
-
-    async def _make(self, pool: TraderPool, name: str, body: Object, kafka: KafkaSettings) -> None:
-        tools = self._tools
-        await tools.children.ensure(SECRET, token_secret(pool, name, tools.workers.token(pool, name)))
-        await tools.children.ensure(CONFIG_MAP, settings_map(pool, name, kafka, tools.defaults))
-        await tools.children.ensure(STATEFUL_SET, body)
-
-    async def _remove_others(self, pool: TraderPool, stay: set[str]) -> None:
-        """Remove workers that are not to be. Their pods end in their own time, rings drained."""
-        children = self._tools.children
-        there = {
-            labels_of(item).get(WORKER_LABEL, "")
-            for kind in (STATEFUL_SET, CONFIG_MAP)
-            for item in children.of(kind, pool.namespace, {POOL_LABEL: pool.name})
-        }
-        for name in sorted((there | set(self._tools.workers.of(pool.key))) - stay - {""}):
-            log.info("worker removed", extra={"pool": pool.full_name, "worker": name})
-            await self._tools.workers.drop(pool.key, name)
-            await children.delete(STATEFUL_SET, pool.namespace, name)
-            await children.delete(CONFIG_MAP, pool.namespace, assignment_name(name))
-            await children.delete(CONFIG_MAP, pool.namespace, settings_name(name))
-            await children.delete(SECRET, pool.namespace, token_name(name))
-
     async def _forget(self, key: Key, links: Mapping[str, WorkerLink]) -> None:
-        """The pool isn't there: Kubernetes removes its children, which are its own."""
+        """The pool isn't there."""
         for name in links:
             await self._tools.workers.drop(key, name)
+        self._sets.forget(key)
         self._catalogues.pop(key, None)
         self._problems.pop(key, None)
         self._tools.planner.forget(key)
@@ -258,7 +181,7 @@ class Pools:
         feed = planned.pool.feed if planned.pool is not None else None
         unknown = tools.unknown_symbols(feed) if feed is not None else ()
         traders = tools.cache.traders_of(key)
-        await _each(traders, lambda one: self._say_trader(one, planned, views, assigned, unknown, now))
+        await each(traders, lambda one: self._say_trader(one, planned, views, assigned, unknown, now))
         if held is not None:
             workers = [views[name] for name in planned.pool.workers if name in views] if planned.pool else []
             state = pool_state(held, planned.pool, workers, outdated, self._problems.get(key, ""))
@@ -306,20 +229,6 @@ class Pools:
                 self._tools.mark(one, _LOOK_AGAIN_S)
         elif outcome == "written":
             await self._tools.events.tell_state(held, state)
-
-
-async def _each(items: Sequence[Any], work: Callable[[Any], Any]) -> None:
-    """Work on all, a few at a time; raises the first error when all are through."""
-    gate = asyncio.Semaphore(_WRITES)
-
-    async def one(item: Any) -> None:
-        async with gate:
-            await work(item)
-
-    outcomes = await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
 
 
 def timestamp() -> str:

@@ -1,0 +1,189 @@
+"""A pool's workers as objects in the cluster: made, kept as they shall be, rolled one at a time, removed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from chandlery.core.manifests import Key
+from chandlery.core.resources import TraderPool
+from chandlery.core.settings import KafkaSettings
+from chandlery.operator.applied import Children, labels_of
+from chandlery.operator.cache import Dirty
+from chandlery.operator.children.naming import POOL_LABEL, WORKER_LABEL, Defaults, Object
+from chandlery.operator.children.pools import disruption_budget, network_policy, workers_service
+from chandlery.operator.children.workers import (
+    assignment_name,
+    settings_map,
+    settings_name,
+    token_name,
+    token_secret,
+    worker_set,
+)
+from chandlery.operator.kubernetes.kinds import (
+    CONFIG_MAP,
+    NETWORK_POLICY,
+    POD_DISRUPTION_BUDGET,
+    SECRET,
+    SERVICE,
+    STATEFUL_SET,
+)
+from chandlery.operator.workers import Workers
+
+log = logging.getLogger("chandlery.operator.workersets")
+
+#: Writes under way at once for one pool.
+_WRITES: Final = 8
+#: A worker that isn't Ready may lack its Secret, which is never read: it is applied again this often.
+_SECRET_AGAIN_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifests:
+    """A worker's manifests."""
+
+    workload: Object
+    settings: Object
+    secret: Object
+
+
+class WorkerSets:
+    """Workers' objects.
+
+    Args:
+        mark: have a pool reconciled again, after a delay in seconds.
+    """
+
+    def __init__(
+        self, children: Children, workers: Workers, defaults: Defaults, mark: Callable[[Dirty, float], None]
+    ) -> None:
+        self._children = children
+        self._workers = workers
+        self._defaults = defaults
+        self._mark = mark
+        self._made: dict[Key, tuple[TraderPool, KafkaSettings, dict[str, _Manifests]]] = {}
+        self._secret_applied_s: dict[tuple[Key, str], float] = {}
+
+    async def ensure(self, pool: TraderPool, names: Sequence[str], kafka: KafkaSettings) -> int:
+        """Make what is missing, put right what was changed, bring outdated workers up to date one at a time.
+
+        Returns:
+            How many workers still run an older template.
+
+        Raises:
+            ChandleryError: not all could be done.
+        """
+        await self._shared(pool, kafka)
+        children = self._children
+        manifests = {name: self._manifests(pool, name, kafka) for name in names}
+        await each(names, lambda name: self._ensure_secret(pool, name, manifests[name].secret))
+        missing = [name for name in names if children.seen(STATEFUL_SET, (pool.namespace, name)) is None]
+        outdated = [
+            name
+            for name in names
+            if name not in missing and not children.is_current(STATEFUL_SET, manifests[name].workload)
+        ]
+        await each(missing, lambda name: self._apply(manifests[name]))
+        current = [name for name in names if name not in missing and name not in outdated]
+        await each(current, lambda name: children.ensure(CONFIG_MAP, manifests[name].settings))
+        return await self._roll(pool, names, outdated, manifests) if outdated else 0
+
+    async def remove_others(self, pool: TraderPool, stay: Collection[str]) -> None:
+        """Remove workers that are not to be. Their pods end in their own time, rings drained.
+
+        Raises:
+            ChandleryError: not all could be removed.
+        """
+        children = self._children
+        there = {
+            labels_of(item).get(WORKER_LABEL, "")
+            for kind in (STATEFUL_SET, CONFIG_MAP)
+            for item in children.of(kind, pool.namespace, {POOL_LABEL: pool.name})
+        }
+        for name in sorted((there | set(self._workers.of(pool.key))) - set(stay) - {""}):
+            log.info("worker removed", extra={"pool": pool.full_name, "worker": name})
+            await self._workers.drop(pool.key, name)
+            await children.delete(STATEFUL_SET, pool.namespace, name)
+            await children.delete(CONFIG_MAP, pool.namespace, assignment_name(name))
+            await children.delete(CONFIG_MAP, pool.namespace, settings_name(name))
+            await children.delete(SECRET, pool.namespace, token_name(name))
+
+    def forget(self, key: Key) -> None:
+        """A pool is gone; Kubernetes removes its children, which are its own."""
+        self._made.pop(key, None)
+        for one in [one for one in self._secret_applied_s if one[0] == key]:
+            del self._secret_applied_s[one]
+
+    async def _shared(self, pool: TraderPool, kafka: KafkaSettings) -> None:
+        await self._children.ensure(SERVICE, workers_service(pool, self._defaults))
+        await self._children.ensure(POD_DISRUPTION_BUDGET, disruption_budget(pool))
+        await self._children.ensure(NETWORK_POLICY, network_policy(pool, kafka.bootstrap, self._defaults))
+
+    def _manifests(self, pool: TraderPool, name: str, kafka: KafkaSettings) -> _Manifests:
+        """The worker's manifests, made once for as long as pool and Kafka stay the same."""
+        known = self._made.get(pool.key)
+        if known is None or known[0] is not pool or known[1] != kafka:
+            known = self._made[pool.key] = (pool, kafka, {})
+        if name not in known[2]:
+            known[2][name] = _Manifests(
+                worker_set(pool, name, kafka, self._defaults),
+                settings_map(pool, name, kafka, self._defaults),
+                token_secret(pool, name, self._workers.token(pool, name)),
+            )
+        return known[2][name]
+
+    async def _ensure_secret(self, pool: TraderPool, name: str, secret: Object) -> None:
+        key, now_s = (pool.key, name), time.monotonic()
+        link = self._workers.of(pool.key).get(name)
+        due = now_s - self._secret_applied_s.get(key, float("-inf")) > _SECRET_AGAIN_S
+        if link is not None and not link.is_ready and due:
+            await self._children.apply(SECRET, secret)
+            self._secret_applied_s[key] = now_s
+        else:
+            await self._children.ensure(SECRET, secret)
+
+    async def _apply(self, manifests: _Manifests) -> None:
+        await self._children.ensure(CONFIG_MAP, manifests.settings)
+        await self._children.ensure(STATEFUL_SET, manifests.workload)
+
+    async def _roll(
+        self, pool: TraderPool, names: Sequence[str], outdated: list[str], manifests: dict[str, _Manifests]
+    ) -> int:
+        links = self._workers.of(pool.key)
+        # One that isn't Ready has nothing to lose; of the others the first, once all the rest is up and rolled out.
+        idle = [name for name in outdated if not links[name].is_ready]
+        sound = all(links[name].is_ready and self._rolled_out(pool, name) for name in names)
+        for name in idle or (outdated[:1] if sound else []):
+            log.info("worker rolled", extra={"pool": pool.full_name, "worker": name})
+            await self._apply(manifests[name])
+            outdated.remove(name)
+        if outdated:
+            self._mark(("pool", *pool.key), 1.0)
+        return len(outdated)
+
+    def _rolled_out(self, pool: TraderPool, name: str) -> bool:
+        names = (pool.namespace, name)
+        item = self._children.seen(STATEFUL_SET, names)
+        if item is None or int(item["metadata"]["generation"]) < self._children.version_applied(STATEFUL_SET, names):
+            return False
+        status = item.get("status", {})
+        current = status.get("observedGeneration") == item["metadata"]["generation"]
+        return bool(current and status.get("updatedReplicas", 0) >= 1 and status.get("readyReplicas", 0) >= 1)
+
+
+async def each(items: Sequence[Any], work: Callable[[Any], Awaitable[Any]]) -> None:
+    """Work on all, a few at a time; raises the first error when all are through."""
+    gate = asyncio.Semaphore(_WRITES)
+
+    async def one(item: Any) -> None:
+        async with gate:
+            await work(item)
+
+    outcomes = await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
