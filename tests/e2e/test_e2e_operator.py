@@ -265,6 +265,13 @@ async def test_what_somebody_deletes_or_changes_of_the_children_is_put_right(
             return "quants-0" in found and found["quants-0"]["metadata"]["uid"] != old
 
         await stage.until("the StatefulSet made anew", made_anew)
+        await stage.api.delete(CONFIG_MAP, ns, "quants-0-settings")
+
+        async def settings_back() -> bool:
+            names = {item["metadata"]["name"] for item in (await stage.api.list(CONFIG_MAP, ns)).items}
+            return "quants-0-settings" in names
+
+        await stage.until("the settings made anew", settings_back)
         kept = (await stage.api.get(CONFIG_MAP, ns, "quants-0-assignment"))["data"]
         await stage.api.merge(CONFIG_MAP, ns, "quants-0-assignment", {"data": {"assignment.json": "{}"}})
 

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -76,7 +77,7 @@ def _running(namespace: Namespace, trader: str, condition: str = "Ready", timeou
     return namespace.until(f"{trader} {condition}", ("trader", trader), holds, timeout_s)
 
 
-def _worker(namespace: Namespace, pod: str, path: str) -> Resource:
+def _worker(namespace: Namespace, pod: str, path: str) -> Any:
     """What a worker's API answers, asked from within the pod: only there the token and the address are known."""
     secret = namespace.get("secret", f"{pod.removesuffix('-0')}-token")
     token = base64.b64decode(secret["data"]["token"]).decode()
@@ -85,8 +86,7 @@ def _worker(namespace: Namespace, pod: str, path: str) -> Resource:
         f"q=r.Request('http://127.0.0.1:8080{path}',headers={{'Authorization':'Bearer {token}'}});"
         "print(r.urlopen(q,timeout=5).read().decode())"
     )
-    found: Resource = json.loads(namespace.execute(pod, "python", "-c", ask, container="feed"))
-    return found
+    return json.loads(namespace.execute(pod, "python", "-c", ask, container="feed"))
 
 
 async def test_traders_run_in_real_pods_and_come_back_after_everything_was_killed_in_turn(

@@ -16,7 +16,7 @@ from chandlery.core.assignment import Assignment, WorkerStatus, decode_status
 from chandlery.core.errors import UnavailableError
 from chandlery.operator.children.naming import Object
 from chandlery.operator.conditions import WorkerView
-from chandlery.operator.delivery import Delivery, Reply
+from chandlery.operator.delivery import Caller, Delivery, Reply
 from chandlery.operator.planner import WorkerNow
 from chandlery.operator.podstate import address_of, is_ready, trouble_of
 
@@ -72,9 +72,7 @@ class ClusterDelivery(Delivery):
         keep: writes it; see :meth:`Delivery._keep`.
     """
 
-    def __init__(
-        self, assignment: Assignment, endpoint: PodEndpoint, keep: Callable[[Assignment], Awaitable[None]]
-    ) -> None:
+    def __init__(self, assignment: Assignment, endpoint: Caller, keep: Callable[[Assignment], Awaitable[None]]) -> None:
         super().__init__(assignment, endpoint)
         self._write = keep
         self._kept_sequence = assignment.sequence
