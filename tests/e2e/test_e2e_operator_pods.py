@@ -71,7 +71,7 @@ async def operator(on_node: Namespace, images: Images, tmp_path: Path) -> AsyncI
 def _running(namespace: Namespace, trader: str, condition: str = "Ready", timeout_s: float = _START_S) -> Resource:
     def holds(item: Resource) -> bool:
         found = conditions_of(item).get(condition, {})
-        current = item["status"].get("observedGeneration") == item["metadata"]["generation"]
+        current = item.get("status", {}).get("observedGeneration") == item["metadata"]["generation"]
         return bool(current and found.get("status") == "True")
 
     return namespace.until(f"{trader} {condition}", ("trader", trader), holds, timeout_s)
