@@ -10,7 +10,7 @@ import pytest
 from tests.strategies.strategy_bench import walk
 
 from chandlery.core.errors import StrategyError
-from chandlery.workers.candles import Candles, with_forming
+from chandlery.workers.candles import COLUMNS, Candles, with_forming
 from chandlery.workers.discovery import SHIPPED, entry_points, find_strategy
 from chandlery.workers.indicators import talib
 from chandlery.workers.strategies.sma_cross import SmaCross
@@ -96,7 +96,7 @@ def test_columns_are_read_only_typed_views() -> None:
     candles = walk(5, 1)
     assert len(candles) == 5
     assert [str(candles.open_time.dtype), str(candles.trades.dtype)] == ["int64", "int64"]
-    for name in Candles.__slots__:
+    for name in COLUMNS:
         column = getattr(candles, name)
         assert column.shape == (5,)
         with pytest.raises(ValueError, match="read-only"):
@@ -107,7 +107,7 @@ def test_columns_are_read_only_typed_views() -> None:
 def test_a_forming_candle_is_the_last_row_of_a_copy() -> None:
     closed = walk(3, 1)
     forming = FormingValue(180_000, 1.0, 2.0, 0.5, 1.5, 7.0, 4, (0,) * 8, 2)
-    both = with_forming(closed, forming)
+    both = with_forming(closed, forming, 4)
     assert both.last == (180_000, 1.0, 2.0, 0.5, 1.5, 7.0, 4)
     assert both.close[:-1].tolist() == closed.close.tolist()
     assert len(closed) == 3

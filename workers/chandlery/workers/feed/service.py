@@ -8,7 +8,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -33,8 +33,10 @@ from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.router import Router, Track
 from chandlery.workers.feed.status import VersionBoard, is_news
-from chandlery.workers.feed.window_sender import WindowSender
 from chandlery.workers.segment import SegmentWriter
+
+if TYPE_CHECKING:
+    from chandlery.workers.feed.window_sender import WindowSender
 
 log = logging.getLogger("chandlery.feed")
 
@@ -113,6 +115,9 @@ class Feed:
         )
         self._pipes: WindowSender | None = None
         if settings.transport == "Pipe":
+            # Only here are windows made, and numpy needed: 12 MB that a feed over shared memory does without.
+            from chandlery.workers.feed.window_sender import WindowSender
+
             self._router.watch_changes = True
             self._pipes = WindowSender(self._rings_dir / "windows.sock", self._segment_path, self._counts)
         self._supervisor = StatusMessage(0, "", {})

@@ -344,7 +344,7 @@ class TraderLoop:
                 return
             if not run.rehearsed:
                 self._rehearse(run, view, view.count)
-            candles = _newest(with_forming(closed, forming), run.need)
+            candles = with_forming(closed, forming, run.need)
             outcome = self._caller.call(run, candles, forming=True, wait=False)
             if view.valid(closed) and outcome.holds():
                 break
@@ -450,11 +450,3 @@ class TraderLoop:
         if not warm:
             return "Ready"
         return "Active" if self._spec.mode == "active" else "Warm"
-
-
-def _newest(candles: Candles, length: int) -> Candles:
-    """The last ``length`` candles."""
-    made = Candles.__new__(Candles)
-    for name in Candles.__slots__:
-        setattr(made, name, getattr(candles, name)[-length:])
-    return made
