@@ -161,9 +161,7 @@ def test_decides_as_an_independent_computation(
 @pytest.mark.parametrize("strategy", [case[1] for case in CASES], ids=[case[0] for case in CASES])
 def test_a_market_without_moves_gives_no_signal(strategy: Strategy) -> None:
     flat = market(np.full(400, 61_837.63))
-    still = Candles.of(
-        **{name: flat.close if name in ("high", "low") else getattr(flat, name) for name in COLUMNS}
-    )
+    still = Candles.of(**{name: flat.close if name in ("high", "low") else getattr(flat, name) for name in COLUMNS})
     assert brief(strategy, still) == []
 
 

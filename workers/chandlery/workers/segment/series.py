@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +39,7 @@ class Window:
     """Closed rows [begin, end) of a series: read-only views into the segment, not copies.
 
     The writer may overwrite what they show; ask :meth:`SeriesReader.valid` after use, before acting on it. The
-    views keep the mapping alive, also after the reader is closed. Each is made when it is first asked for: most
-    strategies look at one or two columns, and a view costs a microsecond where caches are cold.
+    views keep the mapping alive, also after the reader is closed.
 
     Attributes:
         open_time: int64, shape (n,), ms UTC, ascending. trades: int64, shape (n,).
@@ -49,9 +48,6 @@ class Window:
     """
 
     __slots__ = (
-        "_high",
-        "_low",
-        "_series",
         "begin",
         "close",
         "end",
@@ -76,18 +72,6 @@ class Window:
     end: int
     session: int
     revision: int
-    _series: SeriesReader
-    _low: int
-    _high: int
-
-    def __getattr__(self, name: str) -> Any:
-        # Only asked for a slot that is empty: a column nobody has looked at yet.
-        column = self._series.columns.get(name)
-        if column is None:
-            raise AttributeError(f"a window has no {name}")
-        view = column[self._low : self._high]
-        setattr(self, name, view)
-        return view
 
     def __len__(self) -> int:
         return self.end - self.begin
@@ -95,9 +79,6 @@ class Window:
 
 class SeriesReader(_native.Series):
     """One series as a trader sees it; made by :meth:`SegmentReader.series`.
-
-    Attributes:
-        columns: the whole doubled rings by name, shape (2 · rows,): what windows are views into.
 
     An ordinal counts closed rows since the last reset, from 0. Stays usable after its reader is closed (it
     keeps the mapping), but not ``alive`` beyond the series' removal.
@@ -119,15 +100,13 @@ class SeriesReader(_native.Series):
         def floats(column: int) -> Floats:
             return np.frombuffer(memory, _FLOAT, 2 * geometry.rows, block + column * geometry.column_bytes)
 
-        self.columns: Final[dict[str, Ints | Floats]] = {
-            "open_time": ints(0),
-            "open": floats(1),
-            "high": floats(2),
-            "low": floats(3),
-            "close": floats(4),
-            "volume": floats(5),
-            "trades": ints(6),
-        }
+        self._open_time: Final = ints(0)
+        self._open: Final = floats(1)
+        self._high: Final = floats(2)
+        self._low: Final = floats(3)
+        self._close: Final = floats(4)
+        self._volume: Final = floats(5)
+        self._trades: Final = ints(6)
 
     def window(self, end: int, length: int) -> Window:
         """Rows [end - length, end), without a copy.
@@ -142,9 +121,14 @@ class SeriesReader(_native.Series):
         begin, stop, window.session, window.revision = self._bounds(end, length)
         window.begin, window.end = begin, stop
         low = begin % self._rows
-        window._series = self
-        window._low = low
-        window._high = low + stop - begin  # at most low + rows - guard_rows: within the doubled ring
+        high = low + stop - begin  # at most low + rows - guard_rows: within the doubled ring
+        window.open_time = self._open_time[low:high]
+        window.open = self._open[low:high]
+        window.high = self._high[low:high]
+        window.low = self._low[low:high]
+        window.close = self._close[low:high]
+        window.volume = self._volume[low:high]
+        window.trades = self._trades[low:high]
         return window
 
     def valid(self, window: Window) -> bool:
