@@ -29,9 +29,9 @@ STAMPS = (5, 10, 15, 20, 25, 30, 35, 0)
 #: Longest wait for anything: several processes start on a busy machine with two cores.
 PATIENCE_S = 60.0
 
-#: One strategy a kind of misbehaviour; each acts on the candle whose close is 13, and buys on every other.
+#: One strategy a kind of misbehaviour; each misbehaves on the candle whose close is ``at``, and buys on every other.
 STRATEGIES = '''
-"""Strategies that misbehave at the candle of price 13."""
+"""Strategies that misbehave at the candle of one price."""
 import os
 import signal
 import time
@@ -42,29 +42,30 @@ from chandlery.workers.strategy import Strategy, parameter
 class Buys(Strategy):
     """Buys on every candle."""
     size: int = parameter(1, ge=1, le=9)
+    at: float = parameter(13.0, ge=1.0)
 
-    def at_thirteen(self): pass
+    def misbehave(self): pass
 
     def on_candle(self, ctx, candles):
-        if candles.last.close == 13.0:
-            self.at_thirteen()
+        if candles.last.close == self.at:
+            self.misbehave()
         ctx.buy(f"size {self.size}", rule="always")
 
 
 class Raises(Buys):
-    def at_thirteen(self): raise ValueError("thirteen on purpose")
+    def misbehave(self): raise ValueError("thirteen on purpose")
 
 
 class Exits(Buys):
-    def at_thirteen(self): os._exit(7)
+    def misbehave(self): os._exit(7)
 
 
 class Leaves(Buys):
-    def at_thirteen(self): raise SystemExit(3)
+    def misbehave(self): raise SystemExit(3)
 
 
 class Hangs(Buys):
-    def at_thirteen(self):
+    def misbehave(self):
         while True: time.sleep(0.01)
 
 
@@ -73,11 +74,11 @@ class Stops(Buys):
     def on_candle(self, ctx, candles):
         super().on_candle(ctx, candles)
 
-    def at_thirteen(self): os.kill(os.getpid(), signal.SIGSTOP)
+    def misbehave(self): os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class Allocates(Buys):
-    def at_thirteen(self):
+    def misbehave(self):
         hoard = []
         while True:
             hoard.append(bytearray(b"x" * 2_000_000))
@@ -85,12 +86,12 @@ class Allocates(Buys):
 
 
 class Dies(Buys):
-    def at_thirteen(self): os.kill(os.getpid(), signal.SIGSEGV)
+    def misbehave(self): os.kill(os.getpid(), signal.SIGSEGV)
 
 
 class Babbles(Buys):
     """Writes rubbish to every descriptor it can find."""
-    def at_thirteen(self):
+    def misbehave(self):
         for fd in range(3, 64):
             try: os.write(fd, b"\\xff{not json}\\n" * 4)
             except OSError: pass
@@ -212,6 +213,10 @@ class Worker:
             self._closed_at += 1
         for bell in range(24):
             self.writer.ring(bell)
+
+    def revise(self, price: float) -> None:
+        """Revise the candle closed last to another price: whatever broke a strategy in it is no longer there."""
+        assert self.writer.revise(self.index, (self._closed_at - 1) * STEP_MS, price, price, price, price, 1.0, 1)
 
     def take(self, trader: str) -> list[Signal]:
         """Take and acknowledge what is in a trader's ring."""
