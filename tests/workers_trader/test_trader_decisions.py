@@ -154,7 +154,7 @@ def test_a_decision_repeated_after_a_crash_has_the_same_ids(stage: Stage) -> Non
     stage.close(index, 0)
     player.settle()
     before = stage.signals()
-    player.ring.set_position(BTC, 1, -1)
+    player.ring.set_position(f"{BTC} 1s", 1, -1)
     stage.trader().settle()
     again = stage.signals()
     assert [signal.id for signal in again] == [signal.id for signal in before]
@@ -356,7 +356,7 @@ def test_several_symbols_keep_state_and_position_apart(stage: Stage) -> None:
         (BTC, "total 3"),
     ]
     assert [signal.reason for signal in signals if signal.symbol == ETH] == ["total 6"]
-    assert (player.ring.position(BTC), player.ring.position(ETH)) == ((1, STEP_MS), (1, 5 * STEP_MS))
+    assert (player.ring.position(f"{BTC} 1s"), player.ring.position(f"{ETH} 1s")) == ((1, STEP_MS), (1, 5 * STEP_MS))
 
 
 def test_a_new_session_begins_afresh_at_its_first_live_candle(stage: Stage) -> None:
@@ -428,7 +428,7 @@ def test_standby_is_warm_and_silent_until_told(stage: Stage) -> None:
     player.settle()
     assert player.state() == "Warm"
     assert stage.signals() == []
-    assert player.ring.position(BTC) is None
+    assert player.ring.position(f"{BTC} 1s") is None
     player.loop.apply(Live(2, 5, "active", stage.path, 0))
     player.settle()
     stage.close(index, 3)
@@ -505,7 +505,7 @@ def test_a_call_that_raises_leaves_position_and_ring_alone(stage: Stage) -> None
     with pytest.raises(RuntimeError, match="on purpose"):
         player.turn()
     assert stage.signals() == []
-    assert player.ring.position(BTC) == (1, -1)
+    assert player.ring.position(f"{BTC} 1s") == (1, -1)
     assert player.ring.get("busy_since_ns") == 0
     stage.trader().settle()
     assert opens(stage.signals()) == [0]

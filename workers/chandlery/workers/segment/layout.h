@@ -87,7 +87,8 @@ enum {
     RECORD_FORMING_STAMPS = 256,
 
     /* signal ring */
-    RING_VERSION = 1,
+    RING_VERSION = 2,
+    RING_OLDEST_VERSION = 1, /* its positions, at other offsets, were kept by symbol alone */
     RING_HEADER_BYTES = 4096,
     RING_MAGIC_AT = 0,
     RING_VERSION_AT = 8,
@@ -110,7 +111,7 @@ enum {
     POSITION_VERSION = 0, /* 0: empty; its lowest bit says which pair holds */
     POSITION_USED_AT = 8, /* position clock when it was last stored */
     POSITION_PAIRS = 16,  /* two pairs of (session, open_time_ms) */
-    POSITION_SYMBOL = 64,
+    POSITION_SERIES = 48, /* symbol, a space, interval */
 
     SLOT_BYTES = 1024,
     SLOT_HEADER_BYTES = 16,

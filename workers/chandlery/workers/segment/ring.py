@@ -15,7 +15,7 @@ import functools
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import ClassVar, Final, NamedTuple, TypedDict
 
@@ -27,6 +27,7 @@ from chandlery.workers.segment.ringpositions import RingPositions
 _SLOT: Final = struct.Struct("<QII")
 _COVERED: Final = struct.Struct("<QI")
 _PAIR: Final = struct.Struct("<QQ")
+_WORD: Final = struct.Struct("<Q")
 _ALL_BITS: Final = (1 << 64) - 1
 #: A word being stored while it is copied is read again; its writer needs a few ns for it.
 _STABLE_ATTEMPTS: Final = 16
@@ -47,7 +48,7 @@ class RingItem(NamedTuple):
 
 
 class RingInfo(TypedDict):
-    """A ring as plain data: ``positions`` maps a symbol to (session, open_time_ms)."""
+    """A ring as plain data: ``positions`` maps a series (``BTC/USDT 1m``) to (session, open_time_ms)."""
 
     trader: str
     capacity: int
@@ -65,6 +66,7 @@ class SignalRing:
     Attributes:
         trader: ``namespace/name``. capacity: number of slots.
         replaced_because: why :meth:`create` did not keep the file it found; empty when it did, or found none.
+        forgot_because: why it kept the file, but not the positions in it.
     """
 
     #: Most bytes of a payload.
@@ -101,6 +103,8 @@ class SignalRing:
         self.trader: Final = header.trader
         self.capacity: Final = header.slots
         self.replaced_because: Final = replaced_because
+        self.forgot_because = ""
+        self._version = header.version
         # The feed trusts its own tail and cursor; it does not ask the file's tail again after this.
         self._tail = self._cursor = self._read_tail()
         self._check_head(self._read_head())
@@ -109,7 +113,8 @@ class SignalRing:
     def create(cls, path: str, *, trader: str, slots: int = 256) -> SignalRing:
         """Keep a sound ring of the same trader, with its content, positions and counters, or make a new one.
 
-        A kept ring keeps its number of slots too. An unsound one, or another trader's, is replaced by rename;
+        A kept ring keeps its number of slots too, and one of an older layout becomes one of this layout: without
+        positions, of which ``forgot_because`` tells. An unsound one, or another trader's, is replaced by rename;
         ``replaced_because`` says why.
 
         Args:
@@ -131,9 +136,19 @@ class SignalRing:
     def _keep(cls, path: str, trader: str) -> SignalRing:
         ring = cls.attach(path)
         if ring.trader == trader:
+            ring._bring_up_to_date()
             return ring
         ring.close()
         raise SegmentError(f"signal ring {path}: is {ring.trader}'s, not {trader}'s")
+
+    def _bring_up_to_date(self) -> None:
+        """Nothing of the trader runs: its next process shall find a ring of this layout."""
+        if self._version == _native.RING_VERSION:
+            return
+        self._positions.clear()  # first: cut short, this happens once more
+        self._file.write(_native.RING_VERSION_AT, _WORD.pack(_native.RING_VERSION))
+        self.forgot_because = f"layout version {self._version} doesn't tell of which interval its positions are"
+        self._version = _native.RING_VERSION
 
     @classmethod
     def attach(cls, path: str) -> SignalRing:
@@ -176,19 +191,26 @@ class SignalRing:
         mapping.store(_native.RING_HEAD, head + 1)  # [HEAD] pairs with the fence in pending()
         return True
 
-    def set_position(self, symbol: str, session: int, open_time_ms: int) -> None:
-        """Store the last decided closed candle of a symbol, after the pushes that it covers.
+    def set_position(self, series: str, session: int, open_time_ms: int) -> None:
+        """Store the last decided closed candle of a series, after the pushes that it covers.
 
         Survives kill -9 at any moment: the old or the new position, never a mixture.
 
-        Raises:
-            SegmentError: a 65th symbol, or one of more than 63 bytes.
-        """
-        self._positions.store(symbol, session, open_time_ms)
+        Args:
+            series: symbol and interval (``BTC/USDT 1m``): an open time of one interval says nothing of another.
 
-    def position(self, symbol: str) -> tuple[int, int] | None:
+        Raises:
+            SegmentError: a 65th series, or one of more than 79 bytes.
+        """
+        self._positions.store(series, session, open_time_ms)
+
+    def position(self, series: str) -> tuple[int, int] | None:
         """(session, open_time_ms) of the last decided closed candle, or None."""
-        return self._positions.load(symbol)
+        return self._positions.load(series)
+
+    def keep_positions(self, series: Collection[str]) -> None:
+        """Forget the positions of all other series: what isn't decided on any more begins anew when it comes back."""
+        self._positions.keep(series)
 
     def set(self, name: str, value: int) -> None:
         """Set a counter.
@@ -302,7 +324,7 @@ class SignalRing:
             "tail": self._read_tail(),
             "replaced_because": self.replaced_because,
             "counters": {name: self.get(name) for name in self.COUNTERS},
-            "positions": self._positions.all(),
+            "positions": self._positions.all() if self._version == _native.RING_VERSION else {},
         }
 
     def close(self) -> None:

@@ -25,10 +25,11 @@ class RingHeader(NamedTuple):
     slots: int
     slots_offset: int
     file_bytes: int
+    version: int
 
 
-def _header(trader: str, slots: int) -> RingHeader:
-    return RingHeader(trader, slots, _SLOTS_OFFSET, _SLOTS_OFFSET + slots * _native.SLOT_BYTES)
+def _header(trader: str, slots: int, version: int = _native.RING_VERSION) -> RingHeader:
+    return RingHeader(trader, slots, _SLOTS_OFFSET, _SLOTS_OFFSET + slots * _native.SLOT_BYTES, version)
 
 
 class RingFile:
@@ -143,7 +144,7 @@ class RingFile:
 def _pack_fixed(header: RingHeader) -> bytes:
     return _FIXED.pack(
         _native.RING_MAGIC,
-        _native.RING_VERSION,
+        header.version,
         header.file_bytes,
         header.slots,
         _native.SLOT_BYTES,
@@ -161,16 +162,20 @@ def _check(fd: int) -> RingHeader:
         raise SegmentError(f"truncated: {len(begin)} bytes, a header alone has {_native.RING_HEADER_BYTES}")
     if _READY.unpack_from(begin, _native.RING_READY)[0] != _native.READY_WORD:
         raise SegmentError("not ready, or no signal ring")
-    slots: int = _FIXED.unpack_from(begin)[3]
+    version: int
+    slots: int
+    _, version, _, slots, *_ = _FIXED.unpack_from(begin)
+    if not _native.RING_OLDEST_VERSION <= version <= _native.RING_VERSION:
+        raise SegmentError("no signal ring of this layout version")
     if not 1 <= slots <= _native.MAX_RING_SLOTS:
         raise SegmentError(f"says it has {slots} slots")
     name = begin[_native.RING_TRADER : _native.RING_TRADER + _native.RING_TRADER_BYTES].rstrip(b"\0")
     try:
-        header = _header(name.decode("utf-8"), slots)
+        header = _header(name.decode("utf-8"), slots, version)
     except UnicodeDecodeError as error:
         raise SegmentError("its trader's name is not UTF-8") from error
     if begin[: _FIXED.size] != _pack_fixed(header):
-        raise SegmentError("no signal ring of this layout version")
+        raise SegmentError("no signal ring, or its header is damaged")
     if status.st_size != header.file_bytes:
         raise SegmentError(f"has {status.st_size} bytes; {slots} slots make {header.file_bytes}")
     return header

@@ -232,6 +232,8 @@ class Keeper:
         self.ring = SignalRing.create(self.ring_path, trader=self.spec.trader)
         if self.ring.replaced_because:
             _log.warning("signal ring replaced", extra=self._facts(because=self.ring.replaced_because))
+        if self.ring.forgot_because:
+            _log.warning("signal ring's positions forgotten", extra=self._facts(because=self.ring.forgot_because))
         # The predecessor's counters would tell of a hang that is over.
         self._started_ns = now_ns()
 

@@ -33,7 +33,7 @@ class SymbolRun:
     """State of one symbol.
 
     Attributes:
-        need: closed rows that a call sees.
+        series: the ring's name of it, ``SYMBOL INTERVAL``. need: closed rows that a call sees.
         session, after_ms: decided up to the closed candle that opens at ``after_ms`` of that session (-1: none).
         next_ordinal: ordinal of the next closed row to decide on; None until it has been looked for.
         rehearsed: whether the strategy's state has been brought up to ``next_ordinal``.
@@ -48,6 +48,7 @@ class SymbolRun:
     def __init__(self, symbol: str, interval: Interval, make: Callable[[], Strategy], need: int, cooldown: int) -> None:
         self.symbol = symbol
         self.interval = interval
+        self.series = f"{symbol} {interval.text}"
         self.need = need
         self.cooldown = Cooldown(cooldown)
         self.view: SeriesView | None = None
