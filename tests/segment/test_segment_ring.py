@@ -229,8 +229,9 @@ def test_the_longest_symbol_of_a_segment_has_a_position_at_any_interval(path: st
 
 
 def as_version_1(path: str) -> None:
-    """Make a ring what the first layout had made of it: version 1, and a position by symbol alone, at offset 64."""
+    """Make a ring what the first layout had made of it: no uid, and a position by symbol alone, at offset 64."""
     content = bytearray(Path(path).read_bytes())
+    content[_native.RING_UID : _native.RING_UID + _native.RING_UID_BYTES] = bytes(_native.RING_UID_BYTES)
     content[_native.RING_VERSION_AT : _native.RING_VERSION_AT + 8] = (1).to_bytes(8, "little")
     entry = struct.pack("<QQqqqq16x64s", 2, 1, 7, 3_600_000, 7, 0, b"BTC/USDT")
     content[4_096 : 4_096 + len(entry)] = entry
@@ -245,14 +246,15 @@ def test_a_ring_of_layout_version_1_keeps_signals_and_counters_but_no_position(p
     feed = SignalRing.attach(path)
     assert [item.payload for item in feed.pending()] == [b"waits"], "it is drained as it is"
     assert feed.info()["positions"] == {}
-    ring = SignalRing.create(path, trader="ns/one")
+    ring = SignalRing.create(path, trader="ns/one", uid="u-1")
+    assert ring.uid == "u-1", "whose it was nobody knows: the Trader of that name goes on with it"
     assert "layout version 1" in ring.forgot_because
     assert (ring.replaced_because, ring.depth, ring.get("signals")) == ("", 1, 1)
     assert not feed.replaced
     assert ring.info()["positions"] == {}
     ring.set_position("BTC/USDT 1m", 7, 60_000)
     feed.acknowledge(1)
-    again = SignalRing.create(path, trader="ns/one")
+    again = SignalRing.create(path, trader="ns/one", uid="u-1")
     assert again.forgot_because == ""
     assert again.info()["positions"] == {"BTC/USDT 1m": (7, 60_000)}
 
@@ -307,6 +309,20 @@ def test_another_traders_ring_is_replaced_and_the_feed_can_tell(path: str) -> No
     assert feed.replaced
     assert [item.payload for item in feed.pending()] == [b"x"], "the replaced file can still be drained"
     assert not SignalRing.attach(path).replaced
+
+
+def test_a_ring_of_an_earlier_trader_of_the_same_name_is_replaced(path: str) -> None:
+    with SignalRing.create(path, trader="ns/one", uid="first") as first:
+        first.push(b"x")
+        first.set_position("BTC/USDT 1m", 1, 60_000)
+    with SignalRing.create(path, trader="ns/one", uid="first") as same:
+        assert (same.replaced_because, same.uid, same.depth) == ("", "first", 1)
+    feed = SignalRing.attach(path)
+    anew = SignalRing.create(path, trader="ns/one", uid="second")
+    assert "of uid 'first', not 'second'" in anew.replaced_because
+    assert (SignalRing.attach(path).uid, anew.depth, anew.info()["positions"]) == ("second", 0, {})
+    assert feed.replaced
+    assert [item.payload for item in feed.pending()] == [b"x"], "the replaced file can still be drained"
 
 
 @pytest.mark.parametrize(("trader", "slots"), [("", 4), ("n" * 400, 4), ("ns/one", 0), ("ns/one", 1 << 20)])

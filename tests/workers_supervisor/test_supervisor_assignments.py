@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.workers_supervisor.fake_feed import BTC, PATIENCE_S, STEP_MS, Worker, gone, trader, worker
 
-from chandlery.core.assignment import READY_STATES
+from chandlery.core.assignment import READY_STATES, TraderStatus
 from chandlery.core.settings import SupervisorSettings
 from chandlery.workers.discovery import SHIPPED
 from chandlery.workers.segment import SegmentWriter, SignalRing
@@ -189,6 +189,24 @@ async def test_another_trader_of_the_same_name_begins_with_a_ring_of_its_own() -
         assert traders["desk/a"].signals == 0, "counters start with the Trader"
         made.close(3.0)
         assert [each.price for each in await made.signals("desk/a", 1)] == ["3"]
+
+
+async def test_a_trader_made_anew_while_no_supervisor_ran_begins_anew_when_the_earlier_ones_signals_are_out() -> None:
+    async with worker() as made:
+        made.close(1.0)
+        await made.applied(made.assign(trader("a")))
+        made.close(2.0)
+        await made.until(lambda status: status.traders["desk/a"].signals == 1)
+        assert await made.stop() == 0
+        made.close(3.0)  # the earlier one would decide on this
+        sequence = made.assign(trader("a", uid="recreated"))
+        await made.start()
+        await made.until(lambda status: status.traders.get("desk/a") == TraderStatus("Pending", "", "", 1, 1))
+        assert [each.price for each in made.take("desk/a")] == ["2"], "nobody had published it"
+        traders = await made.applied(sequence)
+        assert traders["desk/a"].signals == 0, "counters start with the Trader"
+        made.close(4.0)
+        assert [each.price for each in await made.signals("desk/a", 1)] == ["4"]
 
 
 async def test_a_suspended_trader_has_no_process_and_goes_on_later() -> None:

@@ -105,6 +105,8 @@ enum {
     RING_COUNTERS = 640,
     RING_COUNTER_COUNT = 18,
     RING_POSITION_CLOCK = 832, /* counts stored positions */
+    RING_UID = 896,            /* the Trader's; zeros in version 1 */
+    RING_UID_BYTES = 256,
 
     POSITION_COUNT = 64,
     POSITION_BYTES = 128,
@@ -135,6 +137,7 @@ _Static_assert(RECORD_INTERVAL + INTERVAL_BYTES <= RECORD_SYMBOL, "names don't o
 _Static_assert(RECORD_SYMBOL + SYMBOL_BYTES == RECORD_REVISION, "names don't overlap");
 _Static_assert(RING_COUNTERS + RING_COUNTER_COUNT * WORD_BYTES <= RING_POSITION_CLOCK, "counters fit");
 _Static_assert(RING_TRADER + RING_TRADER_BYTES <= RING_HEAD, "the trader's name fits");
+_Static_assert(RING_UID + RING_UID_BYTES <= RING_HEADER_BYTES, "the Trader's uid fits");
 
 /* Where everything lies, derived from five numbers. */
 typedef struct {

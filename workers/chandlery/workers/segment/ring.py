@@ -21,7 +21,7 @@ from typing import ClassVar, Final, NamedTuple, TypedDict
 
 from chandlery.core.errors import SegmentError
 from chandlery.workers.segment import _native
-from chandlery.workers.segment.ringfile import RingFile, RingHeader
+from chandlery.workers.segment.ringfile import RingFile, RingHeader, pack_uid
 from chandlery.workers.segment.ringpositions import RingPositions
 
 _SLOT: Final = struct.Struct("<QII")
@@ -64,7 +64,7 @@ class SignalRing:
     """A trader's ring. One process pushes (the trader's), one drains (the feed's); anyone may read counters.
 
     Attributes:
-        trader: ``namespace/name``. capacity: number of slots.
+        trader: ``namespace/name``. uid: of the Trader; empty in a ring of an older layout. capacity: number of slots.
         replaced_because: why :meth:`create` did not keep the file it found; empty when it did, or found none.
         forgot_because: why it kept the file, but not the positions in it.
     """
@@ -101,6 +101,7 @@ class SignalRing:
         self._slots_offset: Final = header.slots_offset
         self._positions: Final = RingPositions(file)
         self.trader: Final = header.trader
+        self.uid = header.uid
         self.capacity: Final = header.slots
         self.replaced_because: Final = replaced_because
         self.forgot_because = ""
@@ -110,14 +111,15 @@ class SignalRing:
         self._check_head(self._read_head())
 
     @classmethod
-    def create(cls, path: str, *, trader: str, slots: int = 256) -> SignalRing:
+    def create(cls, path: str, *, trader: str, uid: str = "", slots: int = 256) -> SignalRing:
         """Keep a sound ring of the same trader, with its content, positions and counters, or make a new one.
 
         A kept ring keeps its number of slots too, and one of an older layout becomes one of this layout: without
-        positions, of which ``forgot_because`` tells. An unsound one, or another trader's, is replaced by rename;
+        positions, of which ``forgot_because`` tells. An unsound one, or another Trader's, is replaced by rename;
         ``replaced_because`` says why.
 
         Args:
+            uid: another one is another Trader, be its name the same.
             slots: capacity of a new ring, of 1,024 bytes each.
 
         Raises:
@@ -126,29 +128,34 @@ class SignalRing:
         replaced_because = ""
         if os.path.lexists(path):
             try:
-                return cls._keep(path, trader)
+                return cls._keep(path, trader, uid)
             except SegmentError as error:
                 replaced_because = str(error)
-        file, header = RingFile.make(path, trader, slots)
+        file, header = RingFile.make(path, trader, uid, slots)
         return cls(file, header, replaced_because)
 
     @classmethod
-    def _keep(cls, path: str, trader: str) -> SignalRing:
+    def _keep(cls, path: str, trader: str, uid: str) -> SignalRing:
         ring = cls.attach(path)
         if ring.trader == trader:
-            ring._bring_up_to_date()
-            return ring
+            ring._bring_up_to_date(uid)
+            if ring.uid == uid:
+                return ring
         ring.close()
+        if ring.trader == trader:
+            raise SegmentError(f"signal ring {path}: is an earlier {trader}'s, of uid {ring.uid!r}, not {uid!r}")
         raise SegmentError(f"signal ring {path}: is {ring.trader}'s, not {trader}'s")
 
-    def _bring_up_to_date(self) -> None:
+    def _bring_up_to_date(self, uid: str) -> None:
         """Nothing of the trader runs: its next process shall find a ring of this layout."""
         if self._version == _native.RING_VERSION:
             return
-        self._positions.clear()  # first: cut short, this happens once more
+        self._positions.clear()
+        self._file.write(_native.RING_UID, pack_uid(uid))
+        # Last: cut short, all of this happens once more.
         self._file.write(_native.RING_VERSION_AT, _WORD.pack(_native.RING_VERSION))
         self.forgot_because = f"layout version {self._version} doesn't tell of which interval its positions are"
-        self._version = _native.RING_VERSION
+        self._version, self.uid = _native.RING_VERSION, uid
 
     @classmethod
     def attach(cls, path: str) -> SignalRing:

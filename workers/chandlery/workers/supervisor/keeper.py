@@ -229,7 +229,7 @@ class Keeper:
         if self._ring_given_up:
             Path(self.ring_path).unlink(missing_ok=True)
             self._ring_given_up = False
-        self.ring = SignalRing.create(self.ring_path, trader=self.spec.trader)
+        self.ring = SignalRing.create(self.ring_path, trader=self.spec.trader, uid=self.spec.uid)
         if self.ring.replaced_because:
             _log.warning("signal ring replaced", extra=self._facts(because=self.ring.replaced_because))
         if self.ring.forgot_because:
