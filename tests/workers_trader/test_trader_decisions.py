@@ -522,7 +522,7 @@ def test_what_came_after_the_last_decision_is_due_even_where_the_feed_read_it_as
     stage.writer.close()
     stage.writer = SegmentWriter.create(stage.path, rows=stage.rows, series=8)
     again = stage.series()
-    stage.close(again, 0, 1, 2, 3, backfill=True)
+    stage.close(again, 0, 1, 2, 3, live=False)
     first.settle()
     assert opens(stage.signals()) == [2, 3]
 
@@ -531,9 +531,9 @@ def test_a_trader_that_comes_while_the_feed_catches_up_does_not_decide_on_the_pa
     index = stage.series()
     player = stage.trader()
     player.settle()
-    stage.close(index, 0, 1, backfill=True)
+    stage.close(index, 0, 1, live=False)
     player.settle()
-    stage.close(index, 2, 3, backfill=True)
+    stage.close(index, 2, 3, live=False)
     player.settle()
     stage.close(index, 4)
     player.settle()
@@ -542,9 +542,9 @@ def test_a_trader_that_comes_while_the_feed_catches_up_does_not_decide_on_the_pa
 
 def test_a_restart_while_the_feed_catches_up_does_not_decide_on_the_past_either(stage: Stage) -> None:
     index = stage.series()
-    stage.close(index, 0, 1, backfill=True)
+    stage.close(index, 0, 1, live=False)
     stage.trader().settle()
-    stage.close(index, 2, 3, backfill=True)
+    stage.close(index, 2, 3, live=False)
     stage.trader().settle()
     stage.close(index, 4)
     stage.trader().settle()
@@ -558,6 +558,6 @@ def test_a_feed_that_restarts_before_the_first_decision_hides_no_candle(stage: S
     player.settle()
     stage.writer.close()
     stage.writer = SegmentWriter.create(stage.path, rows=stage.rows, series=8)
-    stage.close(stage.series(), 0, 1, 2, backfill=True)
+    stage.close(stage.series(), 0, 1, 2, live=False)
     player.settle()
     assert opens(stage.signals()) == [2]

@@ -33,6 +33,7 @@ def message(begin: int, end: int, *, session: int = 1, revision: int = 0, symbol
         session=session,
         count=end,
         live_from_ms=0,
+        traded_from_ms=0,
         revision=revision,
         stamps=[ROW],
         forming=(9, 1.0, 2.0, 0.5, 1.5, 3.0, 2, ROW, 4),
@@ -60,7 +61,15 @@ def test_a_message_comes_back_as_it_was() -> None:
 
 def test_a_message_without_rows_carries_the_forming_candle_alone() -> None:
     framed = encode_window(
-        None, symbol=BTC, interval="1m", session=1, count=7, live_from_ms=-1, revision=2, forming=None
+        None,
+        symbol=BTC,
+        interval="1m",
+        session=1,
+        count=7,
+        live_from_ms=-1,
+        traded_from_ms=-1,
+        revision=2,
+        forming=None,
     )
     decoded = decode_window(body(framed))
     assert (decoded.header.rows, len(decoded.close), decoded.header.forming) == (0, 0, None)
@@ -179,6 +188,7 @@ class WindowServer:
             session=series.session,
             count=series.count,
             live_from_ms=series.live_from_ms,
+            traded_from_ms=series.traded_from_ms,
             revision=series.revision,
             stamps=[ROW] if series.count else [],
             forming=series.forming(),

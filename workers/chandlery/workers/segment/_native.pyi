@@ -47,6 +47,7 @@ RECORD_COUNT: Final[int]
 RECORD_SESSION: Final[int]
 RECORD_LIVE_FROM_MS: Final[int]
 RECORD_LAST_OPEN_TIME_MS: Final[int]
+RECORD_TRADED_FROM_MS: Final[int]
 RECORD_FORMING_SEQUENCE: Final[int]
 RECORD_FORMING: Final[int]
 RECORD_FORMING_STAMPS: Final[int]
@@ -112,6 +113,7 @@ class Writer:
         trades: int,
         stamps: tuple[int, ...],
         backfill: bool = False,
+        live: bool = True,
     ) -> None: ...
     def revise(
         self,
@@ -164,6 +166,8 @@ class Series:
     def revision(self) -> int: ...
     @property
     def live_from_ms(self) -> int: ...
+    @property
+    def traded_from_ms(self) -> int: ...
     @property
     def last_open_time_ms(self) -> int: ...
     def first(self) -> int: ...

@@ -38,7 +38,7 @@ enum {
     WORD_BYTES = 8,
     HEADER_BYTES = 4096,
 
-    LAYOUT_VERSION = 1,
+    LAYOUT_VERSION = 2,
     COLUMN_COUNT = 7, /* open_time open high low close volume trades */
     STAMP_COUNT = 8,
 
@@ -82,6 +82,7 @@ enum {
     RECORD_SESSION = 152,
     RECORD_LIVE_FROM_MS = 160,
     RECORD_LAST_OPEN_TIME_MS = 168,
+    RECORD_TRADED_FROM_MS = 176,
     RECORD_FORMING_SEQUENCE = 192, /* odd while the forming row changes */
     RECORD_FORMING = 200,          /* 7 words; open_time -1: no forming row */
     RECORD_FORMING_STAMPS = 256,
