@@ -19,8 +19,15 @@ from chandlery.core.assignment import Assignment, TraderAssignment, TraderStatus
 from chandlery.core.processes import PARENT_VARIABLE
 from chandlery.core.settings import SupervisorSettings
 from chandlery.core.signals import Signal, decode_signal
+from chandlery.workers.control_messages import (
+    MAX_LINE_BYTES,
+    AssignmentMessage,
+    ReplaceRing,
+    StatusMessage,
+    decode_status,
+    line_of,
+)
 from chandlery.workers.segment import SegmentWriter, SignalRing
-from chandlery.workers.supervisor.feed_link import AssignmentMessage, ReplaceRing, StatusMessage
 from chandlery.workers.supervisor.supervise import ring_name
 
 BTC = "BTC/USDT"
@@ -134,7 +141,7 @@ class Worker:
     async def serve(self) -> None:
         path = self.rings / "control.sock"
         path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._accept, str(path), limit=1 << 25)
+        self._server = await asyncio.start_unix_server(self._accept, str(path), limit=MAX_LINE_BYTES)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connection = writer
@@ -142,13 +149,13 @@ class Worker:
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
                 async with self._news:
-                    self.statuses.append(msgspec.json.decode(line, type=StatusMessage))
+                    self.statuses.append(decode_status(line))
                     self._news.notify_all()
         writer.close()
 
     def _send(self, message: AssignmentMessage | ReplaceRing | None) -> None:
         if self._connection is not None and message is not None:
-            self._connection.write(msgspec.json.encode(message) + b"\n")
+            self._connection.write(line_of(message))
 
     def assign(self, *traders: TraderAssignment, sequence: int | None = None, digest: str | None = None) -> int:
         """Send an assignment with the next sequence; returns the sequence."""

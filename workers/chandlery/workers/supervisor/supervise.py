@@ -12,11 +12,12 @@ from typing import Any, Final
 from chandlery.core.assignment import TraderAssignment, TraderStatus, content_hash
 from chandlery.core.errors import InvariantError, SegmentError
 from chandlery.core.settings import SupervisorSettings
+from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
 from chandlery.workers.segment import SignalRing
 from chandlery.workers.supervisor import watch
 from chandlery.workers.supervisor.catalogue_reader import follow_catalogue
 from chandlery.workers.supervisor.changes import compare
-from chandlery.workers.supervisor.feed_link import AssignmentMessage, FeedLink, StatusMessage
+from chandlery.workers.supervisor.feed_link import FeedLink
 from chandlery.workers.supervisor.keeper import Keeper, Place
 from chandlery.workers.supervisor.leaving import Leaving
 from chandlery.workers.supervisor.nursery_client import NurseryClient
