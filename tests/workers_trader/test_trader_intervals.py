@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 from tests.workers_trader.trader_stage import BTC, ETH, Stage, opens
 
 MINUTE_MS = 60_000
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(tmp_path)
-    yield made
-    made.writer.close()
 
 
 def test_another_interval_begins_after_the_newest_candle_and_so_does_the_way_back(stage: Stage) -> None:

@@ -1,21 +1,14 @@
-"""A feed that starts reads its way up through older sessions: what was decided there stays decided."""
+"""Sessions of a market: what was decided in an older one stays decided, and a new one is decided from its beginning."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.workers_trader.trader_stage import STEP_MS, Stage, opens
 
 from chandlery.workers.segment import SegmentWriter
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(tmp_path)
-    yield made
-    made.writer.close()
 
 
 def up_through_sessions(stage: Stage, index: int, look: Callable[[], object]) -> None:
@@ -151,3 +144,31 @@ def test_a_trader_that_met_only_history_before_does_not_decide_on_a_session_that
     stage.close(index, 12)
     player.settle()
     assert opens(stage.signals()) == [12]
+
+
+def test_a_new_session_begins_afresh_at_its_first_live_candle(stage: Stage) -> None:
+    index = stage.series(session=1)
+    player = stage.trader()
+    player.settle()
+    stage.close(index, 5, 6)
+    player.settle()
+    stage.writer.reset(index, 2)
+    stage.close(index, 0, 1, backfill=True)
+    stage.close(index, 2, 3)
+    player.settle()
+    signals = stage.signals()
+    assert [(signal.session, signal.open_time_ms // STEP_MS) for signal in signals] == [(1, 5), (1, 6), (2, 2), (2, 3)]
+    assert [signal.reason for signal in signals][2:] == ["total 3", "total 7"], "no state of the old session"
+
+
+def test_a_session_that_began_while_no_process_ran_is_decided_from_its_beginning(stage: Stage) -> None:
+    index = stage.series(session=1)
+    player = stage.trader()
+    player.settle()
+    stage.close(index, 50)
+    player.settle()
+    stage.signals()
+    stage.writer.reset(index, 2)
+    stage.close(index, 0, 1)
+    stage.trader().settle()
+    assert opens(stage.signals()) == [0, 1]

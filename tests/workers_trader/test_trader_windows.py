@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,13 +205,6 @@ class WindowServer:
         self._listener.close()
         if self._connection is not None:
             self._connection.close()
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(tmp_path)
-    yield made
-    made.writer.close()
 
 
 def test_the_same_decisions_through_a_pipe_as_through_shared_memory(stage: Stage) -> None:
