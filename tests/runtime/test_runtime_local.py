@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from chandlery.cli.runtime import local
+from chandlery.cli.runtime import ending, local
+from chandlery.cli.runtime.counting import Evidence
 from chandlery.cli.runtime.desired import Wanted
 from chandlery.cli.runtime.feedstarts import FeedStarts, pause_s
 from chandlery.cli.runtime.local import LocalRuntime
@@ -30,6 +31,7 @@ class Turns:
         self.kafka = KafkaSettings(bootstrap="none:1", feed="market")
         self.topics = topics_of(self.kafka)
         self.continuous = False
+        self.started = False
         self.endpoint = self
         self.socket = Path("feed-demo-0.sock")
         self._symbols: set[str] = set()
@@ -111,6 +113,7 @@ async def test_a_feed_whose_start_fails_while_all_runs_is_ended_and_tried_again(
     now_s = 103.0
     await runtime._run_feed(KEY, {"A/USDT"}, {"1s"})
     assert runtime.feeds == {KEY: groups[2]}
+    assert [group.started for group in groups] == [False, False, True]
     assert "go ends" in groups[2].steps
     assert (runtime.notices, answers) == ([], [])
 
@@ -126,6 +129,14 @@ async def test_a_feed_whose_start_fails_at_the_start_of_all_ends_it(
     runtime.wanted = Wanted(ManifestSet({KEY: market()}, {}, {}), [], [])
     with pytest.raises(UnavailableError, match="Kafka is away"):
         await runtime._run_feed(KEY, {"A/USDT"}, {"1s"})
+
+
+async def test_an_end_that_comes_upon_a_feeds_start_waits_for_no_trade_of_it(runtime: LocalRuntime) -> None:
+    group: Any = Turns()
+    evidence = Evidence("1", 1, 1.0, [], [])
+    await ending._end_aggregator(group, evidence)
+    assert group.steps == ["stop_aggregator begins", "stop_aggregator ends"]
+    assert (evidence.feeds, evidence.problems) == ([], [])
 
 
 async def test_a_worker_that_comes_again_starts_when_the_one_before_has_ended(runtime: LocalRuntime) -> None:

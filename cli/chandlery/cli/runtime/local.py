@@ -290,6 +290,7 @@ class LocalRuntime:
             log.error("feed does not start", extra={"feed": group.label, "problem": str(error)})
             self._replan.set()
         else:
+            group.started = True
             self.feed_starts.succeed(key)
 
     async def _start_feed(self, key: Key, group: FeedGroup) -> None:
