@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 SOURCES := core stream workers operator console cli
-NATIVE := workers/chandlery/workers/segment/_native.c workers/chandlery/workers/segment/layout.h
+NATIVE := $(addprefix workers/chandlery/workers/segment/,_native.c layout.h protocol.h)
 
 .DEFAULT_GOAL := help
 .PHONY: help up test bench lint format docs lock setup clean

@@ -20,6 +20,7 @@ from chandlery.core.intervals import parse_interval
 from chandlery.core.latency import account
 from chandlery.core.settings import FeedSettings
 from chandlery.core.topics import partition_of, topics_of
+from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
 from chandlery.workers.feed import report
 from chandlery.workers.feed.api import Api
 from chandlery.workers.feed.assignments import MOST_TRADERS, AssignmentStore, Outcome, ring_file_name
@@ -27,7 +28,7 @@ from chandlery.workers.feed.board import Receipt, SeriesBoard
 from chandlery.workers.feed.catchup import CatchUp
 from chandlery.workers.feed.clients import BrokerWatch, candle_consumer, forming_consumer, quieten_client
 from chandlery.workers.feed.consumer import LiveConsumer
-from chandlery.workers.feed.control import AssignmentMessage, ControlServer, StatusMessage
+from chandlery.workers.feed.control import ControlServer
 from chandlery.workers.feed.drain import Drain
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.positions import LivePositions
