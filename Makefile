@@ -7,7 +7,7 @@ ARGS ?=
 SOURCES := core stream workers operator console cli
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-annotate --no-emit-index-url --custom-compile-command 'make lock'
-NATIVE := workers/chandlery/workers/segment/_native.c workers/chandlery/workers/segment/layout.h
+NATIVE := $(addprefix workers/chandlery/workers/segment/,_native.c layout.h protocol.h)
 
 .DEFAULT_GOAL := help
 .PHONY: help up test bench lint format docs crds lock setup clean

@@ -21,7 +21,7 @@ from chandlery.core.intervals import parse_interval
 from chandlery.core.latency import STAGES, account
 from chandlery.core.signals import Action, Signal
 from chandlery.core.wire import CandleUpdate
-from chandlery.workers.candles import Candles
+from chandlery.workers.candles import COLUMNS, Candles
 from chandlery.workers.strategy import Context
 
 #: What a MarketFeed's allowedLateness is where the manifest doesn't say.
@@ -236,7 +236,7 @@ def backtest(desk: Desk, bars: dict[int, Bar], first: tuple[int, Decimal]) -> se
     rows = [(at, *map(float, bar[:5]), bar.trades) for at, bar in bars.items()]
     if desk.interval == "1m":
         rows = [(row[0], *map(float, row[1:]), 1.0, 10) for row in history(first[1], first[0])] + rows
-    columns = dict(zip(Candles.__slots__, map(np.array, zip(*rows, strict=True)), strict=True))
+    columns = dict(zip(COLUMNS, map(np.array, zip(*rows, strict=True)), strict=True))
     strategy = desk.kind(desk.parameters)
     found: set[Decided] = set()
     for end in range(strategy.warmup, len(rows) + 1):

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
-from chandlery.cli.runtime import local
+from chandlery.cli.runtime import ending, local
+from chandlery.cli.runtime.counting import Evidence
 from chandlery.cli.runtime.desired import Wanted
+from chandlery.cli.runtime.feedstarts import FeedStarts, pause_s
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
+from chandlery.core.errors import UnavailableError
 from chandlery.core.manifests import ManifestSet
+from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import topics_of
 
@@ -27,6 +31,7 @@ class Turns:
         self.kafka = KafkaSettings(bootstrap="none:1", feed="market")
         self.topics = topics_of(self.kafka)
         self.continuous = False
+        self.started = False
         self.endpoint = self
         self.socket = Path("feed-demo-0.sock")
         self._symbols: set[str] = set()
@@ -46,6 +51,11 @@ class Turns:
         return step
 
 
+def market(seed: int = 1) -> MarketFeed:
+    spec = {"source": {"synthetic": {"seed": seed}}}
+    return MarketFeed.model_validate({"metadata": {"name": "market", "namespace": "default"}, "spec": spec})
+
+
 @pytest.fixture
 def runtime(tmp_path: Path) -> LocalRuntime:
     wanted = Wanted(ManifestSet({}, {}, {}), [], [])
@@ -62,8 +72,71 @@ async def test_a_feed_that_is_starting_grows_only_when_it_has_started(
     monkeypatch.setattr(local, "ensure_topics", nothing)
     monkeypatch.setattr(local, "end_offsets", nothing)
     monkeypatch.setattr(runtime, "_new_feed", lambda _: feed)
+    runtime.wanted = Wanted(ManifestSet({KEY: market()}, {}, {}), [], [])
     await asyncio.gather(runtime._run_feed(KEY, {"A/USDT"}, {"1s"}), runtime._run_feed(KEY, {"B/USDT"}, {"1s"}))
     assert feed.steps.index("start_ingest ends") < feed.steps.index("follow begins"), feed.steps
+
+
+async def test_a_feed_whose_start_fails_while_all_runs_is_ended_and_tried_again(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its pause and not before, with a group of its own; until then it says why it isn't there."""
+
+    async def ensure(_: object) -> None:
+        if answers.pop(0) == "fails":
+            raise UnavailableError("Kafka is away")
+
+    async def ends(*_: object) -> dict[int, int]:
+        return {}
+
+    now_s = 100.0
+    answers = ["fails", "fails", "works"]
+    groups: list[Any] = []
+
+    def new_feed(_: object) -> Any:
+        groups.append(Turns())
+        return groups[-1]
+
+    monkeypatch.setattr(local, "ensure_topics", ensure)
+    monkeypatch.setattr(local, "end_offsets", ends)
+    monkeypatch.setattr(runtime, "_new_feed", new_feed)
+    runtime.wanted = Wanted(ManifestSet({KEY: market()}, {}, {}), [], [])
+    runtime.feed_starts = FeedStarts(lambda: now_s, lambda: 1.0)
+    runtime.phase = "running"
+    for at_s, attempts in ((100.0, 1), (100.9, 1), (101.0, 2), (102.9, 2)):
+        now_s = at_s
+        await runtime._run_feed(KEY, {"A/USDT"}, {"1s"})
+        assert len(groups) == attempts, at_s
+        assert KEY not in runtime.feeds
+        assert "Kafka is away" in runtime.notices[0]
+    assert all(group.steps[-1] == "close ends" for group in groups)
+    now_s = 103.0
+    await runtime._run_feed(KEY, {"A/USDT"}, {"1s"})
+    assert runtime.feeds == {KEY: groups[2]}
+    assert [group.started for group in groups] == [False, False, True]
+    assert "go ends" in groups[2].steps
+    assert (runtime.notices, answers) == ([], [])
+
+
+async def test_a_feed_whose_start_fails_at_the_start_of_all_ends_it(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ensure(_: object) -> None:
+        raise UnavailableError("Kafka is away")
+
+    monkeypatch.setattr(local, "ensure_topics", ensure)
+    monkeypatch.setattr(runtime, "_new_feed", lambda _: Turns())
+    runtime.wanted = Wanted(ManifestSet({KEY: market()}, {}, {}), [], [])
+    with pytest.raises(UnavailableError, match="Kafka is away"):
+        await runtime._run_feed(KEY, {"A/USDT"}, {"1s"})
+
+
+async def test_an_end_that_comes_upon_a_feeds_start_waits_for_no_trade_of_it(runtime: LocalRuntime) -> None:
+    group: Any = Turns()
+    evidence = Evidence("1", 1, 1.0, [], [])
+    await ending._end_aggregator(group, evidence)
+    assert group.steps == ["stop_aggregator begins", "stop_aggregator ends"]
+    assert (evidence.feeds, evidence.problems) == ([], [])
 
 
 async def test_a_worker_that_comes_again_starts_when_the_one_before_has_ended(runtime: LocalRuntime) -> None:
@@ -96,3 +169,27 @@ async def test_planning_goes_on_after_a_full_disk(runtime: LocalRuntime, monkeyp
     await asyncio.wait({asyncio.create_task(planned.wait()), planning}, timeout=20, return_when="FIRST_COMPLETED")
     assert applied == ["a plan"], planning
     planning.cancel()
+
+
+def test_pauses_between_starts_of_a_feed_grow_to_their_cap_and_an_edit_is_tried_at_once() -> None:
+    now_s = 0.0
+    starts = FeedStarts(lambda: now_s, lambda: 1.0)
+    pauses = []
+    for _ in range(8):
+        assert starts.is_due(KEY, market())
+        starts.begin(KEY)
+        assert starts.next_s() is None, "one that is under way is not due"
+        starts.fail(KEY, market(), "no such file")
+        next_s = starts.next_s()
+        assert next_s is not None
+        assert not starts.is_due(KEY, market())
+        pauses.append(next_s)
+        now_s += next_s
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert pause_s(1, 0.0) == 0.5
+    starts.fail(KEY, market(), "no such file")
+    assert starts.is_due(KEY, market(seed=2))
+    starts.fail(KEY, market(seed=2), "no such file")
+    assert "attempt 1, next in 1 s" in starts.why(KEY)
+    starts.keep({})
+    assert (starts.failed, starts.why(KEY), starts.next_s()) == ({}, "", None)

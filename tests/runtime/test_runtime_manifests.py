@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.runtime.up_process import Up, trader, until, write_manifests
 
+from chandlery.cli.runtime.statedir import StateDir
+
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
@@ -144,3 +146,43 @@ def test_a_missing_and_an_emptied_folder_keep_everything_and_say_so(up: Up, fold
         shutil.copy(path, folder / path.name)
     until(lambda: not told(str(folder)), "all is well again")
     shutil.rmtree(aside)
+
+
+LATER = """
+apiVersion: chandlery.dev/v1alpha1
+kind: MarketFeed
+metadata: {name: later}
+spec: {source: {synthetic: {seed: 8, tradesPerSecond: 20}}, history: {candles: 100}}
+---
+apiVersion: chandlery.dev/v1alpha1
+kind: TraderPool
+metadata: {name: later}
+spec: {feed: {name: later}}
+"""
+
+
+def test_a_feed_that_does_not_start_says_why_and_is_tried_again(up: Up, folder: Path) -> None:
+    """Its aggregator's folder can't be made: the feed, its pool and its Trader say so, and all begin when it can."""
+    in_the_way = StateDir(up.state).aggregator("later")
+    in_the_way.write_text("no folder")
+    (folder / "later.yaml").write_text(LATER + "---" + trader("late").replace("{name: demo}", "{name: later}"))
+
+    def says() -> list[str]:
+        view = up.view()
+        assert view is not None
+        told = [row.message for row in view.feeds] + [row.message for row in view.pools]
+        told += [row.message for row in view.traders]
+        return [message for message in told if "MarketFeed default/later does not start" in message]
+
+    until(lambda: len(says()) == 3, lambda: f"feed, pool and Trader say why: {says()}, {up.trader('late')}")
+    assert all("aggregator-later ended at its start" in message for message in says()), says()
+    row = up.trader("late")
+    assert row is not None
+    assert (row.reason, row.calls) == ("FeedFailed", 0)
+    in_the_way.unlink()
+    until(lambda: not says(), lambda: f"it began: {says()}")
+    until(
+        lambda: ready(up, "late") and (up.trader("late") or row).calls > 0, lambda: f"it decides: {up.trader('late')}"
+    )
+    (folder / "later.yaml").unlink()
+    until(lambda: up.trader("late") is None, "deleted")

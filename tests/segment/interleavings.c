@@ -91,7 +91,7 @@ EXPORT int discard(const char *symbol) {
 }
 
 EXPORT void append(uint64_t series, const Row *row, const int64_t *stamps) {
-    append_row(&segment, series, row, stamps, 0);
+    append_row(&segment, series, row, stamps, 0, 1);
 }
 
 EXPORT int revise(uint64_t series, const Row *row) {

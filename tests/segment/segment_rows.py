@@ -32,9 +32,11 @@ def stamps(session: int, ordinal: int) -> tuple[int, ...]:
     return tuple(session * 1_000_000 + ordinal * 8 + place for place in range(8))
 
 
-def append(writer: SegmentWriter, series: int, session: int, ordinal: int, *, backfill: bool = False) -> None:
+def append(
+    writer: SegmentWriter, series: int, session: int, ordinal: int, *, backfill: bool = False, live: bool = True
+) -> None:
     """Append the row of an ordinal."""
-    writer.append(series, *row(session, ordinal), stamps(session, ordinal), backfill)
+    writer.append(series, *row(session, ordinal), stamps(session, ordinal), backfill, live)
 
 
 def flaw(window: Window) -> str:

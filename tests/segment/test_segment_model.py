@@ -32,6 +32,7 @@ class Model:
     stamped: list[tuple[int, ...]] = field(default_factory=list)
     forming: tuple[Row, tuple[int, ...]] | None = None
     live_from_ms: int = -1
+    traded_from_ms: int = -1
     changes: int = 0
     gone: bool = False
 
@@ -102,16 +103,18 @@ class SegmentMachine(RuleBasedStateMachine):
             model.gone = True
 
     @precondition(lambda self: self.models)
-    @rule(data=st.data(), count=st.integers(1, 30), backfill=st.booleans())
-    def append(self, data: st.DataObject, count: int, backfill: bool) -> None:
+    @rule(data=st.data(), count=st.integers(1, 30), backfill=st.booleans(), live=st.booleans())
+    def append(self, data: st.DataObject, count: int, backfill: bool, live: bool) -> None:
         model = self.models[data.draw(st.sampled_from(sorted(self.models)))]
         for _ in range(count):
             self.ordinal += 1
             values, stamped = row(model.session, self.ordinal), stamps(model.session, self.ordinal)
-            self.writer.append(model.index, *values, stamped, backfill=backfill)
+            self.writer.append(model.index, *values, stamped, backfill=backfill, live=live)
             model.rows.append(values)
             model.stamped.append(stamped)
-            if not backfill and model.live_from_ms < 0:
+            if not backfill and model.traded_from_ms < 0:
+                model.traded_from_ms = values[0]
+            if not backfill and live and model.live_from_ms < 0:
                 model.live_from_ms = values[0]
             if model.forming is not None and model.forming[0][0] <= values[0]:
                 model.forming = None
@@ -155,7 +158,7 @@ class SegmentMachine(RuleBasedStateMachine):
         model = self.models[data.draw(st.sampled_from(sorted(self.models)))]
         self.writer.reset(model.index, session)
         model.session, model.rows, model.stamped, model.forming = session, [], [], None
-        model.live_from_ms = -1
+        model.live_from_ms = model.traded_from_ms = -1
         model.changes += 1
 
     @precondition(lambda self: self.models)
@@ -219,7 +222,7 @@ class SegmentMachine(RuleBasedStateMachine):
             count = len(model.rows)
             assert (series.symbol, series.interval, series.alive) == (*name, True)
             assert (series.session, series.count, series.first()) == (model.session, count, self.first(model))
-            assert series.live_from_ms == model.live_from_ms
+            assert (series.live_from_ms, series.traded_from_ms) == (model.live_from_ms, model.traded_from_ms)
             assert series.last_open_time_ms == (model.rows[-1][0] if count else -1)
             forming = series.forming()
             assert (forming and (forming[:7], forming.stamps)) == model.forming

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tests.segment.segment_processes import DEADLINE_S, process, push_until_killed, receive
 
 from chandlery.core.signals import MAX_SIGNAL_BYTES
-from chandlery.workers.segment import RingItem, SegmentError, SignalRing
+from chandlery.workers.segment import RingItem, SegmentError, SignalRing, _native
 
 
 @pytest.fixture
@@ -173,16 +174,16 @@ def test_a_position_half_written_is_not_seen(path: str) -> None:
     assert SignalRing.attach(path).position("BTC/USDT") == (1, 20)
 
 
-def test_sixty_four_symbols_fit_and_a_sixty_fifth_is_refused(path: str) -> None:
+def test_sixty_four_series_fit_and_a_sixty_fifth_is_refused(path: str) -> None:
     trader = SignalRing.create(path, trader="ns/one")
     for number in range(64):
         trader.set_position(f"S{number}", number, number)
-    with pytest.raises(SegmentError, match="64 symbols"):
+    with pytest.raises(SegmentError, match="64 series"):
         trader.set_position("S64", 0, 0)
     assert {f"S{number}": (number, number) for number in range(64)} == trader.info()["positions"]
 
 
-def test_symbols_of_an_earlier_life_give_way_the_oldest_first(path: str) -> None:
+def test_series_of_an_earlier_life_give_way_the_oldest_first(path: str) -> None:
     first = SignalRing.create(path, trader="ns/one")
     for number in range(64):
         first.set_position(f"OLD{number}", 1, number)
@@ -199,10 +200,73 @@ def test_symbols_of_an_earlier_life_give_way_the_oldest_first(path: str) -> None
     assert len(positions) == 64
 
 
-@pytest.mark.parametrize("symbol", ["", "B" * 64, "A\0B"])
-def test_an_impossible_symbol_is_refused(path: str, symbol: str) -> None:
+def test_positions_of_other_series_are_forgotten_on_demand(path: str) -> None:
+    trader = SignalRing.create(path, trader="ns/one")
+    for series in ("BTC/USDT 1h", "BTC/USDT 1m", "ETH/USDT 1h"):
+        trader.set_position(series, 1, 10)
+    trader.close()
+    again = SignalRing.create(path, trader="ns/one")
+    again.keep_positions({"BTC/USDT 1m", "SOL/USDT 1m"})
+    assert again.info()["positions"] == {"BTC/USDT 1m": (1, 10)}
+    again.set_position("BTC/USDT 1h", 2, 20)
+    assert SignalRing.attach(path).position("BTC/USDT 1h") == (2, 20)
+
+
+@pytest.mark.parametrize("series", ["", "B" * 80, "A\0B"])
+def test_an_impossible_series_is_refused(path: str, series: str) -> None:
     with pytest.raises(SegmentError, match="bytes are possible"):
-        SignalRing.create(path, trader="ns/one").set_position(symbol, 0, 0)
+        SignalRing.create(path, trader="ns/one").set_position(series, 0, 0)
+
+
+def test_the_longest_symbol_of_a_segment_has_a_position_at_any_interval(path: str) -> None:
+    ring = SignalRing.create(path, trader="ns/one")
+    longest = "B" * (_native.SYMBOL_BYTES - 1) + " " + "1" * (_native.INTERVAL_BYTES - 1)
+    ring.set_position(longest, 1, 2)
+    assert ring.position(longest) == (1, 2)
+
+
+# ---- rings of an older layout ----
+
+
+def as_version_1(path: str) -> None:
+    """Make a ring what the first layout had made of it: no uid, and a position by symbol alone, at offset 64."""
+    content = bytearray(Path(path).read_bytes())
+    content[_native.RING_UID : _native.RING_UID + _native.RING_UID_BYTES] = bytes(_native.RING_UID_BYTES)
+    content[_native.RING_VERSION_AT : _native.RING_VERSION_AT + 8] = (1).to_bytes(8, "little")
+    entry = struct.pack("<QQqqqq16x64s", 2, 1, 7, 3_600_000, 7, 0, b"BTC/USDT")
+    content[4_096 : 4_096 + len(entry)] = entry
+    Path(path).write_bytes(content)
+
+
+def test_a_ring_of_layout_version_1_keeps_signals_and_counters_but_no_position(path: str) -> None:
+    with SignalRing.create(path, trader="ns/one") as made:
+        made.push(b"waits")
+        made.set("signals", 1)
+    as_version_1(path)
+    feed = SignalRing.attach(path)
+    assert [item.payload for item in feed.pending()] == [b"waits"], "it is drained as it is"
+    assert feed.info()["positions"] == {}
+    ring = SignalRing.create(path, trader="ns/one", uid="u-1")
+    assert ring.uid == "u-1", "whose it was nobody knows: the Trader of that name goes on with it"
+    assert "layout version 1" in ring.forgot_because
+    assert (ring.replaced_because, ring.depth, ring.get("signals")) == ("", 1, 1)
+    assert not feed.replaced
+    assert ring.info()["positions"] == {}
+    ring.set_position("BTC/USDT 1m", 7, 60_000)
+    feed.acknowledge(1)
+    again = SignalRing.create(path, trader="ns/one", uid="u-1")
+    assert again.forgot_because == ""
+    assert again.info()["positions"] == {"BTC/USDT 1m": (7, 60_000)}
+
+
+def test_a_ring_of_a_later_layout_is_replaced(path: str) -> None:
+    SignalRing.create(path, trader="ns/one").close()
+    content = bytearray(Path(path).read_bytes())
+    content[_native.RING_VERSION_AT] = _native.RING_VERSION + 1
+    Path(path).write_bytes(content)
+    with pytest.raises(SegmentError, match="of this layout version"):
+        SignalRing.attach(path)
+    assert "of this layout version" in SignalRing.create(path, trader="ns/one").replaced_because
 
 
 # ---- counters ----
@@ -245,6 +309,20 @@ def test_another_traders_ring_is_replaced_and_the_feed_can_tell(path: str) -> No
     assert feed.replaced
     assert [item.payload for item in feed.pending()] == [b"x"], "the replaced file can still be drained"
     assert not SignalRing.attach(path).replaced
+
+
+def test_a_ring_of_an_earlier_trader_of_the_same_name_is_replaced(path: str) -> None:
+    with SignalRing.create(path, trader="ns/one", uid="first") as first:
+        first.push(b"x")
+        first.set_position("BTC/USDT 1m", 1, 60_000)
+    with SignalRing.create(path, trader="ns/one", uid="first") as same:
+        assert (same.replaced_because, same.uid, same.depth) == ("", "first", 1)
+    feed = SignalRing.attach(path)
+    anew = SignalRing.create(path, trader="ns/one", uid="second")
+    assert "of uid 'first', not 'second'" in anew.replaced_because
+    assert (SignalRing.attach(path).uid, anew.depth, anew.info()["positions"]) == ("second", 0, {})
+    assert feed.replaced
+    assert [item.payload for item in feed.pending()] == [b"x"], "the replaced file can still be drained"
 
 
 @pytest.mark.parametrize(("trader", "slots"), [("", 4), ("n" * 400, 4), ("ns/one", 0), ("ns/one", 1 << 20)])

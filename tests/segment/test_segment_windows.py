@@ -153,14 +153,20 @@ def test_removal_and_reuse_of_a_record_end_the_old_series(writer: SegmentWriter,
     assert not series.valid(series.window(1, 1))
 
 
-def test_live_from_names_the_first_row_that_was_not_backfilled(writer: SegmentWriter, path: str) -> None:
+def test_first_rows_that_came_of_trades_and_that_came_as_it_happened_are_named(
+    writer: SegmentWriter, path: str
+) -> None:
     index, series = filled(writer, path, 0)
     for ordinal in range(3):
         append(writer, index, 0, ordinal, backfill=True)
-    assert series.live_from_ms == -1
-    append(writer, index, 0, 3)
-    append(writer, index, 0, 4, backfill=True)
-    assert series.live_from_ms == row(0, 3)[0]
+    assert (series.traded_from_ms, series.live_from_ms) == (-1, -1)
+    append(writer, index, 0, 3, live=False)
+    assert (series.traded_from_ms, series.live_from_ms) == (row(0, 3)[0], -1)
+    append(writer, index, 0, 4)
+    append(writer, index, 0, 5, backfill=True)
+    assert (series.traded_from_ms, series.live_from_ms) == (row(0, 3)[0], row(0, 4)[0])
+    writer.reset(index, 1)
+    assert (series.traded_from_ms, series.live_from_ms) == (-1, -1)
 
 
 def test_a_closed_candle_is_not_forming_any_more(writer: SegmentWriter, path: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from chandlery.workers.candles import Candles
+from chandlery.workers.candles import COLUMNS, Candles
 from chandlery.workers.strategy import Context, Decision, Strategy
 
 MINUTE_MS = 60_000
@@ -38,7 +38,7 @@ def walk(rows: int, seed: int, *, start: float = 60_000.0, step: float = 30.0) -
 
 def part(candles: Candles, begin: int, end: int) -> Candles:
     """Rows [begin, end)."""
-    return Candles.of(**{name: getattr(candles, name)[begin:end] for name in Candles.__slots__})
+    return Candles.of(**{name: getattr(candles, name)[begin:end] for name in COLUMNS})
 
 
 def decisions(strategy: Strategy, candles: Candles, *, forming: bool = False) -> list[tuple[int, Decision]]:

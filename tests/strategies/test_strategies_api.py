@@ -10,7 +10,7 @@ import pytest
 from tests.strategies.strategy_bench import walk
 
 from chandlery.core.errors import StrategyError
-from chandlery.workers.candles import Candles, with_forming
+from chandlery.workers.candles import COLUMNS, Candles, with_forming
 from chandlery.workers.discovery import SHIPPED, entry_points, find_strategy
 from chandlery.workers.indicators import talib
 from chandlery.workers.strategies.sma_cross import SmaCross
@@ -96,7 +96,7 @@ def test_columns_are_read_only_typed_views() -> None:
     candles = walk(5, 1)
     assert len(candles) == 5
     assert [str(candles.open_time.dtype), str(candles.trades.dtype)] == ["int64", "int64"]
-    for name in Candles.__slots__:
+    for name in COLUMNS:
         column = getattr(candles, name)
         assert column.shape == (5,)
         with pytest.raises(ValueError, match="read-only"):
@@ -104,14 +104,20 @@ def test_columns_are_read_only_typed_views() -> None:
     assert candles.last.close == candles.close[-1] == candles[-1].close
 
 
-def test_a_forming_candle_is_the_last_row_of_a_copy() -> None:
+@pytest.mark.parametrize(("length", "kept"), [(9, 3), (4, 3), (3, 2), (2, 1), (1, 0)])
+def test_a_forming_candle_is_the_last_row_of_a_copy(length: int, kept: int) -> None:
     closed = walk(3, 1)
     forming = FormingValue(180_000, 1.0, 2.0, 0.5, 1.5, 7.0, 4, (0,) * 8, 2)
-    both = with_forming(closed, forming)
+    both = with_forming(closed, forming, length)
     assert both.last == (180_000, 1.0, 2.0, 0.5, 1.5, 7.0, 4)
-    assert both.close[:-1].tolist() == closed.close.tolist()
+    for name in COLUMNS:
+        column = getattr(both, name)
+        assert column[:-1].tolist() == getattr(closed, name)[3 - kept :].tolist()
+        assert column is getattr(both, name), "made once"
+        assert not column.flags.writeable
     assert len(closed) == 3
-    assert not both.close.flags.writeable
+    with pytest.raises(AttributeError, match="candles have no bid; there are open_time"):
+        _ = both.bid
 
 
 def test_a_fork_shares_no_state_and_keeps_parameters() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.strategies.strategy_bench import decisions, market, part, walk
 
 from chandlery.core.errors import StrategyError
-from chandlery.workers.candles import Candles
+from chandlery.workers.candles import COLUMNS, Candles
 from chandlery.workers.strategies.bollinger_breakout import BollingerBreakout
 from chandlery.workers.strategies.donchian_breakout import DonchianBreakout
 from chandlery.workers.strategies.macd import Macd
@@ -161,9 +161,7 @@ def test_decides_as_an_independent_computation(
 @pytest.mark.parametrize("strategy", [case[1] for case in CASES], ids=[case[0] for case in CASES])
 def test_a_market_without_moves_gives_no_signal(strategy: Strategy) -> None:
     flat = market(np.full(400, 61_837.63))
-    still = Candles.of(
-        **{name: flat.close if name in ("high", "low") else getattr(flat, name) for name in Candles.__slots__}
-    )
+    still = Candles.of(**{name: flat.close if name in ("high", "low") else getattr(flat, name) for name in COLUMNS})
     assert brief(strategy, still) == []
 
 

@@ -354,6 +354,26 @@ async def test_candles_read_in_catch_up_are_history_and_later_ones_live(
             reader.close()
 
 
+async def test_of_a_session_that_began_while_no_feed_ran_its_history_is_told_from_its_trades(
+    tmp_path: Path, kafka_settings: KafkaSettings
+) -> None:
+    await ensure_topics(kafka_settings)
+    settings = feed_settings(tmp_path, kafka_settings)
+    async with candle_writer(kafka_settings) as writer:
+        await writer.closed(BTC, 0, 3)
+        for seq, minute in enumerate(range(100, 104), start=1):
+            update = candle(minute * MINUTE, backfill=minute < 102)
+            await writer.write(writer.topics.candles, BTC, update, session=7, seq=seq)
+        await writer.flush()
+        async with running_feed(settings) as feed, api(settings) as client:
+            await put(client, assignment(1, trader("a", [BTC])))
+            await until("all is read", lambda: len(rows(settings, BTC)) == 4 and not feed.status().feed["catching_up"])
+            with SegmentReader.open(f"{settings.shm_dir}/segment") as reader:
+                series = reader.series(BTC, "1m")
+                assert series is not None
+                assert (series.session, series.traded_from_ms, series.live_from_ms) == (7, 102 * MINUTE, -1)
+
+
 async def test_forming_candles_are_fetched_at_once_only_while_somebody_decides_on_them(
     tmp_path: Path, kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,8 +19,15 @@ from chandlery.core.assignment import Assignment, TraderAssignment, TraderStatus
 from chandlery.core.processes import PARENT_VARIABLE
 from chandlery.core.settings import SupervisorSettings
 from chandlery.core.signals import Signal, decode_signal
+from chandlery.workers.control_messages import (
+    MAX_LINE_BYTES,
+    AssignmentMessage,
+    ReplaceRing,
+    StatusMessage,
+    decode_status,
+    line_of,
+)
 from chandlery.workers.segment import SegmentWriter, SignalRing
-from chandlery.workers.supervisor.feed_link import AssignmentMessage, ReplaceRing, StatusMessage
 from chandlery.workers.supervisor.supervise import ring_name
 
 BTC = "BTC/USDT"
@@ -29,9 +36,9 @@ STAMPS = (5, 10, 15, 20, 25, 30, 35, 0)
 #: Longest wait for anything: several processes start on a busy machine with two cores.
 PATIENCE_S = 60.0
 
-#: One strategy a kind of misbehaviour; each acts on the candle whose close is 13, and buys on every other.
+#: One strategy a kind of misbehaviour; each misbehaves on the candle whose close is ``at``, and buys on every other.
 STRATEGIES = '''
-"""Strategies that misbehave at the candle of price 13."""
+"""Strategies that misbehave at the candle of one price."""
 import os
 import signal
 import time
@@ -42,29 +49,30 @@ from chandlery.workers.strategy import Strategy, parameter
 class Buys(Strategy):
     """Buys on every candle."""
     size: int = parameter(1, ge=1, le=9)
+    at: float = parameter(13.0, ge=1.0)
 
-    def at_thirteen(self): pass
+    def misbehave(self): pass
 
     def on_candle(self, ctx, candles):
-        if candles.last.close == 13.0:
-            self.at_thirteen()
+        if candles.last.close == self.at:
+            self.misbehave()
         ctx.buy(f"size {self.size}", rule="always")
 
 
 class Raises(Buys):
-    def at_thirteen(self): raise ValueError("thirteen on purpose")
+    def misbehave(self): raise ValueError("thirteen on purpose")
 
 
 class Exits(Buys):
-    def at_thirteen(self): os._exit(7)
+    def misbehave(self): os._exit(7)
 
 
 class Leaves(Buys):
-    def at_thirteen(self): raise SystemExit(3)
+    def misbehave(self): raise SystemExit(3)
 
 
 class Hangs(Buys):
-    def at_thirteen(self):
+    def misbehave(self):
         while True: time.sleep(0.01)
 
 
@@ -73,11 +81,11 @@ class Stops(Buys):
     def on_candle(self, ctx, candles):
         super().on_candle(ctx, candles)
 
-    def at_thirteen(self): os.kill(os.getpid(), signal.SIGSTOP)
+    def misbehave(self): os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class Allocates(Buys):
-    def at_thirteen(self):
+    def misbehave(self):
         hoard = []
         while True:
             hoard.append(bytearray(b"x" * 2_000_000))
@@ -85,12 +93,12 @@ class Allocates(Buys):
 
 
 class Dies(Buys):
-    def at_thirteen(self): os.kill(os.getpid(), signal.SIGSEGV)
+    def misbehave(self): os.kill(os.getpid(), signal.SIGSEGV)
 
 
 class Babbles(Buys):
     """Writes rubbish to every descriptor it can find."""
-    def at_thirteen(self):
+    def misbehave(self):
         for fd in range(3, 64):
             try: os.write(fd, b"\\xff{not json}\\n" * 4)
             except OSError: pass
@@ -133,7 +141,7 @@ class Worker:
     async def serve(self) -> None:
         path = self.rings / "control.sock"
         path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._accept, str(path), limit=1 << 25)
+        self._server = await asyncio.start_unix_server(self._accept, str(path), limit=MAX_LINE_BYTES)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connection = writer
@@ -141,13 +149,13 @@ class Worker:
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
                 async with self._news:
-                    self.statuses.append(msgspec.json.decode(line, type=StatusMessage))
+                    self.statuses.append(decode_status(line))
                     self._news.notify_all()
         writer.close()
 
     def _send(self, message: AssignmentMessage | ReplaceRing | None) -> None:
         if self._connection is not None and message is not None:
-            self._connection.write(msgspec.json.encode(message) + b"\n")
+            self._connection.write(line_of(message))
 
     def assign(self, *traders: TraderAssignment, sequence: int | None = None, digest: str | None = None) -> int:
         """Send an assignment with the next sequence; returns the sequence."""
@@ -212,6 +220,10 @@ class Worker:
             self._closed_at += 1
         for bell in range(24):
             self.writer.ring(bell)
+
+    def revise(self, price: float) -> None:
+        """Revise the candle closed last to another price: whatever broke a strategy in it is no longer there."""
+        assert self.writer.revise(self.index, (self._closed_at - 1) * STEP_MS, price, price, price, price, 1.0, 1)
 
     def take(self, trader: str) -> list[Signal]:
         """Take and acknowledge what is in a trader's ring."""

@@ -7,7 +7,6 @@ import itertools
 import os
 import signal
 
-import pytest
 from tests.workers_supervisor.fake_feed import PATIENCE_S, Worker, gone, parent_of, processes_of, trader, worker
 
 from chandlery.core.assignment import TraderStatus
@@ -27,35 +26,58 @@ def pids(traders: dict[str, TraderStatus]) -> dict[str, int]:
     return {good: traders[f"desk/{good}"].pid for good in GOOD}
 
 
+#: Loading counts as a call, and twenty load at once: on a busy machine that takes a second.
+HANG_MS = 3_000
+#: Name of the strategy and its trader, the reason and the words that explain its end.
 FAULTS = [
+    ("allocates", "MemoryLimit", "killed by SIGKILL (memory limit 80 MB)"),
+    ("hangs", "Hang", "killed by SIGKILL (in a call for more than 3 s)"),
     ("raises", "Crashed", "ValueError: thirteen on purpose"),
     ("exits", "Exited", "exit code 7"),
     ("leaves", "Exited", "exit code 3"),
     ("dies", "Killed", "SIGSEGV"),
-    ("hangs", "Hang", "killed by SIGKILL (in a call for more than 0.8 s)"),
     ("stops", "Hang", "killed by SIGKILL"),
-    ("allocates", "MemoryLimit", "killed by SIGKILL (memory limit 80 MB)"),
 ]
 
 
-@pytest.mark.parametrize(("name", "reason", "says"), FAULTS, ids=[fault[0] for fault in FAULTS])
-async def test_a_fault_is_explained_and_leaves_the_others_alone(name: str, reason: str, says: str) -> None:
-    async with worker(hang_timeout_ms=800) as made:
-        changes = {"memory_bytes": 80 << 20} if name == "allocates" else {}
-        before = await with_good_ones(made, name, **changes)
-        made.close(13.0)
-        status = await made.until(lambda status: status.traders[f"desk/{name}"].state == "Backoff")
-        bad = status.traders[f"desk/{name}"]
-        assert bad.reason == reason
-        assert says in bad.last_error
-        assert "\n" not in bad.last_error
-        assert says in bad.message
-        assert bad.restarts == 1
-        for good in GOOD:
-            assert len(await made.signals(f"desk/{good}", 1)) == 1
-        after = await made.until(lambda status: status.traders[f"desk/{name}"].attempt == 2)
-        assert pids(after.traders) == pids(before)
-        assert all(after.traders[f"desk/{good}"].restarts == 0 for good in GOOD)
+async def test_of_twenty_traders_each_fault_ends_one_and_nineteen_keep_their_process() -> None:
+    """One after the other misbehaves on a candle of its own, is explained, and comes back; who came back counts too."""
+    prices = {name: 100.0 + at for at, (name, _, _) in enumerate(FAULTS)}
+    good = [f"good-{at}" for at in range(20 - len(FAULTS))]
+    async with worker(hang_timeout_ms=HANG_MS) as made:
+        made.close(1.0)
+        bad = [trader(name, name, parameters={"at": prices[name]}, memory_bytes=80 << 20) for name in prices]
+        made.assign(*bad, *(trader(name) for name in good))
+        twenty = await made.states(**dict.fromkeys([*prices, *good], "Active"))
+        assert len({status.pid for status in twenty.values()}) == 20
+        for name, reason, says in FAULTS:
+            twenty = await _misbehaves(made, name, prices[name], twenty, reason, says)
+        restarts = {name.removeprefix("desk/"): status.restarts for name, status in twenty.items()}
+        assert {name: restarts[name] for name in good} == dict.fromkeys(good, 0)
+        assert all(restarts[name] for name in prices)
+
+
+async def _misbehaves(
+    made: Worker, name: str, price: float, before: dict[str, TraderStatus], reason: str, says: str
+) -> dict[str, TraderStatus]:
+    """Let one misbehave; the statuses of all once it is back. The other nineteen decide with the process they had."""
+    bad = f"desk/{name}"
+    others = {trader: (status.pid, status.restarts) for trader, status in before.items() if trader != bad}
+    assert len(others) == 19
+    made.close(price)
+    status = (await made.until(lambda status: status.traders[bad].state == "Backoff")).traders[bad]
+    assert (status.reason, status.restarts) == (reason, 1)
+    assert says in status.last_error
+    assert "\n" not in status.last_error
+    assert says in status.message
+    for trader_name in others:
+        assert [each.price for each in await made.signals(trader_name, 1)] == [f"{price:g}"]
+    made.revise(50.0)  # else the next process would end by the same candle
+    assert [each.price for each in await made.signals(bad, 1)] == ["50"], "it decides the candle that it had not"
+    after = (await made.until(lambda status: status.traders[bad].state == "Active")).traders
+    assert {trader: (after[trader].pid, after[trader].restarts) for trader in others} == others
+    assert after[bad].pid != before[bad].pid
+    return after
 
 
 async def test_a_trader_that_fails_again_and_again_is_a_crash_loop_and_recovers() -> None:

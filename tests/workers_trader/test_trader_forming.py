@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from tests.workers_trader.trader_stage import STEP_MS, Stage, Tell, opens
 
 from chandlery.workers.candles import Candles
 from chandlery.workers.strategy import Context, Strategy
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(tmp_path)
-    yield made
-    Tell.meanwhile = None
-    made.writer.close()
 
 
 class Above(Strategy):

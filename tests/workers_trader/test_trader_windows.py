@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +31,7 @@ def message(begin: int, end: int, *, session: int = 1, revision: int = 0, symbol
         session=session,
         count=end,
         live_from_ms=0,
+        traded_from_ms=0,
         revision=revision,
         stamps=[ROW],
         forming=(9, 1.0, 2.0, 0.5, 1.5, 3.0, 2, ROW, 4),
@@ -60,7 +59,15 @@ def test_a_message_comes_back_as_it_was() -> None:
 
 def test_a_message_without_rows_carries_the_forming_candle_alone() -> None:
     framed = encode_window(
-        None, symbol=BTC, interval="1m", session=1, count=7, live_from_ms=-1, revision=2, forming=None
+        None,
+        symbol=BTC,
+        interval="1m",
+        session=1,
+        count=7,
+        live_from_ms=-1,
+        traded_from_ms=-1,
+        revision=2,
+        forming=None,
     )
     decoded = decode_window(body(framed))
     assert (decoded.header.rows, len(decoded.close), decoded.header.forming) == (0, 0, None)
@@ -179,6 +186,7 @@ class WindowServer:
             session=series.session,
             count=series.count,
             live_from_ms=series.live_from_ms,
+            traded_from_ms=series.traded_from_ms,
             revision=series.revision,
             stamps=[ROW] if series.count else [],
             forming=series.forming(),
@@ -197,13 +205,6 @@ class WindowServer:
         self._listener.close()
         if self._connection is not None:
             self._connection.close()
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(tmp_path)
-    yield made
-    made.writer.close()
 
 
 def test_the_same_decisions_through_a_pipe_as_through_shared_memory(stage: Stage) -> None:

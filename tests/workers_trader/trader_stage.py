@@ -83,11 +83,13 @@ class Stage:
         self.writer.reset(index, session)
         return index
 
-    def close(self, index: int, *ordinals: int, step_ms: int = STEP_MS, backfill: bool = False) -> None:
-        """Append closed candles whose every price is their ordinal (+ 1)."""
+    def close(
+        self, index: int, *ordinals: int, step_ms: int = STEP_MS, backfill: bool = False, live: bool = True
+    ) -> None:
+        """Append closed candles whose every price is their ordinal (+ 1). ``live``: not read in catch-up."""
         for at in ordinals:
             price = float(at + 1)
-            self.writer.append(index, at * step_ms, price, price, price, price, 1.0, 1, STAMPS, backfill)
+            self.writer.append(index, at * step_ms, price, price, price, price, 1.0, 1, STAMPS, backfill, live)
 
     def revise(self, index: int, at: int, price: float, step_ms: int = STEP_MS) -> None:
         assert self.writer.revise(index, at * step_ms, price, price, price, price, 1.0, 1)

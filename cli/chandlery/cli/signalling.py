@@ -77,16 +77,21 @@ def is_of(signal: Signal, trader: str) -> bool:
     return not trader or trader in (signal.trader, signal.trader.rpartition("/")[2])
 
 
+def with_signals(feeds: Iterable[FeedRow]) -> list[FeedRow]:
+    """Feeds that have a signals topic: one that never started has none."""
+    return [feed for feed in feeds if feed.signals_topic]
+
+
 async def _all(feeds: Iterable[FeedRow]) -> list[Signal]:
     found: list[Signal] = []
-    for feed in feeds:
+    for feed in with_signals(feeds):
         async with SignalTopic(feed.bootstrap, feed.signals_topic) as topic:
             found.extend((await topic.collect()).signals.values())
     return sorted(found, key=lambda signal: signal.emitted_wall_ms)
 
 
 async def _signals(view: View, *, follow: bool, trader: str, last: int, json: bool) -> None:
-    feeds = view.feeds
+    feeds = with_signals(view.feeds)
     ends = [await _ends(feed) for feed in feeds] if follow else []
     past = [signal for signal in await _all(feeds) if is_of(signal, trader)] if last else []
     _print_past(past[-last:] if last else [], json=json, alone=not follow)

@@ -68,7 +68,7 @@ class FeedRow(msgspec.Struct):
 
 
 class PoolRow(msgspec.Struct):
-    """One TraderPool: its workers and their room."""
+    """One TraderPool: its workers and their room; ``message``: why its market isn't there, if it isn't."""
 
     pool: str
     workers: int = 0
@@ -76,6 +76,7 @@ class PoolRow(msgspec.Struct):
     used: int = 0
     pending: int = 0
     transport: str = ""
+    message: str = ""
 
 
 class ProcessRow(msgspec.Struct):

@@ -144,11 +144,11 @@ def feeds_table(feeds: Iterable[FeedRow], *, wide: bool = False) -> Table:
 
 def pools_table(pools: Iterable[PoolRow]) -> Table:
     """Trader pools."""
-    table = plain_table(
-        "NAME", "WORKERS", "CAPACITY", "USED", "PENDING", "TRANSPORT", right=("WORKERS", "CAPACITY", "USED", "PENDING")
-    )
+    numbers = ("WORKERS", "CAPACITY", "USED", "PENDING")
+    table = plain_table("NAME", *numbers, "TRANSPORT", "MESSAGE", right=numbers)
     for row in pools:
-        table.add_row(row.pool, str(row.workers), str(row.capacity), str(row.used), str(row.pending), row.transport)
+        room = (str(row.workers), str(row.capacity), str(row.used), str(row.pending))
+        table.add_row(row.pool, *room, row.transport, row.message)
     return table
 
 

@@ -74,7 +74,7 @@ class Candles:
     All columns are read-only. They are views: valid during the call, so copy what shall outlive it.
     """
 
-    __slots__ = COLUMNS
+    __slots__ = (*COLUMNS, "_columns")
 
     open_time: Ints
     open: Floats
@@ -84,7 +84,10 @@ class Candles:
     volume: Floats
     trades: Ints
 
+    _columns: Columns
+
     def __init__(self, columns: Columns) -> None:
+        # All at once: seven views cost less than the one call that would make a view when it is asked for.
         self.open_time = columns.open_time
         self.open = columns.open
         self.high = columns.high
@@ -92,6 +95,15 @@ class Candles:
         self.close = columns.close
         self.volume = columns.volume
         self.trades = columns.trades
+
+    def __getattr__(self, name: str) -> Any:
+        # Only asked for a slot that is empty: of candles that :func:`with_forming` puts together, a column that the
+        # strategy hasn't looked at yet.
+        if name not in COLUMNS:
+            raise AttributeError(f"candles have no {name}; there are {', '.join(COLUMNS)}")
+        column = getattr(self._columns, name)
+        setattr(self, name, column)
+        return column
 
     @classmethod
     def of(cls, **columns: ArrayLike) -> Candles:
@@ -124,14 +136,33 @@ class Candles:
         return self[-1]
 
 
-def with_forming(closed: Columns, forming: FormingValues) -> Candles:
-    """Copies of ``closed`` with the forming candle appended as its last row."""
-    made = Candles.__new__(Candles)
-    for name in COLUMNS:
-        before = getattr(closed, name)
+class _WithForming:
+    """Closed columns with a forming candle as their last row; each column is put together when it is asked for."""
+
+    __slots__ = ("_closed", "_forming", "_length")
+
+    def __init__(self, closed: Columns, forming: FormingValues, length: int) -> None:
+        self._closed = closed
+        self._forming = forming
+        self._length = length
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        before = getattr(self._closed, name)
+        if self._length <= len(before):
+            before = before[len(before) - self._length + 1 :]
         column = np.empty(len(before) + 1, dtype=before.dtype)
         column[:-1] = before
-        column[-1] = forming.open_time_ms if name == "open_time" else getattr(forming, name)
+        column[-1] = self._forming.open_time_ms if name == "open_time" else getattr(self._forming, name)
         column.flags.writeable = False
-        setattr(made, name, column)
+        return column
+
+
+def with_forming(closed: Columns, forming: FormingValues, length: int) -> Candles:
+    """The last ``length`` candles of ``closed`` with the forming one behind them, as copies.
+
+    A column is copied when it is first looked at: whoever acts on what was computed from it asks before whether
+    ``closed`` still held by then.
+    """
+    made = Candles.__new__(Candles)
+    made._columns = _WithForming(closed, forming, length)
     return made

@@ -52,8 +52,9 @@ class WindowHeader(msgspec.Struct, array_like=True):
 
     Attributes:
         symbol, interval: the series. session: its session.
-        count: closed rows ever appended in the session; live_from_ms: open time of the first that was no
-            backfill, -1 while there is none; revision: grows with every revision and reset.
+        count: closed rows ever appended in the session; revision: grows with every revision and reset.
+        live_from_ms, traded_from_ms: open time of the first that came as it happened, and of the first that was no
+            backfill; -1 while there is none.
         rows: closed rows in this message.
         stamps: stage stamps (segment.STAMPS, ns) of the newest closed rows, the newest last; may be empty.
         forming: the forming candle, if any.
@@ -64,6 +65,7 @@ class WindowHeader(msgspec.Struct, array_like=True):
     session: int
     count: int
     live_from_ms: int
+    traded_from_ms: int
     revision: int
     rows: int
     stamps: list[StampRow] = []
@@ -95,6 +97,7 @@ def encode_window(
     session: int,
     count: int,
     live_from_ms: int,
+    traded_from_ms: int,
     revision: int,
     stamps: Sequence[tuple[int, ...]] = (),
     forming: tuple[int | float | tuple[int, ...], ...] | None = None,
@@ -110,7 +113,7 @@ def encode_window(
     value = None if forming is None else FormingValue(*forming)  # type: ignore[arg-type]
     rows_stamps: list[StampRow] = [tuple(row) for row in stamps]  # type: ignore[misc]
     header = _encoder.encode(
-        WindowHeader(symbol, interval, session, count, live_from_ms, revision, rows, rows_stamps, value)
+        WindowHeader(symbol, interval, session, count, live_from_ms, traded_from_ms, revision, rows, rows_stamps, value)
     )
     parts = [_U32.pack(len(header)), header]
     if columns is not None:

@@ -116,6 +116,10 @@ async def _until(done: Callable[[], Awaitable[bool]], timeout_s: float) -> bool:
 
 
 async def _end_aggregator(group: FeedGroup, evidence: Evidence) -> None:
+    if not group.started:
+        # The end came upon its start: no trade of it has been let through, and none is to be waited for.
+        await group.stop_aggregator()
+        return
     try:
         ends = await end_offsets(group.kafka.bootstrap, group.topics.trades)
     except ChandleryError as error:

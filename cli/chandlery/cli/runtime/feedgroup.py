@@ -41,6 +41,7 @@ class FeedGroup:
     Attributes:
         symbols, intervals: what is built; they only grow while the group lives (what a deleted Trader asked
             for costs less than restarting for it).
+        started: whether both processes have answered and the market may go on; until then nothing of it counts.
         earlier_ingest: counts of ingest processes of this run that ended (each process counts from 0).
         ingest_exact: False once an ingest process ended without telling its final counts.
     """
@@ -63,6 +64,7 @@ class FeedGroup:
         self.session = session
         self.symbols: set[str] = set()
         self.intervals: set[str] = set()
+        self.started = False
         self.ingest = self._child("ingest", "chandlery.stream.ingest", state, variables, on_change)
         self.aggregator = self._child("aggregator", "chandlery.stream.aggregator", state, variables, on_change)
         self.ingest_endpoint = Endpoint(state.socket(f"ingest-{self.label}"))

@@ -23,6 +23,7 @@ from chandlery.cli.runtime.broker import Broker
 from chandlery.cli.runtime.children import Child
 from chandlery.cli.runtime.desired import Catalogue, Wanted, read_again
 from chandlery.cli.runtime.feedgroup import FeedGroup
+from chandlery.cli.runtime.feedstarts import FeedStarts
 from chandlery.cli.runtime.folder import Folder, scan
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.readiness import Readiness
@@ -37,6 +38,7 @@ from chandlery.console.model import View
 from chandlery.core.assignment import decode_assignment
 from chandlery.core.errors import ChandleryError, MachineError, UnavailableError
 from chandlery.core.manifests import Key, ManifestSet
+from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import KafkaSettings
 from chandlery.operator.planner import Current, Memory, Plan, WorkerNow, desired_of, plan, worker_name
 from chandlery.operator.settings_of import kafka_settings
@@ -59,6 +61,7 @@ class LocalRuntime:
     Attributes:
         feeds, workers: running groups, by key of the feed, by key of the pool and name of the worker.
         wanted, plan: of now. notices: what a person should know now.
+        feed_starts: feeds that did not start, and when they are tried again.
         signals_from: end offsets of each feed's signals topic when the run began.
     """
 
@@ -70,6 +73,7 @@ class LocalRuntime:
         self.session = time.time_ns() // 1_000_000
         self.phase = "starting"
         self.feeds: dict[Key, FeedGroup] = {}
+        self.feed_starts = FeedStarts()
         self.workers: dict[tuple[Key, str], WorkerGroup] = {}
         self.broker = Broker(options, self.state)
         self.plan: Plan | None = None
@@ -202,6 +206,7 @@ class LocalRuntime:
     async def _apply(self, made: Plan, *, wait: bool) -> None:
         """Make what runs what the plan says: assignments at once, what takes longer beside that."""
         self._drop_workers(made)
+        self.feed_starts.keep(made.feeds)
         starting: list[Coroutine[Any, Any, None]] = []
         for key, feed in made.feeds.items():
             if feed.symbols and feed.intervals:
@@ -257,17 +262,41 @@ class LocalRuntime:
         async with self._feed_turns[key]:
             group = self.feeds.get(key)
             if group is None:
-                await self._start_feed(key, symbols, intervals)
+                await self._try_feed(key, symbols, intervals)
                 return
             more_symbols, more_intervals = group.grow(symbols, intervals)
             if more_symbols or more_intervals:
                 await group.follow(symbols=more_symbols, intervals=more_intervals)
 
-    async def _start_feed(self, key: Key, symbols: set[str], intervals: set[str]) -> None:
-        group = self.feeds[key] = self._new_feed(key)
+    async def _try_feed(self, key: Key, symbols: set[str], intervals: set[str]) -> None:
+        """Start a feed. While the instance runs a failed start waits for its next turn; at the start it ends all."""
+        feed = self.wanted.manifests.feeds.get(key)
+        if feed is None or not self.feed_starts.is_due(key, feed):
+            return
+        self.feed_starts.begin(key)
+        group = self.feeds[key] = self._new_feed(feed)
         group.grow(symbols, intervals)
+        try:
+            await self._start_feed(key, group)
+        except (ChandleryError, OSError) as error:
+            if self.phase != "running":
+                raise
+            # Nothing of it may go on by itself: the next attempt begins with processes of its own.
+            await group.stop_ingest()
+            await group.stop_aggregator()
+            await group.close()
+            del self.feeds[key]
+            self.feed_starts.fail(key, feed, str(error))
+            log.error("feed does not start", extra={"feed": group.label, "problem": str(error)})
+            self._replan.set()
+        else:
+            group.started = True
+            self.feed_starts.succeed(key)
+
+    async def _start_feed(self, key: Key, group: FeedGroup) -> None:
         await ensure_topics(group.kafka)
-        self.signals_from[key] = await end_offsets(group.kafka.bootstrap, group.topics.signals)
+        if key not in self.signals_from:
+            self.signals_from[key] = await end_offsets(group.kafka.bootstrap, group.topics.signals)
         if group.continuous:
             # What the aggregator counted before this run must be known before ingest adds to it.
             await group.start_aggregator()
@@ -277,8 +306,7 @@ class LocalRuntime:
         if self.phase == "running":
             await group.go()
 
-    def _new_feed(self, key: Key) -> FeedGroup:
-        feed = self.wanted.manifests.feeds[key]
+    def _new_feed(self, feed: MarketFeed) -> FeedGroup:
         return FeedGroup(
             feed, self.wanted.manifests.folder_of(feed), self.broker.bootstrap,
             session=time.time_ns() // 1_000_000, options=self.options, state=self.state, variables={},
@@ -331,14 +359,13 @@ class LocalRuntime:
     @property
     def notices(self) -> list[str]:
         """What a person should know now."""
-        return [*self._folder.notices, *self._problem_notices, *self._plan_notices, *self.broker.notices]
+        feeds = [self.feed_starts.why(key) for key in self.feed_starts.failed]
+        return [*self._folder.notices, *self._problem_notices, *self._plan_notices, *feeds, *self.broker.notices]
 
     async def _keep_planning(self) -> None:
         while True:
-            again_ms = self.plan.plan_again_ms if self.plan else None
-            pause_s = 5.0 if again_ms is None else min(5.0, max(0.1, (again_ms - now_ms()) / 1000))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout(self._planning_pause_s()):
                     await self._replan.wait()
             self._replan.clear()
             try:
@@ -350,6 +377,12 @@ class LocalRuntime:
                 await asyncio.sleep(_PLAN_AGAIN_S)
             else:
                 self._plan_notices = []
+
+    def _planning_pause_s(self) -> float:
+        """How long to wait at most for the next plan, s: what the planner and failed feeds ask for, at most 5."""
+        again_ms = self.plan.plan_again_ms if self.plan else None
+        asked = [5.0, self.feed_starts.next_s(), None if again_ms is None else (again_ms - now_ms()) / 1000]
+        return max(0.1, min(each for each in asked if each is not None))
 
     def _status_came(self) -> None:
         self.note_ready()

@@ -41,7 +41,7 @@ class Viewer:
             started_ms=runtime.session,
             phase=runtime.phase,
             manifests=list(runtime.options.manifests),
-            feeds=[self._feed(group) for group in runtime.feeds.values()],
+            feeds=[*(self._feed(group) for group in runtime.feeds.values()), *self._failed_feeds()],
             pools=self._pools(),
             traders=self.traders(),
             processes=self._processes(),
@@ -79,8 +79,25 @@ class Viewer:
             row.interval = trader.spec.market.interval
         if status is not None:
             _copy(status, row)
+        if not row.reason and (why := self._why_no_feed(verdict)):
+            # Its process may well be Ready: it waits for a market that doesn't come.
+            row.reason, row.message = "FeedFailed", why
         row.frame_to_signal_p50_us, row.frame_to_signal_p99_us = self._recent.quantiles(verdict.trader)
         return row
+
+    def _why_no_feed(self, verdict: Verdict) -> str:
+        """Why the market of an assigned Trader's pool isn't there; empty when it is."""
+        plan = self._runtime.plan
+        pool = plan.pools.get(verdict.pool) if plan is not None and verdict.pool is not None else None
+        return self._runtime.feed_starts.why(pool.feed) if pool is not None and pool.feed is not None else ""
+
+    def _failed_feeds(self) -> list[FeedRow]:
+        starts = self._runtime.feed_starts
+        return [
+            FeedRow("/".join(key), failed.feed.spec.source.kind, message=starts.why(key))
+            for key, failed in starts.failed.items()
+            if key not in self._runtime.feeds
+        ]
 
     def _status_of(self, verdict: Verdict) -> TraderStatus | None:
         if verdict.worker is None or verdict.pool is None:
@@ -127,6 +144,7 @@ class Viewer:
                 used=pool.used,
                 pending=pool.pending,
                 transport=transport_of(pool.pool, self._runtime.options),
+                message=self._runtime.feed_starts.why(pool.feed) if pool.feed is not None else "",
             )
             for key, pool in plan.pools.items()
         ]

@@ -33,7 +33,8 @@ class SegmentSink:
 
     Attributes:
         live: whether rows come as they happen. Those read in catch-up are history to a trader that has decided
-            nothing yet: however late it attaches, it doesn't decide on the past.
+            nothing yet: however late it attaches, it doesn't decide on the past. One that has decided before gets its
+            calls on them, also in a session that began meanwhile.
     """
 
     __slots__ = ("_index", "_receipt", "_writer", "live")
@@ -61,7 +62,7 @@ class SegmentSink:
 
     def append(self, update: CandleUpdate, stamps: Stamps) -> None:
         row = row_of(update)
-        self._writer.append(self._index, *row, self._stamps(stamps), update.backfill or not self.live)
+        self._writer.append(self._index, *row, self._stamps(stamps), update.backfill, self.live)
 
     def revise(self, update: CandleUpdate) -> bool:
         return self._writer.revise(self._index, *row_of(update))

@@ -11,45 +11,23 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from chandlery.core.assignment import Assignment, TraderStatus
+from chandlery.workers.control_messages import (
+    MAX_LINE_BYTES,
+    AssignmentMessage,
+    ReplaceRing,
+    StatusMessage,
+    decode_status,
+    line_of,
+)
 
 log = logging.getLogger("chandlery.feed.control")
 
-#: Longest line either way: an assignment may carry 64 KiB of source a trader.
-MOST_LINE_BYTES: Final = 64 * 1024 * 1024
 #: A supervisor that takes nothing for this long is stuck (it reads in an own task); it may connect again.
 _WRITE_TIMEOUT_S: Final = 10.0
-
-
-class AssignmentMessage(msgspec.Struct, tag="assignment", tag_field="type"):
-    """feed → supervisor: what to run, each trader's doorbell, and where the segment is."""
-
-    assignment: Assignment
-    bells: dict[str, int]
-    segment: str
-
-
-class ReplaceRing(msgspec.Struct, tag="replace-ring", tag_field="type"):
-    """feed → supervisor: this trader's ring can't be trusted; restart it with a fresh one."""
-
-    trader: str
-
-
-class StatusMessage(msgspec.Struct, tag="status", tag_field="type"):
-    """supervisor → feed: its traders, and the assignment that all of them have acknowledged."""
-
-    sequence: int
-    hash: str
-    traders: dict[str, TraderStatus]
-    catalogue: list[dict[str, Any]] = []
-
-
-_decode: Final = msgspec.json.Decoder(StatusMessage).decode
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class ControlServer:
@@ -85,7 +63,7 @@ class ControlServer:
     async def start(self) -> None:
         """Listen."""
         self._path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, str(self._path), limit=MOST_LINE_BYTES)
+        self._server = await asyncio.start_unix_server(self._serve, str(self._path), limit=MAX_LINE_BYTES)
 
     async def stop(self) -> None:
         """Close the socket and the connection."""
@@ -100,12 +78,12 @@ class ControlServer:
 
     def assign(self, message: AssignmentMessage) -> None:
         """Tell the supervisor what to run, now and whenever it connects; only the newest is sent."""
-        self._current = _encode(message) + b"\n"
+        self._current = line_of(message)
         self._wake.set()
 
     def replace_ring(self, trader: str) -> None:
         """Ask the supervisor for a fresh ring of a trader, when it is connected."""
-        self._rings[trader] = _encode(ReplaceRing(trader)) + b"\n"
+        self._rings[trader] = line_of(ReplaceRing(trader))
         self._wake.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -135,7 +113,7 @@ class ControlServer:
         while line := await reader.readline():
             if not line.endswith(b"\n") or self._writer is not writer:
                 return
-            self._received(_decode(line))
+            self._received(decode_status(line))
 
     async def _send(self, writer: asyncio.StreamWriter) -> None:
         sent: bytes | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from array import array
+from itertools import accumulate
 from typing import Final
-
-import numpy as np
 
 from chandlery.core.latency import STAGES, Account
 
@@ -39,7 +40,7 @@ class Histogram:
     """Counts of durations."""
 
     def __init__(self) -> None:
-        self._counts = np.zeros(_BUCKETS, dtype=np.int64)
+        self._counts = array("q", bytes(8 * _BUCKETS))
         self.count = 0
 
     def record(self, value_us: float) -> None:
@@ -51,8 +52,8 @@ class Histogram:
         """The duration (µs, upper end of its bucket) that ``share`` (0 … 1] of all don't exceed; 0 if empty."""
         if not self.count:
             return 0.0
-        rank = max(1, int(np.ceil(share * self.count)))
-        return float(upper_us(int(np.searchsorted(np.cumsum(self._counts), rank))))
+        rank = max(1, math.ceil(share * self.count))
+        return float(upper_us(next(bucket for bucket, upto in enumerate(accumulate(self._counts)) if upto >= rank)))
 
     def summary(self) -> dict[str, float]:
         """``{p50, p99, count}``; µs."""

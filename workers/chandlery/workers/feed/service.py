@@ -8,7 +8,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -20,6 +20,7 @@ from chandlery.core.intervals import parse_interval
 from chandlery.core.latency import account
 from chandlery.core.settings import FeedSettings
 from chandlery.core.topics import partition_of, topics_of
+from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
 from chandlery.workers.feed import report
 from chandlery.workers.feed.api import Api
 from chandlery.workers.feed.assignments import MOST_TRADERS, AssignmentStore, Outcome, ring_file_name
@@ -27,15 +28,17 @@ from chandlery.workers.feed.board import Receipt, SeriesBoard
 from chandlery.workers.feed.catchup import CatchUp
 from chandlery.workers.feed.clients import BrokerWatch, candle_consumer, forming_consumer, quieten_client
 from chandlery.workers.feed.consumer import LiveConsumer
-from chandlery.workers.feed.control import AssignmentMessage, ControlServer, StatusMessage
+from chandlery.workers.feed.control import ControlServer
 from chandlery.workers.feed.drain import Drain
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.router import Router, Track
 from chandlery.workers.feed.status import VersionBoard, is_news
 from chandlery.workers.feed.token import Token
-from chandlery.workers.feed.window_sender import WindowSender
 from chandlery.workers.segment import SegmentWriter
+
+if TYPE_CHECKING:
+    from chandlery.workers.feed.window_sender import WindowSender
 
 log = logging.getLogger("chandlery.feed")
 
@@ -114,6 +117,9 @@ class Feed:
         )
         self._pipes: WindowSender | None = None
         if settings.transport == "Pipe":
+            # Only here are windows made, and numpy needed: 12 MB that a feed over shared memory does without.
+            from chandlery.workers.feed.window_sender import WindowSender
+
             self._router.watch_changes = True
             self._pipes = WindowSender(self._rings_dir / "windows.sock", self._segment_path, self._counts)
         self._supervisor = StatusMessage(0, "", {})

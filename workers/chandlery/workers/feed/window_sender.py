@@ -178,6 +178,7 @@ class WindowSender:
             session=session,
             count=count,
             live_from_ms=reader.live_from_ms,
+            traded_from_ms=reader.traded_from_ms,
             revision=revision,
             stamps=[row for row in stamps if row is not None],
             forming=reader.forming(),

@@ -329,9 +329,9 @@ static PyObject *stamps_tuple(const int64_t *stamps) {
 
 /* ---- Writer ---- */
 
-enum { ARG_SERIES, ARG_OPEN_TIME, ARG_OPEN, ARG_HIGH, ARG_LOW, ARG_CLOSE, ARG_VOLUME, ARG_TRADES, ARG_STAMPS, ARG_BACKFILL, ARG_COUNT };
+enum { ARG_SERIES, ARG_OPEN_TIME, ARG_OPEN, ARG_HIGH, ARG_LOW, ARG_CLOSE, ARG_VOLUME, ARG_TRADES, ARG_STAMPS, ARG_BACKFILL, ARG_LIVE, ARG_COUNT };
 static const char *const argument_names[ARG_COUNT] = {"series", "open_time_ms", "open",   "high",   "low",
-                                                      "close",  "volume",       "trades", "stamps", "backfill"};
+                                                      "close",  "volume",       "trades", "stamps", "backfill", "live"};
 static PyObject *argument_keys[ARG_COUNT];
 
 /* Sorts positional and keyword arguments into `bound`; -1 with an error set. Quick for positional ones. */
@@ -420,13 +420,14 @@ static PyObject *writer_append(View *self, PyObject *const *args, Py_ssize_t nar
     if (!record || !as_row(bound, &row) || !as_stamps(bound[ARG_STAMPS], stamps))
         return NULL;
     int backfill = bound[ARG_BACKFILL] ? PyObject_IsTrue(bound[ARG_BACKFILL]) : 0;
-    if (backfill < 0)
+    int live = bound[ARG_LIVE] ? PyObject_IsTrue(bound[ARG_LIVE]) : 1;
+    if (backfill < 0 || live < 0)
         return NULL;
     int64_t last = (int64_t)load_relaxed(record + RECORD_LAST_OPEN_TIME_MS);
     if (row.open_time_ms <= last)
         return fail("series %llu: open_time_ms %lld is not newer than the last closed row's %lld",
                     (unsigned long long)series, (long long)row.open_time_ms, (long long)last);
-    append_row(&self->segment, series, &row, stamps, backfill);
+    append_row(&self->segment, series, &row, stamps, backfill, live);
     Py_RETURN_NONE;
 }
 
@@ -808,7 +809,8 @@ static PyGetSetDef series_getset[] = {
     {"session", (getter)series_signed, NULL, "The market's session.", (void *)RECORD_SESSION},
     {"count", (getter)series_unsigned, NULL, "Closed rows since the reset.", (void *)RECORD_COUNT},
     {"revision", (getter)series_unsigned, NULL, "Changes of rows and resets.", (void *)RECORD_REVISION},
-    {"live_from_ms", (getter)series_signed, NULL, "First row not backfilled, or -1.", (void *)RECORD_LIVE_FROM_MS},
+    {"live_from_ms", (getter)series_signed, NULL, "First row that came as it happened, or -1.", (void *)RECORD_LIVE_FROM_MS},
+    {"traded_from_ms", (getter)series_signed, NULL, "First row not backfilled, or -1.", (void *)RECORD_TRADED_FROM_MS},
     {"last_open_time_ms", (getter)series_signed, NULL, "Newest closed row, or -1.", (void *)RECORD_LAST_OPEN_TIME_MS},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -940,10 +942,12 @@ static const Constant constants[] = {
     CONSTANT(RECORD_SESSION),
     CONSTANT(RECORD_LIVE_FROM_MS),
     CONSTANT(RECORD_LAST_OPEN_TIME_MS),
+    CONSTANT(RECORD_TRADED_FROM_MS),
     CONSTANT(RECORD_FORMING_SEQUENCE),
     CONSTANT(RECORD_FORMING),
     CONSTANT(RECORD_FORMING_STAMPS),
     CONSTANT(RING_VERSION),
+    CONSTANT(RING_OLDEST_VERSION),
     CONSTANT(RING_HEADER_BYTES),
     CONSTANT(RING_MAGIC_AT),
     CONSTANT(RING_VERSION_AT),
@@ -960,12 +964,14 @@ static const Constant constants[] = {
     CONSTANT(RING_COUNTERS),
     CONSTANT(RING_COUNTER_COUNT),
     CONSTANT(RING_POSITION_CLOCK),
+    CONSTANT(RING_UID),
+    CONSTANT(RING_UID_BYTES),
     CONSTANT(POSITION_COUNT),
     CONSTANT(POSITION_BYTES),
     CONSTANT(POSITION_VERSION),
     CONSTANT(POSITION_USED_AT),
     CONSTANT(POSITION_PAIRS),
-    CONSTANT(POSITION_SYMBOL),
+    CONSTANT(POSITION_SERIES),
     CONSTANT(SLOT_BYTES),
     CONSTANT(SLOT_HEADER_BYTES),
     CONSTANT(SLOT_PAYLOAD_BYTES),

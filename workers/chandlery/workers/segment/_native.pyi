@@ -47,10 +47,12 @@ RECORD_COUNT: Final[int]
 RECORD_SESSION: Final[int]
 RECORD_LIVE_FROM_MS: Final[int]
 RECORD_LAST_OPEN_TIME_MS: Final[int]
+RECORD_TRADED_FROM_MS: Final[int]
 RECORD_FORMING_SEQUENCE: Final[int]
 RECORD_FORMING: Final[int]
 RECORD_FORMING_STAMPS: Final[int]
 RING_VERSION: Final[int]
+RING_OLDEST_VERSION: Final[int]
 RING_HEADER_BYTES: Final[int]
 RING_MAGIC_AT: Final[int]
 RING_VERSION_AT: Final[int]
@@ -67,12 +69,14 @@ RING_TAIL: Final[int]
 RING_COUNTERS: Final[int]
 RING_COUNTER_COUNT: Final[int]
 RING_POSITION_CLOCK: Final[int]
+RING_UID: Final[int]
+RING_UID_BYTES: Final[int]
 POSITION_COUNT: Final[int]
 POSITION_BYTES: Final[int]
 POSITION_VERSION: Final[int]
 POSITION_USED_AT: Final[int]
 POSITION_PAIRS: Final[int]
-POSITION_SYMBOL: Final[int]
+POSITION_SERIES: Final[int]
 SLOT_BYTES: Final[int]
 SLOT_HEADER_BYTES: Final[int]
 SLOT_PAYLOAD_BYTES: Final[int]
@@ -109,6 +113,7 @@ class Writer:
         trades: int,
         stamps: tuple[int, ...],
         backfill: bool = False,
+        live: bool = True,
     ) -> None: ...
     def revise(
         self,
@@ -161,6 +166,8 @@ class Series:
     def revision(self) -> int: ...
     @property
     def live_from_ms(self) -> int: ...
+    @property
+    def traded_from_ms(self) -> int: ...
     @property
     def last_open_time_ms(self) -> int: ...
     def first(self) -> int: ...

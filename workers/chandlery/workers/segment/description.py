@@ -8,7 +8,7 @@ from typing import Final, TypedDict
 from chandlery.workers.segment import _native
 from chandlery.workers.segment.layout import Header
 
-_STATE: Final = struct.Struct("<QQQqqq")
+_STATE: Final = struct.Struct("<QQQqqqq")
 
 
 class HeaderInfo(TypedDict):
@@ -39,6 +39,7 @@ class SeriesInfo(TypedDict):
     fill: int
     revision: int
     live_from_ms: int
+    traded_from_ms: int
     last_open_time_ms: int
     forming_open_time_ms: int
 
@@ -81,7 +82,7 @@ def _describe_series(mapping: _native.Mapping, header: Header, index: int) -> Se
     at = g.records_offset + index * _native.RECORD_BYTES
     if not mapping.load(at + _native.RECORD_EPOCH) & 1:
         return None
-    revision, _reserved, count, session, live_from_ms, last_open_time_ms = _STATE.unpack(
+    revision, _reserved, count, session, live_from_ms, last_open_time_ms, traded_from_ms = _STATE.unpack(
         mapping.read(at + _native.RECORD_REVISION, _STATE.size)
     )
     (forming,) = struct.unpack("<q", mapping.read(at + _native.RECORD_FORMING, _native.WORD_BYTES))
@@ -94,6 +95,7 @@ def _describe_series(mapping: _native.Mapping, header: Header, index: int) -> Se
         "fill": min(count, g.rows),
         "revision": revision,
         "live_from_ms": live_from_ms,
+        "traded_from_ms": traded_from_ms,
         "last_open_time_ms": last_open_time_ms,
         "forming_open_time_ms": forming,
     }

@@ -38,7 +38,7 @@ enum {
     WORD_BYTES = 8,
     HEADER_BYTES = 4096,
 
-    LAYOUT_VERSION = 1,
+    LAYOUT_VERSION = 2,
     COLUMN_COUNT = 7, /* open_time open high low close volume trades */
     STAMP_COUNT = 8,
 
@@ -82,12 +82,14 @@ enum {
     RECORD_SESSION = 152,
     RECORD_LIVE_FROM_MS = 160,
     RECORD_LAST_OPEN_TIME_MS = 168,
+    RECORD_TRADED_FROM_MS = 176,
     RECORD_FORMING_SEQUENCE = 192, /* odd while the forming row changes */
     RECORD_FORMING = 200,          /* 7 words; open_time -1: no forming row */
     RECORD_FORMING_STAMPS = 256,
 
     /* signal ring */
-    RING_VERSION = 1,
+    RING_VERSION = 2,
+    RING_OLDEST_VERSION = 1, /* its positions, at other offsets, were kept by symbol alone */
     RING_HEADER_BYTES = 4096,
     RING_MAGIC_AT = 0,
     RING_VERSION_AT = 8,
@@ -104,13 +106,15 @@ enum {
     RING_COUNTERS = 640,
     RING_COUNTER_COUNT = 18,
     RING_POSITION_CLOCK = 832, /* counts stored positions */
+    RING_UID = 896,            /* the Trader's; zeros in version 1 */
+    RING_UID_BYTES = 256,
 
     POSITION_COUNT = 64,
     POSITION_BYTES = 128,
     POSITION_VERSION = 0, /* 0: empty; its lowest bit says which pair holds */
     POSITION_USED_AT = 8, /* position clock when it was last stored */
     POSITION_PAIRS = 16,  /* two pairs of (session, open_time_ms) */
-    POSITION_SYMBOL = 64,
+    POSITION_SERIES = 48, /* symbol, a space, interval */
 
     SLOT_BYTES = 1024,
     SLOT_HEADER_BYTES = 16,
@@ -134,6 +138,7 @@ _Static_assert(RECORD_INTERVAL + INTERVAL_BYTES <= RECORD_SYMBOL, "names don't o
 _Static_assert(RECORD_SYMBOL + SYMBOL_BYTES == RECORD_REVISION, "names don't overlap");
 _Static_assert(RING_COUNTERS + RING_COUNTER_COUNT * WORD_BYTES <= RING_POSITION_CLOCK, "counters fit");
 _Static_assert(RING_TRADER + RING_TRADER_BYTES <= RING_HEAD, "the trader's name fits");
+_Static_assert(RING_UID + RING_UID_BYTES <= RING_HEADER_BYTES, "the Trader's uid fits");
 
 /* Where everything lies, derived from five numbers. */
 typedef struct {

@@ -201,7 +201,9 @@ static inline void forget_forming(uint8_t *record) {
 }
 
 /* The caller has checked that the row is newer than the last. */
-static inline void append_row(const Segment *s, uint64_t series, const Row *row, const int64_t *stamps, int backfill) {
+/* `live`: the row comes as it happens; else it was read later. A backfilled one comes from no trade of the session. */
+static inline void append_row(const Segment *s, uint64_t series, const Row *row, const int64_t *stamps, int backfill,
+                              int live) {
     uint8_t *record = record_of(s, series);
     uint64_t ordinal = load_relaxed(record + RECORD_COUNT);
     store_relaxed(record + RECORD_RESERVED, ordinal + 1);
@@ -214,7 +216,9 @@ static inline void append_row(const Segment *s, uint64_t series, const Row *row,
     int64_t forming = (int64_t)load_relaxed(record + RECORD_FORMING);
     if (forming >= 0 && forming <= row->open_time_ms)
         forget_forming(record);
-    if (!backfill && (int64_t)load_relaxed(record + RECORD_LIVE_FROM_MS) < 0)
+    if (!backfill && (int64_t)load_relaxed(record + RECORD_TRADED_FROM_MS) < 0)
+        store_relaxed(record + RECORD_TRADED_FROM_MS, (uint64_t)row->open_time_ms);
+    if (!backfill && live && (int64_t)load_relaxed(record + RECORD_LIVE_FROM_MS) < 0)
         store_relaxed(record + RECORD_LIVE_FROM_MS, (uint64_t)row->open_time_ms);
     store_relaxed(record + RECORD_LAST_OPEN_TIME_MS, (uint64_t)row->open_time_ms);
     store_release(record + RECORD_COUNT, ordinal + 1); // [COUNT]
@@ -259,6 +263,7 @@ static inline void reset_series(const Segment *s, uint64_t series, int64_t sessi
     store_relaxed(record + RECORD_SESSION, (uint64_t)session);
     store_relaxed(record + RECORD_LIVE_FROM_MS, (uint64_t)-1);
     store_relaxed(record + RECORD_LAST_OPEN_TIME_MS, (uint64_t)-1);
+    store_relaxed(record + RECORD_TRADED_FROM_MS, (uint64_t)-1);
     end_change(record + RECORD_REVISION, begun); // [REVISION]
 }
 

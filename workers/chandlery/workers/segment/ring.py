@@ -15,18 +15,19 @@ import functools
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import ClassVar, Final, NamedTuple, TypedDict
 
 from chandlery.core.errors import SegmentError
 from chandlery.workers.segment import _native
-from chandlery.workers.segment.ringfile import RingFile, RingHeader
+from chandlery.workers.segment.ringfile import RingFile, RingHeader, pack_uid
 from chandlery.workers.segment.ringpositions import RingPositions
 
 _SLOT: Final = struct.Struct("<QII")
 _COVERED: Final = struct.Struct("<QI")
 _PAIR: Final = struct.Struct("<QQ")
+_WORD: Final = struct.Struct("<Q")
 _ALL_BITS: Final = (1 << 64) - 1
 #: A word being stored while it is copied is read again; its writer needs a few ns for it.
 _STABLE_ATTEMPTS: Final = 16
@@ -47,7 +48,7 @@ class RingItem(NamedTuple):
 
 
 class RingInfo(TypedDict):
-    """A ring as plain data: ``positions`` maps a symbol to (session, open_time_ms)."""
+    """A ring as plain data: ``positions`` maps a series (``BTC/USDT 1m``) to (session, open_time_ms)."""
 
     trader: str
     capacity: int
@@ -63,8 +64,9 @@ class SignalRing:
     """A trader's ring. One process pushes (the trader's), one drains (the feed's); anyone may read counters.
 
     Attributes:
-        trader: ``namespace/name``. capacity: number of slots.
+        trader: ``namespace/name``. uid: of the Trader; empty in a ring of an older layout. capacity: number of slots.
         replaced_because: why :meth:`create` did not keep the file it found; empty when it did, or found none.
+        forgot_because: why it kept the file, but not the positions in it.
     """
 
     #: Most bytes of a payload.
@@ -99,20 +101,25 @@ class SignalRing:
         self._slots_offset: Final = header.slots_offset
         self._positions: Final = RingPositions(file)
         self.trader: Final = header.trader
+        self.uid = header.uid
         self.capacity: Final = header.slots
         self.replaced_because: Final = replaced_because
+        self.forgot_because = ""
+        self._version = header.version
         # The feed trusts its own tail and cursor; it does not ask the file's tail again after this.
         self._tail = self._cursor = self._read_tail()
         self._check_head(self._read_head())
 
     @classmethod
-    def create(cls, path: str, *, trader: str, slots: int = 256) -> SignalRing:
+    def create(cls, path: str, *, trader: str, uid: str = "", slots: int = 256) -> SignalRing:
         """Keep a sound ring of the same trader, with its content, positions and counters, or make a new one.
 
-        A kept ring keeps its number of slots too. An unsound one, or another trader's, is replaced by rename;
+        A kept ring keeps its number of slots too, and one of an older layout becomes one of this layout: without
+        positions, of which ``forgot_because`` tells. An unsound one, or another Trader's, is replaced by rename;
         ``replaced_because`` says why.
 
         Args:
+            uid: another one is another Trader, be its name the same.
             slots: capacity of a new ring, of 1,024 bytes each.
 
         Raises:
@@ -121,19 +128,34 @@ class SignalRing:
         replaced_because = ""
         if os.path.lexists(path):
             try:
-                return cls._keep(path, trader)
+                return cls._keep(path, trader, uid)
             except SegmentError as error:
                 replaced_because = str(error)
-        file, header = RingFile.make(path, trader, slots)
+        file, header = RingFile.make(path, trader, uid, slots)
         return cls(file, header, replaced_because)
 
     @classmethod
-    def _keep(cls, path: str, trader: str) -> SignalRing:
+    def _keep(cls, path: str, trader: str, uid: str) -> SignalRing:
         ring = cls.attach(path)
         if ring.trader == trader:
-            return ring
+            ring._bring_up_to_date(uid)
+            if ring.uid == uid:
+                return ring
         ring.close()
+        if ring.trader == trader:
+            raise SegmentError(f"signal ring {path}: is an earlier {trader}'s, of uid {ring.uid!r}, not {uid!r}")
         raise SegmentError(f"signal ring {path}: is {ring.trader}'s, not {trader}'s")
+
+    def _bring_up_to_date(self, uid: str) -> None:
+        """Nothing of the trader runs: its next process shall find a ring of this layout."""
+        if self._version == _native.RING_VERSION:
+            return
+        self._positions.clear()
+        self._file.write(_native.RING_UID, pack_uid(uid))
+        # Last: cut short, all of this happens once more.
+        self._file.write(_native.RING_VERSION_AT, _WORD.pack(_native.RING_VERSION))
+        self.forgot_because = f"layout version {self._version} doesn't tell of which interval its positions are"
+        self._version, self.uid = _native.RING_VERSION, uid
 
     @classmethod
     def attach(cls, path: str) -> SignalRing:
@@ -176,19 +198,26 @@ class SignalRing:
         mapping.store(_native.RING_HEAD, head + 1)  # [HEAD] pairs with the fence in pending()
         return True
 
-    def set_position(self, symbol: str, session: int, open_time_ms: int) -> None:
-        """Store the last decided closed candle of a symbol, after the pushes that it covers.
+    def set_position(self, series: str, session: int, open_time_ms: int) -> None:
+        """Store the last decided closed candle of a series, after the pushes that it covers.
 
         Survives kill -9 at any moment: the old or the new position, never a mixture.
 
-        Raises:
-            SegmentError: a 65th symbol, or one of more than 63 bytes.
-        """
-        self._positions.store(symbol, session, open_time_ms)
+        Args:
+            series: symbol and interval (``BTC/USDT 1m``): an open time of one interval says nothing of another.
 
-    def position(self, symbol: str) -> tuple[int, int] | None:
+        Raises:
+            SegmentError: a 65th series, or one of more than 79 bytes.
+        """
+        self._positions.store(series, session, open_time_ms)
+
+    def position(self, series: str) -> tuple[int, int] | None:
         """(session, open_time_ms) of the last decided closed candle, or None."""
-        return self._positions.load(symbol)
+        return self._positions.load(series)
+
+    def keep_positions(self, series: Collection[str]) -> None:
+        """Forget the positions of all other series: what isn't decided on any more begins anew when it comes back."""
+        self._positions.keep(series)
 
     def set(self, name: str, value: int) -> None:
         """Set a counter.
@@ -302,7 +331,7 @@ class SignalRing:
             "tail": self._read_tail(),
             "replaced_because": self.replaced_because,
             "counters": {name: self.get(name) for name in self.COUNTERS},
-            "positions": self._positions.all(),
+            "positions": self._positions.all() if self._version == _native.RING_VERSION else {},
         }
 
     def close(self) -> None:

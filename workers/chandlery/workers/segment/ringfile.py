@@ -22,13 +22,15 @@ class RingHeader(NamedTuple):
     """What a ring's header says. Offsets in bytes."""
 
     trader: str
+    uid: str
     slots: int
     slots_offset: int
     file_bytes: int
+    version: int
 
 
-def _header(trader: str, slots: int) -> RingHeader:
-    return RingHeader(trader, slots, _SLOTS_OFFSET, _SLOTS_OFFSET + slots * _native.SLOT_BYTES)
+def _header(trader: str, uid: str, slots: int, version: int = _native.RING_VERSION) -> RingHeader:
+    return RingHeader(trader, uid, slots, _SLOTS_OFFSET, _SLOTS_OFFSET + slots * _native.SLOT_BYTES, version)
 
 
 class RingFile:
@@ -41,18 +43,18 @@ class RingFile:
         self._mapping: _native.Mapping | None = None
 
     @classmethod
-    def make(cls, path: str, trader: str, slots: int) -> tuple[RingFile, RingHeader]:
+    def make(cls, path: str, trader: str, uid: str, slots: int) -> tuple[RingFile, RingHeader]:
         """Make a new ring at ``path``, in place of whatever is there.
 
         Raises:
             SegmentError: no room, an impossible size or name, or the folder can't be written.
         """
-        name = trader.encode("utf-8")
+        name, uid_field = trader.encode("utf-8"), pack_uid(uid)
         if not 1 <= slots <= _native.MAX_RING_SLOTS:
             raise SegmentError(f"a signal ring of {slots} slots: 1 to {_native.MAX_RING_SLOTS} are possible")
         if not 1 <= len(name) < _native.RING_TRADER_BYTES or b"\0" in name:
             raise SegmentError(f"trader {trader!r}: 1 to {_native.RING_TRADER_BYTES - 1} bytes are possible")
-        header = _header(trader, slots)
+        header = _header(trader, uid, slots)
         building = f"{path}.new"
         try:
             # The feed, maybe of another user in the same group, writes the tail.
@@ -63,6 +65,7 @@ class RingFile:
         try:
             file.write(0, _pack_fixed(header))
             file.write(_native.RING_TRADER, name)
+            file.write(_native.RING_UID, uid_field)
             file.write(_native.RING_TAIL, _TAIL.pack(0, (1 << 64) - 1))
             file.write(_native.RING_READY, _READY.pack(_native.READY_WORD))  # last, and only then the name
             publish(building, path)
@@ -140,10 +143,22 @@ class RingFile:
         return self._fd
 
 
+def pack_uid(uid: str) -> bytes:
+    """A Trader's uid as it stands in the header.
+
+    Raises:
+        SegmentError: too long, or impossible.
+    """
+    text = uid.encode("utf-8")
+    if len(text) >= _native.RING_UID_BYTES or b"\0" in text:
+        raise SegmentError(f"uid {uid!r}: at most {_native.RING_UID_BYTES - 1} bytes are possible")
+    return text.ljust(_native.RING_UID_BYTES, b"\0")
+
+
 def _pack_fixed(header: RingHeader) -> bytes:
     return _FIXED.pack(
         _native.RING_MAGIC,
-        _native.RING_VERSION,
+        header.version,
         header.file_bytes,
         header.slots,
         _native.SLOT_BYTES,
@@ -161,16 +176,24 @@ def _check(fd: int) -> RingHeader:
         raise SegmentError(f"truncated: {len(begin)} bytes, a header alone has {_native.RING_HEADER_BYTES}")
     if _READY.unpack_from(begin, _native.RING_READY)[0] != _native.READY_WORD:
         raise SegmentError("not ready, or no signal ring")
-    slots: int = _FIXED.unpack_from(begin)[3]
+    version: int
+    slots: int
+    _, version, _, slots, *_ = _FIXED.unpack_from(begin)
+    if not _native.RING_OLDEST_VERSION <= version <= _native.RING_VERSION:
+        raise SegmentError("no signal ring of this layout version")
     if not 1 <= slots <= _native.MAX_RING_SLOTS:
         raise SegmentError(f"says it has {slots} slots")
-    name = begin[_native.RING_TRADER : _native.RING_TRADER + _native.RING_TRADER_BYTES].rstrip(b"\0")
     try:
-        header = _header(name.decode("utf-8"), slots)
+        name = _text(begin, _native.RING_TRADER, _native.RING_TRADER_BYTES)
+        header = _header(name, _text(begin, _native.RING_UID, _native.RING_UID_BYTES), slots, version)
     except UnicodeDecodeError as error:
-        raise SegmentError("its trader's name is not UTF-8") from error
+        raise SegmentError("its trader's name or uid is not UTF-8") from error
     if begin[: _FIXED.size] != _pack_fixed(header):
-        raise SegmentError("no signal ring of this layout version")
+        raise SegmentError("no signal ring, or its header is damaged")
     if status.st_size != header.file_bytes:
         raise SegmentError(f"has {status.st_size} bytes; {slots} slots make {header.file_bytes}")
     return header
+
+
+def _text(header: bytes, at: int, length: int) -> str:
+    return header[at : at + length].rstrip(b"\0").decode("utf-8")

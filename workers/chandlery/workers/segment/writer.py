@@ -26,8 +26,9 @@ class SegmentWriter(_native.Writer):
     ``ring_many``, ``heartbeat``, ``add_series`` and ``remove_series`` are in the extension; they raise
     SegmentError after :meth:`close`, for a series not in use, and for a bell that isn't there.
 
-    * ``append(series, open_time_ms, open, high, low, close, volume, trades, stamps, backfill=False)``: a closed
-      row, newer than the last (else SegmentError). Clears the forming row if that is this candle or older.
+    * ``append(series, open_time_ms, open, high, low, close, volume, trades, stamps, backfill=False, live=True)``:
+      a closed row, newer than the last (else SegmentError); ``backfill``: it comes from no trade of the session;
+      ``live``: it comes as it happens, not read later. Clears the forming row if that is this candle or older.
     * ``revise(series, open_time_ms, open, …, trades) -> bool``: changes a closed row; False when the ring doesn't
       hold it. All windows of the series taken before become invalid.
     * ``set_forming(series, open_time_ms, open, …, trades, stamps)``, ``clear_forming(series)``.

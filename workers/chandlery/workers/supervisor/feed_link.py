@@ -6,46 +6,24 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from chandlery.core.assignment import Assignment, TraderStatus
+from chandlery.workers.control_messages import (
+    MAX_LINE_BYTES,
+    AssignmentMessage,
+    ReplaceRing,
+    StatusMessage,
+    decode_from_feed,
+    line_of,
+)
 
 _log = logging.getLogger("chandlery")
-#: An assignment of 200 traders with 64 KiB of source each is 13 MB.
-MAX_LINE_BYTES: Final = 32 * 1024 * 1024
 #: A feed that doesn't read: what it would get next replaces what it hasn't got, so nothing more is queued.
 MAX_QUEUED_BYTES: Final = 1024 * 1024
 #: The feed serves its socket within a second of its start; looking ten times a second costs nothing.
 _RECONNECT_S: Final = 0.1
-
-
-class AssignmentMessage(msgspec.Struct, tag_field="type", tag="assignment"):
-    """feed → supervisor. ``bells``: each trader's doorbell; ``segment``: path of the segment."""
-
-    assignment: Assignment
-    bells: dict[str, int]
-    segment: str
-
-
-class ReplaceRing(msgspec.Struct, tag_field="type", tag="replace-ring"):
-    """feed → supervisor: this trader's ring can't be trusted any more."""
-
-    trader: str
-
-
-class StatusMessage(msgspec.Struct, tag_field="type", tag="status"):
-    """supervisor → feed."""
-
-    sequence: int
-    hash: str
-    traders: dict[str, TraderStatus]
-    catalogue: list[dict[str, Any]]
-
-
-_decode: Final = msgspec.json.Decoder(AssignmentMessage | ReplaceRing).decode
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class FeedLink:
@@ -98,7 +76,7 @@ class FeedLink:
                 _log.warning("feed disconnected")
                 return
             try:
-                message = _decode(line)
+                message = decode_from_feed(line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 _log.error("the feed's line can't be decoded", extra={"error": str(error)})
                 continue
@@ -112,7 +90,7 @@ class FeedLink:
         writer = self._writer
         if writer is None or writer.transport.get_write_buffer_size() > MAX_QUEUED_BYTES:
             return False
-        writer.write(_encode(message) + b"\n")
+        writer.write(line_of(message))
         return True
 
     async def flush(self) -> None:

@@ -229,9 +229,11 @@ class Keeper:
         if self._ring_given_up:
             Path(self.ring_path).unlink(missing_ok=True)
             self._ring_given_up = False
-        self.ring = SignalRing.create(self.ring_path, trader=self.spec.trader)
+        self.ring = SignalRing.create(self.ring_path, trader=self.spec.trader, uid=self.spec.uid)
         if self.ring.replaced_because:
             _log.warning("signal ring replaced", extra=self._facts(because=self.ring.replaced_because))
+        if self.ring.forgot_because:
+            _log.warning("signal ring's positions forgotten", extra=self._facts(because=self.ring.forgot_because))
         # The predecessor's counters would tell of a hang that is over.
         self._started_ns = now_ns()
 

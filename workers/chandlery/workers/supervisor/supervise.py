@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from chandlery.core.assignment import TraderAssignment, TraderStatus, content_hash
-from chandlery.core.errors import InvariantError
+from chandlery.core.errors import InvariantError, SegmentError
 from chandlery.core.settings import SupervisorSettings
+from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
+from chandlery.workers.segment import SignalRing
 from chandlery.workers.supervisor import watch
 from chandlery.workers.supervisor.catalogue_reader import follow_catalogue
 from chandlery.workers.supervisor.changes import compare
-from chandlery.workers.supervisor.feed_link import AssignmentMessage, FeedLink, StatusMessage
+from chandlery.workers.supervisor.feed_link import FeedLink
 from chandlery.workers.supervisor.keeper import Keeper, Place
 from chandlery.workers.supervisor.leaving import Leaving
 from chandlery.workers.supervisor.nursery_client import NurseryClient
@@ -29,6 +31,15 @@ MOST_GAP_S: Final = 1.0
 def ring_name(trader: str) -> str:
     """File name of a trader's ring: ``namespace/name`` → ``namespace__name.ring``."""
     return trader.replace("/", "__") + ".ring"
+
+
+def uid_in(ring: Path) -> str:
+    """Uid of the Trader whose ring it is; empty where an older version made it, or it is unsound."""
+    try:
+        with SignalRing.attach(str(ring)) as found:
+            return found.uid
+    except SegmentError:
+        return ""
 
 
 class Supervisor:
@@ -110,7 +121,7 @@ class Supervisor:
         _log.info("assignment taken", extra=facts)
         wanted = {spec.trader: spec for spec in assignment.traders}
         if self._message is None:
-            self._clear_away(wanted.keys())
+            self._clear_away(wanted)
         self._message = message
         for trader in [name for name in self._keepers if name not in wanted]:
             self._remove(trader)
@@ -179,16 +190,18 @@ class Supervisor:
         kept.cancel()
         self._let_go(trader, Leaving(trader, keeper.spec.uid, keeper.ring_path, kept))
 
-    def _clear_away(self, wanted: Collection[str]) -> None:
-        """Rings of Traders that were removed while no supervisor ran, or whose supervisor ended before they went."""
-        names = {ring_name(trader) for trader in wanted}
+    def _clear_away(self, wanted: Mapping[str, TraderAssignment]) -> None:
+        """Rings of Traders that were removed, or removed and made anew, while no supervisor ran, or whose supervisor
+        ended before they went: who bears the name now waits until what they signalled is drained."""
+        uids = {ring_name(trader): spec.uid for trader, spec in wanted.items()}
         for path in self._rings.glob("*.ring"):
-            if path.name not in names:
+            uid = uid_in(path)
+            if path.name not in uids or (uid and uid != uids[path.name]):
                 ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 ended.set_result(None)
                 trader = path.stem.replace("__", "/", 1)
-                _log.info("ring of no trader found", extra={"trader": trader})
-                self._let_go(trader, Leaving(trader, "", str(path), ended))
+                _log.info("ring of no trader found", extra={"trader": trader, "uid": uid})
+                self._let_go(trader, Leaving(trader, uid, str(path), ended))
 
     def _let_go(self, trader: str, leaving: Leaving) -> None:
         _, before = self._leaving.get(trader, (None, None))

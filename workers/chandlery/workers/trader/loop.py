@@ -78,6 +78,8 @@ class TraderLoop:
         self._runs = [
             SymbolRun(symbol, self._interval, make, need, spec.cooldown_ms) for symbol in dict.fromkeys(spec.symbols)
         ]
+        # An interval that was another one before begins like a new Trader, also when it changes back.
+        ring.keep_positions({run.series for run in self._runs})
         self._informative = InformativeSet(spec.informative)
         self._caller = Caller(ring, clock, self._informative)
         self._commit: Commit | None = None
@@ -170,7 +172,7 @@ class TraderLoop:
         return not self._missing
 
     def _begin(self, run: SymbolRun, view: SeriesView) -> None:
-        position = None if self._anew else self._ring.position(run.symbol)
+        position = None if self._anew else self._ring.position(run.series)
         if position is None:
             run.begin(view)
             self._store(run)
@@ -196,7 +198,7 @@ class TraderLoop:
             ) from error
 
     def _store(self, run: SymbolRun) -> None:
-        self._ring.set_position(run.symbol, run.session, run.after_ms)
+        self._ring.set_position(run.series, run.session, run.after_ms)
 
     # -- closed candles
 
@@ -204,7 +206,7 @@ class TraderLoop:
         for _ in range(BATCH):
             session = view.session
             if session != run.session:
-                position = self._ring.position(run.symbol)
+                position = self._ring.position(run.series)
                 if self._is_past(session, run, position):
                     return IDLE_S
                 run.enter_session(session, position)
@@ -344,7 +346,7 @@ class TraderLoop:
                 return
             if not run.rehearsed:
                 self._rehearse(run, view, view.count)
-            candles = _newest(with_forming(closed, forming), run.need)
+            candles = with_forming(closed, forming, run.need)
             outcome = self._caller.call(run, candles, forming=True, wait=False)
             if view.valid(closed) and outcome.holds():
                 break
@@ -450,11 +452,3 @@ class TraderLoop:
         if not warm:
             return "Ready"
         return "Active" if self._spec.mode == "active" else "Warm"
-
-
-def _newest(candles: Candles, length: int) -> Candles:
-    """The last ``length`` candles."""
-    made = Candles.__new__(Candles)
-    for name in Candles.__slots__:
-        setattr(made, name, getattr(candles, name)[-length:])
-    return made

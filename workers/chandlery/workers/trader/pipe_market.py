@@ -90,6 +90,10 @@ class PipeSeries:
         return self._header.live_from_ms
 
     @property
+    def traded_from_ms(self) -> int:
+        return self._header.traded_from_ms
+
+    @property
     def last_open_time_ms(self) -> int:
         open_time = self._columns[0]
         return int(open_time[-1]) if len(open_time) else -1

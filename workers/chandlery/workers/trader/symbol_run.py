@@ -33,13 +33,15 @@ class SymbolRun:
     """State of one symbol.
 
     Attributes:
-        need: closed rows that a call sees.
+        series: the ring's name of it, ``SYMBOL INTERVAL``. need: closed rows that a call sees.
         session, after_ms: decided up to the closed candle that opens at ``after_ms`` of that session (-1: none).
         next_ordinal: ordinal of the next closed row to decide on; None until it has been looked for.
         rehearsed: whether the strategy's state has been brought up to ``next_ordinal``.
         resumed: whether ``after_ms`` comes from an earlier process.
         anchored: whether ``after_ms`` is a live series' newest candle or one decided, by this process or an earlier
             one: then every later one is due. Else history isn't due.
+        came_over: whether it decided in a session before this one: then this one's candles are due from the first on
+            that came of trades, also where the feed was down and read it as history.
         forming_sequence: of the forming row seen last.
         forming_open_ms, forming_done: ids and cooled rules of that forming candle that are dealt with.
         pending_since_ns: since when the decision waits for an informative row; 0: it doesn't.
@@ -48,6 +50,7 @@ class SymbolRun:
     def __init__(self, symbol: str, interval: Interval, make: Callable[[], Strategy], need: int, cooldown: int) -> None:
         self.symbol = symbol
         self.interval = interval
+        self.series = f"{symbol} {interval.text}"
         self.need = need
         self.cooldown = Cooldown(cooldown)
         self.view: SeriesView | None = None
@@ -60,6 +63,7 @@ class SymbolRun:
         self.rehearsed = False
         self.resumed = False
         self.anchored = False
+        self.came_over = False
         self.forming_sequence = -1
         self.forming_open_ms = -1
         self.forming_done: set[str] = set()
@@ -73,16 +77,21 @@ class SymbolRun:
         self.begun = True
         self.session = view.session
         self.anchored = view.live_from_ms >= 0
+        self.came_over = False
         self.after_ms = view.last_open_time_ms if self.anchored else -1
         self.resumed = False
         self._start_over()
 
     def enter_session(self, session: int, position: tuple[int, int] | None) -> None:
-        """Begin in a session: after the stored position if it is of this session, else at its first live candle."""
+        """Begin in a session: after the stored position if it is of this session, else with its first candle of trades.
+
+        A position without a candle is of a trader that has only met history: it begins with the first live candle.
+        """
         self.begun = True
         self.session = session
         self.resumed = position is not None and position[0] == session and position[1] >= 0
         self.anchored = self.resumed
+        self.came_over = position is not None and position[0] < session and position[1] >= 0
         self.after_ms = position[1] if position is not None and self.resumed else -1
         self._start_over()
 
@@ -110,27 +119,31 @@ class SymbolRun:
         count, first = view.count, view.first()
         lapped = 0
         if self.next_ordinal is None:
-            if self.anchored:
-                # What came after the last decided candle is due, also where the feed read it as history.
-                after_ms = self.after_ms
-            elif view.live_from_ms < 0:
+            due_from_ms = self._due_from_ms(view)
+            if due_from_ms < 0:
                 return None, 0
-            else:
-                after_ms = max(self.after_ms, view.live_from_ms - 1)
-            self.next_ordinal = view.find_after(after_ms)
-            if self.next_ordinal == first and first > 0 and self.after_ms >= 0:
-                lapped = self._gap_before(view, first)
+            self.next_ordinal = view.find_after(due_from_ms - 1)
+            if self.next_ordinal == first and first > 0 and (self.anchored or self.came_over):
+                lapped = self._gap_before(view, first, due_from_ms)
         elif self.next_ordinal < first:
             lapped = first - self.next_ordinal
             self.next_ordinal = first
         return (self.next_ordinal if self.next_ordinal < count else None), lapped
 
-    def _gap_before(self, view: SeriesView, first: int) -> int:
-        """Candles between the last one decided and the oldest one left, by their open times."""
+    def _due_from_ms(self, view: SeriesView) -> int:
+        """No candle that opens before this is due; -1 while it can't be told."""
+        if self.anchored:
+            # What came after the last decided candle is due, also where the feed read it as history.
+            return self.after_ms + 1
+        return view.traded_from_ms if self.came_over else view.live_from_ms
+
+    def _gap_before(self, view: SeriesView, first: int, due_from_ms: int) -> int:
+        """Candles due that open before the oldest one left, by their open times."""
         window = view.window(first + 1, 1)
         if not len(window.open_time):
             return 0
-        return max(0, (int(window.open_time[0]) - self.after_ms) // self.interval.length_ms - 1)
+        begin_ms = self.after_ms + self.interval.length_ms if self.after_ms >= 0 else due_from_ms
+        return max(0, (int(window.open_time[0]) - begin_ms) // self.interval.length_ms)
 
     def advance(self, ordinal: int, open_time_ms: int) -> None:
         """The closed row ``ordinal`` is dealt with."""
