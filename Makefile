@@ -11,7 +11,7 @@ RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 NATIVE := workers/chandlery/workers/segment/_native.c workers/chandlery/workers/segment/layout.h
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e images bench lint format docs lock setup clean
+.PHONY: help up test e2e images bench lint format docs crds lock setup clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ format: setup ## put the code in form
 
 docs: setup ## check the docs: links, component table, changelog fragments
 	@$(BIN)/python docs/check.py
+
+crds: setup ## write the CustomResourceDefinitions in charts/chandlery/crds anew from the resources' types
+	@$(BIN)/python -m chandlery.core.crds charts/chandlery/crds
 
 lock: setup ## resolve requirements.lock anew from pyproject.toml, and each image's part of it
 	@$(BIN)/python -m pip install --quiet uv

@@ -13,10 +13,10 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chandlery.cli.endpoint import Reply
-from chandlery.cli.runtime.delivery import Delivery
+from chandlery.cli.runtime.delivery import FileDelivery
 from chandlery.core.assignment import Assignment, TraderAssignment, content_hash, decode_assignment
 from chandlery.core.errors import UnavailableError
+from chandlery.operator.delivery import Delivery, Reply
 
 
 class Worker:
@@ -80,7 +80,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 async def test_what_is_wanted_is_on_disk_before_it_is_pushed(tmp_path: Path) -> None:
     worker = Worker()
     worker.path = tmp_path / "w.json"
-    delivery = Delivery("w", worker.path, worker)
+    delivery = FileDelivery("w", worker.path, worker)
     async with running(delivery):
         for count in range(1, 4):
             delivery.want(wanting(*(f"default/t{n}" for n in range(count))))
@@ -91,7 +91,7 @@ async def test_what_is_wanted_is_on_disk_before_it_is_pushed(tmp_path: Path) -> 
 
 async def test_the_same_wanted_again_keeps_the_sequence(tmp_path: Path) -> None:
     worker = Worker()
-    delivery = Delivery("w", tmp_path / "w.json", worker)
+    delivery = FileDelivery("w", tmp_path / "w.json", worker)
     async with running(delivery):
         assert delivery.want(wanting("default/a", "default/b"))
         await until(lambda: worker.history == [1], "delivered")
@@ -99,7 +99,7 @@ async def test_the_same_wanted_again_keeps_the_sequence(tmp_path: Path) -> None:
         assert delivery.assignment.sequence == 1
         delivery.nudge()
         await until(lambda: worker.history == [1, 1], "pushed again when asked to")
-    later = Delivery("w", tmp_path / "w.json", worker)
+    later = FileDelivery("w", tmp_path / "w.json", worker)
     async with running(later):
         assert not later.want(wanting("default/a", "default/b"))
         await until(lambda: worker.history == [1, 1, 1], "a new run pushes what it finds")
@@ -107,9 +107,9 @@ async def test_the_same_wanted_again_keeps_the_sequence(tmp_path: Path) -> None:
 
 async def test_the_sequence_survives_a_restart_of_whoever_writes_it(tmp_path: Path) -> None:
     worker = Worker()
-    first = Delivery("w", tmp_path / "w.json", worker)
+    first = FileDelivery("w", tmp_path / "w.json", worker)
     first.want(wanting("default/a"))
-    second = Delivery("w", tmp_path / "w.json", worker)
+    second = FileDelivery("w", tmp_path / "w.json", worker)
     assert second.assignment.traders == traders("default/a")
     async with running(second):
         second.want(wanting("default/b"))
@@ -119,7 +119,7 @@ async def test_the_sequence_survives_a_restart_of_whoever_writes_it(tmp_path: Pa
 async def test_after_its_file_is_lost_it_goes_above_what_the_worker_knows(tmp_path: Path) -> None:
     worker = Worker()
     worker.taken = Assignment("w", 40, content_hash([]), [])
-    delivery = Delivery("w", tmp_path / "w.json", worker)
+    delivery = FileDelivery("w", tmp_path / "w.json", worker)
     async with running(delivery):
         delivery.want(wanting("default/a"))
         await until(lambda: delivery.delivered_sequence == 41, "went above 40")
@@ -130,14 +130,14 @@ async def test_after_its_file_is_lost_it_goes_above_what_the_worker_knows(tmp_pa
 async def test_a_garbled_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "w.json"
     path.write_text("{half")
-    delivery = Delivery("w", path, Worker())
+    delivery = FileDelivery("w", path, Worker())
     delivery.want(wanting())
     assert decode_assignment(path.read_bytes()).sequence == 1
 
 
 async def test_what_was_wanted_in_between_is_skipped(tmp_path: Path) -> None:
     worker = Worker(["lost"])
-    delivery = Delivery("w", tmp_path / "w.json", worker)
+    delivery = FileDelivery("w", tmp_path / "w.json", worker)
     async with running(delivery):
         delivery.want(wanting("default/a"))
         await until(lambda: delivery.attempts == 1, "first attempt")
@@ -158,7 +158,7 @@ def test_whatever_is_lost_the_worker_ends_with_the_newest(
 ) -> None:
     async def play(path: Path) -> None:
         worker = Worker(list(faults))
-        delivery = Delivery("w", path, worker, chance=lambda: 0.0)
+        delivery = FileDelivery("w", path, worker, chance=lambda: 0.0)
         async with running(delivery):
             for names in wants:
                 delivery.want(wanting(*(f"default/{name}" for name in sorted(names))))

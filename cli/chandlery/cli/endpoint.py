@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
 import aiohttp
 
 from chandlery.core.errors import UnavailableError
-
-
-class Reply(NamedTuple):
-    """An answer: HTTP status and body."""
-
-    status: int
-    body: bytes
+from chandlery.operator.delivery import Reply
 
 
 class Endpoint:

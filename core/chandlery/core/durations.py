@@ -7,11 +7,12 @@ from typing import Final
 
 from chandlery.core.errors import InputError
 
-_UNITS: Final = (("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
+#: Units from long to short, each with its milliseconds.
+UNITS: Final = (("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 #: Also the pattern of the resources' schema: units from long to short, each at most once.
 PATTERN: Final = r"^([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"
 # A bound far above any use keeps sums of two durations and a time inside 64 bits.
-_MOST_MS: Final = 100 * 366 * 86_400_000
+MOST_MS: Final = 100 * 366 * 86_400_000
 
 
 def parse_duration(text: str) -> int:
@@ -31,10 +32,10 @@ def parse_duration(text: str) -> int:
         raise InputError(f"{text!r} is no duration: write whole numbers with units w, d, h, m, s or ms, such as 1m30s")
     total_ms = sum(
         int(part[: -len(unit)]) * unit_ms
-        for part, (unit, unit_ms) in zip(match.groups(), _UNITS, strict=True)
+        for part, (unit, unit_ms) in zip(match.groups(), UNITS, strict=True)
         if part is not None
     )
-    if total_ms > _MOST_MS:
+    if total_ms > MOST_MS:
         raise InputError(f"{text!r} is too long: a hundred years at most")
     return total_ms
 
@@ -44,7 +45,7 @@ def format_duration(duration_ms: int) -> str:
     if duration_ms == 0:
         return "0s"
     parts: list[str] = []
-    for unit, unit_ms in _UNITS[1:]:  # no weeks: 14d reads better than 2w
+    for unit, unit_ms in UNITS[1:]:  # no weeks: 14d reads better than 2w
         count, duration_ms = divmod(duration_ms, unit_ms)
         if count:
             parts.append(f"{count}{unit}")

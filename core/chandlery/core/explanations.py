@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from pydantic import BaseModel
 
 from chandlery.core.documents import Path, Value
-from chandlery.core.resources.base import DNS_LABEL_PATTERN, SENTENCE
+from chandlery.core.resources.base import SENTENCE
+from chandlery.core.resources.rules import DNS_LABEL_PATTERN
 from chandlery.core.wording import did_you_mean, path_text, shown
 
 if TYPE_CHECKING:

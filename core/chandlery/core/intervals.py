@@ -14,7 +14,9 @@ from typing import Final
 from chandlery.core.errors import InputError
 
 _UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_PATTERN: Final = re.compile(r"([1-9][0-9]{0,3})([smhdwM])")
+#: Also the pattern of the resources' schema.
+PATTERN: Final = "^([1-9][0-9]{0,3})([smhdwM])$"
+_COMPILED: Final = re.compile(PATTERN)
 # 1970-01-05 was the first Monday after the epoch.
 _FIRST_MONDAY_MS: Final = 4 * 86_400_000
 #: Intervals shorter than this go to the ``candles-fast`` topic.
@@ -78,7 +80,7 @@ def parse_interval(text: str) -> Interval:
     Raises:
         InputError: the text is no interval; the message says what would be right.
     """
-    match = _PATTERN.fullmatch(text)
+    match = _COMPILED.fullmatch(text)
     if match is None:
         raise InputError(
             f"{text!r} is no interval: write a number and a unit (s, m, h, d, w or M; "

@@ -43,7 +43,8 @@ class IngestSettings(msgspec.Struct, omit_defaults=True):
     Attributes:
         source: which connector: ``synthetic``, ``replay`` or ``binance``; ``options`` its own settings.
         symbols: unified symbols to ingest; intervals: every interval built (for history).
-        session: 0 for a continuous exchange, else the run's id (ms).
+        session: 0 for a continuous exchange, else the run's id (ms); -1: that of ``position_file``, where it has
+            none a new one (a pod that comes back goes on, one that lost its volume begins anew).
         history_candles: candles of generated history a series (synthetic).
         status_listen: where ``GET /v1/status`` answers.
         final_status: file to which the last status is written at exit.
@@ -87,6 +88,7 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
     Attributes:
         worker: the worker's name. listen: the pod's API (``PUT /v1/assignment``, ``GET /v1/status``).
         token: required of API callers unless empty (then only ``unix:`` and loopback addresses are served).
+        token_file: file that holds the token instead (a mounted Secret); read again when it changes.
         shm_dir: folder of the segment (the first volume). rings_dir: rings and sockets (the second volume).
         assignment_file: the mounted assignment, read at start and when it changes; may be absent.
         segment_rows: closed candles a series keeps; segment_series: most series.
@@ -98,6 +100,7 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
     shm_dir: str
     rings_dir: str
     token: str = ""
+    token_file: str = ""
     assignment_file: str = ""
     segment_rows: int = 1_000
     segment_series: int = 512

@@ -7,12 +7,15 @@ from typing import Final
 
 from chandlery.core.errors import InputError
 
-_UNIFIED: Final = re.compile(r"[A-Z0-9]{1,20}/[A-Z0-9]{1,20}(:[A-Z0-9]{1,20}(-[A-Z0-9-]{1,20})?)?")
+_UNIFIED_PATTERN: Final = "[A-Z0-9]{1,20}/[A-Z0-9]{1,20}(:[A-Z0-9]{1,20}(-[A-Z0-9-]{1,20})?)?"
+_UNIFIED: Final = re.compile(_UNIFIED_PATTERN)
 _EXCHANGE: Final = re.compile(r"[A-Za-z0-9]{2,40}")
 # Longest first, so that BTCFDUSD splits as BTC/FDUSD and not as BTCFD/USD.
 _QUOTES: Final = (
     "FDUSD", "USDT", "USDC", "TUSD", "BUSD", "BTC", "ETH", "BNB", "EUR", "TRY", "BRL", "GBP", "JPY", "USD",
 )  # fmt: skip
+#: Pattern of the resources' schema: unified, or an exchange's spelling that ends in a known quote; any case.
+PATTERN: Final = f"(?i)^({_UNIFIED_PATTERN}|[A-Z0-9]{{1,37}}({'|'.join(_QUOTES)}))$"
 
 
 def parse_symbol(text: str) -> str:

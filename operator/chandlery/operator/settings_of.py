@@ -156,7 +156,7 @@ def feed_settings(
     rings_dir: str,
     **more: Any,
 ) -> FeedSettings:
-    """Settings of a worker's feed; ``more``: further fields (``token``, ``assignment_file``, ``final_status`` …)."""
+    """Settings of a worker's feed; ``more``: further fields (``token_file``, ``assignment_file``, ``final_status`` …)."""
     return FeedSettings(
         worker=worker,
         kafka=kafka,

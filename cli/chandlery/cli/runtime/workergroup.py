@@ -17,7 +17,7 @@ import msgspec
 
 from chandlery.cli.endpoint import Endpoint
 from chandlery.cli.runtime.children import Child
-from chandlery.cli.runtime.delivery import Delivery
+from chandlery.cli.runtime.delivery import FileDelivery
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.polling import WorkerWatch, until_answers
 from chandlery.cli.runtime.settings import feed_of, label_of, supervisor_of
@@ -69,7 +69,7 @@ class WorkerGroup:
         self._state = state
         self.endpoint = Endpoint(state.socket(f"feed-{self.label}"))
         self.watch = WorkerWatch(self.endpoint, self._status_came)
-        self.delivery = Delivery(name, state.assignment(self.label), self.endpoint)
+        self.delivery = FileDelivery(name, state.assignment(self.label), self.endpoint)
         self.feed = self._child("feed", "chandlery.workers.feed", variables, on_change)
         self.supervisor = self._child("supervisor", "chandlery.workers.supervisor", variables, on_change)
         self._on_status = on_status

@@ -18,11 +18,21 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from chandlery.core import durations, quantities
+from chandlery.core import durations, intervals, quantities
 from chandlery.core.durations import format_duration, parse_duration
 from chandlery.core.errors import InputError
 from chandlery.core.intervals import parse_interval
 from chandlery.core.quantities import format_quantity, parse_quantity
+from chandlery.core.resources.rules import (
+    DNS_LABEL,
+    DNS_LABEL_PATTERN,
+    DURATION,
+    INTERVAL,
+    QUANTITY,
+    SYMBOL,
+    rule,
+    rules,
+)
 from chandlery.core.symbols import parse_symbol
 
 API_VERSION: Final = "chandlery.dev/v1alpha1"
@@ -30,7 +40,6 @@ API_VERSION: Final = "chandlery.dev/v1alpha1"
 DEFAULT_NAMESPACE: Final = "default"
 #: Label that Kubernetes itself sets on every namespace; a selector may rely on it.
 NAMESPACE_NAME_LABEL: Final = "kubernetes.io/metadata.name"
-DNS_LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 #: Error type of every message that is already a whole sentence for a person.
 SENTENCE: Final = "sentence"
 
@@ -71,7 +80,7 @@ DurationMs = Annotated[
     int,
     _reader("a duration", parse_duration, "5s or 1m30s"),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": durations.PATTERN, "minLength": 2}),
+    WithJsonSchema({"type": "string", "pattern": durations.PATTERN, "minLength": 2, "maxLength": 64, **DURATION}),
 ]
 """Written ``5s``, ``1m30s``, ``500ms``; kept as milliseconds."""
 
@@ -79,25 +88,25 @@ Bytes = Annotated[
     int,
     BeforeValidator(_read_bytes),
     PlainSerializer(format_quantity, return_type=str),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": quantities.PATTERN}),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": quantities.PATTERN, "maxLength": 40, **QUANTITY}),
 ]
 """Written ``256Mi``, ``1G`` or a plain number; kept as bytes."""
 
 Symbol = Annotated[
     str,
     _reader("a symbol", parse_symbol, "BTC/USDT"),
-    WithJsonSchema({"type": "string", "minLength": 2, "maxLength": 64}),
+    WithJsonSchema({"type": "string", "minLength": 2, "maxLength": 64, **SYMBOL}),
 ]
 """Kept in the unified spelling (``BTC/USDT``); the exchange's own (``BTCUSDT``) is accepted."""
 
 IntervalText = Annotated[
     str,
     _reader("an interval", lambda text: parse_interval(text).text, "1s, 5m or 1h"),
-    WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]{0,3}[smhdwM]$"}),
+    WithJsonSchema({"type": "string", "pattern": intervals.PATTERN, "maxLength": 5, **INTERVAL}),
 ]
 """Canonical interval, case-sensitive: ``1m`` is a minute, ``1M`` a month."""
 
-DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL_PATTERN)]
+DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL_PATTERN, json_schema_extra=DNS_LABEL)]
 Count = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -173,6 +182,21 @@ class LabelSelector(Spec):
 
 class NamespaceAccess(Spec):
     """Namespaces that may use a resource, in the words of the Gateway API."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.from != 'Selector' || has(self.selector)",
+                "from: Selector needs a selector, such as selector: {matchLabels: {team: quant}}",
+                field="selector",
+            ),
+            rule(
+                "self.from == 'Selector' || !has(self.selector)",
+                "selector has no meaning without from: Selector; write from: Selector, or leave selector out",
+                field="selector",
+            ),
+        )
+    )
 
     from_: Literal["Same", "All", "Selector"] = Field(
         default="Same",

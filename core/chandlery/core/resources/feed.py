@@ -5,24 +5,50 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
 from chandlery.core.resources.base import (
     Access,
     Count,
+    DnsLabel,
     DurationMs,
     Flag,
     IntervalText,
+    Metadata,
     Number,
     Resource,
     Spec,
     Symbol,
     sentence,
 )
+from chandlery.core.resources.rules import (
+    ANY_VALUE,
+    NO_FLAG,
+    NO_LIST,
+    NO_NUMBER,
+    NO_OBJECT,
+    SYMBOL,
+    at_least_ms,
+    rule,
+    rules,
+)
 
 SourceKind = Literal["synthetic", "replay", "binance"]
+# {feed}-aggregator names a StatefulSet, whose pods get a label of its name + "-" + 10 characters: 63 at most.
+MAX_FEED_NAME: Final = 41
 _HOUR: Final = 3_600_000
 _DAY: Final = 24 * _HOUR
+# Kafka deletes by whole log segments, so less than a minute can't be kept to anyway.
+_LEAST_RETENTION_MS: Final = 60_000
 
 
 class SyntheticSource(Spec):
@@ -60,7 +86,18 @@ Speed = Annotated[
     float,
     BeforeValidator(_read_speed),
     PlainSerializer(lambda speed: "max" if math.isinf(speed) else speed, return_type=float | str),
-    WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True}),
+    WithJsonSchema(
+        {
+            **ANY_VALUE,
+            "pattern": "^max$",
+            "minimum": 0,
+            "exclusiveMinimum": True,
+            "maximum": 1_000_000,
+            **NO_LIST,
+            **NO_OBJECT,
+            **NO_FLAG,
+        }
+    ),
 ]
 """Times real speed; ``max`` (kept as infinity): as fast as possible."""
 
@@ -87,7 +124,22 @@ class ReplaySource(Spec):
     """Captured frames, or files of trades, played back, merged by receive time."""
 
     files: Annotated[
-        list[Annotated[ReplayFile, WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True})]],
+        list[
+            Annotated[
+                ReplayFile,
+                WithJsonSchema(
+                    {
+                        **ANY_VALUE,
+                        "minLength": 1,
+                        "required": ["path"],
+                        "maxProperties": 2,
+                        **NO_LIST,
+                        **NO_NUMBER,
+                        **NO_FLAG,
+                    }
+                ),
+            ]
+        ],
         Field(min_length=1, max_length=256),
     ] = Field(description="Files to play back: each a path, or an object with path and symbol.")
     speed: Speed = Field(default=1.0, description='Times real speed: 1, 10, 0.5, or "max" for as fast as possible.')
@@ -105,6 +157,15 @@ class BinanceSource(Spec):
 
 class Source(Spec):
     """Where trades come from: exactly one of the fields."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "[has(self.synthetic), has(self.replay), has(self.binance)].filter(given, given).size() == 1",
+                "needs exactly one of synthetic, replay and binance",
+            )
+        )
+    )
 
     synthetic: SyntheticSource | None = Field(default=None, description="A seeded synthetic market.")
     replay: ReplaySource | None = Field(default=None, description="Recorded files played back.")
@@ -130,6 +191,21 @@ class Source(Spec):
 
 class Kafka(Spec):
     """The feed's Kafka and how its topics are made. Pools inherit it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.minInsyncReplicas <= self.replicationFactor",
+                "minInsyncReplicas is above replicationFactor: nothing could be written; lower it, or raise the other",
+                field="minInsyncReplicas",
+            ),
+            rule(
+                "self.partitions >= oldSelf.partitions",
+                "partitions can't be lowered: Kafka takes no partition away; make a new MarketFeed instead",
+                field="partitions",
+            ),
+        )
+    )
 
     bootstrap_servers: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="host:port, several with commas; absent: the embedded broker."
@@ -160,6 +236,15 @@ class Kafka(Spec):
 class Retention(Spec):
     """How long each topic keeps its records."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            *(
+                rule(at_least_ms(f"self.{name}", _LEAST_RETENTION_MS), f"{name} must be at least 1m", field=name)
+                for name in ("live", "fast", "closed", "trades", "signals")
+            )
+        )
+    )
+
     live: DurationMs = Field(default=600_000, description="Forming candles, by default 10m.")
     fast: DurationMs = Field(default=_DAY, description="Closed candles of intervals below 1m, by default 1d.")
     closed: DurationMs = Field(default=180 * _DAY, description="Closed candles of 1m and above, by default 180d.")
@@ -169,8 +254,7 @@ class Retention(Spec):
     @model_validator(mode="after")
     def _longer_than_a_segment(self) -> Retention:
         for name in ("live", "fast", "closed", "trades", "signals"):
-            # Kafka deletes by whole log segments, so less than a minute can't be kept to anyway.
-            if getattr(self, name) < 60_000:
+            if getattr(self, name) < _LEAST_RETENTION_MS:
                 raise sentence(f"{name} must be at least 1m")
         return self
 
@@ -192,10 +276,22 @@ class HistoryFile(Spec):
 class History(Spec):
     """Closed candles from before the first live trade, so that traders are warm at once."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.files.all(file, file.shift == self.files[0].shift)",
+                "shift must be the same in all of the files, or their candles would not fit together",
+                field="files",
+            )
+        )
+    )
+
     candles: Annotated[Count, Field(ge=0, le=100_000)] = Field(
         default=500, description="Candles a series that a synthetic market makes up before it starts."
     )
-    files: list[HistoryFile] = Field(default=[], description="Files with closed candles.")
+    files: Annotated[list[HistoryFile], Field(max_length=1024)] = Field(
+        default=[], description="Files with closed candles."
+    )
 
     @model_validator(mode="after")
     def _one_shift(self) -> History:
@@ -218,7 +314,18 @@ Symbols = Annotated[
         custom_error_type="sentence",
         custom_error_message="needs auto or a list of symbols, such as [BTC/USDT, ETH/USDT]",
     ),
-    WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True}),
+    WithJsonSchema(
+        {
+            **ANY_VALUE,
+            "pattern": "^auto$",
+            "minItems": 1,
+            "maxItems": 4096,
+            "items": {"type": "string", "minLength": 2, "maxLength": 64, **SYMBOL},
+            **NO_OBJECT,
+            **NO_NUMBER,
+            **NO_FLAG,
+        }
+    ),
 ]
 
 
@@ -230,7 +337,7 @@ class MarketFeedSpec(Spec):
     symbols: Symbols = Field(
         default="auto", description="auto: whatever traders ask for; or a list, and traders are held to it."
     )
-    intervals: list[IntervalText] = Field(
+    intervals: Annotated[list[IntervalText], Field(max_length=64)] = Field(
         default=[], description="Intervals built in any case; those that traders ask for are added."
     )
     retention: Retention = Field(default=Retention(), description="How long each topic keeps its records.")
@@ -244,10 +351,19 @@ class MarketFeedSpec(Spec):
     allowed_pools: Access = Field(default=Access(), description="Pools that may use this feed.")
 
 
+class FeedMetadata(Metadata):
+    """Metadata of a MarketFeed: its workloads are called {name}-ingest and {name}-aggregator."""
+
+    name: Annotated[DnsLabel, Field(max_length=MAX_FEED_NAME)] = Field(
+        description="Name, unique among the feeds of the namespace: lower-case letters, digits and '-', at most 41."
+    )
+
+
 class MarketFeed(Resource):
     """One market, its Kafka and its topics; owned by the platform team."""
 
     KIND: ClassVar[str] = "MarketFeed"
 
     kind: Literal["MarketFeed"] = Field(default="MarketFeed", description="MarketFeed.")
+    metadata: FeedMetadata = Field(description="Name, namespace, labels and annotations.")
     spec: MarketFeedSpec = Field(description="What the feed is to be.")

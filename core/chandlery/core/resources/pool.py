@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field, JsonValue, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
 
 from chandlery.core.resources.base import Access, Count, DnsLabel, Flag, Metadata, Reference, Resource, Spec, sentence
+from chandlery.core.resources.rules import rule, rules
 
 Transport = Literal["SharedMemory", "Pipe"]
 #: Rows at a ring's end that no window may touch; a series' longest window is `candles` less these.
@@ -15,12 +16,30 @@ GUARD_ROWS: Final = 64
 MAX_POOL_NAME: Final = 48
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """For a field whose default depends on another: a schema knows constants alone."""
+    del schema["default"]
+
+
+# What `max` is where it isn't given, see Workers._max_at_least_min.
+_MOST: Final = "(has(self.max) ? self.max : self.min > 1 ? self.min : 1)"
+
+
 class Workers(Spec):
     """How many workers there are."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(f"{_MOST} >= self.min", "max is below min; raise max, or lower min", field="max"),
+            rule(f"self.spare <= {_MOST}", "spare is above max; lower spare, or raise max", field="spare"),
+        )
+    )
+
     min: Annotated[Count, Field(ge=0, le=1000)] = Field(default=1, description="Workers that are always there.")
     max: Annotated[Count, Field(ge=1, le=1000)] = Field(
-        default=1, description="Most workers; with all of them full a Trader waits with reason PoolFull."
+        default=1,
+        description="Most workers, by default `min` and at least 1; with all full a Trader waits with reason PoolFull.",
+        json_schema_extra=_without_default,
     )
     spare: Annotated[Count, Field(ge=0, le=100)] = Field(
         default=0, description="Empty workers kept warm for what comes, within `max`."
@@ -71,6 +90,16 @@ class Telemetry(Spec):
 
 class TraderPoolSpec(Spec):
     """What a TraderPool is to be."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.tiers.all(one, self.tiers.exists_one(other, other.name == one.name))",
+                "two of the tiers have the same name",
+                field="tiers",
+            )
+        )
+    )
 
     feed: Reference = Field(description="The MarketFeed whose candles the workers get.")
     image: Annotated[str, Field(min_length=1)] | None = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 from chandlery.core.assignment import SeriesRef
 from chandlery.core.assignment import Trigger as Trigger
@@ -24,6 +24,7 @@ from chandlery.core.resources.base import (
     Symbol,
     sentence,
 )
+from chandlery.core.resources.rules import ANY_VALUE, NO_LIST, NO_OBJECT, at_least_bytes, rule, rules
 
 ParameterValue = bool | int | float | str
 #: A ConfigMap's strategy source may be this long.
@@ -47,7 +48,7 @@ def _read_parameter(value: object) -> ParameterValue:
 Parameter = Annotated[
     ParameterValue,
     PlainValidator(_read_parameter),
-    WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True}),
+    WithJsonSchema({**ANY_VALUE, **NO_LIST, **NO_OBJECT}),
 ]
 
 
@@ -87,6 +88,18 @@ class Informative(Spec):
 
 class Market(Spec):
     """What is decided on."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            # Two spellings of one symbol are the same: BTC/USDT and btcusdt.
+            rule(
+                "self.symbols.map(symbol, symbol.upperAscii().replace('/', '')).all(one, "
+                "self.symbols.exists_one(other, other.upperAscii().replace('/', '') == one))",
+                "symbols has one of them twice",
+                field="symbols",
+            )
+        )
+    )
 
     # 64: a signal ring keeps that many positions.
     symbols: Annotated[list[Symbol], Field(min_length=1, max_length=64)] = Field(
@@ -140,6 +153,16 @@ class Signals(Spec):
 
 class TraderResources(Spec):
     """Limits on the trader's process."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                at_least_bytes("self.memory", _MIN_MEMORY_BYTES),
+                f"memory is too little to start in; write {format_quantity(_MIN_MEMORY_BYTES)} or more",
+                field="memory",
+            )
+        )
+    )
 
     memory: Bytes = Field(
         default=256 * 1024 * 1024,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from chandlery.core.errors import InputError, MachineError
+from chandlery.core.settings import IngestSettings
 from chandlery.stream.ingest.source import Position
 
 
@@ -44,6 +46,24 @@ def read_positions(path: str, session: int) -> dict[str, Position]:
     except msgspec.DecodeError as error:
         raise InputError(f"{path}: no position file ({error}); remove it to begin a new session") from error
     return positions.symbols if positions.session == session else {}
+
+
+def in_session(settings: IngestSettings) -> IngestSettings:
+    """The settings with ``session: -1`` replaced: by the position file's session, else by a new one (ms).
+
+    Raises:
+        InputError: the position file is none, see :func:`read_positions`.
+    """
+    if settings.session >= 0:
+        return settings
+    session = time.time_ns() // 1_000_000
+    path = Path(settings.position_file)
+    if settings.position_file and path.exists():
+        try:
+            session = msgspec.json.decode(path.read_bytes(), type=Positions).session
+        except (OSError, msgspec.DecodeError) as error:
+            raise InputError(f"{path}: no position file ({error}); remove it to begin a new session") from error
+    return msgspec.structs.replace(settings, session=session)
 
 
 def write_positions(path: str, session: int, symbols: Mapping[str, Position]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import logging
 from pathlib import Path
@@ -16,6 +15,7 @@ from chandlery.core.assignment import Assignment, WorkerStatus, decode_assignmen
 from chandlery.core.errors import InputError, MachineError
 from chandlery.core.settings import parse_listen
 from chandlery.workers.feed.assignments import Outcome
+from chandlery.workers.feed.token import Token
 
 log = logging.getLogger("chandlery.feed.api")
 
@@ -57,16 +57,12 @@ def _number(request: web.Request, name: str, default: int, most: int) -> int:
     return max(0, min(value, most))
 
 
-def _guard(token: str) -> Middleware:
-    expected = f"Bearer {token}".encode()
-
+def _guard(token: Token) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         # Probes of the kubelet carry no token, and learn nothing from the answer.
-        if token and request.path != "/healthz":
-            given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
-            if not hmac.compare_digest(given, expected):
-                return _json({"error": "a bearer token is required"}, 401)
+        if request.path != "/healthz" and not token.admits(request.headers.get("Authorization", "")):
+            return _json({"error": "a bearer token is required"}, 401)
         return await handler(request)
 
     return guard
@@ -79,13 +75,13 @@ class Api:
         InputError: ``listen`` is no address, or there is no token and it can be reached from other machines.
     """
 
-    def __init__(self, worker: Worker, listen: str, token: str) -> None:
+    def __init__(self, worker: Worker, listen: str, token: Token) -> None:
         self._worker = worker
         try:
             self._address = parse_listen(listen)
         except InputError as error:
             raise InputError(f"listen: {error}") from error
-        if not token and not isinstance(self._address, str) and not _is_loopback(self._address[0]):
+        if not token.required and not isinstance(self._address, str) and not _is_loopback(self._address[0]):
             raise InputError(f"listen {listen!r} can be reached from elsewhere: set a token, or use unix: or 127.0.0.1")
         app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[_guard(token)])
         app.add_routes(

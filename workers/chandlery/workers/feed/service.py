@@ -33,6 +33,7 @@ from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.router import Router, Track
 from chandlery.workers.feed.status import VersionBoard, is_news
+from chandlery.workers.feed.token import Token
 from chandlery.workers.feed.window_sender import WindowSender
 from chandlery.workers.segment import SegmentWriter
 
@@ -60,7 +61,7 @@ class Feed:
         self._rings_dir = Path(settings.rings_dir)
         # What can be wrong with the settings is found before anything is made.
         self._watch = BrokerWatch(settings.kafka.bootstrap)
-        self._api = Api(self, settings.listen, settings.token)
+        self._api = Api(self, settings.listen, Token(settings.token, settings.token_file))
         for folder in (settings.shm_dir, settings.rings_dir):
             _make_folder(folder)
         self._counts: Counter[str] = Counter()

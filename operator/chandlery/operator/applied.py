@@ -1,0 +1,165 @@
+"""Children in the cluster: what was applied, what is there, and applying again what somebody changed or deleted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from chandlery.operator.cache import Dirty
+from chandlery.operator.children.naming import (
+    CONTENT,
+    FEED_LABEL,
+    POOL_LABEL,
+    Object,
+    content_of,
+    digest_of,
+)
+from chandlery.operator.kubernetes.api import Kind
+from chandlery.operator.kubernetes.follow import Followed, Names
+
+log = logging.getLogger("chandlery.operator.children")
+
+
+class Cluster(Protocol):
+    """What of the API server is needed."""
+
+    async def apply(self, kind: Kind, body: Object, *, subresource: str = "") -> Object: ...
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What we wrote last: digest of the manifest, and the version that made; (``""``, 0): write again."""
+
+    digest: str
+    version: int
+
+
+class Children:
+    """The operator's children.
+
+    Args:
+        marked: called with what must be reconciled when a child changes by somebody else's hand, or its status does.
+    """
+
+    def __init__(self, api: Cluster, marked: Callable[[Dirty], None]) -> None:
+        self.writes = 0
+        self._api = api
+        self._marked = marked
+        self._applied: dict[tuple[Kind, Names], _Applied] = {}
+        self._followed: dict[Kind, list[Followed]] = {}
+
+    def follow(self, followed: Followed) -> None:
+        """Know what is there of one kind (several times: in several namespaces)."""
+        self._followed.setdefault(followed.kind, []).append(followed)
+
+    def seen(self, kind: Kind, names: Names) -> Object | None:
+        """A child as it was last seen; None: not there, or not followed."""
+        for followed in self._followed.get(kind, ()):
+            if names in followed.objects:
+                return followed.objects[names]
+        return None
+
+    def of(self, kind: Kind, namespace: str, labels: Mapping[str, str]) -> list[Object]:
+        """Children of a kind in a namespace that have these labels."""
+        return [
+            item
+            for followed in self._followed.get(kind, ())
+            for (where, _), item in followed.objects.items()
+            if where == namespace and labels.items() <= labels_of(item).items()
+        ]
+
+    def is_current(self, kind: Kind, body: Object) -> bool:
+        """Whether this very manifest is what was applied last, and nobody changed that since."""
+        names, digest = (body["metadata"]["namespace"], body["metadata"]["name"]), _digest(body)
+        known = self._applied.get((kind, names))
+        if known is None:
+            # An operator before us may have applied it; then nothing need be written.
+            seen = self.seen(kind, names)
+            if seen is None or content_of(seen) != digest:
+                return False
+            self._applied[kind, names] = _Applied(digest, version_of(seen))
+            return True
+        return known.digest == digest
+
+    async def ensure(self, kind: Kind, body: Object) -> bool:
+        """Apply a manifest unless it is applied already; returns whether it was written.
+
+        Raises:
+            ChandleryError: not written.
+        """
+        if self.is_current(kind, body):
+            return False
+        await self.apply(kind, body)
+        return True
+
+    async def apply(self, kind: Kind, body: Object) -> Object:
+        """Apply a manifest; raises as :meth:`ensure`."""
+        answer = await self._api.apply(kind, body)
+        self.writes += 1
+        names = (body["metadata"]["namespace"], body["metadata"]["name"])
+        self._applied[kind, names] = _Applied(_digest(body), version_of(answer))
+        return answer
+
+    async def delete(self, kind: Kind, namespace: str, name: str) -> None:
+        """Delete a child; raises as :meth:`ensure`."""
+        await self._api.delete(kind, namespace, name)
+        self._applied.pop((kind, (namespace, name)), None)
+
+    def version_applied(self, kind: Kind, names: Names) -> int:
+        """Version that our last write made; 0: none known."""
+        known = self._applied.get((kind, names))
+        return known.version if known is not None else 0
+
+    def note_version(self, kind: Kind, names: Names, version: int) -> None:
+        """Another version stands there than was thought; 0: nothing does. Apply again."""
+        self._applied[kind, names] = _Applied("", version)
+
+    def changed(
+        self, kind: Kind, drifted: Callable[[Names, Object | None], None] | None = None
+    ) -> Callable[[Names, Object | None, Object | None], None]:
+        """What a :class:`Followed` of this kind calls.
+
+        Args:
+            drifted: called when somebody else changed or deleted what we had applied.
+        """
+
+        def note(names: Names, before: Object | None, now: Object | None) -> None:
+            known = self._applied.get((kind, names))
+            if known is not None and (now is None or version_of(now) > known.version):
+                self._applied[kind, names] = _Applied("", version_of(now) if now is not None else 0)
+                if drifted is not None:
+                    drifted(names, now)
+            item = now if now is not None else before
+            dirty = owner_of(item) if item is not None else None
+            if dirty is not None:
+                self._marked(dirty)
+
+        return note
+
+
+def _digest(body: Object) -> str:
+    return str(body["metadata"].get("annotations", {}).get(CONTENT, "")) or digest_of(body)
+
+
+def version_of(item: Mapping[str, Any]) -> int:
+    """What grows when somebody changes what an object is to be: the generation, else the resource version."""
+    meta = item["metadata"]
+    return int(meta.get("generation") or meta["resourceVersion"])
+
+
+def labels_of(item: Mapping[str, Any]) -> dict[str, str]:
+    """Labels of an object."""
+    return item["metadata"].get("labels") or {}
+
+
+def owner_of(item: Mapping[str, Any]) -> Dirty | None:
+    """What must be reconciled when this child changes."""
+    labels, namespace = labels_of(item), item["metadata"].get("namespace", "")
+    if POOL_LABEL in labels:
+        return ("pool", namespace, labels[POOL_LABEL])
+    if FEED_LABEL in labels:
+        return ("feed", namespace, labels[FEED_LABEL])
+    return None

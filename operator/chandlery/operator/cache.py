@@ -1,0 +1,210 @@
+"""MarketFeeds, TraderPools and Traders as last seen, by uid. Pure.
+
+kopf's own index keeps ghosts: it never synthesizes DELETED for what vanished while a watch was away. Here a list
+of uids, taken after every relist and from time to time, drops what isn't in it (:meth:`Cache.sweep`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from chandlery.core.explanations import explain
+from chandlery.core.manifests import Key
+from chandlery.core.resources import KINDS, MarketFeed, Resource, Trader, TraderPool
+from chandlery.core.wording import path_text
+
+Dirty = tuple[str, str, str]
+"""What a reconcile is for: (``pool`` or ``feed``, namespace, name)."""
+
+_MOST_PROBLEMS: Final = 3
+#: Plural, as watches name it → kind.
+KIND_OF: Final = {"marketfeeds": MarketFeed.KIND, "traderpools": TraderPool.KIND, "traders": Trader.KIND}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One resource as it was last seen.
+
+    Attributes:
+        version: ``resourceVersion``. generation: of its spec.
+        resource: as a type; None: it can't be read and never could, ``problem`` says why. With a problem it is
+            the last version that could be read: a bad edit stops nothing.
+        status: as the API server has it.
+        pool: the pool that a Trader names.
+    """
+
+    kind: str
+    uid: str
+    key: Key
+    version: int
+    generation: int
+    resource: Resource | None
+    problem: str = ""
+    status: Mapping[str, Any] = field(default_factory=dict)
+    pool: Key | None = None
+
+
+def hold(kind: str, body: Mapping[str, Any], before: Held | None = None) -> Held:
+    """Read an object as the API server gives it.
+
+    Args:
+        before: the same object as seen before; an unchanged generation and metadata needn't be read again.
+    """
+    meta = body["metadata"]
+    resource, problem = _read(kind, body, before)
+    return Held(
+        kind=kind,
+        uid=meta["uid"],
+        key=(meta["namespace"], meta["name"]),
+        version=int(meta["resourceVersion"]),
+        generation=int(meta.get("generation", 1)),
+        resource=resource,
+        problem=problem,
+        status=body.get("status") or {},
+        pool=_pool(kind, resource, body),
+    )
+
+
+def _read(kind: str, body: Mapping[str, Any], before: Held | None) -> tuple[Resource | None, str]:
+    meta = body["metadata"]
+    if before is not None and before.resource is not None and not before.problem:
+        same_notes = before.resource.metadata.annotations == dict(meta.get("annotations") or {})
+        if before.generation == meta.get("generation") and same_notes:
+            return before.resource, ""
+    given = {name: body[name] for name in ("apiVersion", "kind", "metadata", "spec") if name in body}
+    try:
+        return KINDS[kind].model_validate(given), ""
+    except ValidationError as error:
+        return before.resource if before is not None else None, _in_words(kind, error, given)
+
+
+def _in_words(kind: str, error: ValidationError, given: dict[str, Any]) -> str:
+    explained = [explain(KINDS[kind], detail, given) for detail in error.errors()]
+    return "; ".join(f"{path_text(path)}: {message}" for path, message in explained[:_MOST_PROBLEMS])
+
+
+def _pool(kind: str, resource: Resource | None, body: Mapping[str, Any]) -> Key | None:
+    if kind != Trader.KIND:
+        return None
+    if isinstance(resource, Trader):
+        return resource.spec.pool.key(resource.namespace)
+    # Whatever is wrong with it, its status is the business of the pool it names.
+    named = body.get("spec", {}).get("pool", {})
+    return str(named.get("namespace") or body["metadata"]["namespace"]), str(named.get("name", ""))
+
+
+class Cache:
+    """Everything seen, by uid; of two with one name (recreated) the newer counts."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Held] = {}
+        self._uid: dict[tuple[str, Key], str] = {}
+        self._traders: dict[Key, set[str]] = {}
+
+    def put(self, kind: str, body: Mapping[str, Any]) -> list[Dirty]:
+        """Take in an object; returns what must be reconciled for it. An older version than held changes nothing.
+
+        What is being deleted counts as gone: nothing shall be made for it any more.
+        """
+        meta = body["metadata"]
+        if "deletionTimestamp" in meta:
+            return self.drop(meta["uid"])
+        before = self._held.get(meta["uid"])
+        if before is not None and before.version >= int(meta["resourceVersion"]):
+            return []
+        now = hold(kind, body, before)
+        dirty = self._remove(before) if before is not None else []
+        self._add(now)
+        return [*dict.fromkeys([*dirty, *self._concerned(now)])]
+
+    def drop(self, uid: str) -> list[Dirty]:
+        """Forget an object; returns what must be reconciled for it."""
+        held = self._held.get(uid)
+        if held is None:
+            return []
+        dirty = self._concerned(held)
+        self._remove(held)
+        return dirty
+
+    def sweep(self, kind: str, version: int, uids: Iterable[str], namespace: str = "") -> list[Dirty]:
+        """Forget what a list doesn't have, unless it is newer than the list.
+
+        Args:
+            version: the list's. uids: everything in it. namespace: the list is of this one only.
+        """
+        listed = set(uids)
+        gone = [
+            held
+            for held in self._held.values()
+            if held.kind == kind
+            and held.uid not in listed
+            and held.version <= version
+            and namespace in ("", held.key[0])
+        ]
+        return [dirty for held in gone for dirty in self.drop(held.uid)]
+
+    def get(self, kind: str, key: Key) -> Held | None:
+        """The resource of a name."""
+        uid = self._uid.get((kind, key))
+        return self._held[uid] if uid is not None else None
+
+    def by_uid(self, uid: str) -> Held | None:
+        """The resource of a uid."""
+        return self._held.get(uid)
+
+    def all_of(self, kind: str) -> Iterator[Held]:
+        """Every resource of a kind that counts."""
+        for held in self._held.values():
+            if held.kind == kind and self._uid.get((kind, held.key)) == held.uid:
+                yield held
+
+    def traders_of(self, pool: Key) -> list[Held]:
+        """Traders that name a pool, whether it exists or not."""
+        held = (self._held[uid] for uid in self._traders.get(pool, ()))
+        return [one for one in held if self._uid.get((one.kind, one.key)) == one.uid]
+
+    def pools_of(self, feed: Key) -> list[Key]:
+        """Pools that name a feed."""
+        return [held.key for held in self.all_of(TraderPool.KIND) if _feed_of(held) == feed]
+
+    def pool_keys(self) -> list[Key]:
+        """Every pool, and every name of one that a Trader gives."""
+        return list({*(held.key for held in self.all_of(TraderPool.KIND)), *self._traders})
+
+    def _add(self, held: Held) -> None:
+        self._held[held.uid] = held
+        other = self._held.get(self._uid.get((held.kind, held.key), ""))
+        if other is None or other.version <= held.version:
+            self._uid[held.kind, held.key] = held.uid
+        if held.pool is not None:
+            self._traders.setdefault(held.pool, set()).add(held.uid)
+
+    def _remove(self, held: Held) -> list[Dirty]:
+        """Take out; returns what it concerned where that can't be told afterwards."""
+        del self._held[held.uid]
+        if self._uid.get((held.kind, held.key)) == held.uid:
+            del self._uid[held.kind, held.key]
+        if held.pool is None:
+            return []
+        members = self._traders.get(held.pool, set())
+        members.discard(held.uid)
+        if not members:
+            self._traders.pop(held.pool, None)
+        return [("pool", *held.pool)]
+
+    def _concerned(self, held: Held) -> list[Dirty]:
+        if held.pool is not None:
+            return [("pool", *held.pool)]
+        if held.kind == TraderPool.KIND:
+            feed = _feed_of(held)
+            return [("pool", *held.key), *([("feed", *feed)] if feed is not None else [])]
+        return [("feed", *held.key), *(("pool", *pool) for pool in self.pools_of(held.key))]
+
+
+def _feed_of(held: Held) -> Key | None:
+    pool = held.resource
+    return pool.spec.feed.key(pool.namespace) if isinstance(pool, TraderPool) else None

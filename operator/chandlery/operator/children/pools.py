@@ -1,0 +1,78 @@
+"""What a pool's workers share: a headless Service, a PodDisruptionBudget, a NetworkPolicy."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from chandlery.core.resources import TraderPool
+from chandlery.operator.children.naming import (
+    PART_OF,
+    Defaults,
+    Object,
+    owned,
+    pool_labels,
+    sealed,
+)
+from chandlery.operator.children.workers import service_name
+
+
+def workers_service(pool: TraderPool, defaults: Defaults) -> Object:
+    """Headless Service: names for the pods, Ready or not."""
+    labels = pool_labels(pool)
+    return sealed(
+        {
+            "metadata": owned(pool, service_name(pool), labels),
+            "spec": {
+                "clusterIP": "None",
+                "publishNotReadyAddresses": True,
+                "selector": labels,
+                "ports": [{"name": "api", "port": defaults.worker_port, "targetPort": "api"}],
+            },
+        }
+    )
+
+
+def disruption_budget(pool: TraderPool) -> Object:
+    """At most one worker of the pool is evicted at a time."""
+    labels = pool_labels(pool)
+    return sealed(
+        {
+            "metadata": owned(pool, service_name(pool), labels),
+            "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels}},
+        }
+    )
+
+
+def network_policy(pool: TraderPool, kafka: str, defaults: Defaults) -> Object:
+    """In: the worker's API, from the operator's namespace. Out: DNS, Kafka's ports, and OTLP's.
+
+    Addresses outside of Kubernetes can't be named here by host, so ports are what is allowed.
+    """
+    ports = sorted({_port_of(one.strip(), 9092) for one in kafka.split(",") if one.strip()})
+    otlp = pool.spec.telemetry.otlp_endpoint
+    if otlp:
+        ports = sorted({*ports, urlsplit(otlp).port or 4318})
+    callers: Object = {}
+    if defaults.callers:
+        namespace = {"matchLabels": {"kubernetes.io/metadata.name": defaults.callers}}
+        callers = {"from": [{"namespaceSelector": namespace, "podSelector": {"matchLabels": {PART_OF: "chandlery"}}}]}
+    labels = pool_labels(pool)
+    return sealed(
+        {
+            "metadata": owned(pool, service_name(pool), labels),
+            "spec": {
+                "podSelector": {"matchLabels": labels},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": [{**callers, "ports": [{"protocol": "TCP", "port": defaults.worker_port}]}],
+                "egress": [
+                    {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
+                    {"ports": [{"protocol": "TCP", "port": port} for port in ports]},
+                ],
+            },
+        }
+    )
+
+
+def _port_of(address: str, default: int) -> int:
+    port = address.rpartition(":")[2]
+    return int(port) if port.isdigit() else default

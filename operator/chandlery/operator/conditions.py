@@ -1,0 +1,321 @@
+"""What the operator says of each resource: conditions in kstatus' words, and the figures beside them. Pure.
+
+``Ready`` is True when all is as the spec asks. ``Reconciling``: it will get there by itself. ``Stalled``: it will not
+without a change by somebody. Neither: as somebody wants it (suspended). Messages hold no figure that moves by itself,
+so that a status changes only when something has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from chandlery.core.assignment import READY_STATES, TraderAssignment, WorkerStatus
+from chandlery.core.assignment import TraderStatus as Reported
+from chandlery.core.resources import Trader
+from chandlery.core.resources.status import (
+    MAX_MESSAGE_CHARS,
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    FeedStatus,
+    Latency,
+    PoolStatus,
+    TraderStatus,
+    Warmth,
+)
+from chandlery.operator.cache import Held
+from chandlery.operator.planner import FeedPlan, PoolPlan, Verdict
+
+_WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
+_WARM_STATES: Final = frozenset({"Warm", "Active", "Blocked"})
+#: Verdicts that pass by themselves, or by a person's consent.
+_UNDER_WAY: Final = frozenset({"AwaitingApproval"})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker as far as its Traders' conditions depend on it.
+
+    Attributes:
+        pod: name of its pod; empty: none yet. ready: whether the pod is Ready. was_ready: whether it ever was.
+        status: its newest answer, None: none yet. problem: why it can't be reached; empty: it can.
+    """
+
+    name: str
+    pod: str = ""
+    ready: bool = False
+    was_ready: bool = False
+    status: WorkerStatus | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One resource's state, from which its three kstatus conditions follow.
+
+    Attributes:
+        ready: as the spec asks. stalled: not without a change by somebody. settled: neither ready, nor on its way.
+    """
+
+    reason: str
+    message: str = ""
+    ready: bool = False
+    stalled: bool = False
+    settled: bool = False
+
+
+def is_applied(verdict: Verdict, reported: Reported | None) -> bool:
+    """Whether the Trader's own process has said READY for what is assigned now."""
+    return (
+        reported is not None
+        and reported.state in READY_STATES
+        and (reported.generation, reported.incarnation) == (verdict.generation, verdict.incarnation)
+    )
+
+
+def trader_state(
+    held: Held, verdict: Verdict | None, worker: WorkerView | None, unknown_symbols: Collection[str] = ()
+) -> State:
+    """What is to be said of a Trader.
+
+    Args:
+        verdict: the planner's; None: the Trader can't be read. worker: the one it is assigned to.
+        unknown_symbols: symbols that the feed's exchange says it doesn't have.
+    """
+    if held.problem:
+        return State("BadManifest", held.problem, stalled=True)
+    if verdict is None:
+        return State("Pending", "not planned yet")
+    if verdict.reason == "Suspended":
+        return State("Suspended", verdict.message, settled=True)
+    if verdict.reason:
+        return State(verdict.reason, verdict.message, stalled=verdict.reason not in _UNDER_WAY)
+    missing = _missing_symbols(held, unknown_symbols)
+    if missing:
+        return State("UnknownSymbol", f"the exchange has no {', '.join(missing)}: mend spec.market", stalled=True)
+    if worker is None:
+        return State("Pending", "no worker yet")
+    reported = worker.status.traders.get(verdict.trader) if worker.status is not None else None
+    away = _away(worker)
+    if away is not None:
+        return away
+    if is_applied(verdict, reported):
+        assert reported is not None
+        return _running(reported)
+    if reported is None or (reported.generation, reported.incarnation) != (verdict.generation, verdict.incarnation):
+        return State("Starting", f"worker {worker.name} has not started it yet")
+    return _not_running(reported, worker)
+
+
+def _missing_symbols(held: Held, unknown: Collection[str]) -> list[str]:
+    if not unknown or not isinstance(held.resource, Trader):
+        return []
+    return sorted({series.symbol for series in held.resource.spec.market.series()} & set(unknown))
+
+
+def _away(worker: WorkerView) -> State | None:
+    """Why nothing can be said of a worker's Traders; None: something can."""
+    if not worker.ready:
+        if not worker.was_ready:
+            return State("WorkerStarting", f"worker {worker.name} is starting")
+        return State("WorkerUnready", f"worker {worker.name} is not Ready; its traders move after a while if they can")
+    if worker.status is None:
+        return State("WorkerUnreachable", f"worker {worker.name} doesn't answer the operator: {worker.problem}"[:300])
+    return None
+
+
+def _running(reported: Reported) -> State:
+    if reported.state == "Blocked":
+        return State("Blocked", "its signal ring is full: it waits for Kafka to take signals", ready=True)
+    if reported.state in _WARM_STATES:
+        return State("Running", ready=True)
+    return State("Warming", "it waits for closed candles before its first decision", ready=True)
+
+
+def _not_running(reported: Reported, worker: WorkerView) -> State:
+    # A process that is being started again is still in its crash loop: no coming and going of conditions.
+    crashed = reported.state == "Backoff" or (reported.attempt > 0 and reported.state in ("Pending", "Init"))
+    if crashed:
+        said = reported.last_error or reported.message.partition("; starts again")[0]
+        return State(_word(reported.reason, "CrashLoop"), said or "its process ended; it is started again")
+    if reported.state == "Stalled":
+        return State(_word(reported.reason, "BadStrategy"), reported.message, stalled=True)
+    return State(_word(reported.reason, "Starting"), f"worker {worker.name} is starting it")
+
+
+def _word(reason: str, default: str) -> str:
+    return reason if _WORD.fullmatch(reason) else default
+
+
+def trader_status(
+    held: Held,
+    state: State,
+    verdict: Verdict | None,
+    assigned: TraderAssignment | None,
+    worker: WorkerView | None,
+    now: str,
+) -> TraderStatus:
+    """The Trader's whole status. ``assigned``: as its worker has it; ``now``: RFC 3339."""
+    answer = worker.status if worker is not None else None
+    reported = answer.traders.get(verdict.trader) if answer is not None and verdict is not None else None
+    applied = verdict is not None and not verdict.reason and is_applied(verdict, reported)
+    conditions = [
+        *kstatus(state, held.generation, now),
+        _condition(
+            "AssignmentApplied", applied, "Applied" if applied else state.reason, held.generation, now,
+            "" if applied else "its process has not said READY for this generation",
+        ),
+        _warm(reported, state, held.generation, now),
+    ]  # fmt: skip
+    if worker is None or assigned is None:
+        return TraderStatus(observed_generation=held.generation, conditions=conditions)
+    figures = _figures(reported, answer) if reported is not None and answer is not None else {}
+    return TraderStatus(
+        observed_generation=held.generation,
+        conditions=conditions,
+        worker=worker.name,
+        pod=worker.pod or None,
+        running_generation=assigned.generation,
+        incarnation=assigned.incarnation,
+        **figures,
+    )
+
+
+def _warm(reported: Reported | None, state: State, generation: int, now: str) -> Condition:
+    if reported is None:
+        return _condition("Warm", None, state.reason, generation, now, "nothing is known of its history yet")
+    if reported.state in _WARM_STATES:
+        return _condition("Warm", True, "Warm", generation, now)
+    return _condition("Warm", False, "Warming", generation, now, "status.warm has the candles there are and needed")
+
+
+def _figures(reported: Reported, answer: WorkerStatus) -> dict[str, Any]:
+    return {
+        "code": reported.code or None,
+        "warm": Warmth(reported.warm_have, reported.warm_need) if reported.warm_need else None,
+        "signals": reported.signals,
+        "latency": _latency(answer.feed),
+        "restarts": reported.restarts,
+        "last_error": reported.last_error[:MAX_MESSAGE_CHARS] or None,
+    }
+
+
+def _latency(feed: dict[str, Any]) -> Latency | None:
+    measured = feed.get("latency", {}).get("frame_to_signal", {})
+    if not measured.get("count"):
+        return None
+    return Latency(_milliseconds(measured["p50"]), _milliseconds(measured["p99"]), measured["count"])
+
+
+def _milliseconds(us: float) -> str:
+    return f"{us / 1000:.3g}ms"
+
+
+#: What of a status may change without being worth a write of its own.
+RIDING: Final = ("warm", "signals", "latency", "restarts", "last_error")
+
+
+def pool_state(held: Held, plan: PoolPlan | None, workers: Sequence[WorkerView], outdated: int, problem: str) -> State:
+    """What is to be said of a TraderPool.
+
+    Args:
+        workers: those that are to be. outdated: how many of them still run an older template.
+        problem: what the API server refused; empty: nothing.
+    """
+    if held.problem:
+        return State("BadManifest", held.problem, stalled=True)
+    if plan is None:
+        return State("Pending", "not planned yet")
+    if plan.reason:
+        return State(plan.reason, plan.message, stalled=True)
+    if problem:
+        return State("Refused", problem, stalled=True)
+    unready = [worker.name for worker in workers if not worker.ready]
+    if outdated:
+        return State("Rolling", f"{outdated} of {len(workers)} workers still run an older template")
+    if unready:
+        return State("WorkersStarting", f"not Ready: {', '.join(unready[:5])}")
+    if plan.pending:
+        return State("PoolFull", "some of its traders find no room: raise spec.workers.max", ready=True)
+    return State("Running", ready=True)
+
+
+def pool_status(
+    held: Held, state: State, plan: PoolPlan | None, workers: Sequence[WorkerView], outdated: int, now: str
+) -> PoolStatus:
+    """The pool's whole status."""
+    return PoolStatus(
+        observed_generation=held.generation,
+        conditions=kstatus(state, held.generation, now),
+        capacity=plan.capacity if plan is not None else None,
+        used=plan.used if plan is not None else None,
+        pending=plan.pending if plan is not None else None,
+        workers=len(workers),
+        ready_workers=sum(1 for worker in workers if worker.ready),
+        updated_workers=len(workers) - outdated,
+    )
+
+
+def feed_state(held: Held, *, symbols: int, kafka: str, unready: Sequence[str], problem: str) -> State:
+    """What is to be said of a MarketFeed; ``unready``: those of its pods that aren't Ready."""
+    if held.problem:
+        return State("BadManifest", held.problem, stalled=True)
+    if not kafka:
+        return State("NoKafka", "name spec.kafka.bootstrapServers, or give the operator a default Kafka", stalled=True)
+    if problem:
+        return State("Refused", problem, stalled=True)
+    if not symbols:
+        return State("Idle", "no trader asks for a symbol or interval yet, and spec lists none", ready=True)
+    if unready:
+        return State("Starting", f"not Ready: {', '.join(unready)}")
+    return State("Running", ready=True)
+
+
+def feed_status(
+    held: Held,
+    state: State,
+    plan: FeedPlan | None,
+    *,
+    source: str,
+    session: int | None,
+    kafka: str,
+    topics: str,
+    pools: int,
+    unknown: Sequence[str],
+    now: str,
+) -> FeedStatus:
+    """The feed's whole status; ``topics``: what their names begin with."""
+    return FeedStatus(
+        observed_generation=held.generation,
+        conditions=kstatus(state, held.generation, now),
+        source=source or None,
+        symbol_count=len(plan.symbols) if plan is not None else None,
+        symbols=list(plan.symbols) if plan is not None else [],
+        unknown_symbols=sorted(unknown),
+        intervals=list(plan.intervals) if plan is not None else [],
+        session=session,
+        bootstrap_servers=kafka or None,
+        topic_prefix=topics or None,
+        pools=pools,
+    )
+
+
+def kstatus(state: State, generation: int, now: str) -> list[Condition]:
+    """Ready, Reconciling and Stalled."""
+    reconciling = not (state.ready or state.stalled or state.settled)
+    other = "Settled" if state.ready or state.settled else state.reason
+    return [
+        _condition("Ready", state.ready, state.reason, generation, now, state.message),
+        _condition("Reconciling", reconciling, state.reason if reconciling else other, generation, now),
+        _condition("Stalled", state.stalled, state.reason if state.stalled else other, generation, now),
+    ]
+
+
+def _condition(
+    kind: ConditionType, holds: bool | None, reason: str, generation: int, now: str, message: str = ""
+) -> Condition:
+    status: ConditionStatus = "Unknown" if holds is None else "True" if holds else "False"
+    return Condition(kind, status, reason, now, message[:MAX_MESSAGE_CHARS], generation)

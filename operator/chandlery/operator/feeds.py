@@ -1,0 +1,231 @@
+"""Reconciling a feed: ingest and aggregator for what it lists and Traders ask for, and what has become of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from chandlery.core.errors import ChandleryError, InputError
+from chandlery.core.manifests import Key
+from chandlery.core.resources import MarketFeed
+from chandlery.core.settings import AggregatorSettings, IngestSettings
+from chandlery.operator.cache import Held
+from chandlery.operator.children.feeds import aggregator_of, child_name, feed_set, ingest_of, settings_map
+from chandlery.operator.children.naming import (
+    CONTENT,
+    INGEST_PORT,
+    SETTINGS,
+    Component,
+    Object,
+)
+from chandlery.operator.conditions import feed_state, feed_status
+from chandlery.operator.kubernetes.api import GoneError, KubeApi
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP, MARKET_FEED, POD, STATEFUL_SET
+from chandlery.operator.planner import FeedPlan
+from chandlery.operator.planning import Grace, by_length
+from chandlery.operator.pools import Tools, timestamp
+from chandlery.operator.settings_of import feed_topic, kafka_settings
+
+log = logging.getLogger("chandlery.operator.feeds")
+
+#: A symbol that no Trader asks for any more is ingested for this long: longer than an edit, a move or a rollout.
+GRACE_S: Final = 300.0
+#: How often ingest is asked which symbols its exchange doesn't have, and which session it is in.
+_ASK_S: Final = 5.0
+_COMPONENTS: Final[tuple[Component, ...]] = ("ingest", "aggregator")
+
+
+class IngestStatus(msgspec.Struct):
+    """What of ingest's status matters here."""
+
+    session: int | None = None
+    unknown_symbols: list[str] = []
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of a feed beside its resource."""
+
+    ingest: IngestStatus = field(default_factory=IngestStatus)
+    asked_s: float = float("-inf")
+    problem: str = ""
+
+
+class Feeds:
+    """Reconciles feeds by their keys."""
+
+    def __init__(self, tools: Tools, api: KubeApi, session: aiohttp.ClientSession, grace_s: float = GRACE_S) -> None:
+        self._tools = tools
+        self._api = api
+        self._session = session
+        self._grace = Grace(grace_s)
+        self._grace_intervals = Grace(grace_s)
+        self._known: dict[Key, _Known] = {}
+
+    def unknown_symbols(self, key: Key) -> Sequence[str]:
+        """Symbols that the feed's exchange says it doesn't have."""
+        known = self._known.get(key)
+        return known.ingest.unknown_symbols if known is not None else ()
+
+    async def reconcile(self, key: Key) -> None:
+        """Bring one feed to what it shall be; marks it when it must be looked at again.
+
+        Raises:
+            ChandleryError: something could not be done; it is repeated.
+        """
+        held = self._tools.cache.get(MarketFeed.KIND, key)
+        if held is None:
+            self._known.pop(key, None)
+            return
+        known = self._known.setdefault(key, _Known())
+        feed = held.resource
+        plan: FeedPlan | None = None
+        failure: ChandleryError | None = None
+        if isinstance(feed, MarketFeed):
+            plan = self._plan(feed)
+            try:
+                await self._carry_out(feed, plan)
+                known.problem = ""
+            except InputError as error:
+                known.problem = str(error)
+                failure = error
+            except ChandleryError as error:
+                failure = error
+            await self._ask(feed, known)
+        await self._say(held, feed if isinstance(feed, MarketFeed) else None, plan, known)
+        if failure is not None:
+            raise failure
+
+    def _plan(self, feed: MarketFeed) -> FeedPlan:
+        """What is asked for now, and what was until lately."""
+        asked = self._tools.planner.asked_of(feed)
+        running = self._running(feed)
+        now_s = time.monotonic()
+        symbols = self._grace.with_leaving(feed.key, asked.symbols, running.symbols, now_s)
+        intervals = self._grace_intervals.with_leaving(feed.key, asked.intervals, running.intervals, now_s)
+        due = [
+            self._grace.next_s(feed.key, asked.symbols, running.symbols),
+            self._grace_intervals.next_s(feed.key, asked.intervals, running.intervals),
+        ]
+        for one in due:
+            if one is not None:
+                self._tools.mark(("feed", *feed.key), max(0.1, one - now_s))
+        return FeedPlan(feed, tuple(symbols), by_length(intervals))
+
+    def _running(self, feed: MarketFeed) -> FeedPlan:
+        """What the settings that stand in the cluster say."""
+        item = self._tools.children.seen(CONFIG_MAP, (feed.namespace, child_name(feed, "ingest")))
+        try:
+            settings = msgspec.json.decode((item or {})["data"]["ingest.json"], type=IngestSettings)
+        except (KeyError, msgspec.DecodeError):
+            return FeedPlan(feed, (), ())
+        return FeedPlan(feed, tuple(settings.symbols), tuple(settings.intervals))
+
+    async def _carry_out(self, feed: MarketFeed, plan: FeedPlan) -> None:
+        tools = self._tools
+        kafka = kafka_settings(feed, tools.defaults.kafka)
+        if not kafka.bootstrap or not plan.symbols or not plan.intervals:
+            return
+        wanted: dict[Component, IngestSettings | AggregatorSettings] = {
+            # The aggregator first: what it must build is known to it when ingest appends the first of it.
+            "aggregator": aggregator_of(feed, kafka, plan.intervals, tools.defaults),
+            "ingest": ingest_of(feed, kafka, plan.symbols, plan.intervals, tools.defaults),
+        }
+        for component, settings in wanted.items():
+            body = settings_map(feed, component, settings)
+            await tools.children.ensure(CONFIG_MAP, body)
+            await tools.children.ensure(STATEFUL_SET, feed_set(feed, component, tools.defaults))
+            await self._nudge(feed, component, body["metadata"]["annotations"][CONTENT])
+
+    async def _nudge(self, feed: MarketFeed, component: Component, digest: str) -> None:
+        """Note the settings' digest on the pod: a changed pod has the kubelet bring its files up to date at once,
+        where it would else take up to a minute."""
+        pod = self._pod(feed, component)
+        if pod is None or (pod["metadata"].get("annotations") or {}).get(SETTINGS) == digest:
+            return
+        name = pod["metadata"]["name"]
+        try:
+            await self._api.merge(POD, feed.namespace, name, {"metadata": {"annotations": {SETTINGS: digest}}})
+        except GoneError:
+            log.debug("pod gone before it was nudged", extra={"pod": name})
+
+    def _pod(self, feed: MarketFeed, component: Component) -> Object | None:
+        return self._tools.children.seen(POD, (feed.namespace, f"{child_name(feed, component)}-0"))
+
+    async def _ask(self, feed: MarketFeed, known: _Known) -> None:
+        """Ask ingest what it knows; what it says of symbols concerns the pools' Traders."""
+        pod = self._pod(feed, "ingest")
+        address = (pod or {}).get("status", {}).get("podIP")
+        if not address or not _is_ready(pod):
+            return
+        now_s = time.monotonic()
+        if now_s - known.asked_s >= _ASK_S:
+            known.asked_s = now_s
+            host = f"[{address}]" if ":" in address else address
+            try:
+                async with asyncio.timeout(2.0), self._session.get(f"http://{host}:{INGEST_PORT}/v1/status") as answer:
+                    told = msgspec.json.decode(await answer.read(), type=IngestStatus)
+            except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
+                log.debug("ingest doesn't answer", extra={"feed": feed.full_name, "problem": repr(error)})
+            else:
+                if told.unknown_symbols != known.ingest.unknown_symbols:
+                    for pool in self._tools.cache.pools_of(feed.key):
+                        self._tools.mark(("pool", *pool), 0.05)
+                known.ingest = told
+        if feed.spec.source.kind == "binance" or known.ingest.session is None:
+            self._tools.mark(("feed", *feed.key), _ASK_S)
+
+    async def _say(self, held: Held, feed: MarketFeed | None, plan: FeedPlan | None, known: _Known) -> None:
+        tools = self._tools
+        kafka = kafka_settings(feed, tools.defaults.kafka) if feed is not None else None
+        bootstrap = kafka.bootstrap if kafka is not None else ""
+        unready = (
+            [
+                child_name(feed, component)
+                for component in _COMPONENTS
+                if feed is not None and not _is_ready(self._pod(feed, component))
+            ]
+            if feed is not None
+            else []
+        )
+        symbols = min(len(plan.symbols), len(plan.intervals)) if plan is not None else 0
+        state = feed_state(held, symbols=symbols, kafka=bootstrap, unready=unready, problem=known.problem)
+        status = feed_status(
+            held,
+            state,
+            plan,
+            source=feed.spec.source.kind if feed is not None else "",
+            session=known.ingest.session,
+            kafka=bootstrap,
+            topics=f"{kafka.prefix}{feed_topic(feed)}." if feed is not None and kafka is not None else "",
+            pools=len(tools.cache.pools_of(held.key)),
+            unknown=known.ingest.unknown_symbols,
+            now=timestamp(),
+        )
+        wait_s = tools.statuses.wait_s(held, status)
+        if wait_s is None:
+            return
+        if wait_s > 0:
+            tools.mark(("feed", *held.key), wait_s)
+            return
+        outcome = await tools.statuses.write(MARKET_FEED, held, status)
+        if outcome in ("stale", "gone"):
+            tools.mark(("feed", *held.key), 0.3)
+        if outcome == "gone":
+            tools.cache.drop(held.uid)
+        if outcome == "written":
+            await tools.events.tell_state(held, state)
+
+
+def _is_ready(pod: Any) -> bool:
+    if pod is None or "deletionTimestamp" in pod["metadata"]:
+        return False
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)

@@ -1,0 +1,162 @@
+"""Planning one pool at a time: what the planner is given from the cache, and what must be remembered between. Pure.
+
+The planner plans whatever it is given; given one pool with its Traders it plans that pool. Its memory is one for all
+pools: a Trader that changes its pool goes on counting its incarnations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chandlery.core.checks import CatalogueEntry, check_strategy
+from chandlery.core.intervals import parse_interval
+from chandlery.core.manifests import Key, Problem
+from chandlery.core.resources import MarketFeed, Trader, TraderPool
+from chandlery.core.wording import path_text
+from chandlery.operator.cache import Cache
+from chandlery.operator.planner import Current, Delays, Desired, FeedPlan, Memory, PoolPlan, Verdict, WorkerNow, plan
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One pool's plan.
+
+    Attributes:
+        pool: None where there is no such pool (its Traders have verdicts all the same).
+        again_ms: when a delay passes, None: none runs.
+    """
+
+    pool: PoolPlan | None
+    verdicts: Mapping[str, Verdict]
+    again_ms: int | None
+
+
+class PoolPlanner:
+    """Plans pools, one at a time.
+
+    Args:
+        cache: resources as seen now.
+    """
+
+    def __init__(self, cache: Cache, delays: Delays | None = None) -> None:
+        self._cache = cache
+        self._delays = delays or Delays()
+        self._memory = Memory()
+        self._asked: dict[Key, FeedPlan] = {}
+
+    def plan(
+        self,
+        key: Key,
+        workers: Mapping[str, WorkerNow],
+        *,
+        configmaps: Mapping[Key, Mapping[str, str]],
+        namespaces: Mapping[str, Mapping[str, str]],
+        catalogue: Collection[CatalogueEntry] | None,
+        now_ms: int,
+    ) -> Planned:
+        """Plan one pool.
+
+        Args:
+            workers: the pool's workers as they are. configmaps: data of those that its Traders name.
+            namespaces: labels by namespace. catalogue: of the pool's workers; None: not known, so not checked.
+        """
+        pools: dict[Key, TraderPool] = self._sound(TraderPool)
+        traders = {held.key: held.resource for held in self._cache.traders_of(key) if isinstance(held.resource, Trader)}
+        there = key in pools
+        desired = Desired(
+            feeds=self._sound(MarketFeed),
+            # All of them where the named one isn't there: the message says what is near.
+            pools={key: pools[key]} if there else pools,
+            traders=traders,
+            configmaps=configmaps,
+            namespaces=namespaces,
+            problems=_problems(traders.values(), catalogue),
+            delays=self._delays,
+        )
+        made = plan(desired, Current({key: workers} if there else {}, self._memory), now_ms=now_ms)
+        if not there:
+            self._asked.pop(key, None)
+            return Planned(None, made.verdicts, None)
+        self._remember(made.memory, pools[key].full_name)
+        planned = made.pools[key]
+        if planned.feed is None:
+            self._asked.pop(key, None)
+        else:
+            self._asked[key] = made.feeds[planned.feed]
+        return Planned(planned, made.verdicts, made.plan_again_ms)
+
+    def asked_of(self, feed: MarketFeed) -> FeedPlan:
+        """What the feed lists itself and all planned pools ask of it together."""
+        asked = [one for one in self._asked.values() if one.feed.key == feed.key]
+        symbols = {symbol for one in asked for symbol in one.symbols}
+        if feed.spec.symbols != "auto":
+            symbols |= set(feed.spec.symbols)
+        intervals = {interval for one in asked for interval in one.intervals} | set(feed.spec.intervals)
+        return FeedPlan(feed, tuple(sorted(symbols)), by_length(intervals))
+
+    def forget(self, key: Key) -> None:
+        """A pool is gone, and nobody names it."""
+        self._asked.pop(key, None)
+
+    def _sound(self, kind: type[Any]) -> dict[Key, Any]:
+        return {held.key: held.resource for held in self._cache.all_of(kind.KIND) if isinstance(held.resource, kind)}
+
+    def _remember(self, memory: Memory, pool: str) -> None:
+        others = {name: since for name, since in self._memory.surplus_since_ms.items() if name != pool}
+        self._memory = Memory({**others, **memory.surplus_since_ms}, memory.sequences, memory.traders)
+
+
+def _problems(traders: Iterable[Trader], catalogue: Collection[CatalogueEntry] | None) -> dict[Key, list[Problem]]:
+    if catalogue is None:
+        return {}
+    found: dict[Key, list[Problem]] = {}
+    for trader in traders:
+        for finding in check_strategy(trader, catalogue):
+            problem = Problem(
+                "", 0, 0, trader.KIND, *trader.key, path_text(finding.path), finding.message, finding.reason
+            )
+            found.setdefault(trader.key, []).append(problem)
+    return found
+
+
+def by_length(intervals: Iterable[str]) -> tuple[str, ...]:
+    """Intervals from short to long."""
+    return tuple(sorted(set(intervals), key=lambda text: (parse_interval(text).length_ms, text)))
+
+
+class Grace:
+    """Symbols that nobody asks for any more stay for a while: a Trader that is edited comes back at once.
+
+    Args:
+        period_s: how long.
+    """
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self._last_s: dict[tuple[Key, str], float] = {}
+
+    def with_leaving(self, feed: Key, asked: Iterable[str], running: Iterable[str], now_s: float) -> list[str]:
+        """What shall run: what is asked for, and of what runs what was asked for lately, sorted.
+
+        Args:
+            running: what runs now. One that was never seen to be asked for counts as asked for now.
+        """
+        wanted = set(asked)
+        for name in wanted:
+            self._last_s[feed, name] = now_s
+        for name in set(running) - wanted:
+            if now_s - self._last_s.setdefault((feed, name), now_s) < self._period_s:
+                wanted.add(name)
+            else:
+                del self._last_s[feed, name]
+        return sorted(wanted)
+
+    def next_s(self, feed: Key, asked: Iterable[str], running: Iterable[str]) -> float | None:
+        """When the next one's time is over; None: none is leaving."""
+        leaving = set(running) - set(asked)
+        return min(
+            (self._last_s[feed, name] + self._period_s for name in leaving if (feed, name) in self._last_s),
+            default=None,
+        )

@@ -1,0 +1,269 @@
+"""One worker as the operator reaches it: its assignment kept delivered, its status followed by long-poll."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from chandlery.core.assignment import Assignment, WorkerStatus, decode_status
+from chandlery.core.errors import UnavailableError
+from chandlery.operator.children.naming import Object
+from chandlery.operator.conditions import WorkerView
+from chandlery.operator.delivery import Delivery, Reply
+from chandlery.operator.planner import WorkerNow
+
+log = logging.getLogger("chandlery.operator.worker")
+
+#: How long a worker may hold back its answer for news; the feed allows 55 s.
+_LONG_POLL_MS: Final = 20_000
+#: Workers have news every second (counters); while nothing is awaited, this is often enough to hear of a crash.
+_QUIET_S: Final = 2.0
+#: While an assignment is under way every change is heard at once, but for bursts.
+_BUSY_S: Final = 0.05
+_RETRY_S: Final = 0.5
+_LAST_RETRY_S: Final = 5.0
+
+
+class PodEndpoint:
+    """The API of a worker's pod, wherever it runs now.
+
+    Attributes:
+        address: IP of the pod; empty: it has none.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, token: Callable[[], str], port: int) -> None:
+        self.address = ""
+        self._session = session
+        self._token = token
+        self._port = port
+
+    async def call(self, method: str, path: str, body: bytes | None = None, *, timeout_s: float | None = None) -> Reply:
+        """One request.
+
+        Raises:
+            UnavailableError: no pod, or no answer.
+        """
+        if not self.address:
+            raise UnavailableError("its pod has no address yet")
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        # Connecting within a cluster takes a millisecond; a pod that is gone never answers.
+        timeout = aiohttp.ClientTimeout(total=timeout_s or 2.0, sock_connect=1.0)
+        headers = {"Authorization": f"Bearer {self._token()}"}
+        url = f"http://{host}:{self._port}{path}"
+        try:
+            async with self._session.request(method, url, data=body, headers=headers, timeout=timeout) as response:
+                return Reply(response.status, await response.read())
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"no answer to {method} {path} at {self.address}: {error!r}") from error
+
+
+class ClusterDelivery(Delivery):
+    """Delivery that keeps the assignment in a ConfigMap before it pushes.
+
+    Args:
+        keep: writes it; see :meth:`Delivery._keep`.
+    """
+
+    def __init__(
+        self, assignment: Assignment, endpoint: PodEndpoint, keep: Callable[[Assignment], Awaitable[None]]
+    ) -> None:
+        super().__init__(assignment, endpoint)
+        self._write = keep
+        self._kept_sequence = assignment.sequence
+
+    async def _keep(self, assignment: Assignment) -> None:
+        if self._kept_sequence != assignment.sequence:
+            await self._write(assignment)
+            self._kept_sequence = assignment.sequence
+
+    def above(self, sequence: int) -> None:
+        """Somebody else kept an assignment of this sequence: the wanted one must be above it."""
+        if sequence >= self.assignment.sequence and self.assignment.sequence:
+            self._replace(msgspec.structs.replace(self.assignment, sequence=sequence + 1))
+
+    def keep_again(self) -> None:
+        """What was kept is gone, or not what was kept: keep and push it once more."""
+        self._kept_sequence = 0
+        if self.assignment.sequence:
+            self.nudge()
+
+
+class WorkerLink:
+    """A worker.
+
+    Attributes:
+        name: as the planner calls it. status: its newest answer, None: none since its pod came.
+        problem: why it can't be reached; empty: it can.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        endpoint: PodEndpoint,
+        keep: Callable[[Assignment], Awaitable[None]],
+        changed: Callable[[], None],
+    ) -> None:
+        self.name = assignment.worker
+        self.delivery = ClusterDelivery(assignment, endpoint, keep)
+        self.status: WorkerStatus | None = None
+        self.problem = ""
+        self._endpoint = endpoint
+        self._changed = changed
+        self._hurry = asyncio.Event()
+        self._pod = ""
+        self._pod_uid = ""
+        self._pod_ready = False
+        self._ready = self._was_ready = False
+        self._since_ms = now_ms()
+        self._asking: asyncio.Task[WorkerStatus] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to deliver and to listen."""
+        self._tasks = [
+            asyncio.create_task(self.delivery.run(), name=f"deliver to {self.name}"),
+            asyncio.create_task(self._listen(), name=f"listen to {self.name}"),
+        ]
+
+    async def stop(self) -> None:
+        """End both."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def want(self, assignment: Assignment) -> None:
+        """Keep this assignment delivered from now on."""
+        if self.delivery.want(assignment):
+            self._hurry.set()
+
+    def pod_changed(self, pod: Object | None) -> None:
+        """The worker's pod as it is now."""
+        uid = pod["metadata"]["uid"] if pod is not None else ""
+        going = pod is not None and "deletionTimestamp" in pod["metadata"]
+        status = (pod or {}).get("status", {})
+        self._pod = pod["metadata"]["name"] if pod is not None else ""
+        self._pod_ready = not going and any(
+            one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ()
+        )
+        address = status.get("podIP", "")
+        if uid != self._pod_uid or address != self._endpoint.address:
+            # Another pod: what the one before answered counts no more, and it must be told everything.
+            self._pod_uid, self._endpoint.address = uid, address
+            self.status = None
+            self.delivery.delivered_sequence = 0
+            if self._asking is not None:
+                self._asking.cancel()  # the pod asked may never answer
+        if address and self.delivery.assignment.sequence and not self.delivery.delivered_sequence:
+            self.delivery.nudge()
+        self._hurry.set()
+        self._note_ready()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its pod is Ready, and its feed doesn't say that the supervisor is away.
+
+        A pod that is Ready but can't be reached from here counts as Ready: what the operator can't see is no reason
+        to move what runs.
+        """
+        return self._pod_ready and (self.status is None or self.status.supervisor_connected)
+
+    def now(self) -> WorkerNow:
+        """The worker as the planner sees it."""
+        self._note_ready()
+        return WorkerNow(self.delivery.assignment, self._ready, self._since_ms, self._was_ready)
+
+    def view(self) -> WorkerView:
+        """The worker as conditions see it."""
+        return WorkerView(
+            self.name, self._pod, self.is_ready, self._was_ready, self.status, self.problem or self.delivery.problem
+        )
+
+    @property
+    def settled(self) -> bool:
+        """Whether the worker has acknowledged the newest assignment."""
+        return self.status is not None and self.status.sequence == self.delivery.assignment.sequence
+
+    def _note_ready(self) -> None:
+        ready = self.is_ready
+        if ready != self._ready:
+            self._ready, self._since_ms = ready, now_ms()
+            self._was_ready = self._was_ready or ready
+
+    async def _listen(self) -> None:
+        failures = 0
+        while True:
+            asked = self._pod_uid
+            self._asking = asyncio.create_task(self._ask())
+            try:
+                status = await self._asking
+            except asyncio.CancelledError:
+                if not self._asking.cancelled() or self._is_ending():
+                    self._asking.cancel()
+                    raise
+                continue
+            except UnavailableError as error:
+                failures += 1
+                self.problem = str(error)
+                await self._pause(min(_RETRY_S * 2.0 ** min(failures - 1, 5), _LAST_RETRY_S))
+                continue
+            failures, self.problem = 0, ""
+            if asked == self._pod_uid:
+                self._take(status)
+            await self._pause(_QUIET_S if self.settled else _BUSY_S)
+
+    @staticmethod
+    def _is_ending() -> bool:
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+
+    async def _pause(self, longest_s: float) -> None:
+        self._hurry.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                await self._hurry.wait()
+
+    async def _ask(self) -> WorkerStatus:
+        after = self.status.version if self.status is not None else 0
+        # The answer comes when the wait is over at the latest; 3 s more for a busy machine.
+        reply = await self._endpoint.call(
+            "GET", f"/v1/status?after={after}&wait_ms={_LONG_POLL_MS}", timeout_s=_LONG_POLL_MS / 1000 + 3
+        )
+        if reply.status != 200:
+            raise UnavailableError(f"GET /v1/status gave {reply.status}")
+        try:
+            return decode_status(reply.body)
+        except msgspec.DecodeError as error:
+            raise UnavailableError(f"no worker status: {error}") from error
+
+    def _take(self, status: WorkerStatus) -> None:
+        before, self.status = self.status, status
+        if status.received_sequence < self.delivery.assignment.sequence:
+            self.delivery.nudge()
+        self._note_ready()
+        if before is None or _news(before) != _news(status):
+            self._changed()
+
+
+def _news(status: WorkerStatus) -> object:
+    """What of a worker's answer conditions depend on."""
+    return (
+        status.sequence,
+        status.supervisor_connected,
+        {
+            name: (one.state, one.reason, one.generation, one.incarnation, one.code, one.attempt > 0)
+            for name, one in status.traders.items()
+        },
+        [entry.get("name") for entry in status.catalogue],
+    )
+
+
+def now_ms() -> int:
+    """Monotonic, ms: the clock of the planner's delays."""
+    return time.monotonic_ns() // 1_000_000

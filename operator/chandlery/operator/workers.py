@@ -1,0 +1,176 @@
+"""The workers that there are: a link to each, made from what stands in the cluster, kept as pods come and go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import aiohttp
+import msgspec
+
+from chandlery.core.assignment import Assignment, content_hash, decode_assignment
+from chandlery.core.manifests import Key
+from chandlery.core.resources import TraderPool
+from chandlery.operator.applied import Children, labels_of
+from chandlery.operator.cache import Cache, Dirty
+from chandlery.operator.children.naming import POOL_LABEL, WORKER_LABEL, Object
+from chandlery.operator.children.workers import ASSIGNMENT_KEY, assignment_map, assignment_name, token_of
+from chandlery.operator.kubernetes.api import GoneError, KubeApi, StaleError
+from chandlery.operator.kubernetes.follow import Names
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD
+from chandlery.operator.workerlink import PodEndpoint, WorkerLink
+
+log = logging.getLogger("chandlery.operator.workers")
+
+WorkerKey = tuple[Key, str]
+"""Pool and name of a worker."""
+
+
+class Workers:
+    """Links to every worker.
+
+    Args:
+        token_key: what workers' tokens are derived from. port: of their API. marked: called with a pool that must be reconciled.
+    """
+
+    def __init__(
+        self,
+        api: KubeApi,
+        cache: Cache,
+        children: Children,
+        session: aiohttp.ClientSession,
+        token_key: bytes,
+        port: int,
+        marked: Callable[[Dirty], None],
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._children = children
+        self._session = session
+        self._token_key = token_key
+        self._port = port
+        self._marked = marked
+        self._links: dict[WorkerKey, WorkerLink] = {}
+
+    def token(self, pool: TraderPool, worker: str) -> str:
+        """The token of a worker's API."""
+        return token_of(self._token_key, pool, worker)
+
+    def of(self, pool: Key) -> dict[str, WorkerLink]:
+        """Links of a pool's workers by name."""
+        return {name: link for (owner, name), link in self._links.items() if owner == pool}
+
+    def all(self) -> Mapping[WorkerKey, WorkerLink]:
+        """Every link."""
+        return self._links
+
+    def adopt(self) -> None:
+        """Take over the workers that stand in the cluster: their assignments go on from what is kept."""
+        for held in self._cache.all_of(TraderPool.KIND):
+            pool = held.resource
+            if not isinstance(pool, TraderPool):
+                continue
+            for item in self._children.of(CONFIG_MAP, pool.namespace, {POOL_LABEL: pool.name}):
+                name = labels_of(item).get(WORKER_LABEL, "")
+                if item["metadata"]["name"] == assignment_name(name):
+                    self.link(pool, name, _read(item, name))
+
+    def link(self, pool: TraderPool, name: str, assignment: Assignment | None = None) -> WorkerLink:
+        """The link to a worker; made if there is none.
+
+        Args:
+            assignment: the newest that is kept for it; None: nothing is.
+        """
+        found = self._links.get((pool.key, name))
+        if found is not None:
+            return found
+        endpoint = PodEndpoint(self._session, lambda: self._token(pool.key, name), self._port)
+
+        async def keep(wanted: Assignment) -> None:
+            await self._keep(pool.key, link, wanted)
+
+        link = WorkerLink(
+            assignment or Assignment(name, 0, content_hash([]), []),
+            endpoint,
+            keep,
+            lambda: self._marked(("pool", *pool.key)),
+        )
+        self._links[pool.key, name] = link
+        pod = self._children.seen(POD, (pool.namespace, f"{name}-0"))
+        if pod is not None:
+            link.pod_changed(pod)
+        link.start()
+        return link
+
+    async def drop(self, pool: Key, name: str) -> None:
+        """Let go of a worker."""
+        link = self._links.pop((pool, name), None)
+        if link is not None:
+            await link.stop()
+
+    async def close(self) -> None:
+        """Let go of all."""
+        for key in list(self._links):
+            await self.drop(*key)
+
+    def pod_changed(self, names: Names, before: Object | None, now: Object | None) -> None:
+        """Called for every change of a worker's pod."""
+        labels = labels_of(now or before or {"metadata": {}})
+        link = self._links.get(((names[0], labels.get(POOL_LABEL, "")), labels.get(WORKER_LABEL, "")))
+        if link is not None:
+            link.pod_changed(now)
+
+    def assignment_changed(self, names: Names, now: Object | None) -> None:
+        """Called when an assignment's ConfigMap changed by another's hand, or went: it is written again, above it."""
+        labels = labels_of(now) if now is not None else {}
+        for (pool, name), link in self._links.items():
+            if (pool[0], assignment_name(name)) != names:
+                continue
+            if now is not None and labels.get(WORKER_LABEL) == name:
+                link.delivery.above(_read(now, name).sequence)
+            link.delivery.keep_again()
+
+    def _token(self, pool: Key, name: str) -> str:
+        held = self._cache.get(TraderPool.KIND, pool)
+        resource = held.resource if held is not None else None
+        return self.token(resource, name) if isinstance(resource, TraderPool) else ""
+
+    async def _keep(self, key: Key, link: WorkerLink, assignment: Assignment) -> None:
+        held = self._cache.get(TraderPool.KIND, key)
+        if held is None or not isinstance(held.resource, TraderPool):
+            raise GoneError(f"TraderPool {'/'.join(key)} is gone")
+        body = assignment_map(held.resource, assignment)
+        names = (key[0], assignment_name(link.name))
+        if self._children.is_current(CONFIG_MAP, body):
+            return
+        version = self._children.version_applied(CONFIG_MAP, names) or _version(self._children.seen(CONFIG_MAP, names))
+        if version:
+            body["metadata"]["resourceVersion"] = str(version)
+        try:
+            await self._children.apply(CONFIG_MAP, body)
+        except (StaleError, GoneError):
+            await self._look(names, link)
+            raise
+
+    async def _look(self, names: Names, link: WorkerLink) -> None:
+        """See what stands there instead, and go above it."""
+        try:
+            there = await self._api.get(CONFIG_MAP, *names)
+        except GoneError:
+            self._children.note_version(CONFIG_MAP, names, 0)
+            return
+        self._children.note_version(CONFIG_MAP, names, int(there["metadata"]["resourceVersion"]))
+        link.delivery.above(_read(there, link.name).sequence)
+
+
+def _version(item: Object | None) -> int:
+    return int(item["metadata"]["resourceVersion"]) if item is not None else 0
+
+
+def _read(item: Object, worker: str) -> Assignment:
+    """The assignment in a ConfigMap; one that can't be read counts as none (the worker's 409 tells the sequence)."""
+    try:
+        return decode_assignment(item["data"][ASSIGNMENT_KEY])
+    except (KeyError, msgspec.DecodeError) as error:
+        log.warning("kept assignment unreadable", extra={"worker": worker, "why": repr(error)})
+        return Assignment(worker, 0, content_hash([]), [])

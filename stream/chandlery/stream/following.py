@@ -1,0 +1,60 @@
+"""Processes that follow their settings file: when it changes they end in order and begin again as the same process.
+
+A ConfigMap is mounted as a file that changes in place. Beginning again by ``exec`` keeps the pod, its volumes and
+what they hold, and asks no one for a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from chandlery.core.errors import InputError
+from chandlery.core.settings import read_settings
+
+log = logging.getLogger("chandlery.settings")
+
+#: A stat a second costs nothing, and a mounted ConfigMap takes longer than that to arrive.
+_PERIOD_S: Final = 1.0
+
+SettingsT = TypeVar("SettingsT", bound=msgspec.Struct)
+
+
+async def until_changed(path: str, current: SettingsT, period_s: float = _PERIOD_S) -> None:
+    """Return when the file holds other settings than ``current``. Ones that can't be read don't count."""
+    seen: tuple[int, ...] = ()
+    while True:
+        await asyncio.sleep(period_s)
+        try:
+            state = Path(path).stat()
+        except OSError:
+            continue  # just being replaced
+        now = (state.st_ino, state.st_mtime_ns, state.st_size)
+        if now == seen:
+            continue
+        seen = now
+        try:
+            if read_settings(path, type(current)) != current:
+                return
+        except InputError as error:
+            log.warning("changed settings can't be read; going on with the old ones", extra={"problem": str(error)})
+
+
+async def stop_when_changed(path: str, current: msgspec.Struct, stop: asyncio.Event) -> None:
+    """Set ``stop`` when the file holds other settings."""
+    await until_changed(path, current)
+    log.info("settings changed; beginning again", extra={"path": path})
+    stop.set()
+
+
+def begin_again() -> None:
+    """Become this very command anew: same process id, same volumes, new settings. Does not return."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
