@@ -14,7 +14,7 @@ NATIVE := workers/chandlery/workers/segment/_native.c workers/chandlery/workers/
 .PHONY: help up test e2e images bench lint format docs crds lock setup clean
 
 help: ## what can be made
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.built ## virtual environment, locked packages, C extension (the others do it by themselves)
 
