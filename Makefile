@@ -11,7 +11,7 @@ RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 NATIVE := workers/chandlery/workers/segment/_native.c workers/chandlery/workers/segment/layout.h
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e images bench lint format docs crds lock setup clean
+.PHONY: help up test e2e images bench lint format docs crds manifests lock setup clean
 
 help: ## what can be made
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -67,6 +67,14 @@ docs: setup ## check the docs: links, component table, changelog fragments
 
 crds: setup ## write the CustomResourceDefinitions in charts/chandlery/crds anew from the resources' types
 	@$(BIN)/python -m chandlery.core.crds charts/chandlery/crds
+
+manifests: setup ## the chart as plain manifests, build/manifests/chandlery.yaml; ARGS='--set …' as for helm
+	@mkdir -p build/manifests
+	@helm=$$(command -v helm || echo "$$($(BIN)/python -m tests.e2e.cluster build)/helm"); \
+	  { printf 'apiVersion: v1\nkind: Namespace\nmetadata:\n  name: chandlery\n---\n'; \
+	    "$$helm" template chandlery charts/chandlery --namespace chandlery --include-crds --skip-tests $(ARGS); \
+	  } > build/manifests/chandlery.yaml
+	@echo build/manifests/chandlery.yaml
 
 lock: setup ## resolve requirements.lock anew from pyproject.toml, and each image's part of it
 	@$(BIN)/python -m pip install --quiet uv

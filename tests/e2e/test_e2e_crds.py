@@ -131,7 +131,18 @@ def test_the_operators_status_is_taken_by_server_side_apply_and_shown_in_columns
     assert trader["status"] == status_manifest(status)
     assert trader["metadata"]["generation"] == 1
     header, row = namespace.kubectl("get", "td").splitlines()
-    assert header.split() == ["NAME", "READY", "REASON", "STRATEGY", "SYMBOLS", "INTERVAL", "POD", "SIGNALS", "P99", "AGE"]
+    assert header.split() == [
+        "NAME",
+        "READY",
+        "REASON",
+        "STRATEGY",
+        "SYMBOLS",
+        "INTERVAL",
+        "POD",
+        "SIGNALS",
+        "P99",
+        "AGE",
+    ]
     assert row.split()[:9] == ["a", "True", "Running", "sma-cross", '["BTC/USDT"]', "1m", "p-0-0", "7", "9.5ms"]
     namespace.kubectl("wait", "--for=condition=Ready", "trader/a", "--timeout=5s")
     body["status"]["unknown"] = 1

@@ -1,0 +1,265 @@
+"""The Helm chart: what it renders, what values it refuses, and its life in a cluster: install, upgrade, uninstall."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.core.wrong_resources import TRADER
+from tests.e2e.cluster.binaries import build
+from tests.e2e.cluster.commands import ClusterError, run
+from tests.e2e.kubectl import Cluster, Namespace
+
+from chandlery.core.resources import API_VERSION
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "chandlery"
+# Roles added to edit and admin get there by a controller: within a second, as a rule.
+_CONTROLLER_S = 30.0
+
+VALUES = [
+    (),
+    (r"kafka.bootstrapServers=a:9092\,b:9092",),
+    ("kafka.embedded.enabled=true", "example.enabled=true", "kafka.embedded.storage=1Gi"),
+    ("operator.namespaces={one,two}", "rbac.aggregate=false", "images.pullSecrets={login}"),
+    ("monitoring.enabled=true", "images.registry=registry.example.com/team", "images.operator.tag=sha256:abc"),
+    ("monitoring.enabled=true", "monitoring.kind=PodMonitor", "priorityClasses.urgent=high"),
+]
+
+
+@pytest.fixture(scope="session")
+def helm() -> str:
+    return str(build() / "helm")
+
+
+def setting(values: tuple[str, ...]) -> list[str]:
+    return [word for value in values for word in ("--set", value)]
+
+
+def rendered(helm: str, *values: str) -> list[dict[str, Any]]:
+    text = run(helm, "template", "mine", str(CHART), "--namespace", "here", *setting(values))
+    return [one for one in yaml.safe_load_all(text) if one]
+
+
+def only(objects: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
+    (found,) = [one for one in objects if one["kind"] == kind and name in one["metadata"]["name"]]
+    return found
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_it_passes_lint_whatever_is_chosen(helm: str, values: tuple[str, ...]) -> None:
+    run(helm, "lint", "--strict", str(CHART), *setting(values))
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("operator.replica=2", "replica"),
+        ("operatr.logLevel=info", "operatr"),
+        ("operator.logLevel=loud", "operator.logLevel|/operator/logLevel"),
+        ("operator.delays.unready=soon", "unready"),
+        ("images.operator.repo=x", "repo"),
+        ("kafka.bootstrapServers=kafka", "bootstrapServers"),
+        ("kafka.embedded.heapMegabytes=1", "heapMegabytes"),
+        ("operator.namespaces={Bad_Name}", "namespaces"),
+        ("monitoring.kind=Monitor", "kind"),
+        ("operator.resources.limit.memory=1Gi", "limit"),
+    ],
+)
+def test_a_mistake_in_the_values_is_refused_by_name(helm: str, value: str, says: str) -> None:
+    with pytest.raises(ClusterError, match=says):
+        rendered(helm, value)
+
+
+def test_values_that_contradict_each_other_are_refused_with_what_to_do(helm: str) -> None:
+    with pytest.raises(ClusterError, match="both given: leave one out"):
+        rendered(helm, "kafka.embedded.enabled=true", "kafka.bootstrapServers=a:9092")
+    with pytest.raises(ClusterError, match=r"example\.enabled needs a Kafka"):
+        rendered(helm, "example.enabled=true")
+
+
+def test_every_value_is_in_the_schema_and_every_default_fits_it() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+
+    def known(value: Any, inner: dict[str, Any], path: str) -> Iterator[str]:
+        if "$ref" in inner:
+            inner = schema["definitions"][inner["$ref"].rpartition("/")[2]]
+        for name, field in value.items() if isinstance(value, dict) and "properties" in inner else ():
+            if name not in inner["properties"]:
+                yield f"{path}.{name}"
+            else:
+                yield from known(field, inner["properties"][name], f"{path}.{name}")
+
+    assert list(known(values, schema, "values")) == []
+
+
+def test_the_operator_is_told_what_the_values_say(helm: str) -> None:
+    objects = rendered(
+        helm, "kafka.embedded.enabled=true", "operator.namespaces={one,two}", "images.registry=r.example.com/t",
+        "images.workers.tag=v7", "images.pullPolicy=Never", "images.pullSecrets={login}", "priorityClasses.urgent=high",
+    )  # fmt: skip
+    (container,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert {
+        "--worker-image=r.example.com/t/chandlery-workers:v7",
+        "--kafka=mine-kafka.here.svc:9092",
+        "--namespace=one",
+        "--namespace=two",
+        "--callers-namespace=here",
+        "--image-pull-policy=Never",
+        "--image-pull-secret=login",
+        "--priority-class=urgent=high",
+    } < set(container["args"])
+
+
+def test_with_namespaces_named_nothing_is_bound_in_the_whole_cluster(helm: str) -> None:
+    kinds = [one["kind"] for one in rendered(helm, "operator.namespaces={one,two}", "rbac.aggregate=false")]
+    assert "ClusterRole" not in kinds
+    assert "ClusterRoleBinding" not in kinds
+
+
+def test_nothing_runs_as_root_or_may_write_to_its_image(helm: str) -> None:
+    for one in rendered(helm, "kafka.embedded.enabled=true"):
+        pod = one if one["kind"] == "Pod" else one.get("spec", {}).get("template", {})
+        for container in pod.get("spec", {}).get("containers", []) if isinstance(pod, dict) else []:
+            assert pod["spec"]["securityContext"]["runAsNonRoot"]
+            assert container["securityContext"]["readOnlyRootFilesystem"]
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert "limits" in container["resources"]
+
+
+@pytest.fixture
+def restricted(on_control_plane: Namespace) -> Namespace:
+    """A namespace in which Pod Security refuses what isn't "restricted"."""
+    label = "pod-security.kubernetes.io/enforce=restricted"
+    on_control_plane.cluster.kubectl("label", "namespace", on_control_plane.name, label)
+    return on_control_plane
+
+
+def in_namespace(namespace: Namespace, *arguments: str) -> str:
+    return namespace.cluster.run("helm", *arguments, "--namespace", namespace.name, timeout_s=120)
+
+
+def may(namespace: Namespace, who: str, verb: str, what: str, where: str = "") -> bool:
+    """Whether ``who`` may do that to ``what``: a resource, ``resource:subresource`` or ``resource/name``."""
+    resource, _, subresource = what.partition(":")
+    asked = ("auth", "can-i", verb, resource, f"--subresource={subresource}", f"--as={who}")
+    try:
+        answer = namespace.cluster.kubectl(*asked, "--namespace", where or namespace.name)
+    except ClusterError:
+        return False
+    return answer.strip() == "yes"
+
+
+def may_soon(namespace: Namespace, who: str, verb: str, what: str) -> bool:
+    deadline = time.monotonic() + _CONTROLLER_S
+    while not (answer := may(namespace, who, verb, what)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return answer
+
+
+def test_it_installs_upgrades_and_goes_and_leaves_what_is_the_users(restricted: Namespace) -> None:
+    values = setting(("kafka.embedded.enabled=true", "example.enabled=true"))
+    in_namespace(restricted, "install", "mine", str(CHART), *values)
+    # Pods are admitted by Pod Security, and (simulated) nodes take them.
+    restricted.wait("deployment/mine-operator", "condition=Available")
+    restricted.wait("pod/mine-kafka-0", "condition=Ready")
+    assert restricted.get("trader", "sma-btc")["spec"]["pool"] == {"name": "quants"}
+    restricted.apply(json.dumps({"apiVersion": API_VERSION, "kind": "Trader", **TRADER}))
+
+    before = restricted.get("trader", "sma-btc")["metadata"]["resourceVersion"]
+    in_namespace(restricted, "upgrade", "mine", str(CHART), *values)
+    assert restricted.get("trader", "sma-btc")["metadata"]["resourceVersion"] == before
+
+    in_namespace(restricted, "uninstall", "mine", "--wait")
+    left = restricted.kubectl(
+        "get", "all,configmaps,serviceaccounts,roles,rolebindings,chandlery", "-o", "name"
+    ).split()
+    assert sorted(left) == ["configmap/kube-root-ca.crt", "serviceaccount/default", "trader.chandlery.dev/a"]
+    cluster_wide = restricted.cluster.kubectl("get", "clusterroles,clusterrolebindings", "-o", "name")
+    assert f"{restricted.name}:mine" not in cluster_wide
+
+
+def test_an_upgrade_over_older_crds_is_refused_with_the_command_that_mends_it(restricted: Namespace) -> None:
+    in_namespace(restricted, "install", "mine", str(CHART))
+    crd = ("crd", "traders.chandlery.dev")
+    restricted.cluster.kubectl("annotate", *crd, "chandlery.dev/schema=older", "--overwrite")
+    try:
+        with pytest.raises(
+            ClusterError, match=r"traders.chandlery.dev is of another version \(older\) .* kubectl apply"
+        ):
+            in_namespace(restricted, "upgrade", "mine", str(CHART))
+        in_namespace(restricted, "upgrade", "mine", str(CHART), "--set", "crds.check=false")
+    finally:
+        crds = in_namespace(restricted, "show", "crds", str(CHART))
+        restricted.cluster.apply(crds, "--server-side", "--force-conflicts")
+    in_namespace(restricted, "upgrade", "mine", str(CHART))
+
+
+def test_the_operator_may_do_what_it_needs_and_no_more(restricted: Namespace) -> None:
+    in_namespace(restricted, "install", "mine", str(CHART))
+    operator = f"system:serviceaccount:{restricted.name}:mine-operator"
+    for verb, what in [
+        ("watch", "traders.chandlery.dev"),
+        ("patch", "traders.chandlery.dev:status"),
+        ("create", "statefulsets.apps"),
+        ("create", "secrets"),
+        ("list", "namespaces"),
+        ("create", "events.events.k8s.io"),
+    ]:
+        assert may(restricted, operator, verb, what, "default"), (verb, what)
+    for verb, what in [
+        ("patch", "traders.chandlery.dev"),
+        ("delete", "traders.chandlery.dev"),
+        ("get", "secrets"),
+        ("list", "secrets"),
+        ("create", "pods"),
+        ("create", "pods:exec"),
+        ("create", "deployments.apps"),
+        ("create", "roles.rbac.authorization.k8s.io"),
+        ("patch", "customresourcedefinitions.apiextensions.k8s.io"),
+    ]:
+        assert not may(restricted, operator, verb, what, "default"), (verb, what)
+    assert may(restricted, operator, "get", "secrets/mine-operator-token-key")
+    assert not may(restricted, operator, "get", "secrets/another")
+
+
+def test_an_operator_of_named_namespaces_may_do_nothing_elsewhere(restricted: Namespace) -> None:
+    in_namespace(restricted, "install", "mine", str(CHART), "--set", f"operator.namespaces={{{restricted.name}}}")
+    operator = f"system:serviceaccount:{restricted.name}:mine-operator"
+    assert may(restricted, operator, "create", "statefulsets.apps")
+    for what in ("traders.chandlery.dev", "configmaps", "namespaces"):
+        assert not may(restricted, operator, "list", what, "default"), what
+
+
+def test_who_may_edit_a_namespace_may_write_traders_and_its_admins_pools_too(restricted: Namespace) -> None:
+    in_namespace(restricted, "install", "mine", str(CHART))
+    for role in ("view", "edit", "admin"):
+        restricted.kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}")
+    assert may_soon(restricted, "view", "get", "traders.chandlery.dev")
+    assert may_soon(restricted, "edit", "create", "traders.chandlery.dev")
+    assert may_soon(restricted, "admin", "create", "traderpools.chandlery.dev")
+    assert not may(restricted, "view", "create", "traders.chandlery.dev")
+    assert not may(restricted, "edit", "create", "traderpools.chandlery.dev")
+
+
+def test_the_plain_manifests_are_the_chart_with_its_crds(helm: str, control_plane: Cluster) -> None:
+    make = subprocess.run(
+        ["make", "-s", "manifests"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert make.returncode == 0, make.stderr
+    text = (ROOT / "build" / "manifests" / "chandlery.yaml").read_text(encoding="utf-8")
+    kinds = [one["kind"] for one in yaml.safe_load_all(text) if one]
+    assert kinds[0] == "Namespace"
+    assert kinds.count("CustomResourceDefinition") == 3
+    assert {"Deployment", "ClusterRole", "ServiceAccount"} < set(kinds)
+    assert "Pod" not in kinds
+    control_plane.apply(text, "--server-side", "--force-conflicts")
+    control_plane.kubectl("delete", "namespace", "chandlery", "--wait=false")
+    control_plane.kubectl("delete", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/instance=chandlery")
