@@ -45,10 +45,11 @@ class OperatorProcess:
     def __init__(self, kubeconfig: Path, log: Path, worker_port: int, arguments: Iterable[str] = ()) -> None:
         self.port = free_port()
         self.log = log
+        self.arguments = tuple(arguments)
         self._command = [
             sys.executable, "-m", "chandlery.operator", "--kubeconfig", str(kubeconfig),
             "--listen", f"127.0.0.1:{self.port}", "--worker-image", "example.invalid/chandlery:test",
-            "--worker-port", str(worker_port), *arguments,
+            "--worker-port", str(worker_port), *self.arguments,
         ]  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -207,13 +208,15 @@ def feed(namespace: str, name: str = "market", **spec: Any) -> Object:
     return _resource("MarketFeed", namespace, name, {"source": {"synthetic": {}}, "kafka": kafka, **spec})
 
 
-def pool(namespace: str, name: str = "quants", *, workers: int = 1, room: int = 20, **spec: Any) -> Object:
-    """A TraderPool; its pods on loopback nodes only."""
+def pool(
+    namespace: str, name: str = "quants", *, workers: int = 1, most: int = 0, room: int = 20, **spec: Any
+) -> Object:
+    """A TraderPool of ``workers`` up to ``most`` (0: as many); its pods on loopback nodes only."""
     return _resource(
         "TraderPool", namespace, name,
         {
             "feed": {"name": "market"},
-            "workers": {"min": workers, "max": workers},
+            "workers": {"min": workers, "max": most or workers},
             "tradersPerWorker": room,
             "podTemplate": {"spec": {"nodeSelector": {"type": "loopback"}}},
             **spec,

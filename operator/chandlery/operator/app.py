@@ -257,6 +257,7 @@ class Operator:
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(_RESYNC_S)
+            self._statuses.keep_only(self._cache.uids())
             self._mark_all()
 
     def _pod_changed(self, names: Names, before: Object | None, now: Object | None) -> None:

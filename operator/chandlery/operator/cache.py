@@ -156,6 +156,10 @@ class Cache:
         """The resource of a uid."""
         return self._held.get(uid)
 
+    def uids(self) -> set[str]:
+        """Every uid held."""
+        return set(self._held)
+
     def all_of(self, kind: str) -> Iterator[Held]:
         """Every resource of a kind that counts."""
         for held in self._held.values():

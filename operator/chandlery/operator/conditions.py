@@ -42,6 +42,7 @@ class WorkerView:
     Attributes:
         pod: name of its pod; empty: none yet. ready: whether the pod is Ready. was_ready: whether it ever was.
         status: its newest answer, None: none yet. problem: why it can't be reached; empty: it can.
+        undelivered: why its assignment could not be kept or pushed at the last attempt; empty: it could.
     """
 
     name: str
@@ -50,6 +51,7 @@ class WorkerView:
     was_ready: bool = False
     status: WorkerStatus | None = None
     problem: str = ""
+    undelivered: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ def trader_state(
         assert reported is not None
         return _running(reported)
     if reported is None or (reported.generation, reported.incarnation) != (verdict.generation, verdict.incarnation):
+        if worker.undelivered:
+            return State("NotDelivered", f"worker {worker.name} can't be told: {worker.undelivered}"[:300])
         return State("Starting", f"worker {worker.name} has not started it yet")
     return _not_running(reported, worker)
 
@@ -211,7 +215,8 @@ def _latency(feed: dict[str, Any]) -> Latency | None:
 
 
 def _milliseconds(us: float) -> str:
-    return f"{us / 1000:.3g}ms"
+    ms = us / 1000
+    return f"{ms:.0f}ms" if ms >= 100 else f"{ms:.3g}ms"
 
 
 #: What of a status may change without being worth a write of its own.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from chandlery.core.checks import CatalogueEntry, check_strategy
 from chandlery.core.intervals import parse_interval
@@ -17,6 +19,9 @@ from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.core.wording import path_text
 from chandlery.operator.cache import Cache
 from chandlery.operator.planner import Current, Delays, Desired, FeedPlan, Memory, PoolPlan, Verdict, WorkerNow, plan
+
+#: An assignment travels in a ConfigMap, which holds 1 MiB: one Trader's parameters must not take it from the others.
+MOST_PARAMETER_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +114,14 @@ class PoolPlanner:
 
 
 def _problems(traders: Iterable[Trader], catalogue: Collection[CatalogueEntry] | None) -> dict[Key, list[Problem]]:
-    if catalogue is None:
-        return {}
     found: dict[Key, list[Problem]] = {}
     for trader in traders:
-        for finding in check_strategy(trader, catalogue):
+        size = len(msgspec.json.encode(trader.spec.strategy.parameters))
+        if size > MOST_PARAMETER_BYTES:
+            message = f"the parameters have {size} bytes; {MOST_PARAMETER_BYTES} are the most"
+            problem = Problem("", 0, 0, trader.KIND, *trader.key, "spec.strategy.parameters", message, "BadParameter")
+            found.setdefault(trader.key, []).append(problem)
+        for finding in check_strategy(trader, catalogue) if catalogue is not None else ():
             problem = Problem(
                 "", 0, 0, trader.KIND, *trader.key, path_text(finding.path), finding.message, finding.reason
             )

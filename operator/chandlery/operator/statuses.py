@@ -8,7 +8,7 @@ made on what the first has replaced. Whatever isn't written is looked at again b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -110,6 +110,11 @@ class Statuses:
         self._last[held.uid] = _Last(int(answer["metadata"]["resourceVersion"]), merged, self._clock())
         self._first_seen_s.pop((held.uid, held.generation), None)
         return "written"
+
+    def keep_only(self, uids: Collection[str]) -> None:
+        """Forget all other resources."""
+        for uid in {*self._last, *(uid for uid, _ in self._first_seen_s)} - set(uids):
+            self.forget(uid)
 
     def forget(self, uid: str) -> None:
         """A resource is gone."""

@@ -182,7 +182,7 @@ class WorkerLink:
     def view(self) -> WorkerView:
         """The worker as conditions see it."""
         return WorkerView(
-            self.name, self._pod, self.is_ready, self._was_ready, self.status, self.problem or self.delivery.problem
+            self.name, self._pod, self.is_ready, self._was_ready, self.status, self.problem, self.delivery.problem
         )
 
     @property

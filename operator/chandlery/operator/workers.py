@@ -126,8 +126,11 @@ class Workers:
         for (pool, name), link in self._links.items():
             if (pool[0], assignment_name(name)) != names:
                 continue
-            if now is not None and labels.get(WORKER_LABEL) == name:
-                link.delivery.above(_read(now, name).sequence)
+            there = _read(now, name) if now is not None and labels.get(WORKER_LABEL) == name else None
+            if there is not None and there == link.delivery.assignment:
+                continue  # our own write, seen before its answer came
+            if there is not None:
+                link.delivery.above(there.sequence)
             link.delivery.keep_again()
 
     def _token(self, pool: Key, name: str) -> str:

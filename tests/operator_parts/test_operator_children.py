@@ -1,0 +1,193 @@
+"""Children's manifests: what a worker's pod may see and do, and what makes it be rolled."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.operator_parts.operator_bodies import feed_body, pool_body
+
+from chandlery.core.assignment import Assignment, TraderAssignment, content_hash, decode_assignment
+from chandlery.core.resources import MarketFeed, TraderPool
+from chandlery.core.settings import AggregatorSettings, FeedSettings, IngestSettings, KafkaSettings, SupervisorSettings
+from chandlery.operator.children import feeds, pools, workers
+from chandlery.operator.children.naming import CONTENT, SETTINGS, Defaults
+from chandlery.operator.children.pods import lay_over
+from chandlery.workers.segment.layout import Geometry
+
+KAFKA = KafkaSettings("kafka.example:9093", "market")
+DEFAULTS = Defaults("workers:1", "stream:1", callers="chandlery-system", priority_classes={"fast": "urgent"})
+
+
+def a_pool(**spec: Any) -> TraderPool:
+    return TraderPool.model_validate(pool_body(**spec))
+
+
+def pod_of(pool: TraderPool) -> dict[str, Any]:
+    made: dict[str, Any] = workers.worker_set(pool, "quants-0", KAFKA, DEFAULTS)["spec"]["template"]["spec"]
+    return made
+
+
+def test_the_feed_is_a_native_sidecar_that_starts_before_the_traders() -> None:
+    pod = pod_of(a_pool())
+    (feed,), (traders,) = pod["initContainers"], pod["containers"]
+    assert (feed["name"], feed["restartPolicy"], traders["name"]) == ("feed", "Always", "traders")
+    assert feed["startupProbe"]["httpGet"]["path"] == "/healthz"
+
+
+def test_the_traders_see_the_segment_read_only_and_neither_token_nor_kafka() -> None:
+    pod = pod_of(a_pool())
+    mounts = {one["name"]: one for one in pod["containers"][0]["volumeMounts"]}
+    assert mounts["segment"]["readOnly"] is True
+    assert "readOnly" not in mounts["rings"]
+    assert {"token", "assignment"}.isdisjoint(mounts)
+    settings = json.loads(workers.worker_settings(a_pool(), "quants-0", KAFKA, DEFAULTS)["supervisor.json"])
+    assert "kafka" not in settings
+
+
+def test_every_container_is_confined() -> None:
+    pools_pod = pod_of(a_pool())
+    feeds_pod = feeds.feed_set(MarketFeed.model_validate(feed_body()), "ingest", DEFAULTS)["spec"]["template"]["spec"]
+    for pod in (pools_pod, feeds_pod):
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def test_settings_can_be_read_by_the_processes_they_are_for() -> None:
+    files = workers.worker_settings(a_pool(), "quants-0", KAFKA, DEFAULTS)
+    feed = msgspec.json.decode(files["feed.json"], type=FeedSettings)
+    supervisor = msgspec.json.decode(files["supervisor.json"], type=SupervisorSettings)
+    assert (feed.worker, feed.listen, feed.token) == ("quants-0", "0.0.0.0:8080", "")
+    assert feed.token_file
+    assert (feed.shm_dir, feed.rings_dir) == (supervisor.shm_dir, supervisor.rings_dir)
+    market = MarketFeed.model_validate(feed_body())
+    ingest = feeds.ingest_of(market, KAFKA, ["BTC/USDT"], ["1s"], DEFAULTS)
+    aggregator = feeds.aggregator_of(market, KAFKA, ["1s"], DEFAULTS)
+    for component, settings, kind in (
+        ("ingest", ingest, IngestSettings),
+        ("aggregator", aggregator, AggregatorSettings),
+    ):
+        data = feeds.settings_map(market, component, settings)["data"]  # type: ignore[arg-type]
+        assert msgspec.json.decode(data[f"{component}.json"], type=kind) == settings
+
+
+def test_changed_settings_roll_the_pod_and_an_assignment_does_not() -> None:
+    template = workers.worker_set(a_pool(), "quants-0", KAFKA, DEFAULTS)
+    again = workers.worker_set(a_pool(), "quants-0", KAFKA, DEFAULTS)
+    other = workers.worker_set(a_pool(segment={"candles": 2000}), "quants-0", KAFKA, DEFAULTS)
+    assert template == again
+    assert template["metadata"]["annotations"][CONTENT] != other["metadata"]["annotations"][CONTENT]
+    notes = [one["spec"]["template"]["metadata"]["annotations"][SETTINGS] for one in (template, other)]
+    assert notes[0] != notes[1]
+
+
+def test_an_assignment_comes_out_of_its_configmap_as_it_went_in() -> None:
+    traders = [TraderAssignment("default/one", "u", "sma-cross", ["BTC/USDT"], "1s", source="x = 'ä'\n")]
+    assignment = Assignment("quants-0", 7, content_hash(traders), traders)
+    data = workers.assignment_map(a_pool(), assignment)["data"]
+    assert decode_assignment(data["assignment.json"]) == assignment
+
+
+def test_tokens_differ_by_worker_pool_and_key_and_are_the_same_again() -> None:
+    key, pool, other = b"k" * 32, a_pool(), a_pool(uid="another")
+    tokens = {
+        workers.token_of(key, pool, "quants-0"), workers.token_of(key, pool, "quants-1"),
+        workers.token_of(key, other, "quants-0"), workers.token_of(b"x" * 32, pool, "quants-0"),
+    }  # fmt: skip
+    assert len(tokens) == 4
+    assert workers.token_of(key, a_pool(), "quants-0") == workers.token_of(key, pool, "quants-0")
+
+
+def test_no_token_stands_in_anything_but_its_secret() -> None:
+    token = workers.token_of(b"k" * 32, a_pool(), "quants-0")
+    secret = workers.token_secret(a_pool(), "quants-0", token)
+    assert token not in json.dumps(secret["metadata"])
+    assert token not in json.dumps(workers.worker_set(a_pool(), "quants-0", KAFKA, DEFAULTS))
+
+
+@pytest.mark.parametrize(("candles", "series"), [(128, 1), (1000, 512), (100_000, 3), (500, 8192)])
+def test_a_segment_fits_into_its_volume_twice(candles: int, series: int) -> None:
+    needed = Geometry.derive(rows=candles, guard_rows=64, series=series, bells=256, stamp_rows=64).file_bytes
+    pool = a_pool(segment={"candles": candles, "series": series})
+    assert needed <= workers.segment_bytes(pool) <= needed * 1.3 + 2 * 1024 * 1024
+    limit = next(one for one in pod_of(pool)["volumes"] if one["name"] == "segment")["emptyDir"]["sizeLimit"]
+    assert int(limit.removesuffix("Mi")) * 1024 * 1024 >= 2 * needed
+
+
+def test_the_first_tier_decides_the_priority_and_a_pools_image_is_the_traders_alone() -> None:
+    pod = pod_of(a_pool(tiers=[{"name": "fast"}, {"name": "standard"}], image="desk:7"))
+    assert pod["priorityClassName"] == "urgent"
+    assert (pod["initContainers"][0]["image"], pod["containers"][0]["image"]) == ("workers:1", "desk:7")
+    assert "priorityClassName" not in pod_of(a_pool())
+
+
+def test_a_pod_template_is_laid_over_by_name_but_labels_that_find_pods_stay() -> None:
+    template = {
+        "metadata": {"labels": {"team": "a", "chandlery.dev/pool": "another"}, "annotations": {"note": "b"}},
+        "spec": {
+            "nodeSelector": {"disk": "fast"},
+            "containers": [{"name": "traders", "env": [{"name": "X", "value": "1"}]}],
+            "terminationGracePeriodSeconds": 90,
+        },
+    }
+    made = workers.worker_set(a_pool(podTemplate=template), "quants-0", KAFKA, DEFAULTS)["spec"]["template"]
+    traders = made["spec"]["containers"][0]
+    assert made["metadata"]["labels"]["chandlery.dev/pool"] == "quants"
+    assert made["metadata"]["labels"]["team"] == "a"
+    assert {one["name"] for one in traders["env"]} >= {"X", "PYTHONUNBUFFERED"}
+    assert traders["securityContext"]["readOnlyRootFilesystem"] is True
+    assert (made["spec"]["nodeSelector"], made["spec"]["terminationGracePeriodSeconds"]) == ({"disk": "fast"}, 90)
+
+
+def test_workers_may_speak_to_dns_kafka_and_otlp_alone() -> None:
+    pool = a_pool(telemetry={"otlpEndpoint": "http://collector:4318"})
+    spec = pools.network_policy(pool, "a.example:9093, b.example:19092,c.example", DEFAULTS)["spec"]
+    ports = [port["port"] for rule in spec["egress"] for port in rule["ports"]]
+    assert sorted(ports) == [53, 53, 4318, 9092, 9093, 19092]
+    (rule,) = spec["ingress"]
+    assert rule["from"][0]["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "chandlery-system"}}
+
+
+def test_children_go_with_their_owner_and_need_no_finalizer() -> None:
+    for made in (
+        workers.worker_set(a_pool(), "quants-0", KAFKA, DEFAULTS),
+        workers.settings_map(a_pool(), "quants-0", KAFKA, DEFAULTS),
+        workers.token_secret(a_pool(), "quants-0", "t"),
+        pools.disruption_budget(a_pool()),
+        pools.workers_service(a_pool(), DEFAULTS),
+    ):
+        (owner,) = made["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["uid"]) == ("TraderPool", a_pool().identity)
+        assert "finalizers" not in made["metadata"]
+
+
+_plain = st.recursive(
+    st.none() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abcd"), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(_plain)
+def test_laying_a_thing_over_itself_or_nothing_over_it_changes_nothing_but_removals(thing: Any) -> None:
+    assert lay_over(thing, thing) == _without_none(thing, top=True)
+    if isinstance(thing, dict):
+        assert lay_over(thing, {}) == thing
+
+
+def _without_none(thing: Any, *, top: bool = False) -> Any:
+    del top
+    if isinstance(thing, dict):
+        return {key: _without_none(value) for key, value in thing.items() if value is not None}
+    return thing

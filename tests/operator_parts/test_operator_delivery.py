@@ -1,0 +1,149 @@
+"""Delivery in a cluster: kept before it is pushed, above whatever somebody else kept, whatever is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chandlery.core.assignment import Assignment, TraderAssignment, content_hash, decode_assignment
+from chandlery.core.errors import ChandleryError, UnavailableError
+from chandlery.operator.delivery import Delivery, Reply
+from chandlery.operator.kubernetes.api import RefusedError, StaleError
+from chandlery.operator.workerlink import ClusterDelivery
+
+
+class Pod:
+    """A worker's API and the ConfigMap beside it; fails as told."""
+
+    def __init__(self, faults: list[str] | None = None) -> None:
+        self.faults = faults or []
+        self.kept: Assignment | None = None
+        self.taken: Assignment | None = None
+        self.order: list[tuple[str, int]] = []
+
+    async def keep(self, assignment: Assignment) -> None:
+        await asyncio.sleep(0)
+        fault = self.faults.pop(0) if self.faults else ""
+        errors: dict[str, ChandleryError] = {"stale": StaleError("409"), "refused": RefusedError("413 too long")}
+        if fault in errors:
+            raise errors[fault]
+        self.kept = assignment
+        self.order.append(("kept", assignment.sequence))
+
+    async def call(self, method: str, path: str, body: bytes | None = None, *, timeout_s: float | None = None) -> Reply:
+        await asyncio.sleep(0)
+        fault = self.faults.pop(0) if self.faults else ""
+        if fault == "lost":
+            raise UnavailableError("no answer")
+        assignment = decode_assignment(body or b"")
+        self.order.append(("pushed", assignment.sequence))
+        current = self.taken.sequence if self.taken else 0
+        if assignment.sequence < current:
+            return Reply(409, msgspec.json.encode({"sequence": current}))
+        self.taken = assignment
+        if fault == "answer lost":
+            raise UnavailableError("cut")
+        return Reply(200, b"{}")
+
+
+def traders(*names: str) -> list[TraderAssignment]:
+    return [TraderAssignment(name, "u", "sma-cross", ["BTC/USDT"], "1s") for name in names]
+
+
+def wanting(*names: str, sequence: int = 1) -> Assignment:
+    return Assignment("w", sequence, content_hash(traders(*names)), traders(*names))
+
+
+NOTHING = Assignment("w", 0, content_hash([]), [])
+
+
+@asynccontextmanager
+async def running(pod: Pod, before: Assignment = NOTHING) -> AsyncIterator[ClusterDelivery]:
+    delivery = ClusterDelivery(before, pod, pod.keep)
+    delivery._chance = lambda: 0.0  # no waiting in tests but the least
+    task = asyncio.create_task(delivery.run())
+    try:
+        yield delivery
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline, "not within 30 s"
+        await asyncio.sleep(0.002)
+
+
+def delivered(delivery: Delivery) -> bool:
+    return delivery.delivered_sequence == delivery.assignment.sequence
+
+
+async def test_what_is_pushed_was_kept_before() -> None:
+    pod = Pod(["stale", "", "lost", "refused"])
+    async with running(pod) as delivery:
+        delivery.want(wanting("default/a"))
+        await until(lambda: delivered(delivery))
+        delivery.want(wanting("default/b"))
+        await until(lambda: delivered(delivery))
+    for at, (what, sequence) in enumerate(pod.order):
+        assert what == "kept" or ("kept", sequence) in pod.order[:at]
+    assert pod.kept == pod.taken == delivery.assignment
+
+
+async def test_an_adopted_assignment_is_pushed_but_not_kept_again() -> None:
+    pod = Pod()
+    async with running(pod, wanting("default/a", sequence=5)) as delivery:
+        assert not delivery.want(wanting("default/a", sequence=6))
+        await until(lambda: delivered(delivery))
+    assert pod.order == [("pushed", 5)]
+
+
+async def test_what_somebody_else_kept_is_gone_above() -> None:
+    pod = Pod()
+    async with running(pod) as delivery:
+        delivery.want(wanting("default/a"))
+        await until(lambda: delivered(delivery))
+        delivery.above(9)
+        delivery.keep_again()
+        await until(lambda: delivered(delivery) and delivery.assignment.sequence == 10)
+    assert pod.kept is not None
+    assert pod.kept.sequence == 10
+
+
+async def test_a_refusal_to_keep_is_told_and_ends_with_a_state_that_can_be_kept() -> None:
+    pod = Pod(["refused"] * 3)
+    async with running(pod) as delivery:
+        delivery.want(wanting("default/much-too-long"))
+        await until(lambda: "413" in delivery.problem)
+        delivery.want(wanting("default/a"))
+        await until(lambda: delivered(delivery))
+        assert delivery.problem == ""
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    faults=st.lists(st.sampled_from(["", "lost", "stale", "answer lost"]), max_size=6),
+    wants=st.lists(st.sets(st.sampled_from("abc"), max_size=3), min_size=1, max_size=5),
+)
+def test_whatever_is_lost_pod_and_configmap_end_with_the_newest(faults: list[str], wants: list[set[str]]) -> None:
+    async def play() -> None:
+        pod = Pod(list(faults))
+        async with running(pod) as delivery:
+            for names in wants:
+                delivery.want(wanting(*(f"default/{name}" for name in sorted(names))))
+                await asyncio.sleep(0)
+            await until(lambda: delivered(delivery))
+            assert pod.taken == pod.kept == delivery.assignment
+            assert pod.taken.hash == wanting(*(f"default/{name}" for name in sorted(wants[-1]))).hash
+
+    asyncio.run(play())

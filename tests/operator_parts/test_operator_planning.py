@@ -1,0 +1,144 @@
+"""Planning one pool at a time: what it is given, what is remembered, and what leaves after a while."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
+
+from chandlery.core.assignment import Assignment
+from chandlery.core.resources import MarketFeed
+from chandlery.operator.cache import Cache
+from chandlery.operator.planner import Delays, WorkerNow
+from chandlery.operator.planning import MOST_PARAMETER_BYTES, Grace, Planned, PoolPlanner
+
+CATALOGUE = [{"name": "sma-cross", "parameters": {"fast": {"type": "int", "default": 9}}}]
+KEY = ("default", "quants")
+
+
+class Plans:
+    """Plans pools over one cache, and carries every plan out."""
+
+    def __init__(self, delays: Delays | None = None) -> None:
+        self.cache = Cache()
+        self.planner = PoolPlanner(self.cache, delays)
+        self.workers: dict[tuple[str, str], dict[str, Assignment]] = {}
+
+    def put(self, kind: str, *bodies: dict[str, Any]) -> None:
+        for body in bodies:
+            self.cache.put(kind, body)
+
+    def plan(
+        self,
+        key: tuple[str, str] = KEY,
+        catalogue: Collection[Mapping[str, Any]] | None = CATALOGUE,
+        now_ms: int = 1_000,
+        ready: bool = True,
+    ) -> Planned:
+        now = {name: WorkerNow(one, ready, 0) for name, one in self.workers.get(key, {}).items()}
+        made = self.planner.plan(key, now, configmaps={}, namespaces={}, catalogue=catalogue, now_ms=now_ms)
+        if made.pool is not None:
+            self.workers[key] = dict(made.pool.workers)
+        return made
+
+
+def test_a_pool_is_planned_with_its_own_traders_alone() -> None:
+    plans = Plans()
+    plans.put("MarketFeed", feed_body())
+    plans.put("TraderPool", pool_body(), pool_body("other"))
+    plans.put("Trader", trader_body("one"), trader_body("two", in_pool="other"))
+    made = plans.plan()
+    assert set(made.verdicts) == {"default/one"}
+    assert made.pool is not None
+    assert list(made.pool.workers) == ["quants-0"]
+
+
+def test_a_pool_that_is_not_there_has_verdicts_that_name_what_is_near() -> None:
+    plans = Plans()
+    plans.put("MarketFeed", feed_body())
+    plans.put("TraderPool", pool_body())
+    plans.put("Trader", trader_body(in_pool="quant"))
+    made = plans.plan(("default", "quant"))
+    assert made.pool is None
+    assert made.verdicts["default/one"].reason == "UnknownPool"
+    assert "quants" in made.verdicts["default/one"].message
+
+
+def test_a_trader_that_changes_its_pool_counts_its_incarnations_on() -> None:
+    plans = Plans()
+    plans.put("MarketFeed", feed_body())
+    plans.put("TraderPool", pool_body(), pool_body("other"))
+    plans.put("Trader", trader_body(version=1))
+    assert plans.plan().verdicts["default/one"].incarnation == 1
+    plans.put("Trader", trader_body(version=2, generation=2, in_pool="other"))
+    assert plans.plan().verdicts == {}
+    assert plans.plan(("default", "other")).verdicts["default/one"].incarnation == 2
+
+
+def test_surplus_of_one_pool_is_remembered_while_others_are_planned() -> None:
+    plans = Plans(Delays(shrink_ms=10_000))
+    plans.put("MarketFeed", feed_body())
+    workers = {"min": 1, "max": 2}
+    plans.put("TraderPool", pool_body(workers=workers, tradersPerWorker=1), pool_body("other"))
+    plans.put("Trader", trader_body("one"), trader_body("two"))
+    plans.plan()
+    plans.cache.drop("Trader-default-two")
+    assert plans.plan(now_ms=2_000).again_ms == 12_000
+    plans.plan(("default", "other"), now_ms=3_000)
+    made = plans.plan(now_ms=12_000)
+    assert made.pool is not None
+    assert list(made.pool.workers) == ["quants-0"]
+
+
+def test_without_a_catalogue_strategies_are_not_judged_and_with_one_they_are() -> None:
+    plans = Plans()
+    plans.put("MarketFeed", feed_body())
+    plans.put("TraderPool", pool_body())
+    plans.put("Trader", trader_body(strategy={"name": "unheard-of"}))
+    assert plans.plan(catalogue=None).verdicts["default/one"].runs_as_asked
+    fresh = Plans()
+    fresh.cache = plans.cache
+    fresh.planner = PoolPlanner(plans.cache)
+    assert fresh.plan().verdicts["default/one"].reason == "UnknownStrategy"
+
+
+def test_parameters_that_would_fill_the_workers_configmap_are_refused() -> None:
+    plans = Plans()
+    plans.put("MarketFeed", feed_body())
+    plans.put("TraderPool", pool_body())
+    plans.put("Trader", trader_body(strategy={"name": "sma-cross", "parameters": {"fast": "x" * MOST_PARAMETER_BYTES}}))
+    verdict = plans.plan(catalogue=None).verdicts["default/one"]
+    assert (verdict.reason, verdict.worker) == ("BadParameter", None)
+
+
+def test_a_feed_is_asked_for_what_all_its_pools_want_and_what_it_lists() -> None:
+    plans = Plans()
+    plans.put("MarketFeed", feed_body(intervals=["1h"]))
+    plans.put("TraderPool", pool_body(), pool_body("other"))
+    market = {"symbols": ["ETH/USDT"], "interval": "5m"}
+    plans.put("Trader", trader_body("one"), trader_body("two", in_pool="other", market=market))
+    plans.plan()
+    plans.plan(("default", "other"))
+    feed = MarketFeed.model_validate(feed_body(intervals=["1h"]))
+    asked = plans.planner.asked_of(feed)
+    assert (asked.symbols, asked.intervals) == (("BTC/USDT", "ETH/USDT"), ("1s", "5m", "1h"))
+    plans.planner.forget(KEY)
+    assert plans.planner.asked_of(feed).symbols == ("ETH/USDT",)
+
+
+def test_a_symbol_that_nobody_asks_for_stays_for_its_grace_and_no_longer() -> None:
+    grace, feed = Grace(300), ("default", "market")
+    assert grace.with_leaving(feed, ["a", "b"], [], 0) == ["a", "b"]
+    assert grace.with_leaving(feed, ["a"], ["a", "b"], 100) == ["a", "b"]
+    assert grace.next_s(feed, ["a"], ["a", "b"]) == 300
+    assert grace.with_leaving(feed, ["a"], ["a", "b"], 299) == ["a", "b"]
+    assert grace.with_leaving(feed, ["a"], ["a", "b"], 300) == ["a"]
+    assert grace.next_s(feed, ["a"], ["a"]) is None
+
+
+def test_what_runs_when_the_operator_starts_has_its_whole_grace() -> None:
+    grace, feed = Grace(300), ("default", "market")
+    assert grace.with_leaving(feed, [], ["old"], 1000) == ["old"]
+    assert grace.with_leaving(feed, [], ["old"], 1299) == ["old"]
+    assert grace.with_leaving(feed, [], ["old"], 1300) == []

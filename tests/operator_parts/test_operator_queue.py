@@ -1,0 +1,121 @@
+"""The dirty queue: everything marked is worked on, one at a time a key, and again after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from chandlery.core.errors import UnavailableError
+from chandlery.operator.dirty_queue import DirtyQueue
+
+
+@asynccontextmanager
+async def running(queue: DirtyQueue[str]) -> AsyncIterator[None]:
+    task = asyncio.create_task(queue.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline, "not within 30 s"
+        await asyncio.sleep(0.002)
+
+
+async def test_marks_that_come_together_are_one_run() -> None:
+    runs: Counter[str] = Counter()
+
+    async def work(key: str) -> None:
+        runs[key] += 1
+
+    queue = DirtyQueue(work)
+    for _ in range(100):
+        queue.mark("a")
+        queue.mark("b")
+    async with running(queue):
+        await until(lambda: len(queue) == 0)
+    assert runs == {"a": 1, "b": 1}
+
+
+async def test_one_key_is_never_worked_on_twice_at_once_and_a_mark_meanwhile_is_not_lost() -> None:
+    at_once, most, runs = 0, 0, 0
+    go = asyncio.Event()
+
+    async def work(_key: str) -> None:
+        nonlocal at_once, most, runs
+        at_once += 1
+        most = max(most, at_once)
+        runs += 1
+        await go.wait()
+        at_once -= 1
+
+    queue = DirtyQueue(work)
+    async with running(queue):
+        queue.mark("a", 0)
+        await until(lambda: runs == 1)
+        queue.mark("a", 0)
+        queue.mark("a", 0)
+        go.set()
+        await until(lambda: len(queue) == 0)
+    assert (runs, most) == (2, 1)
+
+
+async def test_a_slow_key_holds_up_no_other() -> None:
+    done: list[str] = []
+    never = asyncio.Event()
+
+    async def work(key: str) -> None:
+        if key == "slow":
+            await never.wait()
+        done.append(key)
+
+    queue = DirtyQueue(work)
+    async with running(queue):
+        queue.mark("slow", 0)
+        queue.mark("quick", 0)
+        await until(lambda: done == ["quick"])
+
+
+async def test_work_that_fails_is_repeated_also_after_a_defect() -> None:
+    errors: list[Exception] = [UnavailableError("not now"), ValueError("a defect")]
+    runs: Counter[str] = Counter()
+
+    def work(key: str) -> Awaitable[None]:
+        async def one() -> None:
+            runs[key] += 1
+            if key == "bad" and errors:
+                raise errors.pop(0)
+
+        return one()
+
+    queue = DirtyQueue(work)
+    async with running(queue):
+        queue.mark("bad", 0)
+        queue.mark("good", 0)
+        await until(lambda: runs["bad"] == 3 and len(queue) == 0)
+    assert runs["good"] == 1
+    assert queue.failures == 2
+
+
+async def test_the_sooner_of_two_marks_counts() -> None:
+    ran = asyncio.Event()
+
+    async def work(_key: str) -> None:
+        ran.set()
+
+    queue = DirtyQueue(work)
+    async with running(queue):
+        queue.mark("a", 3600)
+        queue.mark("a", 0)
+        queue.mark("a", 3600)
+        async with asyncio.timeout(30):
+            await ran.wait()

@@ -1,0 +1,52 @@
+"""Processes that follow their settings file, and the session that ingest goes on with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from chandlery.core.errors import InputError
+from chandlery.core.settings import IngestSettings, KafkaSettings
+from chandlery.stream.following import until_changed
+from chandlery.stream.ingest.positions import in_session, write_positions
+
+SETTINGS = IngestSettings(KafkaSettings("none:1", "f"), "synthetic", ["BTC/USDT"], ["1s"], "127.0.0.1:0")
+
+
+def replace(path: Path, content: bytes) -> None:
+    """As the kubelet does: another file takes the place."""
+    draft = path.with_suffix(".new")
+    draft.write_bytes(content)
+    os.replace(draft, path)
+
+
+async def test_only_other_settings_count_as_a_change(tmp_path: Path) -> None:
+    path = tmp_path / "ingest.json"
+    replace(path, msgspec.json.encode(SETTINGS))
+    watching = asyncio.create_task(until_changed(str(path), SETTINGS, 0.01))
+    spelled_out = json.dumps(json.loads(msgspec.json.encode(SETTINGS)), indent=4)
+    for content in (spelled_out.encode(), b"{half", msgspec.json.encode(SETTINGS)):
+        replace(path, content)
+        await asyncio.sleep(0.05)
+        assert not watching.done()
+    replace(path, msgspec.json.encode(msgspec.structs.replace(SETTINGS, symbols=["ETH/USDT"])))
+    async with asyncio.timeout(30):
+        await watching
+
+
+def test_a_session_of_ones_own_is_that_of_the_positions_or_else_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "position.json"
+    asking = msgspec.structs.replace(SETTINGS, session=-1, position_file=str(path))
+    fresh = in_session(asking).session
+    assert fresh > 1_700_000_000_000
+    write_positions(str(path), 1234, {})
+    assert in_session(asking).session == 1234
+    assert in_session(msgspec.structs.replace(asking, session=0)).session == 0, "an exchange has none"
+    path.write_text("{half")
+    with pytest.raises(InputError, match="remove it"):
+        in_session(asking)
