@@ -4,16 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+ROLES ?=
 SOURCES := core stream workers operator console cli
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-annotate --no-emit-index-url --custom-compile-command 'make lock'
 NATIVE := $(addprefix workers/chandlery/workers/segment/,_native.c layout.h protocol.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help up test bench lint format docs crds manifests lock setup clean
+.PHONY: help up test e2e images bench lint format docs crds manifests lock setup clean
 
 help: ## what can be made
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.built ## virtual environment, locked packages, C extension (the others do it by themselves)
 
@@ -37,8 +38,15 @@ $(VENV)/.built: $(VENV)/.packages pyproject.toml setup.py $(NATIVE)
 up: setup ## the main job: the quickstart's traders on this machine (Ctrl-C ends it); ARGS='--for 60s' for more
 	@$(BIN)/chandlery up -f examples/quickstart $(ARGS)
 
-test: setup ## every test; ARGS='-k segment' for some
+test: setup ## every test but those on a Kubernetes; ARGS='-k segment' for some
 	@$(BIN)/python -m pytest $(ARGS)
+
+e2e: setup images ## the tests on a real Kubernetes on this machine, or on the cluster of KUBECONFIG; needs root
+	@test -n "$$CHANDLERY_E2E_KUBECONFIG$$KUBECONFIG" || $(BIN)/python -m tests.e2e.cluster build
+	@$(BIN)/python -m pytest tests/e2e $(ARGS)
+
+images: setup ## images as archives in build/images, without Docker; ROLES='workers stream' for some
+	@$(BIN)/python -m images $(ROLES)
 
 bench: setup ## every benchmark, one table; COMPARE=REV sets them beside an earlier revision's
 	@$(BIN)/python -m benchmarks $(if $(COMPARE),--compare $(COMPARE)) $(ARGS)
@@ -46,7 +54,7 @@ bench: setup ## every benchmark, one table; COMPARE=REV sets them beside an earl
 lint: setup ## format, lint, types, import contract, docs
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy $(SOURCES:%=%/chandlery) benchmarks docs tests
+	@$(BIN)/mypy $(SOURCES:%=%/chandlery) benchmarks docs images tests
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/check.py
 

@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -148,9 +148,9 @@ def on_node(node: Cluster, request: pytest.FixtureRequest) -> Iterator[Namespace
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Function) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add to a failure's report what stands in the test's namespaces, while they are still there."""
-    report: pytest.TestReport = yield
+    report = yield
     if report.when == "call" and report.failed:
         for name, value in item.funcargs.items():
             if isinstance(value, Namespace):

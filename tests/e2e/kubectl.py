@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ Manifest = str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 _COMMAND_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.2
 _LOG_LINES: Final = 40
+_COMPONENT_LOG_LINES: Final = 8
+_LINE_LENGTH: Final = 400
 # Each log is a command of 0.1 s, and nobody reads those of a hundred equal pods.
 _TOLD_PODS: Final = 10
 
@@ -183,5 +184,5 @@ def ends_of_logs(folder: Path) -> str:
 
 
 def _ending(file: Path) -> str:
-    command = ("tail", "-n", str(_LOG_LINES), str(file))
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[-_COMPONENT_LOG_LINES:]
+    return "\n".join(line[:_LINE_LENGTH] for line in lines)

@@ -13,11 +13,10 @@ pytestmark = pytest.mark.node
 
 # The sidecar writes a growing count into a shared file; the reader's container maps the same file.
 _WRITER = """
-import mmap, time
+import mmap, os, time
 with open("/shared/segment.draft", "w+b") as file:
     file.truncate(4096)
     view = mmap.mmap(file.fileno(), 4096)
-import os
 os.rename("/shared/segment.draft", "/shared/segment")
 while True:
     view[0:8] = (int.from_bytes(view[0:8], "little") + 1).to_bytes(8, "little")
@@ -25,7 +24,8 @@ while True:
 """
 _READ = """
 import mmap, time
-view = mmap.mmap(open("/shared/segment", "rb").fileno(), 4096, prot=mmap.PROT_READ)
+with open("/shared/segment", "rb") as file:
+    view = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ)
 seen = set()
 deadline = time.monotonic() + 20
 while len(seen) < 5 and time.monotonic() < deadline:
