@@ -223,6 +223,11 @@ async def test_a_worker_that_is_not_ready_gives_its_traders_to_another(
 
         await stage.until("and taken from the lost one, which can still be reached", left)
 
+        async def told() -> bool:
+            return "Moved" in {item["reason"] for item in (await stage.api.list(EVENT, ns)).items}
+
+        await stage.until("an event that tells of the move", told)
+
 
 async def test_a_strategy_in_a_configmap_travels_in_the_assignment_and_follows_its_changes(
     on_control_plane: Namespace, tmp_path: Path

@@ -200,7 +200,7 @@ class Kafka(Spec):
                 field="minInsyncReplicas",
             ),
             rule(
-                "self.partitions >= oldSelf.partitions",
+                "!has(oldSelf.partitions) || (has(self.partitions) && self.partitions >= oldSelf.partitions)",
                 "partitions can't be lowered: Kafka takes no partition away; make a new MarketFeed instead",
                 field="partitions",
             ),
