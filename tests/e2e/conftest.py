@@ -10,15 +10,17 @@ import fcntl
 import os
 import re
 import uuid
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import pytest
 from images.making import make_images
 from images.roles import ROOT
-from tests.e2e.cluster.lifecycle import Wanted, down, load, up
+from tests.e2e.cluster.lifecycle import Wanted, down, kill_container, load, up
 from tests.e2e.kubectl import Cluster, Namespace, ends_of_logs
 
 _FOREIGN_VARIABLES = ("CHANDLERY_E2E_KUBECONFIG", "KUBECONFIG")
@@ -71,11 +73,11 @@ def _cluster(wanted: Wanted) -> Iterator[Cluster]:
     with _own_folder(wanted.tier) as folder:
         plan = up(folder, wanted)
 
-        def load_archives(archives: Sequence[Path]) -> None:
-            load(plan, archives)
-
+        own = Cluster(plan.kubeconfig, plan.binaries, logs=plan.logs)
+        if plan.has_node:
+            own = replace(own, load=partial(load, plan), kill=partial(kill_container, plan))
         try:
-            yield Cluster(plan.kubeconfig, plan.binaries, load_archives if plan.has_node else None, plan.logs)
+            yield own
         finally:
             down(folder)
 
@@ -152,7 +154,8 @@ def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.T
     """Add to a failure's report what stands in the test's namespaces, while they are still there."""
     report = yield
     if report.when == "call" and report.failed:
-        for name, value in item.funcargs.items():
+        for name, argument in item.funcargs.items():
+            value = getattr(argument, "namespace", argument)
             if isinstance(value, Namespace):
                 report.sections.append((f"namespace of {name}", value.diagnosis()))
                 if value.cluster.logs:

@@ -33,12 +33,14 @@ class Cluster:
         kubeconfig: of an administrator.
         binaries: folder with kubectl and helm; None where those of ``PATH`` are to be used.
         load: makes image archives known to the nodes; None where images come from a registry.
+        kill: SIGKILL to a container by its id; None where the nodes are somebody else's.
         logs: the components' log files; None where the cluster is somebody else's.
     """
 
     kubeconfig: Path
     binaries: Path | None = None
     load: Callable[[Sequence[Path]], None] | None = None
+    kill: Callable[[str], None] | None = None
     logs: Path | None = None
 
     def environment(self) -> dict[str, str]:
@@ -137,6 +139,22 @@ class Namespace:
         """Run a program in a pod's container and return what it printed; ClusterError if it fails."""
         return self.kubectl("exec", pod, *(("-c", container) if container else ()), "--", *command)
 
+    def kill(self, pod: str, container: str) -> None:
+        """Kill a container without its knowing, and wait until another runs in its place."""
+        before = self._container(pod, container)
+        if self.cluster.kill is None:
+            raise ClusterError("containers of a cluster that isn't this run's own can't be killed")
+        self.cluster.kill(before["containerID"].removeprefix("containerd://"))
+
+        def runs_again(resource: Resource) -> bool:
+            now = _status_of(resource, container)
+            return now["containerID"] != before["containerID"] and "running" in now["state"]
+
+        self.until(f"{container} of {pod} runs again", ("pod", pod), runs_again)
+
+    def _container(self, pod: str, container: str) -> Resource:
+        return _status_of(self.get("pod", pod), container)
+
     def remove(self) -> None:
         """Have the namespace deleted, without waiting for it."""
         self.cluster.kubectl("delete", "namespace", self.name, "--ignore-not-found", "--wait=false")
@@ -172,6 +190,13 @@ class Namespace:
             return self.kubectl(*arguments)
         except ClusterError as error:
             return str(error)
+
+
+def _status_of(pod: Resource, container: str) -> Resource:
+    status = pod["status"]
+    every = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+    found: Resource = next(each for each in every if each["name"] == container)
+    return found
 
 
 def _titled(title: str, text: str) -> str:

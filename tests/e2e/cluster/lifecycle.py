@@ -203,6 +203,12 @@ def load(plan: Plan, archives: Iterable[Path]) -> None:
         run(*client, "--namespace", "k8s.io", "images", "import", archive, timeout_s=_IMPORT_DEADLINE_S)
 
 
+def kill_container(plan: Plan, container_id: str) -> None:
+    """SIGKILL to the first process of a container, as the kernel's out-of-memory killer would."""
+    client = ("ctr", "--address", str(plan.containerd_socket), "--namespace", "k8s.io")
+    run(*client, "tasks", "kill", "--signal", "SIGKILL", container_id)
+
+
 def _succeeds(*command: str) -> bool:
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
 

@@ -1,0 +1,239 @@
+"""Chandlery as it ships, on real pods: installed by its chart, killed part by part, and removed."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from tests.e2e.cluster.commands import ClusterError
+from tests.e2e.conftest import Images
+from tests.e2e.desk import API, OPERATOR, POOL, RELEASE, ROLES, START_S, WORKER, Desk, install
+from tests.e2e.kubectl import Cluster, Resource
+
+from chandlery.core.latency import account
+
+pytestmark = [pytest.mark.node, pytest.mark.slow]
+
+# Strategies that are in no image: one that is modest, one that takes memory until it is ended.
+_STRATEGIES = {
+    "modest.py": '''
+from chandlery.workers.strategy import Strategy, parameter
+
+
+class EveryNth(Strategy):
+    """Buys at every nth candle."""
+
+    name = "every-nth"
+    count: int = parameter(2, ge=1, doc="candles")
+
+    @property
+    def warmup(self) -> int:
+        return 2
+
+    def on_candle(self, ctx, candles):
+        if int(candles.open_time[-1]) // 1000 % self.count == 0:
+            ctx.buy(reason="its turn", rule="nth")
+''',
+    "greedy.py": '''
+from chandlery.workers.strategy import Strategy
+
+HELD = []
+
+
+class Greedy(Strategy):
+    """Takes 64 MiB at every candle."""
+
+    name = "greedy"
+
+    @property
+    def warmup(self) -> int:
+        return 2
+
+    def on_candle(self, ctx, candles):
+        HELD.append(bytearray(b"x" * (64 << 20)))
+''',
+}
+
+
+@pytest.fixture(scope="module")
+def desk(node: Cluster, images: Images) -> Iterator[Desk]:
+    """One desk for all tests here, with a Trader ``steady`` that none of them takes away."""
+    namespace = node.namespace(f"desk-{uuid.uuid4().hex[:6]}")
+    try:
+        desk = install(namespace, {role: images[role] for role in ROLES})
+        namespace.apply(desk.trader("steady"))
+        desk.wait_ready("steady")
+    except ClusterError as error:
+        raise ClusterError(f"{error}\n{namespace.diagnosis()}") from error
+    yield desk
+    namespace.remove()
+
+
+def test_an_applied_trader_becomes_ready_and_signals_with_an_account_of_its_latency(desk: Desk) -> None:
+    fresh = desk.more_signals("steady", {})
+    signals, completions = desk.signals("steady")
+    for each in fresh:
+        completion = completions[each]
+        stamps = msgspec.structs.replace(
+            signals[each].stamps,
+            acknowledged_ns=completion.acknowledged_ns,
+            wall_offset_ns=completion.wall_offset_ns,
+        )
+        stages = account(stamps).stages
+        assert [stage.name for stage in stages][-3:] == ["decided", "signalled", "acknowledged"]
+        assert all(stage.duration_us >= 0 for stage in stages)
+
+
+def test_the_chart_passes_its_own_test(desk: Desk) -> None:
+    printed = desk.namespace.cluster.run("helm", "test", RELEASE, "--namespace", desk.namespace.name, timeout_s=START_S)
+    assert "Phase:          Succeeded" in printed
+
+
+def test_traders_map_the_segment_read_only_and_hold_no_credential(desk: Desk) -> None:
+    program = """
+import json, os
+def refusal(path):
+    try:
+        open(path, "r+b")
+    except OSError as error:
+        return error.strerror
+print(json.dumps({
+    "segment": refusal("/run/chandlery/segment/segment"),
+    "rings": sorted(name for name in os.listdir("/run/chandlery/rings") if name.endswith(".ring")),
+    "uid": os.getuid(),
+    "secrets": [path for path in ("/var/run/secrets", "/etc/chandlery/token", "/etc/chandlery/assignment") if os.path.exists(path)],
+    "kafka": [name for name in os.environ if "KAFKA" in name],
+}))
+"""
+    found = json.loads(desk.namespace.execute(WORKER, "python", "-c", program, container="traders"))
+    assert found["segment"] == "Read-only file system"
+    assert f"{desk.namespace.name}__steady.ring" in found["rings"]
+    assert found["uid"] == 10001
+    assert found["secrets"] == []
+    assert found["kafka"] == []
+
+
+def test_a_deleted_worker_pod_comes_back_with_its_traders_while_the_operator_is_down(desk: Desk) -> None:
+    desk.more_signals("steady", {})
+    desk.scale_operator(0)
+    before = desk.namespace.get("pod", WORKER)["metadata"]["uid"]
+    desk.namespace.kubectl("delete", "pod", WORKER, "--grace-period=0", "--force", "--wait=false")
+
+    def is_another(pod: Resource) -> bool:
+        ready = [each for each in pod["status"].get("conditions", ()) if each["type"] == "Ready"]
+        return pod["metadata"]["uid"] != before and bool(ready) and ready[0]["status"] == "True"
+
+    desk.namespace.until("another worker pod", ("pod", WORKER), is_another, START_S)
+    known, _ = desk.signals("steady")
+    fresh = desk.more_signals("steady", known)
+    assert desk.namespace.get(*OPERATOR.split("/"))["status"].get("replicas", 0) == 0
+    assert {signal.trader for signal in fresh.values()} == {f"{desk.namespace.name}/steady"}
+    desk.scale_operator(1)
+    desk.wait_ready("steady")
+
+
+@pytest.mark.parametrize(
+    ("pod", "container"),
+    [
+        (f"{RELEASE}-kafka-0", "kafka"),
+        ("market-ingest-0", "ingest"),
+        ("market-aggregator-0", "aggregator"),
+        (WORKER, "feed"),
+        (WORKER, "traders"),
+    ],
+)
+def test_kill_9_of_any_part_loses_no_trader(desk: Desk, pod: str, container: str) -> None:
+    desk.more_signals("steady", {})
+    desk.namespace.kill(pod, container)
+    known, _ = _eventually_readable(desk)
+    desk.more_signals("steady", known)
+    desk.wait_ready("steady")
+
+
+def _eventually_readable(desk: Desk) -> tuple[dict[str, object], object]:
+    """What is on the topic, as soon as Kafka answers again."""
+    desk.namespace.wait(f"pod/{RELEASE}-kafka-0", "condition=Ready", START_S)
+    desk.more_signals("steady", {})
+    return desk.signals("steady")
+
+
+def test_kill_9_of_the_operator_loses_no_change(desk: Desk) -> None:
+    labels = ("-l", "app.kubernetes.io/component=operator")
+    (pod,) = desk.namespace.get("pods", *labels)["items"]
+    name = pod["metadata"]["name"]
+    desk.namespace.kill(name, "operator")
+    desk.namespace.apply(desk.trader("late", "ETH/USDT"))
+    desk.wait_ready("late")
+    desk.more_signals("late", {})
+    desk.namespace.kubectl("delete", "trader", "late")
+
+
+def test_a_strategy_that_is_in_no_image_runs_and_no_pod_rolls(desk: Desk) -> None:
+    before = desk.namespace.get("pod", WORKER)["metadata"]["uid"]
+    desk.namespace.apply(_strategies())
+    desk.namespace.apply(desk.trader("homemade", strategy=_from_config_map("every-nth", "modest.py")))
+    desk.wait_ready("homemade")
+    desk.more_signals("homemade", {})
+    assert desk.namespace.get("pod", WORKER)["metadata"]["uid"] == before
+
+
+def test_a_trader_over_its_memory_limit_ends_alone(desk: Desk) -> None:
+    before = _restarts(desk)
+    desk.namespace.apply(_strategies())
+    greedy = desk.trader("glutton", strategy=_from_config_map("greedy", "greedy.py"), resources={"memory": "256Mi"})
+    desk.namespace.apply(greedy)
+
+    def is_ended(trader: Resource) -> bool:
+        conditions = trader.get("status", {}).get("conditions", ())
+        return any(each["type"] == "Ready" and each["reason"] in ("MemoryLimit", "CrashLoop") for each in conditions)
+
+    desk.namespace.until("the glutton's end", ("trader", "glutton"), is_ended, START_S)
+    known, _ = desk.signals("steady")
+    desk.more_signals("steady", known)
+    assert _restarts(desk) == before
+    desk.namespace.kubectl("delete", "trader", "glutton")
+
+
+def test_a_trader_of_another_namespace_runs_only_where_the_pool_lets_it(desk: Desk) -> None:
+    neighbour = desk.namespace.cluster.namespace(f"{desk.namespace.name}-neighbour")
+    try:
+        neighbour.apply(desk.trader("guest", pool={"name": POOL, "namespace": desk.namespace.name}))
+        neighbour.until("the refusal", ("trader", "guest"), lambda _: desk.reason("guest", neighbour) == "NotAllowed")
+        _allow_traders_from(desk, "All")
+        neighbour.wait("trader/guest", "condition=Ready", START_S)
+        _allow_traders_from(desk, "Same")
+        neighbour.until("the refusal", ("trader", "guest"), lambda _: desk.reason("guest", neighbour) == "NotAllowed")
+    finally:
+        neighbour.remove()
+
+
+def _allow_traders_from(desk: Desk, whom: str) -> None:
+    patch = json.dumps({"spec": {"allowedTraders": {"namespaces": {"from": whom}}}})
+    desk.namespace.kubectl("patch", "traderpool", POOL, "--type=merge", "--patch", patch)
+
+
+def _strategies() -> dict[str, object]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "strategies"}, "data": _STRATEGIES}
+
+
+def _from_config_map(name: str, key: str) -> dict[str, object]:
+    return {"name": name, "source": {"configMapRef": {"name": "strategies", "key": key}}}
+
+
+def _restarts(desk: Desk) -> dict[str, int]:
+    status = desk.namespace.get("pod", WORKER)["status"]
+    every = [*status["initContainerStatuses"], *status["containerStatuses"]]
+    return {each["name"]: each["restartCount"] for each in every}
+
+
+# The last of this file: it takes away what the others use.
+def test_uninstall_leaves_the_users_resources_and_a_namespace_ends_without_an_operator(desk: Desk) -> None:
+    namespace = desk.namespace
+    namespace.cluster.run("helm", "uninstall", RELEASE, "--namespace", namespace.name, "--wait", timeout_s=START_S)
+    assert namespace.get("trader", "steady")["apiVersion"] == API
+    left = namespace.get("clusterroles,clusterrolebindings", "-l", f"app.kubernetes.io/instance={RELEASE}")
+    assert left["items"] == []
+    namespace.kubectl("delete", "namespace", namespace.name, f"--timeout={START_S:.0f}s", timeout_s=START_S + 10)
