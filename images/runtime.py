@@ -22,7 +22,8 @@ ENVIRONMENT: Final = "opt/chandlery"
 PACKAGES: Final = f"{ENVIRONMENT}/lib/python{VERSION}/site-packages"
 USER_ID: Final = 10001
 
-# Of the standard library: tests, and what needs a display or makes environments.
+# Of the standard library: tests, what needs a display or a terminal, what makes environments; and what would bring
+# libraries along that nothing here uses (readline is GPL, nis brings Kerberos).
 _LEFT_OUT: Final = (
     "site-packages",
     "dist-packages",
@@ -36,6 +37,10 @@ _LEFT_OUT: Final = (
     "ensurepip",
     "pydoc_data",
     "_tkinter.*",
+    "curses",
+    "_curses*",
+    "readline.*",
+    "nis.*",
     "config-*",
 )
 _LIBRARY: Final = re.compile(r"\s(?:\S+ => )?(/\S+) \(0x")

@@ -113,11 +113,10 @@ class Desk:
     def scale_operator(self, replicas: int) -> None:
         """Have as many operators as that: 0 or 1; returns when it is so."""
         self.namespace.kubectl("scale", OPERATOR, f"--replicas={replicas}")
-        wanted = {"replicas": replicas} if replicas else {}
 
         def is_so(deployment: Resource) -> bool:
             status = deployment["status"]
-            return status.get("replicas", 0) == status.get("readyReplicas", 0) == wanted.get("replicas", 0)
+            return {status.get("replicas", 0), status.get("readyReplicas", 0)} == {replicas}
 
         self.namespace.until(f"{replicas} operators", OPERATOR.split("/"), is_so, START_S)
 

@@ -17,6 +17,9 @@ from tests.e2e.cluster.lifecycle import Wanted, down, up
 from tests.e2e.cluster.node import MACHINE_SYSCTLS
 from tests.e2e.cluster.plan import Plan, Tier
 from tests.e2e.cluster.processes import look_up
+from tests.e2e.conftest import foreign_kubeconfig
+
+pytestmark = pytest.mark.skipif(foreign_kubeconfig() is not None, reason="has clusters of its own")
 
 TIERS = ["control-plane", pytest.param("node", marks=pytest.mark.node)]
 _DEADLINE_S = 30.0
