@@ -19,6 +19,7 @@ from chandlery.core.manifests import ManifestSet
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import topics_of
+from chandlery.operator.planner import FeedPlan, Memory, Plan
 
 KEY = ("default", "market")
 
@@ -116,6 +117,14 @@ async def test_a_feed_whose_start_fails_while_all_runs_is_ended_and_tried_again(
     assert [group.started for group in groups] == [False, False, True]
     assert "go ends" in groups[2].steps
     assert (runtime.notices, answers) == ([], [])
+
+
+async def test_a_feed_that_failed_and_that_nobody_asks_for_any_more_is_not_due_for_ever(runtime: LocalRuntime) -> None:
+    runtime.feed_starts = FeedStarts(lambda: 100.0, lambda: 1.0)
+    runtime.feed_starts.fail(KEY, market(), "Kafka is away")
+    unwanted = FeedPlan(market(), symbols=(), intervals=())
+    await runtime._apply(Plan({KEY: unwanted}, {}, {}, Memory(), None), wait=True)
+    assert runtime.feed_starts.next_s() is None
 
 
 async def test_a_feed_whose_start_fails_at_the_start_of_all_ends_it(

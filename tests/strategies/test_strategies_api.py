@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +105,15 @@ def test_columns_are_read_only_typed_views() -> None:
         with pytest.raises(ValueError, match="read-only"):
             column[0] = 1
     assert candles.last.close == candles.close[-1] == candles[-1].close
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda candles: pickle.loads(pickle.dumps(candles))])
+def test_candles_can_be_copied_to_outlive_their_call(copied: Callable[[Candles], Candles]) -> None:
+    closed = walk(3, 1)
+    forming = FormingValue(180_000, 1.0, 2.0, 0.5, 1.5, 7.0, 4, (0,) * 8, 2)
+    for candles in (closed, with_forming(closed, forming, 3)):
+        for name in COLUMNS:
+            assert getattr(copied(candles), name).tolist() == getattr(candles, name).tolist()
 
 
 @pytest.mark.parametrize(("length", "kept"), [(9, 3), (4, 3), (3, 2), (2, 1), (1, 0)])

@@ -248,6 +248,21 @@ async def test_a_symbol_added_later_in_a_session_gets_its_own_opening(tmp_path: 
     assert second.sink.ids("BTC/USDT") == []
 
 
+async def test_a_symbol_that_nobody_asks_for_for_a_while_goes_on_with_its_ids(tmp_path: Path) -> None:
+    settings = ingest_settings(
+        tmp_path, options={"trades_per_second": 300.0}, position_file=str(tmp_path / "position.json")
+    )
+    sinks = []
+    for symbols in (["BTC/USDT", "ETH/USDT"], ["ETH/USDT"], ["BTC/USDT", "ETH/USDT"]):
+        async with Running(msgspec.structs.replace(settings, symbols=symbols)) as running:
+            sink = running.sink
+            await running.until("trades flow", lambda sink=sink, of=symbols[0]: len(sink.ids(of)) > 100)  # type: ignore[misc]
+        sinks.append(sink)
+    assert sinks[2].openings() == [], "the session has had its opening"
+    ids = sinks[0].ids("BTC/USDT") + sinks[2].ids("BTC/USDT")
+    assert ids == list(range(1, len(ids) + 1)), "none comes twice, or it would be taken for a repetition"
+
+
 async def test_a_synthetic_market_resumes_its_path(tmp_path: Path) -> None:
     settings = ingest_settings(
         tmp_path, options={"trades_per_second": 300.0}, position_file=str(tmp_path / "position.json"), history_candles=5

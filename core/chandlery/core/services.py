@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -15,6 +15,8 @@ from chandlery.core.following import begin_again, stop_when_changed
 from chandlery.core.logs import configure_logs
 from chandlery.core.processes import die_with_parent
 from chandlery.core.settings import read_settings
+
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
@@ -69,15 +71,26 @@ async def _until_told(
         ending.set()
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         loop.add_signal_handler(number, told)
+    # One that came while the process became itself anew has waited for this, see below.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     following = asyncio.create_task(stop_when_changed(follow, settings, stop)) if follow else None
     try:
         await serve(settings, stop)
     finally:
         if following is not None:
             following.cancel()
-    return following is not None and stop.is_set() and not ending.is_set()
+    if following is None:
+        return False
+    # Between here and the handlers of the next beginning a signal would find nobody, or (as a container's first
+    # process) be ignored: the mask outlives exec, and so does what waits behind it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    await asyncio.sleep(0)  # one that came just before is told now
+    again = stop.is_set() and not ending.is_set()
+    if not again:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    return again
 
 
 def _quickest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -135,7 +135,7 @@ def read_settings(path: str, kind: type[SettingsT]) -> SettingsT:
         return msgspec.json.decode(Path(path).read_bytes(), type=kind)
     except OSError as error:
         raise InputError(f"{path}: can't read the settings: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from error
 
 

@@ -147,6 +147,9 @@ class _WithForming:
         self._length = length
 
     def __getattr__(self, name: str) -> NDArray[Any]:
+        # Copying and pickling ask an empty object for methods of theirs.
+        if name not in COLUMNS:
+            raise AttributeError(name)
         before = getattr(self._closed, name)
         if self._length <= len(before):
             before = before[len(before) - self._length + 1 :]

@@ -206,7 +206,7 @@ class LocalRuntime:
     async def _apply(self, made: Plan, *, wait: bool) -> None:
         """Make what runs what the plan says: assignments at once, what takes longer beside that."""
         self._drop_workers(made)
-        self.feed_starts.keep(made.feeds)
+        self.feed_starts.keep({key for key, feed in made.feeds.items() if feed.symbols and feed.intervals})
         starting: list[Coroutine[Any, Any, None]] = []
         for key, feed in made.feeds.items():
             if feed.symbols and feed.intervals:

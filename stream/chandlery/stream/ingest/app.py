@@ -112,7 +112,10 @@ class Ingest:
         self._drain_timeout_s = drain_timeout_s
         self._settings = _checked(settings)
         self._clock = clock or SystemClock()
-        self._resume = read_positions(settings.position_file, settings.session)
+        positions = read_positions(settings.position_file, settings.session)
+        self._resume = {symbol: each for symbol, each in positions.items() if symbol in self._settings.symbols}
+        #: A symbol that nobody asks for now may come back within the session: its trades' ids go on then.
+        self._left_out = {symbol: each for symbol, each in positions.items() if symbol not in self._resume}
         self._lanes = {symbol: self._lane(symbol) for symbol in self._settings.symbols}
         self.counts = new_counts({symbol: lane.position.last_id for symbol, lane in self._lanes.items()})
         self._source, self._options = make_source(self._settings, self.counts, self._clock)
@@ -259,7 +262,7 @@ class Ingest:
             positions = {
                 symbol: self._lanes[symbol].position for symbol in self._settings.symbols if symbol in self._opened
             }
-            write_positions(self._settings.position_file, self._settings.session, positions)
+            write_positions(self._settings.position_file, self._settings.session, {**self._left_out, **positions})
 
     def _write_final_status(self) -> None:
         if not self._settings.final_status:

@@ -43,7 +43,7 @@ def read_positions(path: str, session: int) -> dict[str, Position]:
         raise InputError(f"{path}: can't read the position file: {error.strerror}") from error
     try:
         positions = msgspec.json.decode(content, type=Positions)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: no position file ({error}); remove it to begin a new session") from error
     return positions.symbols if positions.session == session else {}
 
@@ -61,7 +61,7 @@ def in_session(settings: IngestSettings) -> IngestSettings:
     if settings.position_file and path.exists():
         try:
             session = msgspec.json.decode(path.read_bytes(), type=Positions).session
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: no position file ({error}); remove it to begin a new session") from error
     return msgspec.structs.replace(settings, session=session)
 
