@@ -27,6 +27,7 @@ from chandlery.operator.dirty_queue import WINDOW_S, DirtyQueue
 from chandlery.operator.events import Events
 from chandlery.operator.feeds import Feeds
 from chandlery.operator.health import Figures, HealthServer
+from chandlery.operator.http_errors import in_words
 from chandlery.operator.kubernetes.api import GoneError, KubeApi, RefusedError, StaleError
 from chandlery.operator.kubernetes.credentials import Credentials
 from chandlery.operator.kubernetes.follow import Followed, Names
@@ -302,7 +303,7 @@ class Operator:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("part failed", extra={"part": task.get_name()}, exc_info=error)
-            self._fail(f"{task.get_name()} failed: {error!r}")
+            self._fail(f"{task.get_name()} failed: {in_words(error)}")
 
     def _unhealthy(self) -> str:
         return self.failure

@@ -17,6 +17,7 @@ from chandlery.core.errors import UnavailableError
 from chandlery.operator.children.naming import Object
 from chandlery.operator.conditions import WorkerView
 from chandlery.operator.delivery import Caller, Delivery, Reply
+from chandlery.operator.http_errors import in_words
 from chandlery.operator.planner import WorkerNow
 from chandlery.operator.podstate import address_of, is_ready, trouble_of
 
@@ -62,7 +63,7 @@ class PodEndpoint:
             async with self._session.request(method, url, data=body, headers=headers, timeout=timeout) as response:
                 return Reply(response.status, await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UnavailableError(f"no answer to {method} {path} at {self.address}: {error!r}") from error
+            raise UnavailableError(f"no answer to {method} {path} at {self.address}: {in_words(error)}") from error
 
 
 class ClusterDelivery(Delivery):
