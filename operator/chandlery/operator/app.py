@@ -108,7 +108,14 @@ class Operator:
         await self._patiently(self._list_all())
         key = await self._token_key()
         self._workers = Workers(
-            self._api, self._cache, self._children, session, key, self._options.defaults.worker_port, self._mark
+            self._api,
+            self._cache,
+            self._children,
+            session,
+            key,
+            self._options.defaults.worker_port,
+            self._mark,
+            self._settled,
         )
         tools = Tools(
             cache=self._cache,

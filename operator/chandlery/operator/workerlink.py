@@ -98,6 +98,9 @@ class ClusterDelivery(Delivery):
 class WorkerLink:
     """A worker.
 
+    Args:
+        ended: called with a task of this link that has ended, for whatever reason.
+
     Attributes:
         name: as the planner calls it. status: its newest answer, None: none since its pod came.
         problem: why it can't be reached; empty: it can.
@@ -109,6 +112,7 @@ class WorkerLink:
         endpoint: PodEndpoint,
         keep: Callable[[Assignment], Awaitable[None]],
         changed: Callable[[], None],
+        ended: Callable[[asyncio.Task[None]], None],
     ) -> None:
         self.name = assignment.worker
         self.delivery = ClusterDelivery(assignment, endpoint, keep)
@@ -116,6 +120,7 @@ class WorkerLink:
         self.problem = ""
         self._endpoint = endpoint
         self._changed = changed
+        self._ended = ended
         self._hurry = asyncio.Event()
         self._pod = ""
         self._pod_uid = ""
@@ -132,6 +137,8 @@ class WorkerLink:
             asyncio.create_task(self.delivery.run(), name=f"deliver to {self.name}"),
             asyncio.create_task(self._listen(), name=f"listen to {self.name}"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """End both."""

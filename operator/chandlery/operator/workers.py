@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
@@ -31,6 +32,7 @@ class Workers:
 
     Args:
         token_key: what workers' tokens are derived from. port: of their API. marked: called with a pool that must be reconciled.
+        ended: called with a link's task that has ended; one that failed must not go unnoticed.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Workers:
         token_key: bytes,
         port: int,
         marked: Callable[[Dirty], None],
+        ended: Callable[[asyncio.Task[None]], None],
     ) -> None:
         self._api = api
         self._cache = cache
@@ -50,6 +53,7 @@ class Workers:
         self._token_key = token_key
         self._port = port
         self._marked = marked
+        self._ended = ended
         self._links: dict[WorkerKey, WorkerLink] = {}
 
     def token(self, pool: TraderPool, worker: str) -> str:
@@ -94,6 +98,7 @@ class Workers:
             endpoint,
             keep,
             lambda: self._marked(("pool", *pool.key)),
+            self._ended,
         )
         self._links[pool.key, name] = link
         pod = self._children.seen(POD, (pool.namespace, f"{name}-0"))
