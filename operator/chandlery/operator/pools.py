@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from chandlery.core.assignment import TraderAssignment
-from chandlery.core.errors import ChandleryError, InputError
+from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.operator.applied import Children
@@ -92,16 +92,13 @@ class Pools:
         if catalogue is None and self._may_still_tell(links):
             tools.mark(dirty, 0.2)
             return
-        traders = [one.resource for one in tools.cache.traders_of(key) if isinstance(one.resource, Trader)]
-        configmaps = await tools.sources.of(traders)
-        planned = tools.planner.plan(
-            key,
-            {name: link.now() for name, link in links.items()},
-            configmaps=configmaps,
-            namespaces=tools.namespaces(),
-            catalogue=catalogue,
-            now_ms=now_ms(),
-        )
+        try:
+            planned = await self._plan(key, links, catalogue)
+        except UnavailableError:
+            raise  # passes by itself; no state of the pool
+        except Exception as error:
+            await self._say_unplanned(key, error)
+            raise  # logged, and repeated with backoff, by the queue
         failure: ChandleryError | None = None
         outdated = 0
         if held is not None and isinstance(held.resource, TraderPool) and planned.pool is not None:
@@ -119,6 +116,19 @@ class Pools:
         await self._say(key, held, planned, outdated)
         if failure is not None:
             raise failure
+
+    async def _plan(self, key: Key, links: Mapping[str, WorkerLink], catalogue: list[dict[str, Any]] | None) -> Planned:
+        tools = self._tools
+        traders = [one.resource for one in tools.cache.traders_of(key) if isinstance(one.resource, Trader)]
+        configmaps = await tools.sources.of(traders)
+        return tools.planner.plan(
+            key,
+            {name: link.now() for name, link in links.items()},
+            configmaps=configmaps,
+            namespaces=tools.namespaces(),
+            catalogue=catalogue,
+            now_ms=now_ms(),
+        )
 
     # Workers ------------------------------------------------------------------------------------------------
 
@@ -187,6 +197,21 @@ class Pools:
             state = pool_state(held, planned.pool, workers, outdated, self._problems.get(key, ""))
             status = pool_status(held, state, planned.pool, workers, outdated, now)
             await self._write(TRADER_POOL, held, state, status, ("pool", *key))
+
+    async def _say_unplanned(self, key: Key, error: Exception) -> None:
+        """Nothing could be decided: what runs, runs on, and the pool says why nothing else happens."""
+        held = self._tools.cache.get(TraderPool.KIND, key)
+        if held is None:
+            return
+        workers = [link.view() for link in self._tools.workers.of(key).values()]
+        known = str(error) if isinstance(error, ChandleryError) else f"a defect, {type(error).__name__}: {error}"
+        state = State("PlanFailed", f"its traders can't be planned; it is tried again: {known}")
+        try:
+            await self._write(
+                TRADER_POOL, held, state, pool_status(held, state, None, workers, 0, timestamp()), ("pool", *key)
+            )
+        except ChandleryError as unwritten:
+            log.warning("status not written", extra={"pool": "/".join(key), "problem": str(unwritten)})
 
     async def _say_trader(
         self,
