@@ -146,3 +146,33 @@ async def test_an_api_server_that_is_away_is_no_state_of_the_pool(bench: Bench) 
     with pytest.raises(UnavailableError):
         await bench.pools.reconcile(KEY)
     assert bench.server.statuses == {}
+
+
+async def test_nothing_is_told_of_a_generation_that_came_after_the_judgement(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one", strategy={"name": "sma-cross", "parameters": {"fast": "x" * 20_000}}))
+
+    async def edited(_kind: Kind, _name: str) -> None:
+        bench.cache.put("Trader", trader_body("one", version=7, generation=2))
+
+    bench.server.before = edited
+    await bench.pools.reconcile(KEY)
+    assert "Trader/one" not in bench.server.statuses
+    await bench.pools.reconcile(KEY)
+    status = bench.server.statuses["Trader/one"]
+    assert status["observedGeneration"] == 2
+    assert bench.condition("Trader/one")["reason"] != "BadParameter"
+
+
+async def test_an_edit_while_sources_are_read_is_judged_in_its_newest_version(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one"))
+    bad = {"name": "sma-cross", "parameters": {"fast": "x" * 20_000}}
+
+    def edited() -> None:
+        bench.cache.put("Trader", trader_body("one", version=7, generation=2, strategy=bad))
+
+    bench.texts.meanwhile = edited
+    await bench.pools.reconcile(KEY)
+    assert bench.server.statuses["Trader/one"]["observedGeneration"] == 2
+    assert bench.condition("Trader/one")["reason"] == "BadParameter"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from chandlery.operator.kubernetes.kinds import (
 )
 from chandlery.operator.planning import Planned, PoolPlanner
 from chandlery.operator.settings_of import kafka_settings
-from chandlery.operator.sources import Sources
+from chandlery.operator.sources import Sources, named_by
 from chandlery.operator.statuses import Statuses
 from chandlery.operator.workerlink import WorkerLink, now_ms
 from chandlery.operator.workers import Workers
@@ -93,7 +93,17 @@ class Pools:
             tools.mark(dirty, 0.2)
             return
         try:
-            planned = await self._plan(key, links, catalogue)
+            configmaps = await self._sources(key)
+            # From here to the plan nothing is awaited: of what is judged, and of nothing newer, is told afterwards.
+            held, traders = tools.cache.get(TraderPool.KIND, key), tools.cache.traders_of(key)
+            planned = tools.planner.plan(
+                key,
+                {name: link.now() for name, link in tools.workers.of(key).items()},
+                configmaps=configmaps,
+                namespaces=tools.namespaces(),
+                catalogue=catalogue,
+                now_ms=now_ms(),
+            )
         except UnavailableError:
             raise  # passes by itself; no state of the pool
         except Exception as error:
@@ -113,22 +123,21 @@ class Pools:
                 failure = error
         if planned.again_ms is not None:
             tools.mark(dirty, max(0.05, (planned.again_ms - now_ms()) / 1000))
-        await self._say(key, held, planned, outdated)
+        await self._say(key, held, traders, planned, outdated)
         if failure is not None:
             raise failure
 
-    async def _plan(self, key: Key, links: Mapping[str, WorkerLink], catalogue: list[dict[str, Any]] | None) -> Planned:
-        tools = self._tools
-        traders = [one.resource for one in tools.cache.traders_of(key) if isinstance(one.resource, Trader)]
-        configmaps = await tools.sources.of(traders)
-        return tools.planner.plan(
-            key,
-            {name: link.now() for name, link in links.items()},
-            configmaps=configmaps,
-            namespaces=tools.namespaces(),
-            catalogue=catalogue,
-            now_ms=now_ms(),
-        )
+    async def _sources(self, key: Key) -> Mapping[Key, Mapping[str, str]]:
+        """Data of the ConfigMaps that the pool's Traders name, those included that come while others are read."""
+        while True:
+            traders = self._readable(key)
+            configmaps = await self._tools.sources.of(traders)
+            if _named(self._readable(key)) <= _named(traders):
+                return configmaps
+
+    def _readable(self, key: Key) -> list[Trader]:
+        held = self._tools.cache.traders_of(key)
+        return [one.resource for one in held if isinstance(one.resource, Trader)]
 
     # Workers ------------------------------------------------------------------------------------------------
 
@@ -180,7 +189,8 @@ class Pools:
 
     # Statuses -----------------------------------------------------------------------------------------------
 
-    async def _say(self, key: Key, held: Held | None, planned: Planned, outdated: int) -> None:
+    async def _say(self, key: Key, held: Held | None, judged: Sequence[Held], planned: Planned, outdated: int) -> None:
+        """Write what has become of the pool and its Traders, as far as they are still what was judged."""
         tools, now = self._tools, timestamp()
         views = {name: link.view() for name, link in tools.workers.of(key).items()}
         assigned = {
@@ -190,13 +200,20 @@ class Pools:
         }
         feed = planned.pool.feed if planned.pool is not None else None
         unknown = tools.unknown_symbols(feed) if feed is not None else ()
-        traders = tools.cache.traders_of(key)
+        traders = [now for one in judged if (now := self._unchanged(one)) is not None]
         await each(traders, lambda one: self._say_trader(one, planned, views, assigned, unknown, now))
-        if held is not None:
+        if held is not None and (held := self._unchanged(held)) is not None:
             workers = [views[name] for name in planned.pool.workers if name in views] if planned.pool else []
             state = pool_state(held, planned.pool, workers, outdated, self._problems.get(key, ""))
             status = pool_status(held, state, planned.pool, workers, outdated, now)
             await self._write(TRADER_POOL, held, state, status, ("pool", *key))
+
+    def _unchanged(self, judged: Held) -> Held | None:
+        """The resource as it is now (its status may be newer); None: it is another, which has been marked already."""
+        now = self._tools.cache.by_uid(judged.uid)
+        if now is None or now.resource is not judged.resource:
+            return None
+        return now if (now.generation, now.problem) == (judged.generation, judged.problem) else None
 
     async def _say_unplanned(self, key: Key, error: Exception) -> None:
         """Nothing could be decided: what runs, runs on, and the pool says why nothing else happens."""
@@ -254,6 +271,10 @@ class Pools:
                 self._tools.mark(one, _LOOK_AGAIN_S)
         elif outcome == "written":
             await self._tools.events.tell_state(held, state)
+
+
+def _named(traders: Iterable[Trader]) -> set[Key]:
+    return {configmap for trader in traders for configmap in named_by(trader)}
 
 
 def timestamp() -> str:
