@@ -177,3 +177,13 @@ async def test_a_links_task_that_fails_is_told() -> None:
         await until(lambda: bool(ended))
         assert isinstance(ended[0].exception(), RuntimeError)
         await link.stop()
+
+
+async def test_an_adopted_worker_with_traders_is_no_worker_in_the_making() -> None:
+    async with aiohttp.ClientSession() as session:
+        adopted, new = (
+            WorkerLink(one, PodEndpoint(session, lambda: "", 1), Pod().keep, lambda: None, lambda _task: None)
+            for one in (wanting("default/a", sequence=5), NOTHING)
+        )
+    assert (adopted.now().ready, adopted.now().was_ready) == (False, True)
+    assert (new.now().ready, new.now().was_ready) == (False, False)

@@ -126,7 +126,10 @@ class WorkerLink:
         self._pod_uid = ""
         self._pod_ready = False
         self._trouble = ""
-        self._ready = self._was_ready = False
+        self._ready = False
+        # One that had Traders before this operator began counts as having been Ready: a dead one is not given the
+        # longer time of one that is being made.
+        self._was_ready = bool(assignment.traders)
         self._since_ms = now_ms()
         self._asking: asyncio.Task[WorkerStatus] | None = None
         self._tasks: list[asyncio.Task[None]] = []
