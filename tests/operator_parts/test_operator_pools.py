@@ -176,3 +176,32 @@ async def test_an_edit_while_sources_are_read_is_judged_in_its_newest_version(be
     await bench.pools.reconcile(KEY)
     assert bench.server.statuses["Trader/one"]["observedGeneration"] == 2
     assert bench.condition("Trader/one")["reason"] == "BadParameter"
+
+
+async def test_a_worker_goes_only_when_its_traders_are_kept_elsewhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chandlery.operator.pools._KEPT_WAIT_S", 0.05)
+    bench.cache.put("TraderPool", pool_body(workers={"min": 1, "max": 2}, tradersPerWorker=1))
+    for name in ("one", "two"):
+        bench.cache.put("Trader", trader_body(name))
+    await bench.pools.reconcile(KEY)
+    for link in bench.workers.of(KEY).values():
+        await link.delivery.kept()
+    bench.cache.put("TraderPool", pool_body(version=2, generation=2, workers={"min": 1, "max": 1}, tradersPerWorker=2))
+    refused = True
+
+    async def refuse(_kind: Kind, name: str) -> None:
+        if refused and name.endswith("-assignment"):
+            raise UnavailableError("no answer")
+
+    bench.server.before = refuse
+    await bench.pools.reconcile(KEY)
+    assert not [line for line in bench.server.log if line.startswith("deleted")]
+    assert ("pool", *KEY) in bench.marked
+    refused = False
+    bench.server.log.clear()
+    await bench.workers.of(KEY)["quants-0"].delivery.kept()
+    await bench.pools.reconcile(KEY)
+    log = bench.server.log
+    assert log.index("ConfigMap/quants-0-assignment") < log.index("deleted StatefulSet/quants-1")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,6 +44,8 @@ log = logging.getLogger("chandlery.operator.pools")
 #: After a start the workers that are there get this long to tell their catalogue, which decides what may run.
 _CATALOGUE_WAIT_S: Final = 10.0
 _LOOK_AGAIN_S: Final = 0.3
+#: Assignments are kept within milliseconds; a push that a worker doesn't answer holds back the next for 2 s.
+_KEPT_WAIT_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +163,22 @@ class Pools:
         if not kafka.bootstrap:
             return 0
         outdated = await self._sets.ensure(pool, list(made.workers), kafka)
-        await self._sets.remove_others(pool, made.workers)
+        if self._sets.others(pool, made.workers):
+            if await self._all_kept(pool.key, made.workers):
+                await self._sets.remove_others(pool, made.workers)
+            else:
+                tools.mark(("pool", *pool.key), _KEPT_WAIT_S)
         return outdated
+
+    async def _all_kept(self, key: Key, names: Collection[str]) -> bool:
+        """Whether the workers that stay have their assignments: what leaves with a worker must have its new place."""
+        links = self._tools.workers.of(key)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_KEPT_WAIT_S):
+                for name in names:
+                    await links[name].delivery.kept()
+            return True
+        return False
 
     async def _forget(self, key: Key, links: Mapping[str, WorkerLink]) -> None:
         """The pool isn't there."""

@@ -77,11 +77,19 @@ class ClusterDelivery(Delivery):
         super().__init__(assignment, endpoint)
         self._write = keep
         self._kept_sequence = assignment.sequence
+        self._kept = asyncio.Event()
+
+    async def kept(self) -> None:
+        """Return when the wanted assignment is kept: a feed that starts from now on reads it."""
+        while self._kept_sequence != self.assignment.sequence:
+            self._kept.clear()
+            await self._kept.wait()
 
     async def _keep(self, assignment: Assignment) -> None:
         if self._kept_sequence != assignment.sequence:
             await self._write(assignment)
             self._kept_sequence = assignment.sequence
+            self._kept.set()
 
     def above(self, sequence: int) -> None:
         """Somebody else kept an assignment of this sequence: the wanted one must be above it."""

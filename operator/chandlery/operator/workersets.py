@@ -93,6 +93,15 @@ class WorkerSets:
         await each(current, lambda name: children.ensure(CONFIG_MAP, manifests[name].settings))
         return await self._roll(pool, names, outdated, manifests) if outdated else 0
 
+    def others(self, pool: TraderPool, stay: Collection[str]) -> list[str]:
+        """Workers that there are beside those that are to be."""
+        there = {
+            worker_of(pool, item)
+            for kind in (STATEFUL_SET, CONFIG_MAP)
+            for item in self._children.of(kind, pool.namespace, {POOL_LABEL: pool.name})
+        }
+        return sorted((there | set(self._workers.of(pool.key))) - set(stay) - {""})
+
     async def remove_others(self, pool: TraderPool, stay: Collection[str]) -> None:
         """Remove workers that are not to be. Their pods end in their own time, rings drained.
 
@@ -100,12 +109,7 @@ class WorkerSets:
             ChandleryError: not all could be removed.
         """
         children = self._children
-        there = {
-            worker_of(pool, item)
-            for kind in (STATEFUL_SET, CONFIG_MAP)
-            for item in children.of(kind, pool.namespace, {POOL_LABEL: pool.name})
-        }
-        for name in sorted((there | set(self._workers.of(pool.key))) - set(stay) - {""}):
+        for name in self.others(pool, stay):
             log.info("worker removed", extra={"pool": pool.full_name, "worker": name})
             await self._workers.drop(pool.key, name)
             await self._delete(pool, STATEFUL_SET, name)
