@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import aiohttp
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from chandlery.core.assignment import Assignment, TraderAssignment, content_hash
 from chandlery.core.errors import ChandleryError, UnavailableError
 from chandlery.operator.delivery import Delivery, Reply
 from chandlery.operator.kubernetes.api import RefusedError, StaleError
-from chandlery.operator.workerlink import ClusterDelivery
+from chandlery.operator.workerlink import ClusterDelivery, PodEndpoint, WorkerLink
 
 
 class Pod:
@@ -42,6 +43,8 @@ class Pod:
         fault = self.faults.pop(0) if self.faults else ""
         if fault == "lost":
             raise UnavailableError("no answer")
+        if fault == "strange":
+            return Reply(409, b"<html>conflict</html>")
         assignment = decode_assignment(body or b"")
         self.order.append(("pushed", assignment.sequence))
         current = self.taken.sequence if self.taken else 0
@@ -147,3 +150,40 @@ def test_whatever_is_lost_pod_and_configmap_end_with_the_newest(faults: list[str
             assert pod.taken.hash == wanting(*(f"default/{name}" for name in sorted(wants[-1]))).hash
 
     asyncio.run(play())
+
+
+async def test_a_409_that_is_not_the_workers_own_is_repeated_until_it_answers() -> None:
+    pod = Pod(["", "strange", "strange"])
+    async with running(pod) as delivery:
+        delivery.want(wanting("default/a"))
+        await until(lambda: "409" in delivery.problem or delivered(delivery))
+        assert "409" in delivery.problem
+        await until(lambda: delivered(delivery))
+    assert pod.taken is not None
+    assert pod.taken.sequence == 1
+
+
+async def test_a_links_task_that_fails_is_told() -> None:
+    ended: list[asyncio.Task[None]] = []
+
+    async def keep(_assignment: Assignment) -> None:
+        raise RuntimeError("a defect")
+
+    async with aiohttp.ClientSession() as session:
+        endpoint = PodEndpoint(session, lambda: "", 1)
+        link = WorkerLink(NOTHING, endpoint, keep, lambda: None, ended.append)
+        link.start()
+        link.want(wanting("default/a"))
+        await until(lambda: bool(ended))
+        assert isinstance(ended[0].exception(), RuntimeError)
+        await link.stop()
+
+
+async def test_an_adopted_worker_with_traders_is_no_worker_in_the_making() -> None:
+    async with aiohttp.ClientSession() as session:
+        adopted, new = (
+            WorkerLink(one, PodEndpoint(session, lambda: "", 1), Pod().keep, lambda: None, lambda _task: None)
+            for one in (wanting("default/a", sequence=5), NOTHING)
+        )
+    assert (adopted.now().ready, adopted.now().was_ready) == (False, True)
+    assert (new.now().ready, new.now().was_ready) == (False, False)

@@ -142,3 +142,15 @@ def test_what_runs_when_the_operator_starts_has_its_whole_grace() -> None:
     assert grace.with_leaving(feed, [], ["old"], 1000) == ["old"]
     assert grace.with_leaving(feed, [], ["old"], 1299) == ["old"]
     assert grace.with_leaving(feed, [], ["old"], 1300) == []
+
+
+def test_an_entry_of_the_catalogue_that_can_not_be_read_is_the_finding_of_who_names_it() -> None:
+    plans = Plans()
+    plans.put("MarketFeed", feed_body())
+    plans.put("TraderPool", pool_body())
+    plans.put("Trader", trader_body("one"), trader_body("two", strategy={"name": "odd"}))
+    odd = {"name": "odd", "parameters": {"x": {"type": "unheard-of"}}}
+    made = plans.plan(catalogue=[{"errors": ["without a name"]}, odd, *CATALOGUE])
+    assert made.verdicts["default/one"].runs_as_asked
+    assert (made.verdicts["default/two"].reason, made.verdicts["default/two"].worker) == ("BadStrategy", None)
+    assert "odd" in made.verdicts["default/two"].message

@@ -27,6 +27,7 @@ from chandlery.operator.dirty_queue import WINDOW_S, DirtyQueue
 from chandlery.operator.events import Events
 from chandlery.operator.feeds import Feeds
 from chandlery.operator.health import Figures, HealthServer
+from chandlery.operator.http_errors import in_words
 from chandlery.operator.kubernetes.api import GoneError, KubeApi, RefusedError, StaleError
 from chandlery.operator.kubernetes.credentials import Credentials
 from chandlery.operator.kubernetes.follow import Followed, Names
@@ -107,7 +108,14 @@ class Operator:
         await self._patiently(self._list_all())
         key = await self._token_key()
         self._workers = Workers(
-            self._api, self._cache, self._children, session, key, self._options.defaults.worker_port, self._mark
+            self._api,
+            self._cache,
+            self._children,
+            session,
+            key,
+            self._options.defaults.worker_port,
+            self._mark,
+            self._settled,
         )
         tools = Tools(
             cache=self._cache,
@@ -302,7 +310,7 @@ class Operator:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("part failed", extra={"part": task.get_name()}, exc_info=error)
-            self._fail(f"{task.get_name()} failed: {error!r}")
+            self._fail(f"{task.get_name()} failed: {in_words(error)}")
 
     def _unhealthy(self) -> str:
         return self.failure

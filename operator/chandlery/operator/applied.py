@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from chandlery.core.resources import Resource
 from chandlery.operator.cache import Dirty
 from chandlery.operator.children.naming import (
     CONTENT,
@@ -153,6 +154,11 @@ def version_of(item: Mapping[str, Any]) -> int:
 def labels_of(item: Mapping[str, Any]) -> dict[str, str]:
     """Labels of an object."""
     return item["metadata"].get("labels") or {}
+
+
+def is_owned_by(item: Mapping[str, Any], owner: Resource) -> bool:
+    """Whether an object is a child of this very resource, not of an earlier one of its name."""
+    return any(one.get("uid") == owner.identity for one in item["metadata"].get("ownerReferences") or ())
 
 
 def owner_of(item: Mapping[str, Any]) -> Dirty | None:

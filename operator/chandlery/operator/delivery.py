@@ -155,7 +155,13 @@ class Delivery:
             return "done" if pushed is self.assignment else "again"
         if reply.status == 409:
             # The worker knows a higher sequence than what is kept: that was lost or restored. Go above it.
-            taken = msgspec.json.decode(reply.body, type=_Taken)
+            try:
+                taken = msgspec.json.decode(reply.body, type=_Taken)
+            except msgspec.DecodeError as error:
+                # Not the worker's own words (a proxy, another process on its port): ask again, it may come back.
+                self.problem = f"refused with 409, which tells no sequence: {error}"
+                log.error("assignment refused", extra={**facts, "problem": self.problem})
+                return "later"
             above = max(taken.sequence, taken.received_sequence, self.assignment.sequence) + 1
             log.warning("assignment refused as old; going above", extra={**facts, "above": above})
             self._replace(msgspec.structs.replace(self.assignment, sequence=above))

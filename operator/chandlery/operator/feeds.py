@@ -26,6 +26,7 @@ from chandlery.operator.children.naming import (
     Object,
 )
 from chandlery.operator.conditions import feed_state, feed_status
+from chandlery.operator.http_errors import in_words
 from chandlery.operator.kubernetes.api import GoneError, KubeApi
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, MARKET_FEED, POD, STATEFUL_SET
 from chandlery.operator.planner import FeedPlan
@@ -174,7 +175,7 @@ class Feeds:
                 async with asyncio.timeout(2.0), self._session.get(f"http://{host}:{INGEST_PORT}/v1/status") as answer:
                     told = msgspec.json.decode(await answer.read(), type=IngestStatus)
             except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
-                log.debug("ingest doesn't answer", extra={"feed": feed.full_name, "problem": repr(error)})
+                log.debug("ingest doesn't answer", extra={"feed": feed.full_name, "problem": in_words(error)})
             else:
                 if told.unknown_symbols != known.ingest.unknown_symbols:
                     for pool in self._tools.cache.pools_of(feed.key):

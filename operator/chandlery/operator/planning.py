@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from chandlery.core.checks import CatalogueEntry, check_strategy
+from chandlery.core.checks import CatalogueEntry, Finding, check_strategy
+from chandlery.core.errors import InputError
 from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key, Problem
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
@@ -121,12 +122,20 @@ def _problems(traders: Iterable[Trader], catalogue: Collection[CatalogueEntry] |
             message = f"the parameters have {size} bytes; {MOST_PARAMETER_BYTES} are the most"
             problem = Problem("", 0, 0, trader.KIND, *trader.key, "spec.strategy.parameters", message, "BadParameter")
             found.setdefault(trader.key, []).append(problem)
-        for finding in check_strategy(trader, catalogue) if catalogue is not None else ():
+        for finding in _findings(trader, catalogue) if catalogue is not None else ():
             problem = Problem(
                 "", 0, 0, trader.KIND, *trader.key, path_text(finding.path), finding.message, finding.reason
             )
             found.setdefault(trader.key, []).append(problem)
     return found
+
+
+def _findings(trader: Trader, catalogue: Collection[CatalogueEntry]) -> list[Finding]:
+    """What the catalogue says against a Trader; an entry that can't be read is the finding of who names it, alone."""
+    try:
+        return list(check_strategy(trader, [entry for entry in catalogue if isinstance(entry.get("name"), str)]))
+    except InputError as error:
+        return [Finding("BadStrategy", ("spec", "strategy", "name"), str(error))]
 
 
 def by_length(intervals: Iterable[str]) -> tuple[str, ...]:

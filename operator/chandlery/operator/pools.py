@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from chandlery.core.assignment import TraderAssignment
-from chandlery.core.errors import ChandleryError, InputError
+from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.operator.applied import Children
@@ -31,7 +33,7 @@ from chandlery.operator.kubernetes.kinds import (
 )
 from chandlery.operator.planning import Planned, PoolPlanner
 from chandlery.operator.settings_of import kafka_settings
-from chandlery.operator.sources import Sources
+from chandlery.operator.sources import Sources, named_by
 from chandlery.operator.statuses import Statuses
 from chandlery.operator.workerlink import WorkerLink, now_ms
 from chandlery.operator.workers import Workers
@@ -42,6 +44,8 @@ log = logging.getLogger("chandlery.operator.pools")
 #: After a start the workers that are there get this long to tell their catalogue, which decides what may run.
 _CATALOGUE_WAIT_S: Final = 10.0
 _LOOK_AGAIN_S: Final = 0.3
+#: Assignments are kept within milliseconds; a push that a worker doesn't answer holds back the next for 2 s.
+_KEPT_WAIT_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +96,23 @@ class Pools:
         if catalogue is None and self._may_still_tell(links):
             tools.mark(dirty, 0.2)
             return
-        traders = [one.resource for one in tools.cache.traders_of(key) if isinstance(one.resource, Trader)]
-        configmaps = await tools.sources.of(traders)
-        planned = tools.planner.plan(
-            key,
-            {name: link.now() for name, link in links.items()},
-            configmaps=configmaps,
-            namespaces=tools.namespaces(),
-            catalogue=catalogue,
-            now_ms=now_ms(),
-        )
+        try:
+            configmaps = await self._sources(key)
+            # From here to the plan nothing is awaited: of what is judged, and of nothing newer, is told afterwards.
+            held, traders = tools.cache.get(TraderPool.KIND, key), tools.cache.traders_of(key)
+            planned = tools.planner.plan(
+                key,
+                {name: link.now() for name, link in tools.workers.of(key).items()},
+                configmaps=configmaps,
+                namespaces=tools.namespaces(),
+                catalogue=catalogue,
+                now_ms=now_ms(),
+            )
+        except UnavailableError:
+            raise  # passes by itself; no state of the pool
+        except Exception as error:
+            await self._say_unplanned(key, error)
+            raise  # logged, and repeated with backoff, by the queue
         failure: ChandleryError | None = None
         outdated = 0
         if held is not None and isinstance(held.resource, TraderPool) and planned.pool is not None:
@@ -116,9 +127,21 @@ class Pools:
                 failure = error
         if planned.again_ms is not None:
             tools.mark(dirty, max(0.05, (planned.again_ms - now_ms()) / 1000))
-        await self._say(key, held, planned, outdated)
+        await self._say(key, held, traders, planned, outdated)
         if failure is not None:
             raise failure
+
+    async def _sources(self, key: Key) -> Mapping[Key, Mapping[str, str]]:
+        """Data of the ConfigMaps that the pool's Traders name, those included that come while others are read."""
+        while True:
+            traders = self._readable(key)
+            configmaps = await self._tools.sources.of(traders)
+            if _named(self._readable(key)) <= _named(traders):
+                return configmaps
+
+    def _readable(self, key: Key) -> list[Trader]:
+        held = self._tools.cache.traders_of(key)
+        return [one.resource for one in held if isinstance(one.resource, Trader)]
 
     # Workers ------------------------------------------------------------------------------------------------
 
@@ -140,8 +163,22 @@ class Pools:
         if not kafka.bootstrap:
             return 0
         outdated = await self._sets.ensure(pool, list(made.workers), kafka)
-        await self._sets.remove_others(pool, made.workers)
+        if self._sets.others(pool, made.workers):
+            if await self._all_kept(pool.key, made.workers):
+                await self._sets.remove_others(pool, made.workers)
+            else:
+                tools.mark(("pool", *pool.key), _KEPT_WAIT_S)
         return outdated
+
+    async def _all_kept(self, key: Key, names: Collection[str]) -> bool:
+        """Whether the workers that stay have their assignments: what leaves with a worker must have its new place."""
+        links = self._tools.workers.of(key)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_KEPT_WAIT_S):
+                for name in names:
+                    await links[name].delivery.kept()
+            return True
+        return False
 
     async def _forget(self, key: Key, links: Mapping[str, WorkerLink]) -> None:
         """The pool isn't there."""
@@ -170,7 +207,8 @@ class Pools:
 
     # Statuses -----------------------------------------------------------------------------------------------
 
-    async def _say(self, key: Key, held: Held | None, planned: Planned, outdated: int) -> None:
+    async def _say(self, key: Key, held: Held | None, judged: Sequence[Held], planned: Planned, outdated: int) -> None:
+        """Write what has become of the pool and its Traders, as far as they are still what was judged."""
         tools, now = self._tools, timestamp()
         views = {name: link.view() for name, link in tools.workers.of(key).items()}
         assigned = {
@@ -180,13 +218,35 @@ class Pools:
         }
         feed = planned.pool.feed if planned.pool is not None else None
         unknown = tools.unknown_symbols(feed) if feed is not None else ()
-        traders = tools.cache.traders_of(key)
+        traders = [now for one in judged if (now := self._unchanged(one)) is not None]
         await each(traders, lambda one: self._say_trader(one, planned, views, assigned, unknown, now))
-        if held is not None:
+        if held is not None and (held := self._unchanged(held)) is not None:
             workers = [views[name] for name in planned.pool.workers if name in views] if planned.pool else []
             state = pool_state(held, planned.pool, workers, outdated, self._problems.get(key, ""))
             status = pool_status(held, state, planned.pool, workers, outdated, now)
             await self._write(TRADER_POOL, held, state, status, ("pool", *key))
+
+    def _unchanged(self, judged: Held) -> Held | None:
+        """The resource as it is now (its status may be newer); None: it is another, which has been marked already."""
+        now = self._tools.cache.by_uid(judged.uid)
+        if now is None or now.resource is not judged.resource:
+            return None
+        return now if (now.generation, now.problem) == (judged.generation, judged.problem) else None
+
+    async def _say_unplanned(self, key: Key, error: Exception) -> None:
+        """Nothing could be decided: what runs, runs on, and the pool says why nothing else happens."""
+        held = self._tools.cache.get(TraderPool.KIND, key)
+        if held is None:
+            return
+        workers = [link.view() for link in self._tools.workers.of(key).values()]
+        known = str(error) if isinstance(error, ChandleryError) else f"a defect, {type(error).__name__}: {error}"
+        state = State("PlanFailed", f"its traders can't be planned; it is tried again: {known}")
+        try:
+            await self._write(
+                TRADER_POOL, held, state, pool_status(held, state, None, workers, 0, timestamp()), ("pool", *key)
+            )
+        except ChandleryError as unwritten:
+            log.warning("status not written", extra={"pool": "/".join(key), "problem": str(unwritten)})
 
     async def _say_trader(
         self,
@@ -229,6 +289,10 @@ class Pools:
                 self._tools.mark(one, _LOOK_AGAIN_S)
         elif outcome == "written":
             await self._tools.events.tell_state(held, state)
+
+
+def _named(traders: Iterable[Trader]) -> set[Key]:
+    return {configmap for trader in traders for configmap in named_by(trader)}
 
 
 def timestamp() -> str:

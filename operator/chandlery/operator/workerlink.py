@@ -17,6 +17,7 @@ from chandlery.core.errors import UnavailableError
 from chandlery.operator.children.naming import Object
 from chandlery.operator.conditions import WorkerView
 from chandlery.operator.delivery import Caller, Delivery, Reply
+from chandlery.operator.http_errors import in_words
 from chandlery.operator.planner import WorkerNow
 from chandlery.operator.podstate import address_of, is_ready, trouble_of
 
@@ -62,7 +63,7 @@ class PodEndpoint:
             async with self._session.request(method, url, data=body, headers=headers, timeout=timeout) as response:
                 return Reply(response.status, await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UnavailableError(f"no answer to {method} {path} at {self.address}: {error!r}") from error
+            raise UnavailableError(f"no answer to {method} {path} at {self.address}: {in_words(error)}") from error
 
 
 class ClusterDelivery(Delivery):
@@ -76,11 +77,19 @@ class ClusterDelivery(Delivery):
         super().__init__(assignment, endpoint)
         self._write = keep
         self._kept_sequence = assignment.sequence
+        self._kept = asyncio.Event()
+
+    async def kept(self) -> None:
+        """Return when the wanted assignment is kept: a feed that starts from now on reads it."""
+        while self._kept_sequence != self.assignment.sequence:
+            self._kept.clear()
+            await self._kept.wait()
 
     async def _keep(self, assignment: Assignment) -> None:
         if self._kept_sequence != assignment.sequence:
             await self._write(assignment)
             self._kept_sequence = assignment.sequence
+            self._kept.set()
 
     def above(self, sequence: int) -> None:
         """Somebody else kept an assignment of this sequence: the wanted one must be above it."""
@@ -97,6 +106,9 @@ class ClusterDelivery(Delivery):
 class WorkerLink:
     """A worker.
 
+    Args:
+        ended: called with a task of this link that has ended, for whatever reason.
+
     Attributes:
         name: as the planner calls it. status: its newest answer, None: none since its pod came.
         problem: why it can't be reached; empty: it can.
@@ -108,6 +120,7 @@ class WorkerLink:
         endpoint: PodEndpoint,
         keep: Callable[[Assignment], Awaitable[None]],
         changed: Callable[[], None],
+        ended: Callable[[asyncio.Task[None]], None],
     ) -> None:
         self.name = assignment.worker
         self.delivery = ClusterDelivery(assignment, endpoint, keep)
@@ -115,12 +128,16 @@ class WorkerLink:
         self.problem = ""
         self._endpoint = endpoint
         self._changed = changed
+        self._ended = ended
         self._hurry = asyncio.Event()
         self._pod = ""
         self._pod_uid = ""
         self._pod_ready = False
         self._trouble = ""
-        self._ready = self._was_ready = False
+        self._ready = False
+        # One that had Traders before this operator began counts as having been Ready: a dead one is not given the
+        # longer time of one that is being made.
+        self._was_ready = bool(assignment.traders)
         self._since_ms = now_ms()
         self._asking: asyncio.Task[WorkerStatus] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,6 +148,8 @@ class WorkerLink:
             asyncio.create_task(self.delivery.run(), name=f"deliver to {self.name}"),
             asyncio.create_task(self._listen(), name=f"listen to {self.name}"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """End both."""

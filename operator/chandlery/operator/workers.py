@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
@@ -11,13 +12,14 @@ import msgspec
 from chandlery.core.assignment import Assignment, content_hash, decode_assignment
 from chandlery.core.manifests import Key
 from chandlery.core.resources import TraderPool
-from chandlery.operator.applied import Children, labels_of
+from chandlery.operator.applied import Children, is_owned_by, labels_of
 from chandlery.operator.cache import Cache, Dirty
 from chandlery.operator.children.naming import POOL_LABEL, WORKER_LABEL, Object
 from chandlery.operator.children.workers import ASSIGNMENT_KEY, assignment_map, assignment_name, token_of
 from chandlery.operator.kubernetes.api import GoneError, KubeApi, StaleError
 from chandlery.operator.kubernetes.follow import Names
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD
+from chandlery.operator.planner import worker_name
 from chandlery.operator.workerlink import PodEndpoint, WorkerLink
 
 log = logging.getLogger("chandlery.operator.workers")
@@ -31,6 +33,7 @@ class Workers:
 
     Args:
         token_key: what workers' tokens are derived from. port: of their API. marked: called with a pool that must be reconciled.
+        ended: called with a link's task that has ended; one that failed must not go unnoticed.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Workers:
         token_key: bytes,
         port: int,
         marked: Callable[[Dirty], None],
+        ended: Callable[[asyncio.Task[None]], None],
     ) -> None:
         self._api = api
         self._cache = cache
@@ -50,6 +54,7 @@ class Workers:
         self._token_key = token_key
         self._port = port
         self._marked = marked
+        self._ended = ended
         self._links: dict[WorkerKey, WorkerLink] = {}
 
     def token(self, pool: TraderPool, worker: str) -> str:
@@ -71,8 +76,12 @@ class Workers:
             if not isinstance(pool, TraderPool):
                 continue
             for item in self._children.of(CONFIG_MAP, pool.namespace, {POOL_LABEL: pool.name}):
-                name = labels_of(item).get(WORKER_LABEL, "")
-                if item["metadata"]["name"] == assignment_name(name):
+                name = worker_of(pool, item)
+                if not name:
+                    log.warning(
+                        "not this pool's, whatever its labels say", extra={"pool": pool.full_name, **_named(item)}
+                    )
+                elif item["metadata"]["name"] == assignment_name(name):
                     self.link(pool, name, _read(item, name))
 
     def link(self, pool: TraderPool, name: str, assignment: Assignment | None = None) -> WorkerLink:
@@ -94,6 +103,7 @@ class Workers:
             endpoint,
             keep,
             lambda: self._marked(("pool", *pool.key)),
+            self._ended,
         )
         self._links[pool.key, name] = link
         pod = self._children.seen(POD, (pool.namespace, f"{name}-0"))
@@ -117,7 +127,8 @@ class Workers:
         """Called for every change of a worker's pod."""
         labels = labels_of(now or before or {"metadata": {}})
         link = self._links.get(((names[0], labels.get(POOL_LABEL, "")), labels.get(WORKER_LABEL, "")))
-        if link is not None:
+        # Labels alone make no worker: what is told to it carries its token.
+        if link is not None and names[1] == f"{link.name}-0":
             link.pod_changed(now)
 
     def assignment_changed(self, names: Names, now: Object | None) -> None:
@@ -164,6 +175,22 @@ class Workers:
             return
         self._children.note_version(CONFIG_MAP, names, int(there["metadata"]["resourceVersion"]))
         link.delivery.above(_read(there, link.name).sequence)
+
+
+def worker_of(pool: TraderPool, item: Object) -> str:
+    """Name of the worker of this pool that a child belongs to; empty: none, whatever its labels say.
+
+    Anybody who may create a ConfigMap may put our labels on it: the child must be owned by this very pool, and its
+    worker be named as the pool's workers are.
+    """
+    name = labels_of(item).get(WORKER_LABEL, "")
+    number = name.removeprefix(f"{pool.name}-")
+    is_named_so = number.isascii() and number.isdecimal() and name == worker_name(pool.name, int(number))
+    return name if is_named_so and is_owned_by(item, pool) else ""
+
+
+def _named(item: Object) -> dict[str, str]:
+    return {"configmap": item["metadata"]["name"], "worker": labels_of(item).get(WORKER_LABEL, "")}
 
 
 def _version(item: Object | None) -> int:

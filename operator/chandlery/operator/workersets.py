@@ -12,9 +12,9 @@ from typing import Any, Final
 from chandlery.core.manifests import Key
 from chandlery.core.resources import TraderPool
 from chandlery.core.settings import KafkaSettings
-from chandlery.operator.applied import Children, labels_of
+from chandlery.operator.applied import Children, is_owned_by
 from chandlery.operator.cache import Dirty
-from chandlery.operator.children.naming import POOL_LABEL, WORKER_LABEL, Defaults, Object
+from chandlery.operator.children.naming import POOL_LABEL, Defaults, Object
 from chandlery.operator.children.pools import disruption_budget, network_policy, workers_service
 from chandlery.operator.children.workers import (
     assignment_name,
@@ -24,6 +24,7 @@ from chandlery.operator.children.workers import (
     token_secret,
     worker_set,
 )
+from chandlery.operator.kubernetes.api import Kind
 from chandlery.operator.kubernetes.kinds import (
     CONFIG_MAP,
     NETWORK_POLICY,
@@ -32,7 +33,7 @@ from chandlery.operator.kubernetes.kinds import (
     SERVICE,
     STATEFUL_SET,
 )
-from chandlery.operator.workers import Workers
+from chandlery.operator.workers import Workers, worker_of
 
 log = logging.getLogger("chandlery.operator.workersets")
 
@@ -92,6 +93,15 @@ class WorkerSets:
         await each(current, lambda name: children.ensure(CONFIG_MAP, manifests[name].settings))
         return await self._roll(pool, names, outdated, manifests) if outdated else 0
 
+    def others(self, pool: TraderPool, stay: Collection[str]) -> list[str]:
+        """Workers that there are beside those that are to be."""
+        there = {
+            worker_of(pool, item)
+            for kind in (STATEFUL_SET, CONFIG_MAP)
+            for item in self._children.of(kind, pool.namespace, {POOL_LABEL: pool.name})
+        }
+        return sorted((there | set(self._workers.of(pool.key))) - set(stay) - {""})
+
     async def remove_others(self, pool: TraderPool, stay: Collection[str]) -> None:
         """Remove workers that are not to be. Their pods end in their own time, rings drained.
 
@@ -99,18 +109,19 @@ class WorkerSets:
             ChandleryError: not all could be removed.
         """
         children = self._children
-        there = {
-            labels_of(item).get(WORKER_LABEL, "")
-            for kind in (STATEFUL_SET, CONFIG_MAP)
-            for item in children.of(kind, pool.namespace, {POOL_LABEL: pool.name})
-        }
-        for name in sorted((there | set(self._workers.of(pool.key))) - set(stay) - {""}):
+        for name in self.others(pool, stay):
             log.info("worker removed", extra={"pool": pool.full_name, "worker": name})
             await self._workers.drop(pool.key, name)
-            await children.delete(STATEFUL_SET, pool.namespace, name)
-            await children.delete(CONFIG_MAP, pool.namespace, assignment_name(name))
-            await children.delete(CONFIG_MAP, pool.namespace, settings_name(name))
+            await self._delete(pool, STATEFUL_SET, name)
+            await self._delete(pool, CONFIG_MAP, assignment_name(name))
+            await self._delete(pool, CONFIG_MAP, settings_name(name))
             await children.delete(SECRET, pool.namespace, token_name(name))
+
+    async def _delete(self, pool: TraderPool, kind: Kind, name: str) -> None:
+        """Delete a child, unless what has its name is somebody else's. One not seen yet goes when it is."""
+        item = self._children.seen(kind, (pool.namespace, name))
+        if item is not None and is_owned_by(item, pool):
+            await self._children.delete(kind, pool.namespace, name)
 
     def forget(self, key: Key) -> None:
         """A pool is gone; Kubernetes removes its children, which are its own."""

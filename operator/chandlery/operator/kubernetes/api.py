@@ -19,6 +19,7 @@ import aiohttp
 import msgspec
 
 from chandlery.core.errors import InputError, UnavailableError
+from chandlery.operator.http_errors import in_words
 from chandlery.operator.kubernetes.credentials import Credentials
 
 FIELD_MANAGER: Final = "chandlery-operator"
@@ -193,7 +194,7 @@ class KubeApi:
                         _raise(int(event["object"].get("code", 500)), line, f"watch {kind.plural}")
                     yield event["type"], event["object"]
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
-            raise UnavailableError(f"watch {kind.plural}: {error!r}") from error
+            raise UnavailableError(f"watch {kind.plural}: {in_words(error)}") from error
 
     def _connector(self, limit: int) -> aiohttp.TCPConnector:
         return aiohttp.TCPConnector(ssl=self.credentials.tls or False, limit=limit)
@@ -220,7 +221,7 @@ class KubeApi:
             ) as response:
                 answer, status = await response.read(), response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UnavailableError(f"{method} {path}: no answer: {error!r}") from error
+            raise UnavailableError(f"{method} {path}: no answer: {in_words(error)}") from error
         finally:
             self.requests[method, label, status] += 1
         if status >= 300:

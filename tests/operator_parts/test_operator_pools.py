@@ -1,0 +1,207 @@
+"""Reconciling a pool: what can't be planned is told, what is told was judged, and nothing goes before it is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
+
+from chandlery.core.errors import UnavailableError
+from chandlery.core.resources import Trader
+from chandlery.operator.applied import Children
+from chandlery.operator.cache import Cache, Dirty
+from chandlery.operator.children.naming import Defaults, Object
+from chandlery.operator.events import Events
+from chandlery.operator.kubernetes.api import GoneError, Kind
+from chandlery.operator.kubernetes.follow import Followed
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, STATEFUL_SET
+from chandlery.operator.planner import Delays
+from chandlery.operator.planning import PoolPlanner
+from chandlery.operator.pools import Pools, Tools
+from chandlery.operator.statuses import Statuses
+from chandlery.operator.workers import Workers
+
+KEY = ("default", "quants")
+
+
+class Server:
+    """An API server that takes everything, and shows its workloads at once."""
+
+    def __init__(self) -> None:
+        self.there: dict[Kind, Followed] = {
+            kind: Followed(self, kind, "", lambda *_: None)  # type: ignore[arg-type]
+            for kind in (STATEFUL_SET, CONFIG_MAP, POD)
+        }
+        self.statuses: dict[str, Object] = {}
+        self.log: list[str] = []
+        self.before: Callable[[Kind, str], Awaitable[None]] | None = None
+        self.version = 100
+
+    async def apply(self, kind: Kind, body: Object, *, subresource: str = "") -> Object:
+        name = body["metadata"]["name"]
+        if self.before is not None:
+            await self.before(kind, name)
+        self.log.append(f"{kind.name}/{name}")
+        self.version += 1
+        meta = {**body["metadata"], "resourceVersion": str(self.version), "generation": 1, "uid": name}
+        if subresource:
+            self.statuses[f"{kind.name}/{name}"] = body["status"]
+        elif kind in self.there:
+            self.there[kind].objects["default", name] = {**body, "metadata": meta}
+        return {"metadata": meta}
+
+    async def create(self, kind: Kind, body: Object) -> Object:
+        return body
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object:
+        raise GoneError("404")
+
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
+        self.log.append(f"deleted {kind.name}/{name}")
+        if kind in self.there:
+            self.there[kind].objects.pop((namespace, name), None)
+
+
+class Texts:
+    """Sources without any; calls what a test wants to happen meanwhile."""
+
+    def __init__(self) -> None:
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    async def of(self, traders: Iterable[Trader]) -> dict[Any, Any]:
+        await asyncio.sleep(0)
+        self.meanwhile()
+        return {}
+
+
+class Bench:
+    """Pools over a cache and a server; no worker ever answers."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.server, self.cache, self.texts = Server(), Cache(), Texts()
+        self.marked: list[Dirty] = []
+        self.defects: list[asyncio.Task[None]] = []
+        api: Any = self.server
+        children = Children(api, lambda _dirty: None)
+        for followed in self.server.there.values():
+            children.follow(followed)
+        defaults = Defaults("workers:1", "stream:1", kafka="kafka:9092")
+        self.workers = Workers(
+            api, self.cache, children, session, b"key", 1, lambda _dirty: None, self.defects.append
+        )  # fmt: skip
+        self.planner = PoolPlanner(self.cache, Delays(shrink_ms=0))
+        sources: Any = self.texts
+        self.tools = Tools(
+            cache=self.cache, children=children, workers=self.workers, planner=self.planner,
+            statuses=Statuses(api, clock=iter(range(0, 10**9, 1000)).__next__), events=Events(api, "test"),
+            sources=sources, defaults=defaults, namespaces=dict, unknown_symbols=lambda _feed: (),
+            mark=lambda dirty, _delay_s: self.marked.append(dirty),
+        )  # fmt: skip
+        self.pools = Pools(self.tools)
+        self.cache.put("MarketFeed", feed_body())
+
+    def condition(self, name: str, kind: str = "Ready") -> dict[str, Any]:
+        found: dict[str, Any] = next(
+            one for one in self.server.statuses[name]["conditions"] if one["type"] == kind
+        )  # fmt: skip
+        return found
+
+
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with aiohttp.ClientSession() as session:
+        made = Bench(session)
+        yield made
+        await made.workers.close()
+
+
+async def test_what_can_not_be_planned_is_the_pools_reason_and_raised_to_be_repeated(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.cache.put("TraderPool", pool_body())
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise LookupError("no such number")
+
+    monkeypatch.setattr(bench.planner, "plan", fails)
+    with pytest.raises(LookupError):
+        await bench.pools.reconcile(KEY)
+    ready = bench.condition("TraderPool/quants")
+    assert (ready["status"], ready["reason"]) == ("False", "PlanFailed")
+    assert "no such number" in ready["message"]
+
+
+async def test_an_api_server_that_is_away_is_no_state_of_the_pool(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+
+    def away() -> None:
+        raise UnavailableError("no answer")
+
+    bench.texts.meanwhile = away
+    with pytest.raises(UnavailableError):
+        await bench.pools.reconcile(KEY)
+    assert bench.server.statuses == {}
+
+
+async def test_nothing_is_told_of_a_generation_that_came_after_the_judgement(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one", strategy={"name": "sma-cross", "parameters": {"fast": "x" * 20_000}}))
+
+    async def edited(_kind: Kind, _name: str) -> None:
+        bench.cache.put("Trader", trader_body("one", version=7, generation=2))
+
+    bench.server.before = edited
+    await bench.pools.reconcile(KEY)
+    assert "Trader/one" not in bench.server.statuses
+    await bench.pools.reconcile(KEY)
+    status = bench.server.statuses["Trader/one"]
+    assert status["observedGeneration"] == 2
+    assert bench.condition("Trader/one")["reason"] != "BadParameter"
+
+
+async def test_an_edit_while_sources_are_read_is_judged_in_its_newest_version(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one"))
+    bad = {"name": "sma-cross", "parameters": {"fast": "x" * 20_000}}
+
+    def edited() -> None:
+        bench.cache.put("Trader", trader_body("one", version=7, generation=2, strategy=bad))
+
+    bench.texts.meanwhile = edited
+    await bench.pools.reconcile(KEY)
+    assert bench.server.statuses["Trader/one"]["observedGeneration"] == 2
+    assert bench.condition("Trader/one")["reason"] == "BadParameter"
+
+
+async def test_a_worker_goes_only_when_its_traders_are_kept_elsewhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chandlery.operator.pools._KEPT_WAIT_S", 0.05)
+    bench.cache.put("TraderPool", pool_body(workers={"min": 1, "max": 2}, tradersPerWorker=1))
+    for name in ("one", "two"):
+        bench.cache.put("Trader", trader_body(name))
+    await bench.pools.reconcile(KEY)
+    for link in bench.workers.of(KEY).values():
+        await link.delivery.kept()
+    bench.cache.put("TraderPool", pool_body(version=2, generation=2, workers={"min": 1, "max": 1}, tradersPerWorker=2))
+    refused = True
+
+    async def refuse(_kind: Kind, name: str) -> None:
+        if refused and name.endswith("-assignment"):
+            raise UnavailableError("no answer")
+
+    bench.server.before = refuse
+    await bench.pools.reconcile(KEY)
+    assert not [line for line in bench.server.log if line.startswith("deleted")]
+    assert ("pool", *KEY) in bench.marked
+    refused = False
+    bench.server.log.clear()
+    await bench.workers.of(KEY)["quants-0"].delivery.kept()
+    await bench.pools.reconcile(KEY)
+    log = bench.server.log
+    assert log.index("ConfigMap/quants-0-assignment") < log.index("deleted StatefulSet/quants-1")
