@@ -83,14 +83,18 @@ def test_an_unknown_field_is_refused_wherever_it_stands(with_crds: Cluster, wher
         tried(with_crds, json.dumps(trader))
 
 
-def test_partitions_can_not_be_lowered(namespace: Namespace) -> None:
+def test_partitions_can_not_be_changed_but_with_other_topics(namespace: Namespace) -> None:
     feed = (
         "apiVersion: chandlery.dev/v1alpha1\nkind: MarketFeed\nmetadata: {name: f}\nspec:\n  source: {synthetic: {}}\n"
     )
-    namespace.apply(feed + "  kafka: {partitions: 8}\n")
-    namespace.apply(feed + "  kafka: {partitions: 12}\n")
-    with pytest.raises(ClusterError, match=r"spec.kafka.partitions: .*partitions can't be lowered"):
-        namespace.apply(feed + "  kafka: {partitions: 4}\n")
+    namespace.apply(feed)
+    namespace.apply(feed + "  kafka: {partitions: 1}\n")  # what it is where it isn't given, with no Kafka named
+    for count in (2, 8):
+        with pytest.raises(ClusterError, match=r"spec.kafka.partitions: .*partitions can't be changed"):
+            namespace.apply(feed + f"  kafka: {{partitions: {count}}}\n")
+    namespace.apply(feed + "  kafka: {partitions: 8, topicPrefix: new.}\n")
+    namespace.apply(feed + "  kafka: {bootstrapServers: 'a:9092', topicPrefix: new.}\n")
+    namespace.apply(feed + "  kafka: {bootstrapServers: 'a:9092', topicPrefix: new., partitions: 4}\n")
 
 
 def test_raising_min_alone_raises_max_with_it_also_later(namespace: Namespace) -> None:

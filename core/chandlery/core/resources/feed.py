@@ -189,6 +189,11 @@ class Source(Spec):
         return self._given()[0]
 
 
+# For the rule on partitions: where the topics are, and in how many partitions, also where the feed doesn't say.
+_SERVERS: Final = "(has({0}.bootstrapServers) ? {0}.bootstrapServers : '')"
+_PARTITIONS: Final = "(has({0}.partitions) ? {0}.partitions : has({0}.bootstrapServers) ? 4 : 1)"
+
+
 class Kafka(Spec):
     """The feed's Kafka and how its topics are made. Pools inherit it."""
 
@@ -200,8 +205,10 @@ class Kafka(Spec):
                 field="minInsyncReplicas",
             ),
             rule(
-                "!has(oldSelf.partitions) || (has(self.partitions) && self.partitions >= oldSelf.partitions)",
-                "partitions can't be lowered: Kafka takes no partition away; make a new MarketFeed instead",
+                f"{_SERVERS.format('self')} != {_SERVERS.format('oldSelf')} || self.topicPrefix != oldSelf.topicPrefix || "
+                f"{_PARTITIONS.format('self')} == {_PARTITIONS.format('oldSelf')}",
+                "partitions can't be changed: which one a symbol lives in would change with them, and its candles would "
+                "be torn in two; give another topicPrefix, or make a new MarketFeed",
                 field="partitions",
             ),
         )
