@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
 
-from chandlery.core.assignment import Assignment
+from chandlery.core.assignment import Assignment, encode
 from chandlery.core.resources import MarketFeed
 from chandlery.operator.cache import Cache
 from chandlery.operator.planner import Delays, WorkerNow
@@ -23,6 +23,7 @@ class Plans:
     def __init__(self, delays: Delays | None = None) -> None:
         self.cache = Cache()
         self.planner = PoolPlanner(self.cache, delays)
+        self.configmaps: dict[tuple[str, str], dict[str, str]] = {}
         self.workers: dict[tuple[str, str], dict[str, Assignment]] = {}
 
     def put(self, kind: str, *bodies: dict[str, Any]) -> None:
@@ -37,7 +38,9 @@ class Plans:
         ready: bool = True,
     ) -> Planned:
         now = {name: WorkerNow(one, ready, 0) for name, one in self.workers.get(key, {}).items()}
-        made = self.planner.plan(key, now, configmaps={}, namespaces={}, catalogue=catalogue, now_ms=now_ms)
+        made = self.planner.plan(
+            key, now, configmaps=self.configmaps, namespaces={}, catalogue=catalogue, now_ms=now_ms
+        )
         if made.pool is not None:
             self.workers[key] = dict(made.pool.workers)
         return made
@@ -154,3 +157,33 @@ def test_an_entry_of_the_catalogue_that_can_not_be_read_is_the_finding_of_who_na
     assert made.verdicts["default/one"].runs_as_asked
     assert (made.verdicts["default/two"].reason, made.verdicts["default/two"].worker) == ("BadStrategy", None)
     assert "odd" in made.verdicts["default/two"].message
+
+
+def test_sources_that_fill_an_assignment_send_newcomers_elsewhere_and_then_let_them_wait() -> None:
+    plans = Plans()
+    plans.put("MarketFeed", feed_body())
+    bounds = {"workers": {"min": 1, "max": 2}, "tradersPerWorker": 100, "allowConfigMapStrategies": True}
+    plans.put("TraderPool", pool_body(**bounds))
+    source = {"configMapRef": {"name": "strategies", "key": "s.py"}}
+    plans.configmaps = {("default", "strategies"): {"s.py": "#" * 64_000}}
+
+    def add(*numbers: int) -> Planned:
+        for number in numbers:
+            plans.put("Trader", trader_body(f"t{number:02}", strategy={"name": "S", "source": source}))
+        return plans.plan()
+
+    before = add(*range(10, 20))
+    made = add(*range(10))
+    assert made.pool is not None
+    assert before.pool is not None
+    assert len(made.pool.workers) == 2
+    # Who was there stays, whatever the newcomers are called.
+    assert {made.verdicts[name].worker for name in before.verdicts} == {"quants-0"}
+    made = add(*range(20, 40))
+    assert made.pool is not None
+    assert all(len(encode(one)) <= 900 * 1024 for one in made.pool.workers.values())
+    waiting = [one for one in made.verdicts.values() if one.worker is None]
+    assert len(waiting) == made.pool.pending == 40 - 2 * 14
+    assert {one.reason for one in waiting} == {"PoolFull"}
+    assert "900 KiB" in waiting[0].message
+    assert plans.plan().verdicts == made.verdicts

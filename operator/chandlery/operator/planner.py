@@ -11,12 +11,12 @@ from typing import TypeVar
 
 import msgspec
 
-from chandlery.core.assignment import Assignment, TraderAssignment, content_hash
+from chandlery.core.assignment import Assignment, TraderAssignment, content_hash, encode
 from chandlery.core.checks import check_pool
 from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key
 from chandlery.core.resources import TraderPool
-from chandlery.operator.planner_placement import Bounds, Existing, Placement, place
+from chandlery.operator.planner_placement import MOST_ASSIGNMENT_BYTES, Bounds, Existing, Placement, place
 from chandlery.operator.planner_traders import Before, Candidate, Refusal, content_digest, judge, seen_of
 from chandlery.operator.planner_types import (
     MAX_REMEMBERED,
@@ -128,6 +128,7 @@ def _place_all(
             surplus_since_ms=current.memory.surplus_since_ms.get(pool.full_name),
             now_ms=now_ms,
             delays=desired.delays,
+            sizes={name: len(encode(candidate.assignment)) + 1 for name, candidate in wanted.get(key, {}).items()},
         )
     return placements
 
@@ -190,7 +191,7 @@ def _plan_pool(
         if candidate.stays:  # the version of before has lost its place, and the one of now may not run
             verdicts[name] = Verdict(name, None, key, candidate.reason, candidate.message)
         else:
-            verdicts[name] = Verdict(name, None, key, "PoolFull", _full(pool, candidate))
+            verdicts[name] = Verdict(name, None, key, "PoolFull", _full(pool, candidate, name in placement.crowded))
     used = sum(len(names) for names in placement.workers.values())
     feed = pool.spec.feed.key(pool.namespace)
     return PoolPlan(pool, feed, workers, capacity, used, len(placement.waiting))
@@ -216,8 +217,14 @@ def _next_assignment(
     return Assignment(worker, last + 1, digest, traders)
 
 
-def _full(pool: TraderPool, candidate: Candidate) -> str:
+def _full(pool: TraderPool, candidate: Candidate, crowded: bool) -> str:
     spec = pool.spec
+    if crowded:
+        return (
+            f"its strategy's source and parameters don't fit beside those of the others: the assignments of a worker of "
+            f"TraderPool {pool.full_name} hold {MOST_ASSIGNMENT_BYTES // 1024} KiB; raise the pool's spec.workers.max, "
+            f"or put the strategy into the pool's image"
+        )
     if len(candidate.series) > spec.segment.series:
         return (
             f"it reads {len(candidate.series)} series, a worker of TraderPool {pool.full_name} holds "

@@ -16,9 +16,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
 
 from chandlery.core.assignment import SeriesRef
 from chandlery.operator.planner_types import Delays
+
+#: A ConfigMap, in which an assignment is kept, holds 1 MiB: what is around the traders, and some room.
+MOST_ASSIGNMENT_BYTES: Final = 900 * 1024
 
 Wanted = Mapping[str, frozenset[SeriesRef]]
 """Traders by name, each with the series it reads."""
@@ -26,13 +31,14 @@ Wanted = Mapping[str, frozenset[SeriesRef]]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a pool allows: workers, traders and series a worker."""
+    """What a pool allows: workers; traders and series a worker, and the bytes of its encoded assignment."""
 
     least: int
     most: int
     spare: int
     traders: int
     series: int
+    assignment_bytes: int = MOST_ASSIGNMENT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class Placement:
 
     Attributes:
         workers: number → names of its traders, in order.
-        waiting: traders that found no place.
+        waiting: traders that found no place. crowded: those of them for which only bytes of an assignment lack.
         surplus_since_ms: since when a worker could be missed; None: none could.
         again_ms: when a delay passes next; None: no delay is running.
     """
@@ -61,6 +67,7 @@ class Placement:
     waiting: list[str]
     surplus_since_ms: int | None
     again_ms: int | None
+    crowded: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -68,13 +75,20 @@ class _Worker:
     number: int
     ready: bool
     lost: bool
+    sizes: Mapping[str, int]
+    size_bytes: int = 0
     traders: dict[str, frozenset[SeriesRef]] = field(default_factory=dict)
     series: Counter[SeriesRef] = field(default_factory=Counter)
 
     def copy(self) -> _Worker:
-        return _Worker(self.number, self.ready, self.lost, dict(self.traders), Counter(self.series))
+        traders, series = dict(self.traders), Counter(self.series)
+        return _Worker(self.number, self.ready, self.lost, self.sizes, self.size_bytes, traders, series)
 
-    def fits(self, series: frozenset[SeriesRef], bounds: Bounds) -> bool:
+    def fits(self, name: str, series: frozenset[SeriesRef], bounds: Bounds) -> bool:
+        size_bytes = self.size_bytes + self.sizes.get(name, 0)
+        return size_bytes <= bounds.assignment_bytes and self.fits_but_for_bytes(series, bounds)
+
+    def fits_but_for_bytes(self, series: frozenset[SeriesRef], bounds: Bounds) -> bool:
         if len(self.traders) >= bounds.traders:
             return False
         more = sum(1 for one in series if one not in self.series)
@@ -83,8 +97,10 @@ class _Worker:
     def add(self, name: str, series: frozenset[SeriesRef]) -> None:
         self.traders[name] = series
         self.series.update(series)
+        self.size_bytes += self.sizes.get(name, 0)
 
     def remove(self, name: str) -> None:
+        self.size_bytes -= self.sizes.get(name, 0)
         for one in self.traders.pop(name):
             self.series[one] -= 1
             if not self.series[one]:
@@ -99,9 +115,14 @@ def place(
     surplus_since_ms: int | None,
     now_ms: int,
     delays: Delays,
+    sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> Placement:
-    """Place a pool's traders. The result depends on no order of the inputs."""
-    placer = _Placer(bounds, now_ms, delays)
+    """Place a pool's traders. The result depends on no order of the inputs.
+
+    Args:
+        sizes: bytes that each trader takes in an encoded assignment; none: 0.
+    """
+    placer = _Placer(bounds, now_ms, delays, sizes)
     placer.keep(wanted, existing)
     placer.settle()
     surplus = placer.shrink(surplus_since_ms)
@@ -112,11 +133,13 @@ def place(
         waiting=sorted(placer.waiting),
         surplus_since_ms=surplus,
         again_ms=min(placer.deadlines, default=None),
+        crowded=placer.crowded(),
     )
 
 
 class _Placer:
-    def __init__(self, bounds: Bounds, now_ms: int, delays: Delays) -> None:
+    def __init__(self, bounds: Bounds, now_ms: int, delays: Delays, sizes: Mapping[str, int]) -> None:
+        self.sizes = sizes
         self.bounds = bounds
         self.now_ms = now_ms
         self.delays = delays
@@ -129,11 +152,11 @@ class _Placer:
         """Rules 1 and 2."""
         homeless = dict(wanted)
         for one in sorted(existing, key=lambda worker: worker.number):
-            worker = _Worker(one.number, one.ready, self._is_lost(one))
+            worker = _Worker(one.number, one.ready, self._is_lost(one), self.sizes)
             self.workers[one.number] = worker
             for name in sorted(set(one.traders)):
                 series = homeless.get(name)
-                if series is not None and worker.fits(series, self.bounds):
+                if series is not None and worker.fits(name, series, self.bounds):
                     worker.add(name, series)
                     del homeless[name]
         self.waiting = homeless
@@ -153,7 +176,7 @@ class _Placer:
         """Rules 3 to 5."""
         self._evacuate()
         for name in sorted(self.waiting):
-            worker = self._home_for(self.waiting[name])
+            worker = self._home_for(name, self.waiting[name])
             if worker is not None:
                 worker.add(name, self.waiting.pop(name))
         while len(self.workers) < self.bounds.least:
@@ -165,24 +188,25 @@ class _Placer:
         for worker in [worker for worker in self._ordered() if worker.lost]:
             for name in sorted(worker.traders):
                 series = worker.traders[name]
-                refuge = self._refuge(series)
+                refuge = self._refuge(name, series)
                 if refuge is None:
                     continue
                 worker.remove(name)
                 refuge.add(name, series)
 
-    def _refuge(self, series: frozenset[SeriesRef]) -> _Worker | None:
+    def _refuge(self, name: str, series: frozenset[SeriesRef]) -> _Worker | None:
         # A Ready worker first: what is moved from a lost one should decide again soon.
-        sound = [worker for worker in self._ordered() if not worker.lost and worker.fits(series, self.bounds)]
+        sound = [worker for worker in self._ordered() if not worker.lost and worker.fits(name, series, self.bounds)]
         ready = [worker for worker in sound if worker.ready]
         return next(iter(ready or sound), None) or self._new_if_allowed()
 
-    def _home_for(self, series: frozenset[SeriesRef]) -> _Worker | None:
-        fitting = [worker for worker in self._ordered() if worker.fits(series, self.bounds)]
+    def _home_for(self, name: str, series: frozenset[SeriesRef]) -> _Worker | None:
+        fitting = [worker for worker in self._ordered() if worker.fits(name, series, self.bounds)]
         sound = [worker for worker in fitting if not worker.lost]
         if sound:
             return sound[0]
-        if len(series) <= self.bounds.series and (new := self._new_if_allowed()) is not None:
+        alone = len(series) <= self.bounds.series and self.sizes.get(name, 0) <= self.bounds.assignment_bytes
+        if alone and (new := self._new_if_allowed()) is not None:
             return new
         return fitting[0] if fitting else None
 
@@ -194,7 +218,7 @@ class _Placer:
         # A worker that goes in this plan can't come back in it: it would be taken for the same one.
         while number in self.workers or number in self.gone:
             number += 1
-        worker = self.workers[number] = _Worker(number, ready=False, lost=False)
+        worker = self.workers[number] = _Worker(number, ready=False, lost=False, sizes=self.sizes)
         self.deadlines.append(self.now_ms + self.delays.starting_ms)
         return worker
 
@@ -209,6 +233,14 @@ class _Placer:
             self.workers.values(),
             key=lambda worker: (not worker.traders and worker.lost, not worker.traders, worker.number),
             reverse=True,
+        )
+
+    def crowded(self) -> frozenset[str]:
+        """Those that wait and would have a place, did their assignments take no room in the worker's."""
+        return frozenset(
+            name
+            for name, series in self.waiting.items()
+            if any(worker.fits_but_for_bytes(series, self.bounds) for worker in self.workers.values())
         )
 
     def _drop(self, worker: _Worker) -> None:
@@ -246,7 +278,7 @@ class _Placer:
         others = [worker.copy() for worker in self._ordered() if worker is not leaver]
         for name in sorted(leaver.traders):
             series = leaver.traders[name]
-            home = next((other for other in others if not other.lost and other.fits(series, self.bounds)), None)
+            home = next((other for other in others if not other.lost and other.fits(name, series, self.bounds)), None)
             if home is None:
                 return None
             home.add(name, series)

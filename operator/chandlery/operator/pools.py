@@ -218,7 +218,7 @@ class Pools:
         }
         feed = planned.pool.feed if planned.pool is not None else None
         unknown = tools.unknown_symbols(feed) if feed is not None else ()
-        traders = [now for one in judged if (now := self._unchanged(one)) is not None]
+        traders = [one for one in map(self._unchanged, judged) if one is not None]
         await each(traders, lambda one: self._say_trader(one, planned, views, assigned, unknown, now))
         if held is not None and (held := self._unchanged(held)) is not None:
             workers = [views[name] for name in planned.pool.workers if name in views] if planned.pool else []
