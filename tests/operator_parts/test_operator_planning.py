@@ -162,7 +162,11 @@ def test_an_entry_of_the_catalogue_that_can_not_be_read_is_the_finding_of_who_na
 def test_sources_that_fill_an_assignment_send_newcomers_elsewhere_and_then_let_them_wait() -> None:
     plans = Plans()
     plans.put("MarketFeed", feed_body())
-    bounds = {"workers": {"min": 1, "max": 2}, "tradersPerWorker": 100, "allowConfigMapStrategies": True}
+    bounds: dict[str, Any] = {
+        "workers": {"min": 1, "max": 2},
+        "tradersPerWorker": 100,
+        "allowConfigMapStrategies": True,
+    }
     plans.put("TraderPool", pool_body(**bounds))
     source = {"configMapRef": {"name": "strategies", "key": "s.py"}}
     plans.configmaps = {("default", "strategies"): {"s.py": "#" * 64_000}}
