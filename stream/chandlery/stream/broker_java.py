@@ -30,8 +30,8 @@ _VERSION: Final = re.compile(r'version "(\d+)')
 # `java -version` takes 50 ms; a cold disk and a busy machine a few seconds.
 _VERSION_TIMEOUT_S: Final = 20.0
 _KEPT_ARCHIVES: Final = 3
-# Only address space. The default of the first tier, 48 MB, has the JVM look for code to unload, in a full collection of
-# 55 ms, as soon as 7 MB of it were compiled: half a minute after the start.
+# Only address space. With the default of the first tier, 48 MB, the JVM was seen to look for code to unload half a
+# minute after the start, in a full collection of 55 ms.
 _CODE_CACHE_MB: Final = 240
 
 
@@ -91,12 +91,11 @@ def java_flags(java: Java, heap_mb: int) -> list[str]:
     """Flags of the broker's JVM; the archive must be made with the same ones.
 
     Serial collector and first compiler tier: one node with a small heap wants start and footprint, not
-    throughput of the JIT (it is bound by its clients; with the second tier the compiler took a third of a core
-    for the first minute).
+    throughput of the JIT (it is bound by its clients; the second tier's compiler takes a quarter of a core for the
+    first half minute).
 
-    Each collection of the young generation stops the broker for 7 to 13 ms. At 1,400 requests a second it
-    allocates 20 MB a second: with the default of a third of a 64 MB heap that was every 0.85 s, a percent of all
-    requests; with three eighths of 256 MB it is every 5 s.
+    Each collection of the young generation stops the broker. At 1,400 requests a second it allocates 20 MB a second:
+    in a 64 MB heap that was 7 to 13 ms every 0.85 s, with three eighths of 256 MB it is 10 to 17 ms every 4.4 s.
     """
     flags = [
         f"-Xmx{heap_mb}m",
