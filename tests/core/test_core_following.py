@@ -10,9 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from chandlery.core import following
 from chandlery.core.errors import InputError
 from chandlery.core.following import until_changed
-from chandlery.core.settings import IngestSettings, KafkaSettings
+from chandlery.core.settings import IngestSettings, KafkaSettings, read_settings
 from chandlery.stream.ingest.positions import in_session, write_positions
 
 SETTINGS = IngestSettings(KafkaSettings("none:1", "f"), "synthetic", ["BTC/USDT"], ["1s"], "127.0.0.1:0")
@@ -25,14 +26,26 @@ def replace(path: Path, content: bytes) -> None:
     os.replace(draft, path)
 
 
-async def test_only_other_settings_count_as_a_change(tmp_path: Path) -> None:
+async def test_only_other_settings_count_as_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def read_and_note(path: str, kind: type[IngestSettings]) -> IngestSettings:
+        content = Path(path).read_bytes()
+        try:
+            return read_settings(path, kind)
+        finally:
+            read.put_nowait(content)
+
+    monkeypatch.setattr(following, "read_settings", read_and_note)
     path = tmp_path / "ingest.json"
     replace(path, msgspec.json.encode(SETTINGS))
     watching = asyncio.create_task(until_changed(str(path), SETTINGS, 0.01))
     spelled_out = json.dumps(json.loads(msgspec.json.encode(SETTINGS)), indent=4)
     for content in (spelled_out.encode(), b"{half", msgspec.json.encode(SETTINGS)):
         replace(path, content)
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(30):
+            while await read.get() != content:
+                continue
         assert not watching.done()
     replace(path, msgspec.json.encode(msgspec.structs.replace(SETTINGS, symbols=["ETH/USDT"])))
     async with asyncio.timeout(30):

@@ -34,13 +34,13 @@ class SimulatedWorker:
     """One pod.
 
     Attributes:
-        taken: every sequence taken in, in order; doubled ones count once.
+        pushed: sequence and hash of every assignment as it came, repetitions and refused ones too.
         supervisor: whether it says that its supervisor is connected.
     """
 
     assignment: Assignment | None = None
     version: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
-    taken: list[int] = field(default_factory=list)
+    pushed: list[tuple[int, str]] = field(default_factory=list)
     refused: int = 0
     supervisor: bool = True
     states: dict[str, TraderStatus] = field(default_factory=dict)
@@ -56,13 +56,13 @@ class SimulatedWorker:
         """What the feed does with an assignment; returns the HTTP status."""
         if content_hash(assignment.traders) != assignment.hash:
             return 400
+        self.pushed.append((assignment.sequence, assignment.hash))
         held = self.assignment
         if held is not None and assignment.sequence <= held.sequence:
             same = (assignment.sequence, assignment.hash) == (held.sequence, held.hash)
             self.refused += not same
             return 200 if same else 409
         self.assignment = assignment
-        self.taken.append(assignment.sequence)
         self.states = {one.trader: state_of(one) for one in assignment.traders}
         self.bump()
         return 200
