@@ -92,9 +92,10 @@ def test_every_schema_has_one_type_and_nothing_that_a_structural_schema_refuses(
             assert rule.get("fieldPath", ".")[1:] in {"", *node.get("properties", {})}, path
 
 
-def test_statuses_have_no_defaults_and_conditions_merge_by_their_type() -> None:
+def test_a_status_is_by_default_of_no_generation_and_conditions_merge_by_their_type() -> None:
     for kind in KINDS:
         status = schema_of(kind)["properties"]["status"]
+        assert status.pop("default") == {"observedGeneration": -1}
         assert not [path for path, node in nodes(status, "status") if "default" in node]
         assert status["properties"]["conditions"]["x-kubernetes-list-map-keys"] == ["type"]
 

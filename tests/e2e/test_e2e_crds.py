@@ -120,6 +120,13 @@ def _items(found: dict[str, Any]) -> list[dict[str, Any]]:
     return items
 
 
+def test_what_the_operator_has_not_seen_says_so(namespace: Namespace) -> None:
+    for way in ("--server-side", "--server-side=false"):
+        namespace.apply(manifest(KINDS["Trader"], TRADER), way)
+        assert namespace.get("trader", "a")["status"] == {"observedGeneration": -1}
+        namespace.kubectl("delete", "trader", "a")
+
+
 def test_the_operators_status_is_taken_by_server_side_apply_and_shown_in_columns(namespace: Namespace) -> None:
     namespace.apply(manifest(KINDS["Trader"], TRADER))
     moment = "2026-01-01T00:00:00Z"

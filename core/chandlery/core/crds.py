@@ -32,6 +32,9 @@ MAX_FILE_BYTES: Final = 256 * 1024
 _HEADER: Final = "# Made by `make crds` from core/chandlery/core/resources/: change it there.\n"
 # Whole numbers above this are not exact as JSON numbers; a bound of 64 bits is said by the format.
 _EXACT_INTEGER: Final = 2**53
+# kstatus takes a resource without any status for one that is as it should be. So one that the operator hasn't seen yet
+# has this from the API server: an older generation than any.
+_UNSEEN: Final = {"observedGeneration": -1}
 
 # What of a JSON schema means the same in a structural one.
 _KEPT: Final = frozenset(
@@ -204,7 +207,7 @@ def _spec_schema(kind: str) -> tuple[Schema, Schema]:
 
 def _status_schema(kind: str) -> Schema:
     whole = msgspec.json.schema(STATUS_TYPES[kind])
-    return structural({"$ref": whole["$ref"]}, whole["$defs"], defaults=False)
+    return _in_order(structural({"$ref": whole["$ref"]}, whole["$defs"], defaults=False) | {"default": dict(_UNSEEN)})
 
 
 def custom_resource_definition(kind: str) -> dict[str, Any]:

@@ -64,7 +64,9 @@ _Conditions = Annotated[
         extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     ),
 ]
-_Observed = Annotated[int | None, Meta(description="Newest generation of the spec that the operator has acted on.")]
+_Observed = Annotated[
+    int | None, Meta(description="Newest generation of the spec that the operator has acted on; -1: none yet.")
+]
 
 
 class Warmth(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
