@@ -68,14 +68,17 @@ PROGRAMS: Final = (
 def cache_folder() -> Path:
     """Where the programs are kept.
 
-    ``CHANDLERY_E2E_BINARIES`` names the folder itself; else it is ``kubernetes/VERSION-DIGEST`` in Chandlery's cache
-    (``CHANDLERY_CACHE``, or ``chandlery`` in the user's cache).
+    ``CHANDLERY_E2E_BINARIES`` names the folder itself; else it is ``kubernetes/VERSION-DIGEST`` in Chandlery's cache.
     """
     if own := os.environ.get("CHANDLERY_E2E_BINARIES"):
         return Path(own).resolve()
+    return cache_root() / "kubernetes" / f"{KUBERNETES_VERSION}-{_digest()}"
+
+
+def cache_root() -> Path:
+    """Chandlery's cache: ``CHANDLERY_CACHE``, or ``chandlery`` in the user's cache."""
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = Path(os.environ.get("CHANDLERY_CACHE") or user / "chandlery")
-    return root.resolve() / "kubernetes" / f"{KUBERNETES_VERSION}-{_digest()}"
+    return Path(os.environ.get("CHANDLERY_CACHE") or user / "chandlery").resolve()
 
 
 def _digest() -> str:
@@ -118,7 +121,7 @@ def _put_link(link: Path) -> None:
 
 
 def _build(programs: list[Program], folder: Path, progress: Callable[[str], None]) -> None:
-    _check_go()
+    check_go("Kubernetes", _OLDEST_GO)
     progress(f"building {', '.join(program.name for program in programs)} (all together 8 minutes on two cores)")
     with tempfile.TemporaryDirectory(prefix="chandlery-go-") as name:
         workspace = Path(name)
@@ -128,31 +131,32 @@ def _build(programs: list[Program], folder: Path, progress: Callable[[str], None
             begin = time.monotonic()
             draft = folder / f".{program.name}.{os.getpid()}"
             try:
-                _compile(program, workspace, draft)
+                compile_package(program.package, workspace / program.module, draft, _linker_flags())
                 draft.replace(folder / program.name)  # so that the cache never holds half a program
             finally:
                 draft.unlink(missing_ok=True)
             progress(f"built {program.name} in {time.monotonic() - begin:.0f} s")
 
 
-def _check_go() -> None:
+def check_go(what: str, oldest: tuple[int, int]) -> None:
+    """Raise ClusterError unless there is a Go that new to build ``what`` with."""
     try:
         version = run("go", "env", "GOVERSION", cwd=Path("/"))
     except ClusterError as error:
-        raise ClusterError(f"Kubernetes is built by Go {_spell(_OLDEST_GO)} or newer: {error}") from error
+        raise ClusterError(f"{what} is built by Go {_spell(oldest)} or newer: {error}") from error
     found = re.match(r"go(\d+)\.(\d+)", version)
-    if found is None or (int(found[1]), int(found[2])) < _OLDEST_GO:
-        raise ClusterError(f"Kubernetes is built by Go {_spell(_OLDEST_GO)} or newer; here is {version.strip()}")
+    if found is None or (int(found[1]), int(found[2])) < oldest:
+        raise ClusterError(f"{what} is built by Go {_spell(oldest)} or newer; here is {version.strip()}")
 
 
 def _spell(version: tuple[int, int]) -> str:
     return ".".join(str(number) for number in version)
 
 
-def _compile(program: Program, workspace: Path, target: Path) -> None:
+def compile_package(package: str, module: Path, target: Path, linker_flags: str) -> None:
+    """Build a program of a module's dependencies, as its go.mod and go.sum lock them."""
     environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -trimpath -mod=readonly"}
-    command = ("go", "build", "-ldflags", _linker_flags(), "-o", target, program.package)
-    run(*command, cwd=workspace / program.module, env=environment)
+    run("go", "build", "-ldflags", linker_flags, "-o", target, package, cwd=module, env=environment)
 
 
 def _linker_flags() -> str:
