@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
+from chandlery.cli.collecting import Collected, by_prefix
 from chandlery.cli.getting import Kind, rows_of, select, table_of
-from chandlery.cli.signal_topic import Collected
-from chandlery.cli.signalling import by_prefix, is_of
+from chandlery.cli.signalling import is_of
 from chandlery.console.amounts import duration_us, size
 from chandlery.console.live import live_view, start_panel, summary_view
 from chandlery.console.model import FeedRow, PoolRow, SignalRow, TraderRow, View, decode_view, encode_view

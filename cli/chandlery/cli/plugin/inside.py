@@ -1,0 +1,161 @@
+"""``kubectl chandlery trace`` and ``debug``: signals and shared memory, read from within the workers' pods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from chandlery.cli.collecting import Collected, by_prefix
+from chandlery.cli.plugin.asking import ask, pod_of, records_of_signal
+from chandlery.cli.plugin.completion import complete_trader
+from chandlery.cli.plugin.kubectl import ForbiddenError, Kubectl
+from chandlery.cli.plugin.options import Json
+from chandlery.cli.plugin.resources import fetch_items, find_trader, trader_state
+from chandlery.cli.screen import output, remarks
+from chandlery.console.inside import rings_inside, segment_inside
+from chandlery.console.waterfall import signal_waterfall
+from chandlery.core.errors import ChandleryError, InputError, UnavailableError
+from chandlery.core.signals import encode
+
+Trader = Annotated[str, typer.Argument(help="[NAMESPACE/]TRADER", autocompletion=complete_trader)]
+#: Topics read at once: each is a client of its own in another pod.
+_AT_ONCE: Final = 8
+_ID_DIGITS: Final = frozenset("0123456789abcdef")
+
+
+def trace(
+    kubectl: Kubectl,
+    signal: Annotated[str, typer.Argument(help="The signal's id, or enough of its beginning.")],
+    trader: Annotated[
+        str,
+        typer.Option(
+            "--trader", help="Whose signal it is: only that Trader's feed is asked.", autocompletion=complete_trader
+        ),
+    ] = "",
+    json: Json = False,
+) -> None:
+    """One signal's stages as a waterfall: where its time went, and by whose clock."""
+    if not signal or not set(signal.lower()) <= _ID_DIGITS:
+        raise InputError(f"{signal!r} is no signal's id: it has hexadecimal digits alone")
+    pods = [pod_of(trader_state(find_trader(kubectl, trader)))] if trader else _a_pod_of_each_feed(kubectl)
+    where = "namespace " + kubectl.namespace if not kubectl.everywhere else "the cluster"
+    if not pods:
+        raise UnavailableError(f"no Trader of {where} runs in a pod, so there is no feed to ask; -A asks all")
+    collected, failures = Collected(), list[ChandleryError]()
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        asked = [threads.submit(records_of_signal, kubectl, *pod, signal) for pod in pods]
+        for one in asked:
+            try:
+                for record in one.result():
+                    collected.add(record)
+            except ChandleryError as error:
+                failures.append(error)
+    if failures and len(failures) == len(pods):
+        raise failures[0]
+    for failure in failures:
+        remarks().print(f"left out: {failure}", style="yellow", markup=False)
+    listed = (
+        f"asked the feeds of {where}; the column ID of the signals topic, or `kubectl chandlery top`, tells who signals"
+    )
+    found = by_prefix(collected.signals.values(), signal, listed)
+    if json:
+        print(encode(found).decode())
+    else:
+        output().print(signal_waterfall(found))
+
+
+def _a_pod_of_each_feed(kubectl: Kubectl) -> list[tuple[str, str]]:
+    """One worker's pod for each MarketFeed of the Traders here: each reads its feed's whole topic."""
+    rows = [
+        trader_state(item) for item in fetch_items(kubectl, "traders", "" if kubectl.everywhere else kubectl.namespace)
+    ]
+    feeds: dict[str, tuple[str, str]] = {}
+    pools = _feeds_of_pools(kubectl, {row.pool for row in rows if row.pod})
+    for row in rows:
+        if row.pod:
+            feed = pools.get(row.pool, row.pool)
+            # A Ready one is the likeliest to answer.
+            if feed not in feeds or row.ready == "True":
+                feeds[feed] = (row.pod_namespace, row.pod)
+    return list(feeds.values())
+
+
+def _feeds_of_pools(kubectl: Kubectl, pools: set[str]) -> dict[str, str]:
+    """The feed of each pool; pools that may not be looked at are left out, and count as feeds of their own."""
+    feeds: dict[str, str] = {}
+    for namespace in sorted({pool.partition("/")[0] for pool in pools}):
+        try:
+            items = fetch_items(kubectl, "traderpools", namespace)
+        except ForbiddenError:
+            continue
+        for item in items:
+            feed = item["spec"]["feed"]
+            feeds[f"{namespace}/{item['metadata']['name']}"] = f"{feed.get('namespace') or namespace}/{feed['name']}"
+    return feeds
+
+
+def segment(
+    kubectl: Kubectl,
+    trader: Trader,
+    whole: Annotated[bool, typer.Option("--worker", help="All of its worker, not this Trader's part alone.")] = False,
+    json: Json = False,
+) -> None:
+    """A Trader's part of its worker's segment: header, its series, doorbell, lapped counts, and its signal ring."""
+    full, namespace, pod = _place(kubectl, trader)
+    told = ask(kubectl, namespace, pod, "segment", "rings", "status")
+    if json:
+        print(msgspec.json.encode({"pod": f"{namespace}/{pod}", **_without(told, "status")}).decode())
+        return
+    shown, rings = told["segment"], told["rings"]
+    if not whole:
+        shown, rings = _part(shown, full, kubectl, trader), {full: rings[full]} if full in rings else {}
+    console = output()
+    console.print(Text.assemble(("pod ", "bold"), f"{namespace}/{pod}"))
+    console.print(Group(segment_inside(shown, rings, told["now_ns"]), Text(), rings_inside(rings)))
+    if full not in told["rings"]:
+        console.print(f"{full} has no signal ring in this pod", style="yellow", markup=False)
+
+
+def rings(
+    kubectl: Kubectl,
+    trader: Trader,
+    whole: Annotated[bool, typer.Option("--worker", help="All rings of its worker.")] = False,
+    json: Json = False,
+) -> None:
+    """A Trader's signal ring: depth, in flight, blocked, positions, last error."""
+    full, namespace, pod = _place(kubectl, trader)
+    told = ask(kubectl, namespace, pod, "rings")["rings"]
+    mine = told if whole else {full: told[full]} if full in told else {}
+    if not mine:
+        raise UnavailableError(f"{full} has no signal ring in {namespace}/{pod}")
+    if json:
+        print(msgspec.json.encode(mine).decode())
+    else:
+        output().print(rings_inside(mine))
+
+
+def _place(kubectl: Kubectl, name: str) -> tuple[str, str, str]:
+    """Full name of a Trader, namespace and name of its pod."""
+    row = trader_state(find_trader(kubectl, name))
+    return (row.trader, *pod_of(row))
+
+
+def _part(segment: Mapping[str, Any], full: str, kubectl: Kubectl, name: str) -> dict[str, Any]:
+    """The segment with the series and the reader of one Trader alone; counts in the header stay those of all."""
+    market = find_trader(kubectl, name)["spec"]["market"]
+    interval = market["interval"]
+    wanted = {(symbol, interval) for symbol in market["symbols"]}
+    wanted |= {(one["symbol"], one["interval"]) for one in market.get("informative") or ()}
+    series = [row for row in segment.get("series", []) if (row["symbol"], row["interval"]) in wanted]
+    traders = {one: bell for one, bell in segment.get("traders", {}).items() if one == full}
+    return {**segment, "series": series, "traders": traders}
+
+
+def _without(told: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in told.items() if key != name}

@@ -1,0 +1,80 @@
+"""Lines of a worker's log: whose each is, and how a person reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from rich.text import Text
+
+_LEVEL_STYLE: Final = {"warning": "yellow", "error": "bold red", "critical": "bold red", "debug": "dim"}
+#: Facts that every line has, shown in their own way or (``trader``) known already.
+_OWN_WAY: Final = frozenset({"time", "level", "component", "message", "exception", "trader", "logger"})
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line.
+
+    Attributes:
+        stamp: when the node took it, as the kubelet writes it; equal lengths, so they compare as text.
+        raw: as it was written. facts: what it says, where it is JSON of ours; else empty.
+        is_wanted: whether it is of the Trader that is asked for.
+    """
+
+    stamp: str
+    raw: str
+    is_wanted: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def text(self) -> Text:
+        """``12:00:00.123 warning: trader ended  reason=Crashed``; a line that isn't ours as it is."""
+        if not self.facts:
+            return Text(self.raw)
+        level, facts = str(self.facts.get("level", "info")), self.facts
+        more = " ".join(f"{name}={_shown(value)}" for name, value in facts.items() if name not in _OWN_WAY)
+        text = Text.assemble((_moment(str(facts.get("time", ""))), "dim"), " ")
+        if level != "info":
+            text.append(f"{level}: ", style=_LEVEL_STYLE.get(level, ""))
+        text.append(str(facts.get("message", "")))
+        if more:
+            text.append(f"  {more}", style="dim")
+        if facts.get("exception"):
+            text.append(f"\n{facts['exception']}")
+        return text
+
+
+def read_line(line: str, wanted: str) -> LogLine:
+    """One line of ``kubectl logs --timestamps``.
+
+    Args:
+        wanted: ``namespace/name`` of the Trader asked for; empty: all lines are wanted.
+    """
+    stamp, _, raw = line.partition(" ")
+    facts = _facts(raw)
+    return LogLine(stamp, raw, not wanted or is_of(facts, wanted), facts)
+
+
+def is_of(facts: dict[str, Any], trader: str) -> bool:
+    """Whether a line is a Trader's own (its process's component), or the supervisor's about it (its ``trader``)."""
+    return facts.get("component") == f"trader {trader}" or facts.get("trader") == trader
+
+
+def _facts(raw: str) -> dict[str, Any]:
+    if not raw.startswith("{"):
+        return {}
+    try:
+        found = msgspec.json.decode(raw, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+    return found if "message" in found else {}
+
+
+def _moment(time: str) -> str:
+    """``2026-11-25T12:00:00.123+00:00`` without the zone, which is always UTC: ``11-25 12:00:00.123``."""
+    return time[5:23].replace("T", " ") if len(time) >= 23 else time
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
