@@ -7,12 +7,14 @@ unfinished; it answers as Cobra's ``__complete`` does: a proposal a line, a tab,
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import sys
 from typing import Final
 
 import typer
+from typer.completion import get_completion_inspect_parameters
 
 from chandlery.cli.plugin.kubectl import Kubectl
 from chandlery.cli.plugin.resources import fetch_items
@@ -55,9 +57,11 @@ def answer(words: list[str]) -> None:
         _TYPER_COMPLETE_ARGS=typed,
         _TYPER_COMPLETE_FISH_ACTION="get-args",
     )
-    with contextlib.suppress(SystemExit):
+    get_completion_inspect_parameters()  # has Typer know the shells, which an app without --install-completion doesn't
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
         app(prog_name=_PROGRAM, args=[])
-    print(f":{_NO_FILES}")
+    print("\n".join([*filter(None, told.getvalue().splitlines()), f":{_NO_FILES}"]))
 
 
 def main() -> None:
