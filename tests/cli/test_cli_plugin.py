@@ -220,7 +220,7 @@ def test_a_program_in_a_pod_speaks_for_itself_and_an_older_image_is_named() -> N
     assert "older than this command" in str(explained(old, "p", "quants-0-0"))
     denied = explained(ForbiddenError("no"), "p", "quants-0-0")
     assert isinstance(denied, ForbiddenError)
-    assert "the right to create pods/exec in namespace p" in str(denied)
+    assert "the right to get pods and create pods/exec in namespace p" in str(denied)
 
 
 @pytest.mark.parametrize(

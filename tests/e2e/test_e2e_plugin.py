@@ -163,7 +163,7 @@ def test_a_waiting_change_is_approved_as_it_was_looked_at_and_no_other(
     assert called.call("status", "--exit-code").returncode == 1
     assert "is 2, not 3" in called.refused("approve", "slow", "--generation", "3")
     assert "dry run" in called.told("approve", "slow", "--dry-run")
-    assert ANNOTATION not in annotations(on_control_plane, "slow")
+    assert ANNOTATION not in annotations_of(on_control_plane, "slow")
 
     # Only its status moves on between look and patch: the same generation is approved all the same.
     status = json.dumps({"status": {"signals": 7}})
@@ -171,7 +171,7 @@ def test_a_waiting_change_is_approved_as_it_was_looked_at_and_no_other(
     told = called.told("approve", f"{ns}/slow")
     assert "approved generation 2" in told
     assert '{"fast":5}' in told
-    assert annotations(on_control_plane, "slow")[ANNOTATION] == "2"
+    assert annotations_of(on_control_plane, "slow")[ANNOTATION] == "2"
     operated.until("slow", "Running")
     assert "was approved before" not in called.refused("approve", "slow")
 
@@ -182,7 +182,7 @@ def test_a_waiting_change_is_approved_as_it_was_looked_at_and_no_other(
     (tmp_path / "bin" / "patched-once").unlink()
     called.before_patch(f"$KUBECTL patch trader slow -n {ns} --type=merge -p '{spec}'")
     assert "changed meanwhile: generation 4 is the newest, not 3" in called.refused("approve", "slow")
-    assert annotations(on_control_plane, "slow")[ANNOTATION] == "2"
+    assert annotations_of(on_control_plane, "slow")[ANNOTATION] == "2"
 
 
 def test_suspending_is_no_fault_and_whoever_keeps_the_trader_in_a_repository_is_named(
@@ -247,7 +247,7 @@ def test_wrong_names_missing_rights_and_absent_servers_are_one_line_each(
     assert completed.stdout.splitlines() == ["sma-btc", ":4"]
 
 
-def annotations(namespace: Namespace, name: str) -> dict[str, str]:
+def annotations_of(namespace: Namespace, name: str) -> dict[str, str]:
     found: dict[str, str] = namespace.get("trader", name)["metadata"].get("annotations", {})
     return found
 
@@ -409,7 +409,7 @@ def test_who_may_not_look_into_pods_sees_statuses_and_is_told_which_right_is_mis
     top = plugin.call("top", "--as", "quant")
     assert top.returncode == 0
     assert f"{plugin.namespace}/chatty" in top.stdout
-    assert "the right to create pods/exec in namespace" in top.stderr
+    assert "the right to get pods and create pods/exec in namespace" in top.stderr
     assert "pods/exec" in plugin.refused("debug", "segment", "chatty", "--as", "quant")
     assert "pods/log" in plugin.refused("logs", "chatty", "--as", "quant")
     assert "may not" in plugin.refused("suspend", "chatty", "--as", "quant")

@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command("status")(on_cluster(status, lists=True))
 app.command("top")(on_cluster(top, lists=True))
+app.command("signals")(on_cluster(inside.signals, lists=True))
 app.command("trace")(on_cluster(inside.trace, lists=True))
 app.command("logs")(on_cluster(logs))
 app.command("approve")(on_cluster(deciding.approve))

@@ -63,7 +63,8 @@ def explained(error: ChandleryError, namespace: str, pod: str) -> ChandleryError
     said = str(error)
     if isinstance(error, ForbiddenError):
         return ForbiddenError(
-            f"looking into {namespace}/{pod} takes the right to create pods/exec in namespace {namespace}: {said}"
+            f"looking into {namespace}/{pod} takes the right to get pods and create pods/exec in namespace {namespace} "
+            f"(edit has both): {said}"
         )
     if "No module named" in said:
         return UnavailableError(f"{namespace}/{pod}: its image is older than this command and can't be asked")

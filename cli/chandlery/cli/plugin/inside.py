@@ -1,10 +1,11 @@
-"""``kubectl chandlery trace`` and ``debug``: signals and shared memory, read from within the workers' pods."""
+"""``kubectl chandlery signals``, ``trace`` and ``debug``: signals and shared memory, read from within the workers' pods."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import typer
@@ -15,18 +16,60 @@ from chandlery.cli.collecting import Collected, by_prefix
 from chandlery.cli.plugin.asking import ask, pod_of, records_of_signal
 from chandlery.cli.plugin.completion import complete_trader
 from chandlery.cli.plugin.kubectl import ForbiddenError, Kubectl
-from chandlery.cli.plugin.options import Json
-from chandlery.cli.plugin.resources import fetch_items, find_trader, trader_state
+from chandlery.cli.plugin.options import Form, Json, Output
+from chandlery.cli.plugin.resources import fetch_items, fetch_status, find_trader, trader_state
 from chandlery.cli.screen import output, remarks
 from chandlery.console.inside import rings_inside, segment_inside
+from chandlery.console.model import signal_row
+from chandlery.console.tables import signals_table
 from chandlery.console.waterfall import signal_waterfall
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
-from chandlery.core.signals import encode
+from chandlery.core.signals import Signal, encode
 
 Trader = Annotated[str, typer.Argument(help="[NAMESPACE/]TRADER", autocompletion=complete_trader)]
 #: Topics read at once: each is a client of its own in another pod.
 _AT_ONCE: Final = 8
+Answer = TypeVar("Answer")
 _ID_DIGITS: Final = frozenset("0123456789abcdef")
+
+
+class _Told(msgspec.Struct):
+    """One element of ``GET /v1/signals``."""
+
+    signal: Signal
+    account: dict[str, Any] = {}
+
+
+def signals(
+    kubectl: Kubectl,
+    traders: Annotated[
+        list[str] | None,
+        typer.Argument(help="Only of these Traders: [NAMESPACE/]TRADER.", autocompletion=complete_trader),
+    ] = None,
+    last: Annotated[int, typer.Option("--last", min=1, help="How many of the newest.")] = 20,
+    form: Output = Form.table,
+    json: Json = False,
+) -> None:
+    """The newest signals that workers have published, oldest first, with their ids and how long they took."""
+    status, _ = fetch_status(kubectl, traders or [])
+    wanted = {row.trader for row in status.traders}
+    pods = {(row.pod_namespace, row.pod) for row in status.traders if row.pod}
+    answers, failures = _of_each(sorted(pods), lambda *pod: ask(kubectl, *pod, "signals"))
+    told = [one for answer in answers for one in msgspec.convert(answer["signals"], list[_Told])]
+    newest = sorted((one for one in told if one.signal.trader in wanted), key=lambda one: one.signal.emitted_wall_ms)
+    for failure in failures:
+        remarks().print(f"left out: {failure}", style="yellow", markup=False)
+    if json or form is Form.json:
+        for one in newest[-last:]:
+            print(encode(one.signal).decode())
+    elif form is Form.name:
+        for one in newest[-last:]:
+            print(one.signal.id)
+    elif newest:
+        rows = (signal_row(one.signal, one.account.get("frame_to_signal_us")) for one in newest[-last:])
+        output().print(signals_table(rows, wide=form is Form.wide))
+    else:
+        remarks().print("no signals yet")
 
 
 def trace(
@@ -47,27 +90,34 @@ def trace(
     where = "namespace " + kubectl.namespace if not kubectl.everywhere else "the cluster"
     if not pods:
         raise UnavailableError(f"no Trader of {where} runs in a pod, so there is no feed to ask; -A asks all")
-    collected, failures = Collected(), list[ChandleryError]()
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        asked = [threads.submit(records_of_signal, kubectl, *pod, signal) for pod in pods]
-        for one in asked:
-            try:
-                for record in one.result():
-                    collected.add(record)
-            except ChandleryError as error:
-                failures.append(error)
-    if failures and len(failures) == len(pods):
-        raise failures[0]
+    answers, failures = _of_each(pods, lambda *pod: records_of_signal(kubectl, *pod, signal))
+    collected = Collected()
+    for record in itertools.chain.from_iterable(answers):
+        collected.add(record)
     for failure in failures:
         remarks().print(f"left out: {failure}", style="yellow", markup=False)
-    listed = (
-        f"asked the feeds of {where}; the column ID of the signals topic, or `kubectl chandlery top`, tells who signals"
-    )
+    listed = f"the feeds of {where} were asked; `kubectl chandlery signals` lists the newest"
     found = by_prefix(collected.signals.values(), signal, listed)
     if json:
         print(encode(found).decode())
     else:
         output().print(signal_waterfall(found))
+
+
+def _of_each(
+    pods: Sequence[tuple[str, str]], asked: Callable[[str, str], Answer]
+) -> tuple[list[Answer], list[ChandleryError]]:
+    """What each pod answers, and what those say that don't; the first such error is raised where none answers."""
+    answers, failures = list[Answer](), list[ChandleryError]()
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for one in [threads.submit(asked, *pod) for pod in pods]:
+            try:
+                answers.append(one.result())
+            except ChandleryError as error:
+                failures.append(error)
+    if failures and not answers:
+        raise failures[0]
+    return answers, failures
 
 
 def _a_pod_of_each_feed(kubectl: Kubectl) -> list[tuple[str, str]]:

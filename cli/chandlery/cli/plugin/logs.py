@@ -117,7 +117,10 @@ def _lines(kubectl: Kubectl, namespace: str, pod: str, wanted: str, *window: str
     if code:
         error = kubectl.failure(complaint, code)
         if isinstance(error, ForbiddenError):
-            raise ForbiddenError(f"reading its log takes the right to get pods/log in namespace {namespace}: {error}")
+            raise ForbiddenError(
+                f"reading the log of {namespace}/{pod} takes the right to get pods and pods/log in namespace {namespace} "
+                f"(view has both): {error}"
+            )
         raise UnavailableError(f"{namespace}/{pod}: {error}")
 
 

@@ -19,16 +19,13 @@ class PrintedLines(io.TextIOBase):
         logger: gets the records; its handlers must write elsewhere than here. stream: what this stands for.
     """
 
+    encoding = "utf-8"
+
     def __init__(self, logger: logging.Logger, stream: str) -> None:
         super().__init__()
         self._logger = logger
         self._stream = stream
         self._begun = ""
-
-    @property
-    def encoding(self) -> str:
-        """As that of a pod's standard output."""
-        return "utf-8"
 
     def writable(self) -> bool:
         """Yes."""
