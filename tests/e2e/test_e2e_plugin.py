@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.cluster.commands import ClusterError
 from tests.e2e.conftest import Images
-from tests.e2e.desk import ROLES, START_S, Desk, install
+from tests.e2e.desk import CHART, ROLES, START_S, Desk, install
 from tests.e2e.kubectl import Cluster, Namespace
 from tests.support.operator_stage import Stage, feed, pool, trader
 
@@ -245,6 +246,46 @@ def test_wrong_names_missing_rights_and_absent_servers_are_one_line_each(
         words, env=called.environment(), capture_output=True, text=True, timeout=_COMMAND_S, check=True
     )
     assert completed.stdout.splitlines() == ["sma-btc", ":4"]
+
+
+def test_inspectors_may_ask_workers_and_run_nothing_else(
+    operated: Operated, called: Plugin, on_control_plane: Namespace, control_plane: Cluster
+) -> None:
+    operated.trader("one")
+    operated.until("one", "Running")
+    ns, kubectl = called.namespace, on_control_plane.kubectl
+    values = ("--set", "rbac.inspectors={quants}", "--namespace", ns)
+    templates = ("-s", "templates/inspectors.yaml", "-s", "templates/roles-for-people.yaml")
+    text = control_plane.run("helm", "template", "mine", str(CHART), *values, *templates)
+    try:
+        control_plane.apply(text)
+        for role in ("worker-inspect", "view"):
+            kubectl("create", "rolebinding", role, f"--clusterrole={ns}:mine-{role}", "--group=quants")
+        as_quant = ("--as=somebody", "--as-group=quants")
+
+        def attempt(*command: str, container: str = "feed") -> str:
+            try:
+                return kubectl("exec", "quants-0-0", "-c", container, *as_quant, "--", *command)
+            except ClusterError as error:
+                return str(error)
+
+        # A new policy takes a moment to be known; that a pod of kwok's runs nothing is the sign of having been let in.
+        until("the policy", lambda: "only ask workers" in attempt("sh"))
+        query = ("python", "-m", "chandlery.workers.feed.query")
+        for command, container in (
+            ((*query, "get", "status"), "traders"),
+            ((*query, "--config", "/tmp/other", "get", "status"), "feed"),
+            ((*query,), "feed"),
+            (("cat", "/etc/chandlery/token/token"), "feed"),
+        ):
+            assert "only ask workers" in attempt(*command, container=container), command
+        asked = attempt(*query, "get", "status")
+        assert "only ask workers" not in asked
+        assert "orbidden" not in asked
+        top = called.call("top", *as_quant[:1])
+        assert "pods/exec" in top.stderr  # without the group there is no right at all
+    finally:
+        control_plane.kubectl("delete", "-f", "-", "--ignore-not-found", stdin=text)
 
 
 def annotations_of(namespace: Namespace, name: str) -> dict[str, str]:

@@ -54,7 +54,7 @@ def signals(
     status, _ = fetch_status(kubectl, traders or [])
     wanted = {row.trader for row in status.traders}
     pods = {(row.pod_namespace, row.pod) for row in status.traders if row.pod}
-    answers, failures = _of_each(sorted(pods), lambda *pod: ask(kubectl, *pod, "signals"))
+    answers, failures = _of_each(sorted(pods), lambda namespace, pod: ask(kubectl, namespace, pod, "signals"))
     told = [one for answer in answers for one in msgspec.convert(answer["signals"], list[_Told])]
     newest = sorted((one for one in told if one.signal.trader in wanted), key=lambda one: one.signal.emitted_wall_ms)
     for failure in failures:
@@ -90,7 +90,7 @@ def trace(
     where = "namespace " + kubectl.namespace if not kubectl.everywhere else "the cluster"
     if not pods:
         raise UnavailableError(f"no Trader of {where} runs in a pod, so there is no feed to ask; -A asks all")
-    answers, failures = _of_each(pods, lambda *pod: records_of_signal(kubectl, *pod, signal))
+    answers, failures = _of_each(pods, lambda namespace, pod: records_of_signal(kubectl, namespace, pod, signal))
     collected = Collected()
     for record in itertools.chain.from_iterable(answers):
         collected.add(record)
@@ -157,14 +157,16 @@ def segment(
     json: Json = False,
 ) -> None:
     """A Trader's part of its worker's segment: header, its series, doorbell, lapped counts, and its signal ring."""
-    full, namespace, pod = _place(kubectl, trader)
-    told = ask(kubectl, namespace, pod, "segment", "rings", "status")
+    item = find_trader(kubectl, trader)
+    row = trader_state(item)
+    full, (namespace, pod) = row.trader, pod_of(row)
+    told = ask(kubectl, namespace, pod, "segment", "rings")
     if json:
-        print(msgspec.json.encode({"pod": f"{namespace}/{pod}", **_without(told, "status")}).decode())
+        print(msgspec.json.encode({"pod": f"{namespace}/{pod}", **told}).decode())
         return
     shown, rings = told["segment"], told["rings"]
     if not whole:
-        shown, rings = _part(shown, full, kubectl, trader), {full: rings[full]} if full in rings else {}
+        shown, rings = _part(shown, full, item["spec"]["market"]), {full: rings[full]} if full in rings else {}
     console = output()
     console.print(Text.assemble(("pod ", "bold"), f"{namespace}/{pod}"))
     console.print(Group(segment_inside(shown, rings, told["now_ns"]), Text(), rings_inside(rings)))
@@ -179,7 +181,8 @@ def rings(
     json: Json = False,
 ) -> None:
     """A Trader's signal ring: depth, in flight, blocked, positions, last error."""
-    full, namespace, pod = _place(kubectl, trader)
+    row = trader_state(find_trader(kubectl, trader))
+    full, (namespace, pod) = row.trader, pod_of(row)
     told = ask(kubectl, namespace, pod, "rings")["rings"]
     mine = told if whole else {full: told[full]} if full in told else {}
     if not mine:
@@ -190,22 +193,11 @@ def rings(
         output().print(rings_inside(mine))
 
 
-def _place(kubectl: Kubectl, name: str) -> tuple[str, str, str]:
-    """Full name of a Trader, namespace and name of its pod."""
-    row = trader_state(find_trader(kubectl, name))
-    return (row.trader, *pod_of(row))
-
-
-def _part(segment: Mapping[str, Any], full: str, kubectl: Kubectl, name: str) -> dict[str, Any]:
-    """The segment with the series and the reader of one Trader alone; counts in the header stay those of all."""
-    market = find_trader(kubectl, name)["spec"]["market"]
+def _part(segment: Mapping[str, Any], full: str, market: Mapping[str, Any]) -> dict[str, Any]:
+    """The segment with the series and the reader of one Trader alone; how many series there are is told of all."""
     interval = market["interval"]
     wanted = {(symbol, interval) for symbol in market["symbols"]}
     wanted |= {(one["symbol"], one["interval"]) for one in market.get("informative") or ()}
     series = [row for row in segment.get("series", []) if (row["symbol"], row["interval"]) in wanted]
     traders = {one: bell for one, bell in segment.get("traders", {}).items() if one == full}
-    return {**segment, "series": series, "traders": traders}
-
-
-def _without(told: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in told.items() if key != name}
+    return {**segment, "series": series, "traders": traders, "series_count": len(segment.get("series", []))}

@@ -172,7 +172,7 @@ class Kubectl:
         said = _complaint(stderr) or f"kubectl ended with {code}"
         if any(words in said for words in _UNREACHABLE):
             return UnavailableError(
-                f"{self.server} doesn't answer ({said}): is the cluster up, and is it the one you mean? "
+                f"{self.server} doesn't answer ({_why_unreachable(said)}): is the cluster up, and is it the one you mean? "
                 "`kubectl config get-contexts` lists those there are, --context names another"
             )
         from_server = _FROM_SERVER.match(said)
@@ -190,6 +190,12 @@ class Kubectl:
         if word in ("InternalError", "ServiceUnavailable", "TooManyRequests", "Timeout", "ServerTimeout"):
             return UnavailableError(f"{self.server}: {told}")
         return InputError(told)
+
+
+def _why_unreachable(said: str) -> str:
+    if "was refused - did you specify" in said:
+        return "connection refused"
+    return said.removeprefix("error: ").removeprefix("Unable to connect to the server: ")
 
 
 def _of_exec(said: str) -> ChandleryError:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 _LEVEL_STYLE: Final = {"warning": "yellow", "error": "bold red", "critical": "bold red", "debug": "dim"}
 #: Facts that every line has, shown in their own way or (``trader``) known already.
-_OWN_WAY: Final = frozenset({"time", "level", "component", "message", "exception", "trader", "logger"})
+_OWN_WAY: Final = frozenset({"time", "level", "component", "message", "exception", "trader", "logger", "printed"})
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,27 @@ class LogLine:
     is_wanted: bool
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def text(self) -> Text:
-        """``12:00:00.123 warning: trader ended  reason=Crashed``; a line that isn't ours as it is."""
+    @property
+    def whose(self) -> str:
+        """The Trader that wrote it, or that it is about; else the part of the worker that wrote it."""
+        component = str(self.facts.get("component", ""))
+        return str(self.facts.get("trader") or component.removeprefix("trader "))
+
+    def text(self, *, whose: bool = False) -> Text:
+        """``11-25 12:00:00.123 error: trader ended  reason=Crashed``; a line that isn't ours as it is.
+
+        Args:
+            whose: begin with whose it is, for lines of several Traders.
+        """
         if not self.facts:
             return Text(self.raw)
         level, facts = str(self.facts.get("level", "info")), self.facts
-        more = " ".join(f"{name}={_shown(value)}" for name, value in facts.items() if name not in _OWN_WAY)
+        more = " ".join(
+            f"{name}={_shown(value)}" for name, value in facts.items() if name not in _OWN_WAY and value != ""
+        )
         text = Text.assemble((_moment(str(facts.get("time", ""))), "dim"), " ")
+        if whose:
+            text.append(f"{self.whose}  ", style="cyan")
         if level != "info":
             text.append(f"{level}: ", style=_LEVEL_STYLE.get(level, ""))
         text.append(str(facts.get("message", "")))

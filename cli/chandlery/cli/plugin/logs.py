@@ -49,7 +49,7 @@ def logs(
     window: tuple[str, ...] = ("--previous",) if previous else ()
     if since:
         window += (f"--since={parse_duration(since) // 1000}s",)
-    show = _Shower(json=json)
+    show = _Shower(json=json, whose=worker)
     wanted = "" if worker else row.trader
     namespace, pod = pod_of(row)
     last: deque[LogLine] = deque(maxlen=None if tail < 0 else tail)
@@ -121,14 +121,19 @@ def _lines(kubectl: Kubectl, namespace: str, pod: str, wanted: str, *window: str
                 f"reading the log of {namespace}/{pod} takes the right to get pods and pods/log in namespace {namespace} "
                 f"(view has both): {error}"
             )
+        if "previous terminated container" in complaint:
+            raise UnavailableError(
+                f"{namespace}/{pod}: its traders container was not started again: there is no log before"
+            )
         raise UnavailableError(f"{namespace}/{pod}: {error}")
 
 
 class _Shower:
     """Prints lines: raw JSON, or in a form for people, in colours on terminals alone."""
 
-    def __init__(self, *, json: bool) -> None:
+    def __init__(self, *, json: bool, whose: bool) -> None:
         self._json = json
+        self._whose = whose
         self._console = output()
 
     def __call__(self, line: LogLine) -> None:
@@ -138,6 +143,6 @@ class _Shower:
                 raw = msgspec.json.encode({"time": line.stamp, "message": line.raw}).decode()
             sys.stdout.write(raw + "\n")
         else:
-            self._console.print(line.text(), soft_wrap=True)
+            self._console.print(line.text(whose=self._whose), soft_wrap=True)
         with contextlib.suppress(ValueError):
             sys.stdout.flush()

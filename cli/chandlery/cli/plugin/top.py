@@ -31,6 +31,9 @@ _REDRAW_S: Final = 0.5
 #: Head, column names, the line of what doesn't fit, and the shell's own.
 _FIXED_LINES: Final = 6
 
+#: States of workers, and reasons of statuses, that need nobody.
+_WELL: Final = frozenset({"Active", "Warm", "Running", "Suspended"})
+
 Place = tuple[str, str]
 
 
@@ -141,7 +144,7 @@ class _Board:
         active = sum(row.state == "Active" for row in rows)
         parts: list[RenderableType] = [
             Text.assemble(
-                ("chandlery top ", "bold"), f"{active} of {len(rows)} Traders active on {len(self._watches)} workers   ",
+                ("chandlery top ", "bold"), f"{active} of {len(rows)} Traders active on {len(self._watches)} worker(s)   ",
                 ("Ctrl-C ends it", "dim"),
             ),
             top_table(shown, wide=wide),
@@ -176,6 +179,4 @@ def _problems(watches: dict[Place, WorkerWatch]) -> list[str]:
 
 def worst_first(rows: Sequence[TopRow]) -> list[TopRow]:
     """Those that need attention before those that are well, then the busiest; else by name."""
-    return sorted(
-        rows, key=lambda row: (row.state in ("Active", "Warm", "Suspended"), -(row.calls_per_s or 0.0), row.trader)
-    )
+    return sorted(rows, key=lambda row: (row.state in _WELL, -(row.calls_per_s or 0.0), row.trader))

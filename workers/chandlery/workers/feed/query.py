@@ -203,7 +203,9 @@ def _print(value: object) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m chandlery.workers.feed.query", description="Ask the feed of this container."
+        prog="python -m chandlery.workers.feed.query",
+        description="Ask the feed of this container.",
+        allow_abbrev=False,  # the chart's policy knows options by their whole names
     )
     parser.add_argument("--config", default=SETTINGS, metavar="FILE", help="settings of the feed")
     verbs = parser.add_subparsers(dest="verb", required=True)
