@@ -117,6 +117,18 @@ def test_a_waterfall_keeps_the_clocks_skew_apart_and_says_so() -> None:
     assert "replay: when captured" in shown
 
 
+@pytest.mark.parametrize(("width", "bars", "words"), [(200, True, True), (110, True, False), (80, True, False)])
+def test_a_waterfall_gives_up_words_before_bars_and_never_a_figure(width: int, bars: bool, words: bool) -> None:
+    names = ("received", "appended", "aggregated", "emitted", "fed", "published", "woken", "decided", "signalled")
+    stamps = SignalStamps(**{f"{name}_ns": 10**12 + at * 7_000_000 for at, name in enumerate(names)}, wall_offset_ns=1)
+    shown = text_of(signal_waterfall(a_signal(stamps=stamps)), width)
+    table = shown[shown.index("STAGE") : shown.index("whole")]
+    assert "…" not in table
+    assert ("█" in table) is bars
+    assert ("doorbell rang" in table) is words
+    assert max(map(len, table.splitlines())) <= width
+
+
 def test_a_signal_without_stamps_still_has_a_waterfall() -> None:
     assert "without a latency account" in text_of(signal_waterfall(a_signal()))
 

@@ -99,7 +99,7 @@ class Operated:
     """A running operator on a real API server, with simulated workers that answer while the test waits for commands."""
 
     def __init__(self, namespace: Namespace, folder: Path) -> None:
-        self._namespace = namespace.name
+        self.namespace = namespace
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -108,8 +108,8 @@ class Operated:
     def start(self) -> None:
         """With a feed and a pool."""
         self._do(self._stage.start())
-        self._do(self._stage.operator("--namespace", self._namespace, "--own-namespace", self._namespace))
-        self._do(self._stage.apply(feed(self._namespace), pool(self._namespace)))
+        self._do(self._stage.operator("--namespace", self.namespace.name, "--own-namespace", self.namespace.name))
+        self._do(self._stage.apply(feed(self.namespace.name), pool(self.namespace.name)))
 
     def stop(self) -> None:
         """End all of it."""
@@ -120,34 +120,37 @@ class Operated:
 
     def trader(self, name: str, **spec: Any) -> None:
         """Make a Trader, or change it."""
-        self._do(self._stage.apply(trader(self._namespace, name, **spec)))
+        self._do(self._stage.apply(trader(self.namespace.name, name, **spec)))
 
     def until(self, name: str, reason: str) -> None:
         """Wait until a Trader is Ready, or not, for this reason."""
-        self._do(self._stage.until_reason(self._namespace, name, reason))
+        self._do(self._stage.until_reason(self.namespace.name, name, reason))
 
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-@pytest.fixture
-def operated(on_control_plane: Namespace, tmp_path: Path) -> Iterator[Operated]:
-    made = Operated(on_control_plane, tmp_path)
+@pytest.fixture(scope="module")
+def operated(control_plane: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+    """One for all tests here: each has Traders of its own."""
+    namespace = control_plane.namespace(f"operated-{uuid.uuid4().hex[:6]}")
+    made = Operated(namespace, tmp_path_factory.mktemp("operated"))
     try:
         made.start()
         yield made
     finally:
         made.stop()
+        namespace.remove()
 
 
 @pytest.fixture
-def called(on_control_plane: Namespace, tmp_path: Path) -> Plugin:
+def called(operated: Operated, tmp_path: Path) -> Plugin:
     (tmp_path / "bin").mkdir()
-    return Plugin(on_control_plane.cluster, tmp_path / "bin", on_control_plane.name)
+    return Plugin(operated.namespace.cluster, tmp_path / "bin", operated.namespace.name)
 
 
 def test_a_waiting_change_is_approved_as_it_was_looked_at_and_no_other(
-    operated: Operated, called: Plugin, on_control_plane: Namespace, tmp_path: Path
+    operated: Operated, called: Plugin, tmp_path: Path
 ) -> None:
     ns = called.namespace
     operated.trader("slow", rollout="Manual")
@@ -161,10 +164,10 @@ def test_a_waiting_change_is_approved_as_it_was_looked_at_and_no_other(
     shown = called.told("status")
     assert re.search(rf"{ns}/slow +False +AwaitingApproval .* 1 of 2 ", shown)
     assert f"→ kubectl chandlery approve slow -n {ns}" in shown
-    assert called.call("status", "--exit-code").returncode == 1
+    assert called.call("status", "slow", "--exit-code").returncode == 1
     assert "is 2, not 3" in called.refused("approve", "slow", "--generation", "3")
     assert "dry run" in called.told("approve", "slow", "--dry-run")
-    assert ANNOTATION not in annotations_of(on_control_plane, "slow")
+    assert ANNOTATION not in annotations_of(operated.namespace, "slow")
 
     # Only its status moves on between look and patch: the same generation is approved all the same.
     status = json.dumps({"status": {"signals": 7}})
@@ -172,7 +175,7 @@ def test_a_waiting_change_is_approved_as_it_was_looked_at_and_no_other(
     told = called.told("approve", f"{ns}/slow")
     assert "approved generation 2" in told
     assert '{"fast":5}' in told
-    assert annotations_of(on_control_plane, "slow")[ANNOTATION] == "2"
+    assert annotations_of(operated.namespace, "slow")[ANNOTATION] == "2"
     operated.until("slow", "Running")
     assert "was approved before" not in called.refused("approve", "slow")
 
@@ -183,21 +186,21 @@ def test_a_waiting_change_is_approved_as_it_was_looked_at_and_no_other(
     (tmp_path / "bin" / "patched-once").unlink()
     called.before_patch(f"$KUBECTL patch trader slow -n {ns} --type=merge -p '{spec}'")
     assert "changed meanwhile: generation 4 is the newest, not 3" in called.refused("approve", "slow")
-    assert annotations_of(on_control_plane, "slow")[ANNOTATION] == "2"
+    assert annotations_of(operated.namespace, "slow")[ANNOTATION] == "2"
 
 
 def test_suspending_is_no_fault_and_whoever_keeps_the_trader_in_a_repository_is_named(
-    operated: Operated, called: Plugin, on_control_plane: Namespace, tmp_path: Path
+    operated: Operated, called: Plugin, tmp_path: Path
 ) -> None:
     ns = called.namespace
     operated.trader("one")
     operated.trader("kept")
-    on_control_plane.kubectl("label", "trader", "kept", "kustomize.toolkit.fluxcd.io/name=desk")
-    assert called.call("status", "--wait", "--timeout", "60s").returncode == 0
+    operated.namespace.kubectl("label", "trader", "kept", "kustomize.toolkit.fluxcd.io/name=desk")
+    assert called.call("status", "one", "kept", "--wait", "--timeout", "60s").returncode == 0
     done = called.call("suspend", "one")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, f"suspended {ns}/one", "")
     operated.until("one", "Suspended")
-    assert "1 of 2 Traders Ready, 1 suspended" in called.told("status", "--exit-code")
+    assert "1 of 2 Traders Ready, 1 suspended" in called.told("status", "one", "kept", "--exit-code")
     assert "is suspended already" in called.told("suspend", "one")
     assert "Flux Kustomization desk applies this Trader" in called.call("suspend", "kept").stderr
     assert called.json("resume", "one")["suspend"] is False
@@ -206,7 +209,7 @@ def test_suspending_is_no_fault_and_whoever_keeps_the_trader_in_a_repository_is_
 
 
 def test_wrong_names_missing_rights_and_absent_servers_are_one_line_each(
-    operated: Operated, called: Plugin, on_control_plane: Namespace, tmp_path: Path
+    operated: Operated, called: Plugin, tmp_path: Path
 ) -> None:
     ns = called.namespace
     operated.trader("sma-btc")
@@ -249,11 +252,11 @@ def test_wrong_names_missing_rights_and_absent_servers_are_one_line_each(
 
 
 def test_inspectors_may_ask_workers_and_run_nothing_else(
-    operated: Operated, called: Plugin, on_control_plane: Namespace, control_plane: Cluster
+    operated: Operated, called: Plugin, control_plane: Cluster
 ) -> None:
-    operated.trader("one")
-    operated.until("one", "Running")
-    ns, kubectl = called.namespace, on_control_plane.kubectl
+    operated.trader("asked")
+    operated.until("asked", "Running")
+    ns, kubectl = called.namespace, operated.namespace.kubectl
     values = ("--set", "rbac.inspectors={quants}", "--namespace", ns)
     templates = ("-s", "templates/inspectors.yaml", "-s", "templates/roles-for-people.yaml")
     text = control_plane.run("helm", "template", "mine", str(CHART), *values, *templates)
@@ -282,8 +285,10 @@ def test_inspectors_may_ask_workers_and_run_nothing_else(
         asked = attempt(*query, "get", "status")
         assert "only ask workers" not in asked
         assert "orbidden" not in asked
-        top = called.call("top", *as_quant[:1])
-        assert "pods/exec" in top.stderr  # without the group there is no right at all
+        top = called.call("top", *as_quant)  # the very words that the plugin asks with
+        assert top.returncode == 0
+        assert "not live" in top.stderr
+        assert "only ask workers" not in top.stderr
     finally:
         control_plane.kubectl("delete", "-f", "-", "--ignore-not-found", stdin=text)
 

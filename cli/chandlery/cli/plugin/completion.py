@@ -17,6 +17,7 @@ import typer
 from typer.completion import get_completion_inspect_parameters
 
 from chandlery.cli.plugin.kubectl import Kubectl
+from chandlery.cli.plugin.options import flags_given
 from chandlery.cli.plugin.resources import fetch_items
 from chandlery.core.errors import ChandleryError
 
@@ -28,10 +29,7 @@ _PROGRAM: Final = "kubectl-chandlery"
 def complete_trader(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of the Traders in the namespace meant; none where they can't be had: a shell shows no errors."""
     given = ctx.params
-    flags = tuple(
-        f"--{name.removesuffix('_flag')}={value}" for name, value in given.items() if name.endswith("_flag") and value
-    )
-    kubectl = Kubectl(given.get("namespace") or "", bool(given.get("all_namespaces")), flags)
+    kubectl = Kubectl(given.get("namespace") or "", bool(given.get("all_namespaces")), flags_given(given))
     namespace, slash, _ = incomplete.rpartition("/")
     try:
         items = fetch_items(kubectl, "traders", namespace or ("" if kubectl.everywhere else kubectl.namespace))

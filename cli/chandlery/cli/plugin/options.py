@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -37,6 +37,7 @@ _PASSED: Final = {
     "cluster": "Cluster of the kubeconfig to use.",
     "user": "User of the kubeconfig to use.",
     "as": "User to act as (impersonation).",
+    "as-group": "Group to act as.",
 }
 
 
@@ -60,10 +61,12 @@ def on_cluster(verb: Callable[..., int | None], *, lists: bool = False) -> Calla
         option = typer.Option(
             f"--{flag}", help=meaning, show_default=False, rich_help_panel="Which cluster, and as whom"
         )
-        shared.append(_parameter(f"{flag}_flag", Annotated[str, option], ""))
+        shared.append(_parameter(_name(flag), Annotated[str, option], ""))
 
     def call(**given: Any) -> int | None:
-        flags = tuple(f"--{flag}={value}" for flag in _PASSED if (value := given.pop(f"{flag}_flag")))
+        flags = flags_given(given)
+        for flag in _PASSED:
+            del given[_name(flag)]
         kubectl = Kubectl(given.pop("namespace"), given.pop("all_namespaces", False), flags)
         return verb(kubectl=kubectl, **given)
 
@@ -71,6 +74,16 @@ def on_cluster(verb: Callable[..., int | None], *, lists: bool = False) -> Calla
     call.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
     return ends_well(call)
+
+
+def _name(flag: str) -> str:
+    """Python's name of a flag that is passed on: ``as`` is a word of the language."""
+    return f"{flag.replace('-', '_')}_flag"
+
+
+def flags_given(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """The flags for kubectl among a verb's parameters."""
+    return tuple(f"--{flag}={value}" for flag in _PASSED if (value := parameters.get(_name(flag))))
 
 
 def _parameter(name: str, annotation: Any, default: object) -> inspect.Parameter:
