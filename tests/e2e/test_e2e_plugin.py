@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
 import json
 import os
+import pty
 import re
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 import uuid
@@ -382,6 +387,49 @@ def test_top_shows_each_traders_own_figures_from_its_pod(desk: Desk, plugin: Plu
     assert chatty["rss_bytes"] > 1_000_000
     assert rows["crasher"]["signals"] == 0
     assert re.search(rf"{plugin.namespace}/chatty +Active ", plugin.told("top"))
+
+
+_QUERIES = """
+import os
+from pathlib import Path
+for process in Path("/proc").glob("[0-9]*/cmdline"):
+    if b"chandlery.workers.feed.query" in process.read_bytes():
+        print(process)
+"""
+
+
+@pytest.mark.node
+@pytest.mark.slow
+def test_top_refreshes_on_a_terminal_and_leaves_nothing_behind_in_the_pod(desk: Desk, plugin: Plugin) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 140, 0, 0))
+    process = subprocess.Popen(
+        ["kubectl", "chandlery", "top", "--every", "0.5", "-n", plugin.namespace],
+        env=plugin.environment() | {"TERM": "xterm-256color"}, stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        shown = ""
+        while len(set(re.findall(r"chatty[^\n]*?Active[^\d\n]*\x1b\[0m +(\d+) ", shown))) < 2:
+            shown += os.read(ours, 65_536).decode(errors="replace")
+        pod = desk.namespace.get("trader", "chatty")["status"]["pod"]
+        assert desk.namespace.execute(pod, "python", "-c", _QUERIES, container="feed")
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does at Ctrl-C: to kubectl's own processes too
+        while _read_some(ours):
+            pass
+        assert process.wait(_COMMAND_S) == 130
+    finally:
+        process.kill()
+        os.close(ours)
+    until("no query in the pod", lambda: not desk.namespace.execute(pod, "python", "-c", _QUERIES, container="feed"))
+
+
+def _read_some(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:  # whoever wrote there has ended
+        return b""
 
 
 @pytest.mark.node
