@@ -14,6 +14,7 @@ import pytest
 from tests.cli.test_cli_views import text_of
 
 from chandlery.cli.plugin.asking import explained, pod_of
+from chandlery.cli.plugin.changes import differences
 from chandlery.cli.plugin.deciding import kept_by
 from chandlery.cli.plugin.kubectl import ChangedError, ForbiddenError, Kubectl, NotFoundError
 from chandlery.cli.plugin.loglines import read_line
@@ -30,7 +31,10 @@ from chandlery.console.cluster import (
     status_view,
     top_table,
 )
+from chandlery.core.assignment import TraderAssignment
+from chandlery.core.durations import format_duration
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
+from chandlery.core.resources import Trader
 
 STAMP = "2026-11-25T12:00:00.123456789Z"
 
@@ -284,3 +288,24 @@ def test_the_plugin_needs_neither_kafka_nor_http_nor_the_local_runtimes_packages
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_a_change_would_change_is_told_field_by_field() -> None:
+    item = a_trader()
+    item["spec"]["strategy"] = {
+        "name": "mine", "parameters": {"fast": 5, "new": True}, "source": {"configMapRef": {"name": "own"}},
+    }  # fmt: skip
+    trader = Trader.model_validate({"apiVersion": "chandlery.dev/v1alpha1", **item})
+    running = TraderAssignment(
+        trader="desk/sma", uid="u", strategy="mine", symbols=["BTC/USDT"], interval="1m",
+        parameters={"fast": 3, "old": "x"}, source="a\nb\n", tier=trader.spec.tier,
+        signal_ttl_ms=trader.signal_ttl_ms, cooldown_ms=1_500, memory_bytes=trader.spec.resources.memory,
+    )  # fmt: skip
+    assert list(differences(running, trader, "a\nc\nd\n")) == [
+        "strategy.parameters.fast: 3 → 5",
+        "strategy.parameters.new: not set → true",
+        "strategy.parameters.old: x → not set",
+        "strategy.source: 2 lines more, 1 less",
+        "market.symbols: BTC/USDT → BTC/USDT, ETH/USDT, SOL/USDT",
+        f"signals.cooldown: 1s500ms → {format_duration(trader.spec.signals.cooldown)}",
+    ]

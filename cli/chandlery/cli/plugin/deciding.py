@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
+from chandlery.cli.plugin.changes import changes_of
 from chandlery.cli.plugin.completion import complete_trader
 from chandlery.cli.plugin.kubectl import ChangedError, Kubectl, Object
 from chandlery.cli.plugin.options import Json
@@ -61,12 +62,12 @@ def approve(
                 f"not {wanted}; nothing is approved: look at it again"
             )
 
+    changes = changes_of(kubectl, item, before)  # before the operator replaces what runs
     _patched(kubectl, item, {"metadata": {"annotations": {APPROVE_ANNOTATION: str(wanted)}}}, check, dry_run=dry_run)
     instead = f" in place of generation {before.running_generation}" if before.running_generation else ""
-    _tell(
-        json, dry_run, before,
-        f"approved generation {wanted} of {before.trader}{instead}: {_what(item)}", approved=wanted,
-    )  # fmt: skip
+    what = "".join(f"\n  {change}" for change in changes) if changes else f" {_what(item)}"
+    told = f"approved generation {wanted} of {before.trader}{instead}:{what}"
+    _tell(json, dry_run, before, told, approved=wanted, changes=changes)
 
 
 def suspend(kubectl: Kubectl, trader: Trader, dry_run: DryRun = False, json: Json = False) -> None:
@@ -183,4 +184,4 @@ def _tell(json: bool, dry_run: bool, row: TraderState, text: str, **facts: objec
         told = {"trader": row.trader, "generation": row.generation, **facts, "dryRun": dry_run, "message": text}
         print(msgspec.json.encode(told).decode())
     else:
-        output().print(text + (" (dry run)" if dry_run else ""), markup=False)
+        output().print(("dry run: " if dry_run else "") + text, markup=False)
