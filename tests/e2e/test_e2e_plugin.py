@@ -389,11 +389,11 @@ def test_top_shows_each_traders_own_figures_from_its_pod(desk: Desk, plugin: Plu
     assert re.search(rf"{plugin.namespace}/chatty +Active ", plugin.told("top"))
 
 
+# In two words, for the program itself stands among the processes it looks at.
 _QUERIES = """
-import os
 from pathlib import Path
 for process in Path("/proc").glob("[0-9]*/cmdline"):
-    if b"chandlery.workers.feed.query" in process.read_bytes():
+    if b"chandlery.workers.feed." + b"query" in process.read_bytes():
         print(process)
 """
 

@@ -122,7 +122,7 @@ def _set_suspend(kubectl: Kubectl, name: str, wanted: bool, *, dry_run: bool, js
     _tell(json, dry_run, row, told, suspend=wanted)
     if keeper := kept_by(item):
         remarks().print(
-            f"{keeper} applies this Trader from a repository, and will set spec.suspend back at its next sync: "
+            f"{keeper} applies this Trader from a repository and may set spec.suspend back at its next sync: "
             "change it there too, or have it left alone (docs/gitops.md)",
             style="yellow", markup=False,
         )  # fmt: skip
