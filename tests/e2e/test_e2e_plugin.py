@@ -56,7 +56,7 @@ class Plugin:
         once = self._folder / "patched-once"
         self._script(
             "kubectl",
-            f'if [ "$1" = patch ] && [ ! -e {once} ]; then touch {once}; KUBECTL={real}; {command}; fi\nexec {real} "$@"',
+            f'if [ "$1" = patch ] && [ ! -e {once} ]; then touch {once}; KUBECTL={real}; {command} > /dev/null; fi\nexec {real} "$@"',
         )
 
     def environment(self) -> dict[str, str]:

@@ -115,12 +115,7 @@ class Kubectl:
 
     def get(self, path: str) -> Object:
         """A GET of a path of the API, decoded; raises as :meth:`run`."""
-        text = self.run("get", "--raw", path, f"--request-timeout={REQUEST_S:g}s")
-        try:
-            found: Object = json.loads(text)
-        except ValueError as error:
-            raise UnavailableError(f"{self.server}: no JSON in the answer to GET {path}") from error
-        return found
+        return self._decoded(self.run("get", "--raw", path, f"--request-timeout={REQUEST_S:g}s"), f"GET {path}")
 
     def patch(self, plural: str, namespace: str, name: str, body: Object, *, dry_run: bool = False) -> Object:
         """A merge patch of an object; with ``metadata.resourceVersion`` only on that version. Raises as :meth:`run`."""
@@ -129,7 +124,13 @@ class Kubectl:
             "--field-manager=kubectl-chandlery", "-o", "json", *(("--dry-run=server",) if dry_run else ()),
             f"--request-timeout={REQUEST_S:g}s",
         )  # fmt: skip
-        found: Object = json.loads(text)
+        return self._decoded(text, f"PATCH {plural}/{name}")
+
+    def _decoded(self, text: str, asked: str) -> Object:
+        try:
+            found: Object = json.loads(text)
+        except ValueError as error:
+            raise UnavailableError(f"{self.server}: no JSON in the answer to {asked}") from error
         return found
 
     def execute(self, namespace: str, pod: str, container: str, command: Sequence[str], timeout_s: float) -> str:
