@@ -185,6 +185,9 @@ def test_a_log_line_is_a_traders_by_its_process_or_by_who_speaks_of_it() -> None
     assert read_line(about, "desk/sma").text().plain == "11-25 12:00:00.123 error: trader ended  reason=Crashed"
     assert read_line(plain, "").text().plain == "Segmentation fault: desk/sma"
     assert read_line(own, "").text(whose=True).plain == "11-25 12:00:00.123 desk/sma  close is 3"
+    kubelets = read_line("failed to watch file: too many open files", "desk/sma")
+    assert (kubelets.stamp, kubelets.is_wanted) == ("", True)
+    assert kubelets.text().plain == "failed to watch file: too many open files"
     crash = line(component="trader desk/sma", message="trader crashed", exception="Traceback …\nValueError: x")
     assert read_line(crash, "desk/sma").text().plain.endswith("\nTraceback …\nValueError: x")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,13 +13,16 @@ _LEVEL_STYLE: Final = {"warning": "yellow", "error": "bold red", "critical": "bo
 #: Facts that every line has, shown in their own way or (``trader``) known already.
 _OWN_WAY: Final = frozenset({"time", "level", "component", "message", "exception", "trader", "logger", "printed"})
 
+_STAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d)")
+
 
 @dataclass(frozen=True)
 class LogLine:
     """One line.
 
     Attributes:
-        stamp: when the node took it, as the kubelet writes it; equal lengths, so they compare as text.
+        stamp: when the node took it, as the kubelet writes it, with nine digits after the second: a node's compare as
+            text. Empty: it isn't a line of the log.
         raw: as it was written. facts: what it says, where it is JSON of ours; else empty.
         is_wanted: whether it is of the Trader that is asked for.
     """
@@ -66,6 +70,8 @@ def read_line(line: str, wanted: str) -> LogLine:
         wanted: ``namespace/name`` of the Trader asked for; empty: all lines are wanted.
     """
     stamp, _, raw = line.partition(" ")
+    if not _STAMP.fullmatch(stamp):
+        return LogLine("", line, True)  # the kubelet's own word, such as why it can't go on
     facts = _facts(raw)
     return LogLine(stamp, raw, not wanted or is_of(facts, wanted), facts)
 

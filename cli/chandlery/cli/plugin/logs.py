@@ -48,21 +48,26 @@ def logs(
     row = trader_state(find_trader(kubectl, trader))
     window: tuple[str, ...] = ("--previous",) if previous else ()
     if since:
-        window += (f"--since={parse_duration(since) // 1000}s",)
+        window += (f"--since={max(1, parse_duration(since) // 1000)}s",)
     show = _Shower(json=json, whose=worker)
     wanted = "" if worker else row.trader
     namespace, pod = pod_of(row)
-    last: deque[LogLine] = deque(maxlen=None if tail < 0 else tail)
-    seen = ""
+    last: deque[LogLine] = deque(maxlen=max(tail, 0))
+    seen, any_wanted = "", False
     for line in _lines(kubectl, namespace, pod, wanted, *window):
         seen = max(seen, line.stamp)
-        if line.is_wanted:
+        if not line.is_wanted:
+            continue
+        any_wanted = True
+        if tail < 0:
+            show(line)
+        else:
             last.append(line)
     for line in last:
         show(line)
     if follow:
         _follow(kubectl, row.trader, wanted, (namespace, pod), seen, show)
-    elif not last:
+    elif not any_wanted:
         remarks().print(f"no lines of {row.trader} in {namespace}/{pod}", markup=False)
 
 
@@ -74,10 +79,11 @@ def _follow(kubectl: Kubectl, trader: str, wanted: str, place: tuple[str, str], 
             # The server cuts by whole seconds: what was shown of the last one is left out here.
             window = (f"--since-time={seen[:19]}{seen[29:]}",) if seen else ()
             for line in _lines(kubectl, *place, wanted, "--follow", *window):
-                if line.stamp > seen:
-                    seen = line.stamp
-                    if line.is_wanted:
-                        show(line)
+                if line.stamp and line.stamp <= seen:
+                    continue
+                seen = line.stamp or seen
+                if line.is_wanted:
+                    show(line)
         except ForbiddenError:
             raise
         except ChandleryError as error:

@@ -147,6 +147,8 @@ class WorkerWatch:
     def _look(self) -> None:
         with self._kubectl.executing(self.namespace, self.pod, FEED, self._command) as process:
             self._process = process
+            if self._stopping.is_set():
+                return
             assert process.stdout is not None
             assert process.stderr is not None
             for line in process.stdout:
