@@ -57,6 +57,13 @@ def test_an_unknown_option_exits_2() -> None:
     assert call("get", "traders", "--nonsense").returncode == 2
 
 
+def test_without_its_packages_it_names_the_extra_that_brings_them() -> None:
+    program = "import sys; sys.modules['aiohttp'] = None\nfrom chandlery.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == "chandlery: the package aiohttp is missing: pip install 'chandlery[all]' brings it\n"
+
+
 def test_version_as_json_is_one_object() -> None:
     done = call("version", "--json")
     assert done.returncode == 0

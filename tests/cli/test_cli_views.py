@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
+from chandlery.cli.collecting import Collected, by_prefix
 from chandlery.cli.getting import Kind, rows_of, select, table_of
-from chandlery.cli.signal_topic import Collected
-from chandlery.cli.signalling import by_prefix, is_of
+from chandlery.cli.signalling import is_of
 from chandlery.console.amounts import duration_us, size
 from chandlery.console.live import live_view, start_panel, summary_view
 from chandlery.console.model import FeedRow, PoolRow, SignalRow, TraderRow, View, decode_view, encode_view
@@ -115,6 +115,18 @@ def test_a_waterfall_keeps_the_clocks_skew_apart_and_says_so() -> None:
     shown = text_of(signal_waterfall(a_signal(stamps=stamps)))
     assert "-1.27 s by two wall clocks" in shown
     assert "replay: when captured" in shown
+
+
+@pytest.mark.parametrize(("width", "bars", "words"), [(200, True, True), (110, True, False), (80, True, False)])
+def test_a_waterfall_gives_up_words_before_bars_and_never_a_figure(width: int, bars: bool, words: bool) -> None:
+    names = ("received", "appended", "aggregated", "emitted", "fed", "published", "woken", "decided", "signalled")
+    stamps = SignalStamps(**{f"{name}_ns": 10**12 + at * 7_000_000 for at, name in enumerate(names)}, wall_offset_ns=1)
+    shown = text_of(signal_waterfall(a_signal(stamps=stamps)), width)
+    table = shown[shown.index("STAGE") : shown.index("whole")]
+    assert "…" not in table
+    assert ("█" in table) is bars
+    assert ("doorbell rang" in table) is words
+    assert max(map(len, table.splitlines())) <= width
 
 
 def test_a_signal_without_stamps_still_has_a_waterfall() -> None:

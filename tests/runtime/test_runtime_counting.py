@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from chandlery.cli.collecting import Collected
 from chandlery.cli.runtime.counting import Evidence, FeedEvidence, WorkerEvidence, since, summarise
-from chandlery.cli.signal_topic import Collected
 from chandlery.core.signals import Completion, Signal, SignalStamps, encode
 
 

@@ -1,22 +1,20 @@
-"""The ``chandlery`` command: its verbs in one place."""
+"""The ``chandlery`` command's entry point."""
 
 from __future__ import annotations
 
-import typer
+import sys
 
-from chandlery.cli import debugging, getting, listing_logs, signalling, starting
-
-app = typer.Typer(
-    name="chandlery",
-    help="One market feed, many traders, every microsecond explained.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for part in (starting, getting, signalling, debugging, listing_logs):
-    part.register(app)
+from chandlery.core.errors import MachineError
 
 
 def main() -> None:
     """Entry point of ``chandlery``; see ``endings`` for the exit codes."""
+    try:
+        from chandlery.cli.verbs import app
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "chandlery":
+            raise
+        # Installed with another extra, such as the kubectl plugin's alone.
+        sys.stderr.write(f"chandlery: the package {error.name} is missing: pip install 'chandlery[all]' brings it\n")
+        raise SystemExit(MachineError.exit_code) from None
     app(prog_name="chandlery")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Protocol
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from chandlery.console.model import SignalRow, signal_row
+from chandlery.cli.collecting import Collected
 from chandlery.core.errors import UnavailableError
-from chandlery.core.latency import account
-from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
+from chandlery.core.signals import Signal
 from chandlery.stream.topics import end_offsets
 
 #: An answer of a broker on this machine takes milliseconds; 10 s is aiokafka's own retry loop three times over.
@@ -28,55 +25,6 @@ class _Record(Protocol):
 
     offset: int
     value: bytes | None
-
-
-@dataclass
-class Collected:
-    """What was read.
-
-    Attributes:
-        signals: the first record of each id, with the completion's stamp where there was one.
-        published: signal records, repetitions included. undecodable: records that are neither.
-    """
-
-    signals: dict[str, Signal] = field(default_factory=dict)
-    published: int = 0
-    undecodable: int = 0
-    _early: dict[str, Completion] = field(default_factory=dict)
-
-    def add(self, value: bytes | None) -> Signal | None:
-        """Take a record's value; returns the signal when it is a new one."""
-        try:
-            record: SignalsRecord = decode_record(value or b"")
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            self.undecodable += 1
-            return None
-        if isinstance(record, Completion):
-            self._complete(record)
-            return None
-        self.published += 1
-        if record.id in self.signals:
-            return None
-        self.signals[record.id] = record
-        if (early := self._early.pop(record.id, None)) is not None:
-            self._complete(early)
-        return record
-
-    def merge(self, other: Collected) -> None:
-        """Add what was read of another topic."""
-        self.signals.update(other.signals)
-        self.published += other.published
-        self.undecodable += other.undecodable
-
-    def _complete(self, completion: Completion) -> None:
-        signal = self.signals.get(completion.id)
-        if signal is None:
-            self._early[completion.id] = completion
-        elif not signal.stamps.acknowledged_ns:
-            stamps = msgspec.structs.replace(signal.stamps, acknowledged_ns=completion.acknowledged_ns)
-            if not stamps.wall_offset_ns:
-                stamps = msgspec.structs.replace(stamps, wall_offset_ns=completion.wall_offset_ns)
-            signal.stamps = stamps
 
 
 class SignalTopic:
@@ -172,8 +120,3 @@ class SignalTopic:
     def _ready(self) -> AIOKafkaConsumer:
         assert self._consumer is not None, "use it in `async with`"
         return self._consumer
-
-
-def row_of(signal: Signal) -> SignalRow:
-    """A signal in short, with the latency that its stamps account for."""
-    return signal_row(signal, account(signal.stamps).frame_to_signal_us)

@@ -10,17 +10,18 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
+from chandlery.cli.collecting import by_prefix, row_of
 from chandlery.cli.endings import ends_well
 from chandlery.cli.instance import current_view
 from chandlery.cli.options import DEFAULT_STATE, Json, State
 from chandlery.cli.runtime.procfs import is_alive
 from chandlery.cli.screen import output, remarks
-from chandlery.cli.signal_topic import SignalTopic, row_of
+from chandlery.cli.signal_topic import SignalTopic
 from chandlery.console.lines import signal_line
 from chandlery.console.model import FeedRow, View
 from chandlery.console.tables import signals_table
 from chandlery.console.waterfall import signal_waterfall
-from chandlery.core.errors import ChandleryError, InputError, UnavailableError
+from chandlery.core.errors import ChandleryError, UnavailableError
 from chandlery.core.signals import Signal, encode
 
 _LOOK_S: Final = 0.5
@@ -55,21 +56,6 @@ def trace(
         print(encode(one).decode())
     else:
         output().print(signal_waterfall(one))
-
-
-def by_prefix(signals: Iterable[Signal], prefix: str) -> Signal:
-    """The signal whose id begins so.
-
-    Raises:
-        InputError: none, or several.
-    """
-    found = [signal for signal in signals if signal.id.startswith(prefix.lower())]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise InputError(f"no signal's id begins with {prefix!r}: `chandlery signals` lists them")
-    ids = ", ".join(signal.id for signal in found[:5])
-    raise InputError(f"{len(found)} signals' ids begin with {prefix!r}: give more of it ({ids} …)")
 
 
 def is_of(signal: Signal, trader: str) -> bool:

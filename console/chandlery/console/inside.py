@@ -18,14 +18,14 @@ def segment_inside(segment: Info, rings: Info, now_ns: int) -> RenderableType:
     """A segment: header, series with fill and revisions, readers with their doorbells and lapped counts.
 
     Args:
-        segment: ``GET /v1/segment``. rings: ``GET /v1/rings``. now_ns: monotonic clock of this host.
+        segment: ``GET /v1/segment``; with fewer series than there are, ``series_count`` has their number. rings: ``GET /v1/rings``. now_ns: monotonic clock of this host.
     """
     header: Info = segment.get("header", {})
     beat_ms = (now_ns - int(header.get("heartbeat_ns", 0))) / 1e6
     rows = [
         ("layout", f"version {header.get('layout_version')}, generation {header.get('generation')}"),
         ("size", f"{size(int(header.get('file_bytes', 0)))}, {count(int(header.get('rows', 0)))} rows a series"),
-        ("series", f"{len(segment.get('series', []))} of {header.get('series_capacity')}"),
+        ("series", f"{segment.get('series_count', len(segment.get('series', [])))} of {header.get('series_capacity')}"),
         ("writer", f"pid {header.get('writer_pid')}, heartbeat {beat_ms:.0f} ms ago"),
         ("superseded", "yes" if header.get("superseded") else "no"),
     ]

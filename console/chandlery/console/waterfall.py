@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,11 @@ from chandlery.core.latency import Account, Stage, account
 from chandlery.core.signals import Signal
 
 _BAR: Final = 40
+_FEWEST_BARS: Final = 8
+#: Fewer characters of "what happens" tell nothing.
+_FEWEST_WORDS: Final = 24
+#: Between columns.
+_GAP: Final = 2
 #: What happens during each stage, for a person (a stage ends with the stamp that names it).
 _MEANING: Final = {
     "appended": "ingest packed and sent the trades, the broker appended them",
@@ -31,7 +37,7 @@ _MEANING: Final = {
 def signal_waterfall(signal: Signal) -> RenderableType:
     """What the signal says, its stages as bars over time, and what its clocks are worth."""
     told = account(signal.stamps)
-    return Group(_headline(signal), _stages(told), *_remarks(told))
+    return Group(_headline(signal), _Stages(told), *_remarks(told))
 
 
 def _headline(signal: Signal) -> Table:
@@ -46,25 +52,44 @@ def _headline(signal: Signal) -> Table:
     return figures_table(rows)
 
 
-def _stages(told: Account) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+class _Stages:
+    """The stages as a table that fits: first the words go, as far as they must, then the bars."""
+
+    def __init__(self, told: Account) -> None:
+        self._told = told
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        rest = Measurement.get(console, options, _table(self._told, 0, 0)).maximum
+        room = options.max_width - rest - 2 * _GAP  # columns are kept apart, the bars' from the words' too
+        bars = min(_BAR, room) if room >= _FEWEST_BARS else 0
+        yield _table(self._told, bars, max(room - bars, 0))
+
+
+def _table(told: Account, bars: int, words: int) -> Table:
+    """The stages with bars and words of these widths; 0: without."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
     for name in ("STAGE", "START", "LENGTH", "SHARE", "CLOCK"):
         table.add_column(name, justify="right" if name in ("START", "LENGTH", "SHARE") else "left", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("WHAT", overflow="ellipsis", no_wrap=True, style="dim")
+    if bars:
+        table.add_column("", no_wrap=True)
+    if words >= _FEWEST_WORDS:
+        table.add_column("WHAT", overflow="ellipsis", no_wrap=True, style="dim", max_width=words)
     start_us = 0.0
     for stage in told.stages:
-        table.add_row(
+        shown: list[RenderableType] = [
             stage.name,
             duration_us(start_us),
             _length(stage),
             f"{_share(stage.duration_us, told.whole_us):.0%}",
             stage.clock,
-            bar(start_us, stage.duration_us, told.whole_us),
-            _MEANING.get(stage.name, ""),
-        )
+        ]
+        if bars:
+            shown.append(bar(start_us, stage.duration_us, told.whole_us, bars))
+        if words >= _FEWEST_WORDS:
+            shown.append(_MEANING.get(stage.name, ""))
+        table.add_row(*shown)
         start_us += stage.duration_us
-    table.add_row(Text("whole", style="bold"), "", Text(duration_us(told.whole_us), style="bold"), "", "", "", "")
+    table.add_row(Text("whole", style="bold"), "", Text(duration_us(told.whole_us), style="bold"))
     return table
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chandlery.cli.signal_topic import Collected
+from chandlery.cli.collecting import Collected
 from chandlery.console.summary import (
     CandleCounts,
     LatencyFigures,

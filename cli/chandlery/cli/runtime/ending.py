@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from chandlery.cli.collecting import Collected
 from chandlery.cli.runtime.counting import Evidence, FeedEvidence, WorkerEvidence
 from chandlery.cli.runtime.feedgroup import FeedGroup
 from chandlery.cli.runtime.local import LocalRuntime
@@ -23,7 +24,7 @@ from chandlery.cli.runtime.say import Say
 from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.viewing import Viewer
 from chandlery.cli.runtime.workergroup import WorkerGroup, refreshed
-from chandlery.cli.signal_topic import Collected, SignalTopic
+from chandlery.cli.signal_topic import SignalTopic
 from chandlery.console.model import TraderRow
 from chandlery.console.summary import MemoryFigures
 from chandlery.core.errors import ChandleryError, UnavailableError

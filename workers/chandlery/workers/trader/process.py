@@ -30,6 +30,7 @@ from chandlery.workers.trader.messages import (
     encode,
 )
 from chandlery.workers.trader.pipe_market import PipeMarket
+from chandlery.workers.trader.printing import printing_to
 from chandlery.workers.trader.signal_writer import SignalWriter, check_room
 
 #: The wall clock's offset is measured again after this long: NTP slews by at most 0.5 ms a second.
@@ -161,7 +162,8 @@ def run_trader(connection: socket.socket) -> int:
         ring = SignalRing.attach(launch.ring)
         ring.set("state", STATE_CODES["Init"])
         ring.set("heartbeat_ns", clocks.now_ns())
-        _run(launch, channel, ring)
+        with printing_to(logger):
+            _run(launch, channel, ring)
     except EOFError:
         return 0
     except StrategyError as error:

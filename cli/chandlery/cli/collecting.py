@@ -1,0 +1,85 @@
+"""Signals put together from the records of their topic: each once, with its completion joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from chandlery.console.model import SignalRow, signal_row
+from chandlery.core.errors import InputError
+from chandlery.core.latency import account
+from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
+
+
+@dataclass
+class Collected:
+    """What was read.
+
+    Attributes:
+        signals: the first record of each id, with the completion's stamp where there was one.
+        published: signal records, repetitions included. undecodable: records that are neither.
+    """
+
+    signals: dict[str, Signal] = field(default_factory=dict)
+    published: int = 0
+    undecodable: int = 0
+    _early: dict[str, Completion] = field(default_factory=dict)
+
+    def add(self, value: bytes | None) -> Signal | None:
+        """Take a record's value; returns the signal when it is a new one."""
+        try:
+            record: SignalsRecord = decode_record(value or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self.undecodable += 1
+            return None
+        if isinstance(record, Completion):
+            self._complete(record)
+            return None
+        self.published += 1
+        if record.id in self.signals:
+            return None
+        self.signals[record.id] = record
+        if (early := self._early.pop(record.id, None)) is not None:
+            self._complete(early)
+        return record
+
+    def merge(self, other: Collected) -> None:
+        """Add what was read of another topic."""
+        self.signals.update(other.signals)
+        self.published += other.published
+        self.undecodable += other.undecodable
+
+    def _complete(self, completion: Completion) -> None:
+        signal = self.signals.get(completion.id)
+        if signal is None:
+            self._early[completion.id] = completion
+        elif not signal.stamps.acknowledged_ns:
+            stamps = msgspec.structs.replace(signal.stamps, acknowledged_ns=completion.acknowledged_ns)
+            if not stamps.wall_offset_ns:
+                stamps = msgspec.structs.replace(stamps, wall_offset_ns=completion.wall_offset_ns)
+            signal.stamps = stamps
+
+
+def row_of(signal: Signal) -> SignalRow:
+    """A signal in short, with the latency that its stamps account for."""
+    return signal_row(signal, account(signal.stamps).frame_to_signal_us)
+
+
+def by_prefix(signals: Iterable[Signal], prefix: str, listed_by: str = "`chandlery signals` lists them") -> Signal:
+    """The signal whose id begins so.
+
+    Args:
+        listed_by: where a person finds the ids there are.
+
+    Raises:
+        InputError: none, or several.
+    """
+    found = [signal for signal in signals if signal.id.startswith(prefix.lower())]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(f"no signal's id begins with {prefix!r}: {listed_by}")
+    ids = ", ".join(signal.id for signal in found[:5])
+    raise InputError(f"{len(found)} signals' ids begin with {prefix!r}: give more of it ({ids} …)")

@@ -1,0 +1,1 @@
+"""``kubectl chandlery``: Chandlery on Kubernetes, seen with the rights of whoever runs kubectl."""

@@ -1,0 +1,314 @@
+"""``kubectl chandlery``: what its views show, what kubectl's complaints become, whose a log line is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.cli.test_cli_views import text_of
+
+from chandlery.cli.plugin.asking import explained, pod_of
+from chandlery.cli.plugin.changes import differences
+from chandlery.cli.plugin.deciding import kept_by
+from chandlery.cli.plugin.kubectl import ChangedError, ForbiddenError, Kubectl, NotFoundError
+from chandlery.cli.plugin.loglines import read_line
+from chandlery.cli.plugin.resources import feed_state, pool_state, split_name, trader_state
+from chandlery.cli.plugin.top import worst_first
+from chandlery.cli.plugin.watching import Figures, Look, Reported, first_row
+from chandlery.console.cluster import (
+    FeedState,
+    PoolState,
+    TopRow,
+    TraderState,
+    advice,
+    cluster_status,
+    status_view,
+    top_table,
+)
+from chandlery.core.assignment import TraderAssignment
+from chandlery.core.durations import format_duration
+from chandlery.core.errors import ChandleryError, InputError, UnavailableError
+from chandlery.core.resources import Trader
+
+STAMP = "2026-11-25T12:00:00.123456789Z"
+
+
+def a_trader(name: str = "sma", **changes: Any) -> dict[str, Any]:
+    """A Trader as the API server has it."""
+    item: dict[str, Any] = {
+        "metadata": {"name": name, "namespace": "desk", "generation": 2, "uid": "u", "resourceVersion": "9"},
+        "spec": {
+            "pool": {"name": "quants", "namespace": "platform"},
+            "strategy": {"name": "sma-cross"},
+            "market": {"symbols": ["BTC/USDT", "ETH/USDT", "SOL/USDT"], "interval": "1m"},
+        },
+        "status": {
+            "observedGeneration": 2, "runningGeneration": 2, "pod": "quants-0-0", "worker": "quants-0", "signals": 1234,
+            "latency": {"p50": "3.1ms", "p99": "9.8ms", "count": 20},
+            "conditions": [_ready("True", "Running")],
+        },
+    }  # fmt: skip
+    item.update(changes)
+    return item
+
+
+def _ready(status: str, reason: str, message: str = "") -> dict[str, str]:
+    return {
+        "type": "Ready", "status": status, "reason": reason, "message": message,
+        "lastTransitionTime": "2026-11-25T12:00:00Z",
+    }  # fmt: skip
+
+
+def a_row(ready: str = "True", reason: str = "Running", **more: Any) -> TraderState:
+    return msgspec.structs.replace(trader_state(a_trader()), ready=ready, reason=reason, **more)
+
+
+def test_a_trader_of_another_namespaces_pool_has_its_pod_there() -> None:
+    row = trader_state(a_trader())
+    assert (row.trader, row.pool) == ("desk/sma", "platform/quants")
+    assert pod_of(row) == ("platform", "quants-0-0")
+    row.pod, row.ready, row.reason, row.message = "", "False", "PoolFull", "no room"
+    with pytest.raises(UnavailableError, match=r"runs in no pod \(PoolFull: no room\)"):
+        pod_of(row)
+
+
+@pytest.mark.parametrize("status", [{}, {"observedGeneration": 1, "conditions": [_ready("True", "Running")]}])
+def test_what_the_operator_has_not_looked_at_counts_as_unknown(status: dict[str, Any]) -> None:
+    row = trader_state(a_trader(status=status))
+    assert (row.ready, row.reason) == ("Unknown", "Unseen")
+    seen = cluster_status([], [], [row])
+    assert not seen.ready
+    assert "does the operator run?" in seen.attention[0].advice
+
+
+def test_a_status_shows_what_runs_and_says_what_to_do_about_the_rest() -> None:
+    waiting = a_row("False", "AwaitingApproval", running_generation=1, message="generation 2 waits")
+    seen = cluster_status(
+        [FeedState("desk/market", "True", "Running", source="synthetic", symbols=["BTC/USDT"], intervals=["1s"])],
+        [PoolState("desk/quants", "True", "PoolFull", workers=2, ready_workers=2, capacity=4, used=4, pending=3)],
+        [a_row(), waiting, a_row("False", "Suspended")],
+    )
+    shown = text_of(status_view(seen))
+    assert "9.8ms" in shown
+    assert "BTC/USDT,ETH/USDT +1" in shown
+    assert "1 of 2" in shown
+    assert "1 of 3 Traders Ready, 1 suspended" in shown
+    assert "→ kubectl chandlery approve sma -n desk" in shown
+    assert "3 Traders wait for room" in shown
+    assert "→ raise spec.workers.max" in shown
+    assert [one.reason for one in seen.attention] == ["PoolFull", "AwaitingApproval"]
+    assert not seen.ready
+    assert "SOL/USDT" in text_of(status_view(seen, wide=True))
+
+
+def test_suspended_as_somebody_wanted_is_all_well() -> None:
+    assert cluster_status([], [], [a_row(), a_row("False", "Suspended")]).ready
+    assert not cluster_status([], [], [a_row("False", "CrashLoop")]).ready
+    assert not cluster_status([FeedState("desk/market", "False", "Starting")], [], []).ready
+
+
+def test_advice_names_the_very_trader_and_never_a_pod_that_isnt_there() -> None:
+    row = a_row("False", "WorkerUnready")
+    assert advice("WorkerUnready", row) == "kubectl describe pod quants-0-0 -n platform"
+    assert advice("WorkerUnready", msgspec.structs.replace(row, pod="")) == ""
+    assert advice("CrashLoop", row) == "kubectl chandlery logs sma -n desk"
+    assert advice("BadParameter", row) == ""
+
+
+def test_feeds_and_pools_that_say_nothing_yet_still_have_a_row() -> None:
+    meta = {"name": "x", "namespace": "desk", "generation": 1}
+    feed = feed_state({"metadata": meta, "spec": {"source": {"binance": {}}}})
+    pool = pool_state({"metadata": meta, "spec": {}})
+    assert (feed.source, pool.workers) == ("binance", None)
+    assert "desk/x" in text_of(status_view(cluster_status([feed], [pool], [])))
+
+
+def look(at_s: float, calls: int, *signals: tuple[str, str, float | None]) -> Look:
+    from chandlery.cli.plugin.watching import _Status
+
+    reported = Reported("Active", calls=calls, signals=len(signals), rss_bytes=20_000_000)
+    return Look(int(at_s * 1e9), _Status({"desk/sma": reported}), list(signals))
+
+
+def test_two_looks_make_a_rate_and_signals_their_own_percentiles() -> None:
+    figures = Figures()
+    row = first_row(a_row())
+    assert (row.live, row.signals, row.calls) == (False, 1234, None)
+    figures.take(look(10.0, 100, ("s1", "desk/sma", 2_000.0), ("s2", "desk/other", 90_000.0), ("s3", "desk/sma", None)))
+    figures.fill(row)
+    assert (row.live, row.state, row.calls, row.calls_per_s) == (True, "Active", 100, None)
+    figures.take(look(12.0, 110, ("s1", "desk/sma", 2_000.0), ("s4", "desk/sma", 4_000.0)))
+    figures.fill(row)
+    assert (row.calls_per_s, row.p50_us, row.p99_us) == (5.0, 2_000.0, 4_000.0)
+    shown = text_of(top_table([row], wide=True))
+    assert "20.0 MB" in shown
+    assert "4.00 ms" in shown
+
+
+def test_after_a_restart_of_the_pod_no_rate_is_made_up() -> None:
+    figures = Figures()
+    row = first_row(a_row())
+    figures.take(look(1_000.0, 500))
+    figures.take(look(5.0, 3))  # another host, another clock
+    figures.fill(row)
+    assert (row.calls, row.calls_per_s) == (3, None)
+    figures.take(look(6.0, 1))  # the same host, another Trader of that name
+    figures.fill(row)
+    assert row.calls_per_s is None
+
+
+def test_top_has_what_needs_attention_first_then_the_busiest() -> None:
+    rows = [
+        TopRow("d/idle", "Active", calls_per_s=0.1), TopRow("d/busy", "Active", calls_per_s=9.0),
+        TopRow("d/bad", "Backoff"), TopRow("d/off", "Suspended"),
+    ]  # fmt: skip
+    assert [row.trader for row in worst_first(rows)] == ["d/bad", "d/busy", "d/idle", "d/off"]
+
+
+def line(**facts: Any) -> str:
+    return f"{STAMP} {json.dumps({'time': '2026-11-25T12:00:00.123+00:00', 'level': 'info', **facts})}"
+
+
+def test_a_log_line_is_a_traders_by_its_process_or_by_who_speaks_of_it() -> None:
+    own = line(component="trader desk/sma", message="close is 3", printed="stdout")
+    about = line(component="supervisor", message="trader ended", level="error", trader="desk/sma", reason="Crashed")
+    other = line(component="trader desk/sma-2", message="hello")
+    plain = f"{STAMP} Segmentation fault: desk/sma"
+    assert [read_line(one, "desk/sma").is_wanted for one in (own, about, other, plain)] == [True, True, False, False]
+    assert all(read_line(one, "").is_wanted for one in (own, about, other, plain))
+    assert read_line(about, "desk/sma").text().plain == "11-25 12:00:00.123 error: trader ended  reason=Crashed"
+    assert read_line(plain, "").text().plain == "Segmentation fault: desk/sma"
+    assert read_line(own, "").text(whose=True).plain == "11-25 12:00:00.123 desk/sma  close is 3"
+    kubelets = read_line("failed to watch file: too many open files", "desk/sma")
+    assert (kubelets.stamp, kubelets.is_wanted) == ("", True)
+    assert kubelets.text().plain == "failed to watch file: too many open files"
+    crash = line(component="trader desk/sma", message="trader crashed", exception="Traceback …\nValueError: x")
+    assert read_line(crash, "desk/sma").text().plain.endswith("\nTraceback …\nValueError: x")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "told"),
+    [
+        ('Error from server (NotFound): traders.chandlery.dev "a" not found', NotFoundError, '"a" not found'),
+        ('Error from server (Forbidden): User "q" cannot list', ForbiddenError, "may not do this"),
+        ("Error from server (Conflict): the object has been modified", ChangedError, "modified"),
+        ("Error from server (BadRequest): container is waiting to start", InputError, "waiting to start"),
+        ("Error from server (ServiceUnavailable): the server is busy", UnavailableError, "busy"),
+        ("The connection to the server 1.2.3.4:6443 was refused - did you specify", UnavailableError, "--context"),
+        ("Unable to connect to the server: dial tcp: lookup nowhere: no such host", UnavailableError, "--context"),
+        ("error: You must be logged in to the server (Unauthorized)", ForbiddenError, "log in again"),
+        ('error: context "x" does not exist', InputError, 'context "x" does not exist'),
+        ('error: unable to upgrade connection: container not found ("feed")', UnavailableError, "not found"),
+    ],
+)
+def test_kubectls_complaints_are_errors_of_ours_in_one_line(
+    said: str, kind: type[ChandleryError], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Kubectl, "server", "https://1.2.3.4:6443")
+    noise = 'E1125 12:00:00.000000  1 memcache.go:265] "Unhandled Error" err="couldn\'t get current server"\n'
+    error = Kubectl().failure(f"{noise}{noise}{said}\n", 1)
+    assert type(error) is kind
+    assert told in str(error)
+    assert "memcache" not in str(error)
+    assert len(str(error).splitlines()) == 1
+
+
+def test_a_program_in_a_pod_speaks_for_itself_and_an_older_image_is_named() -> None:
+    own = Kubectl().failure("Kafka at k:9092 doesn't answer\ncommand terminated with exit code 4\n", 4)
+    assert "p/quants-0-0 gives no answer: Kafka at k:9092 doesn't answer" in str(explained(own, "p", "quants-0-0"))
+    old = Kubectl().failure(
+        "python: No module named chandlery.workers.feed.query\ncommand terminated with exit code 1\n", 1
+    )
+    assert "older than this command" in str(explained(old, "p", "quants-0-0"))
+    denied = explained(ForbiddenError("no"), "p", "quants-0-0")
+    assert isinstance(denied, ForbiddenError)
+    assert "the right to get pods and create pods/exec in namespace p" in str(denied)
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "meant"),
+    [
+        ("", "desk/sma", ("desk", "sma")),
+        ("desk", "sma", ("desk", "sma")),
+        ("desk", "trader/sma", ("desk", "sma")),
+        ("desk", "desk/sma", ("desk", "sma")),
+        ("desk", "trader.chandlery.dev/sma", ("desk", "sma")),
+    ],
+)
+def test_traders_are_named_as_kubectl_names_things(given: str, name: str, meant: tuple[str, str]) -> None:
+    assert split_name(Kubectl(given), name) == meant
+
+
+@pytest.mark.parametrize("name", ["", "/", "/sma", "desk/", "a/b/c"])
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="no Trader's name"):
+        split_name(Kubectl("desk"), name)
+
+
+@pytest.mark.parametrize(
+    ("meta", "keeper"),
+    [
+        ({"labels": {"kustomize.toolkit.fluxcd.io/name": "desk"}}, "Flux Kustomization desk"),
+        ({"annotations": {"argocd.argoproj.io/tracking-id": "app:x/Trader:a/b"}}, "Argo CD Application app"),
+        ({"managedFields": [{"manager": "kustomize-controller"}]}, "Flux' kustomize-controller"),
+        ({"labels": {"team": "quant"}, "annotations": None}, ""),
+    ],
+)
+def test_who_keeps_a_trader_in_a_repository_is_known_by_its_marks(meta: dict[str, Any], keeper: str) -> None:
+    assert kept_by({"metadata": meta}) == keeper
+
+
+def test_without_kubectl_it_says_where_to_get_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "chandlery.cli.plugin", "status"],
+        env={**os.environ, "PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "there is no kubectl" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_verbs_are_completed_as_kubectl_asks_for_it() -> None:
+    program = "from chandlery.cli.plugin.completion import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "debug", "se"], capture_output=True, text=True, timeout=60, check=True
+    )
+    first, directive = done.stdout.splitlines()
+    assert first.split("\t")[0] == "segment"
+    assert directive == ":4"
+
+
+def test_the_plugin_needs_neither_kafka_nor_http_nor_the_local_runtimes_packages() -> None:
+    program = (
+        "import sys, chandlery.cli.plugin.app\n"
+        "print([n for n in ('aiokafka', 'aiohttp', 'psutil', 'numpy', 'watchfiles', 'kopf') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_a_change_would_change_is_told_field_by_field() -> None:
+    item = a_trader()
+    item["spec"]["strategy"] = {
+        "name": "mine", "parameters": {"fast": 5, "new": True}, "source": {"configMapRef": {"name": "own"}},
+    }  # fmt: skip
+    trader = Trader.model_validate({"apiVersion": "chandlery.dev/v1alpha1", **item})
+    running = TraderAssignment(
+        trader="desk/sma", uid="u", strategy="mine", symbols=["BTC/USDT"], interval="1m",
+        parameters={"fast": 3, "old": "x"}, source="a\nb\n", tier=trader.spec.tier,
+        signal_ttl_ms=trader.signal_ttl_ms, cooldown_ms=1_500, memory_bytes=trader.spec.resources.memory,
+    )  # fmt: skip
+    assert list(differences(running, trader, "a\nc\nd\n")) == [
+        "strategy.parameters.fast: 3 → 5",
+        "strategy.parameters.new: not set → true",
+        "strategy.parameters.old: x → not set",
+        "strategy.source: 2 lines more, 1 less",
+        "market.symbols: BTC/USDT → BTC/USDT, ETH/USDT, SOL/USDT",
+        f"signals.cooldown: 1s500ms → {format_duration(trader.spec.signals.cooldown)}",
+    ]
