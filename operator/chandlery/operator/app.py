@@ -180,6 +180,8 @@ class Operator:
     # Start --------------------------------------------------------------------------------------------------
 
     def _follow(self) -> None:
+        watch_s = self._options.watch_s
+
         def add(followed: Followed) -> Followed:
             self._followed.append(followed)
             return followed
@@ -190,14 +192,20 @@ class Operator:
                 (CONFIG_MAP, self._children.changed(CONFIG_MAP, self._assignment_changed)),
                 (POD, self._pod_changed),
             ):
-                self._children.follow(add(Followed(self._api, kind, namespace, changed, selector=SELECTOR)))
+                self._children.follow(
+                    add(Followed(self._api, kind, namespace, changed, selector=SELECTOR, watch_s=watch_s))
+                )
             self._metadata.append(
-                add(Followed(self._api, CONFIG_MAP, namespace, self._source_changed, metadata_only=True))
+                add(
+                    Followed(
+                        self._api, CONFIG_MAP, namespace, self._source_changed, metadata_only=True, watch_s=watch_s
+                    )
+                )
             )
         if not self._options.namespaces:
             # With a list of namespaces the operator may see no others, and no labels: selectors go by names alone.
             self._namespace_watch = add(
-                Followed(self._api, NAMESPACE, "", lambda *_: self._mark_all(), metadata_only=True)
+                Followed(self._api, NAMESPACE, "", lambda *_: self._mark_all(), metadata_only=True, watch_s=watch_s)
             )
 
     async def _list_all(self) -> None:
@@ -313,7 +321,7 @@ class Operator:
             self._fail(f"{task.get_name()} failed: {in_words(error)}")
 
     def _unhealthy(self) -> str:
-        return self.failure
+        return self.failure or next(filter(None, (followed.problem() for followed in self._followed)), "")
 
     def _unready(self) -> str:
         return self.failure or ("" if self._primed else "not listed yet")
@@ -333,6 +341,7 @@ class Operator:
         links = self._workers.all().values() if self._workers is not None else ()
         return {
             "queue": len(self._queue),
+            "watch_silence_seconds": time.monotonic() - min((one.answered_s for one in self._followed), default=0.0),
             "traders": sum(1 for _ in self._cache.all_of(Trader.KIND)),
             "workers": len(links),
             "workers_ready": sum(1 for link in links if link.is_ready),
