@@ -70,7 +70,7 @@ class ApiProxy:
         (self.watches if is_watch else self.lists).append(plural)
         url = f"{self._credentials.server}{request.path_qs}"
         timeout = aiohttp.ClientTimeout(total=None)
-        body = await request.read()
+        body = await request.read() or None
         async with self._session.request(
             request.method, url, headers={**headers, **self._credentials.headers()}, data=body, timeout=timeout
         ) as answer:

@@ -25,6 +25,8 @@ WATCH_S: Final = 25.0
 _SILENCE: Final = 1.4
 #: In watches. Three silent ones in a row, each with its wait before the next, and a list between them: 2 minutes.
 _DEAD: Final = 4.8
+#: In watches. The server ends a watch when its time is over; one that ends this much sooner, and brought nothing, failed.
+_IN_TIME: Final = 0.8
 #: So many failures in a row, and the watch's version is no more trusted: list again.
 _MOST_FAILURES: Final = 5
 
@@ -141,7 +143,7 @@ class Followed:
             if not brought and time.monotonic() - began_s > self._watch_s:
                 self._version = ""
             raise
-        if not brought and time.monotonic() - began_s < self._watch_s - 2.0:
+        if not brought and time.monotonic() - began_s < _IN_TIME * self._watch_s:
             raise UnavailableError(f"watch {self.kind.plural}: ended before its time, and brought nothing")
         self.answered_s = time.monotonic()
 
