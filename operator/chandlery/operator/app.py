@@ -31,10 +31,20 @@ from chandlery.operator.http_errors import in_words
 from chandlery.operator.kubernetes.api import GoneError, KubeApi, RefusedError, StaleError
 from chandlery.operator.kubernetes.credentials import Credentials
 from chandlery.operator.kubernetes.follow import Followed, Names
-from chandlery.operator.kubernetes.kinds import CONFIG_MAP, NAMESPACE, POD, SECRET, STATEFUL_SET
+from chandlery.operator.kubernetes.kinds import (
+    CONFIG_MAP,
+    NAMESPACE,
+    NETWORK_POLICY,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SECRET,
+    SERVICE,
+    STATEFUL_SET,
+)
 from chandlery.operator.options import Options
 from chandlery.operator.planning import PoolPlanner
 from chandlery.operator.pools import Pools, Tools
+from chandlery.operator.refusals import Refusals
 from chandlery.operator.sources import Sources, named_by
 from chandlery.operator.statuses import Statuses
 from chandlery.operator.workers import Workers
@@ -125,6 +135,7 @@ class Operator:
             statuses=self._statuses,
             events=self._events,
             sources=Sources(self._api, self._metadata),
+            refusals=Refusals(self._api),
             defaults=self._options.defaults,
             namespaces=self._namespace_labels,
             unknown_symbols=lambda feed: self._feeds.unknown_symbols(feed) if self._feeds is not None else (),
@@ -195,6 +206,16 @@ class Operator:
                 self._children.follow(
                     add(Followed(self._api, kind, namespace, changed, selector=SELECTOR, watch_s=watch_s))
                 )
+            for kind in (SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY):
+                # Their metadata tells of every change, and that is all that must be known of them.
+                self._children.follow(
+                    add(
+                        Followed(
+                            self._api, kind, namespace, self._children.changed(kind),
+                            selector=SELECTOR, metadata_only=True, watch_s=watch_s,
+                        )
+                    )
+                )  # fmt: skip
             self._metadata.append(
                 add(
                     Followed(

@@ -119,10 +119,11 @@ class KubeApi:
         whole = {"apiVersion": kind.api_version, "kind": kind.name, **body}
         return await self._call("POST", path, kind.plural, query={"fieldManager": FIELD_MANAGER}, body=whole)
 
-    async def merge(self, kind: Kind, namespace: str, name: str, patch: Object) -> Object:
+    async def merge(self, kind: Kind, namespace: str, name: str, patch: Object, *, subresource: str = "") -> Object:
         """Merge-patch an object; for what must not take part in server-side apply (annotations of pods)."""
+        label = f"{kind.plural}/{subresource}" if subresource else kind.plural
         return await self._call(
-            "PATCH", kind.path(namespace, name), kind.plural, query={"fieldManager": FIELD_MANAGER},
+            "PATCH", kind.path(namespace, name, subresource), label, query={"fieldManager": FIELD_MANAGER},
             body=patch, content_type="application/merge-patch+json",
         )  # fmt: skip
 

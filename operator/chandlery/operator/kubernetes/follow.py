@@ -44,6 +44,7 @@ class Followed:
         watch_s: how long one watch lasts.
 
     Attributes:
+        metadata_only: whether ``objects`` have nothing but their metadata.
         objects: by (namespace, name). listed: whether they have been listed at least once.
         answered_s: monotonic time of the watch's last sign of life: an event, a bookmark, an end in time. A list is
             none, for lists may come through where watches don't.
@@ -67,7 +68,7 @@ class Followed:
         self._api = api
         self._namespace = namespace
         self._selector = selector
-        self._metadata_only = metadata_only
+        self.metadata_only = metadata_only
         self._changed = changed
         self._watch_s = watch_s
         self._version = ""
@@ -84,7 +85,7 @@ class Followed:
     async def list_once(self) -> None:
         """List and take over; raises as :meth:`KubeApi.list`."""
         page = await self._api.list(
-            self.kind, self._namespace, selector=self._selector, metadata_only=self._metadata_only
+            self.kind, self._namespace, selector=self._selector, metadata_only=self.metadata_only
         )
         self._version = page.version
         found = {names_of(item): item for item in page.items}
@@ -127,7 +128,7 @@ class Followed:
         began_s, brought = time.monotonic(), False
         changes = self._api.watch(
             self.kind, self._namespace, self._version,
-            selector=self._selector, metadata_only=self._metadata_only,
+            selector=self._selector, metadata_only=self.metadata_only,
             watch_s=self._watch_s, silence_s=_SILENCE * self._watch_s,
         )  # fmt: skip
         try:
