@@ -10,22 +10,19 @@ import base64
 import os
 import random
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from tests.e2e.kubectl import Namespace
-from tests.support.operator_stage import NAMESPACE, Object, Stage, conditions_of, feed, pool, trader
+from tests.e2e.operator_cases import placed, quiet, running_one, scope, staged, told
+from tests.support.operator_stage import NAMESPACE, Object, conditions_of, feed, pool, trader
 from tests.support.simulated_workers import SimulatedWorkers
 
 from chandlery.core.errors import UnavailableError
 from chandlery.operator.cache import Cache
 from chandlery.operator.kubernetes.kinds import (
     CONFIG_MAP,
-    EVENT,
     MARKET_FEED,
     SECRET,
     STATEFUL_SET,
@@ -33,33 +30,6 @@ from chandlery.operator.kubernetes.kinds import (
     TRADER_POOL,
 )
 from chandlery.operator.watching import Sweeper, prime
-
-
-@asynccontextmanager
-async def staged(
-    namespace: Namespace, folder: Path, workers: SimulatedWorkers | None = None
-) -> AsyncIterator[tuple[Stage, str]]:
-    """A stage, and the name of the test's namespace."""
-    stage = Stage(namespace.cluster.kubeconfig, folder, workers)
-    try:
-        await stage.start()
-        yield stage, namespace.name
-    finally:
-        await stage.stop()
-
-
-def scope(name: str) -> tuple[str, ...]:
-    return ("--namespace", name, "--own-namespace", name)
-
-
-async def running_one(stage: Stage, name: str, *, workers: int = 1, room: int = 20, **spec: Any) -> None:
-    """A feed, a pool and one Running Trader ``one``."""
-    await stage.apply(feed(name), pool(name, workers=workers, room=room, **spec), trader(name, "one"))
-    await stage.until_reason(name, "one", "Running")
-
-
-async def placed(stage: Stage, trader: str) -> list[tuple[str, int]]:
-    return stage.workers.traders().get(trader, [])
 
 
 async def test_an_applied_trader_runs_and_every_status_says_so(on_control_plane: Namespace, tmp_path: Path) -> None:
@@ -112,16 +82,6 @@ async def test_applying_the_same_again_and_restarting_the_operator_write_nothing
         assert metrics["chandlery_operator_workers_ready"] == 1
 
 
-async def quiet(operator: Any) -> bool:
-    """Whether every worker has acknowledged and nothing is under way but what waits for a far time."""
-    before = await operator.metrics()
-    await asyncio.sleep(0.5)
-    after = await operator.metrics()
-    keys = ("reconciles_total", "status_writes_total", "child_writes_total")
-    still = all(before[f"chandlery_operator_{key}"] == after[f"chandlery_operator_{key}"] for key in keys)
-    return still and after["chandlery_operator_assignments_pending"] == 0
-
-
 async def test_what_is_wrong_with_one_trader_is_said_there_and_leaves_the_others_alone(
     on_control_plane: Namespace, tmp_path: Path
 ) -> None:
@@ -149,10 +109,10 @@ async def test_what_is_wrong_with_one_trader_is_said_there_and_leaves_the_others
         # Mended, it runs.
         await stage.apply(trader(ns, "typo"))
         await stage.until_reason(ns, "typo", "Running")
-        told = [
-            item["reason"] for item in (await stage.api.list(EVENT, ns)).items if item["regarding"]["name"] == "typo"
-        ]
-        assert told.count("UnknownStrategy") == 1
+        # Each told once, and of nobody else anything but that it runs.
+        for manifest, reason in wrong:
+            assert (await told(stage, ns, manifest["metadata"]["name"])).count(reason) == 1
+        assert await told(stage, ns, "one") == []
 
 
 async def test_a_bad_edit_keeps_the_version_before_running(on_control_plane: Namespace, tmp_path: Path) -> None:
@@ -223,10 +183,10 @@ async def test_a_worker_that_is_not_ready_gives_its_traders_to_another(
 
         await stage.until("and taken from the lost one, which can still be reached", left)
 
-        async def told() -> bool:
-            return "Moved" in {item["reason"] for item in (await stage.api.list(EVENT, ns)).items}
+        async def is_told() -> bool:
+            return "Moved" in await told(stage, ns, "one")
 
-        await stage.until("an event that tells of the move", told)
+        await stage.until("an event that tells of the move", is_told)
 
 
 async def test_a_strategy_in_a_configmap_travels_in_the_assignment_and_follows_its_changes(
@@ -296,22 +256,34 @@ async def test_a_changed_pool_rolls_its_workers_one_after_the_other(
         await stage.operator(*scope(ns))
         await running_one(stage, ns, workers=3)
         await stage.until_reason(ns, "quants", "Running", TRADER_POOL)
-        most_at_once = 0
+        sets = await stage.api.list(STATEFUL_SET, ns, selector="chandlery.dev/pool=quants")
+        before = {item["metadata"]["name"]: item for item in sets.items}
+        assert len(before) == 3
         await stage.apply(pool(ns, workers=3, segment={"candles": 2000}))
-
-        async def rolled() -> bool:
-            nonlocal most_at_once
-            sets = (await stage.api.list(STATEFUL_SET, ns, selector="chandlery.dev/pool=quants")).items
-            under_way = [
-                one for one in sets if one["metadata"]["generation"] == 2 and not one["status"].get("readyReplicas")
-            ]
-            most_at_once = max(most_at_once, len(under_way))
-            return all(one["metadata"]["generation"] == 2 for one in sets)
-
-        await stage.until("all rolled", rolled)
-        assert most_at_once <= 1
+        # The watch brings every version of each in the order in which they came about: nothing between is missed.
+        changes = stage.api.watch(STATEFUL_SET, ns, sets.version, selector="chandlery.dev/pool=quants", silence_s=30)
+        now, rolled = dict(before), set[str]()
+        async for what, item in changes:
+            if what == "BOOKMARK":
+                continue
+            assert what == "MODIFIED"
+            name = item["metadata"]["name"]
+            now[name] = item
+            under_way = [one for one, there in now.items() if _is_rolling(there)]
+            assert len(under_way) <= 1, f"{under_way} at once"
+            if item["metadata"]["generation"] > before[name]["metadata"]["generation"] and not _is_rolling(item):
+                rolled.add(name)
+            if rolled == set(before):
+                break
         await stage.until_reason(ns, "quants", "Running", TRADER_POOL)
         await stage.until_reason(ns, "one", "Running")
+
+
+def _is_rolling(item: Object) -> bool:
+    """Whether a StatefulSet has a template that its pod isn't of, or the pod isn't Ready."""
+    status = item["status"]
+    current = status.get("observedGeneration") == item["metadata"]["generation"]
+    return not (current and status.get("updatedReplicas") == 1 and status.get("readyReplicas") == 1)
 
 
 async def test_traders_of_another_namespace_run_where_its_labels_allow_it(

@@ -132,7 +132,9 @@ async def test_a_child_that_somebody_deletes_or_edits_is_applied_again(server: S
     await children.ensure(POD_DISRUPTION_BUDGET, BUDGET)
     changed = children.changed(POD_DISRUPTION_BUDGET)
     before = as_served(BUDGET, generation=7)
-    after: Any = {"gone": None, "edited": as_served(BUDGET, generation=8), "labels": as_served(BUDGET, generation=7)}[now]
+    after: Any = {"gone": None, "edited": as_served(BUDGET, generation=8), "labels": as_served(BUDGET, generation=7)}[
+        now
+    ]
     if now == "labels":
         after["metadata"]["annotations"] = {}
     changed(("default", "quants-workers"), before, after)

@@ -35,7 +35,7 @@ class SimulatedWorker:
 
     Attributes:
         pushed: sequence and hash of every assignment as it came, repetitions and refused ones too.
-        supervisor: whether it says that its supervisor is connected.
+        supervisor: whether it says that its supervisor is connected. denies: whether it takes no token.
     """
 
     assignment: Assignment | None = None
@@ -43,6 +43,7 @@ class SimulatedWorker:
     pushed: list[tuple[int, str]] = field(default_factory=list)
     refused: int = 0
     supervisor: bool = True
+    denies: bool = False
     states: dict[str, TraderStatus] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -162,6 +163,8 @@ class SimulatedWorkers:
         if self._fault("GET") == "lost":
             return self._cut(request)
         pod = self._here(request)
+        if pod.denies:
+            return web.Response(status=401)
         wait_s = int(request.query.get("wait_ms", "0")) / 1000
         if wait_s and pod.version <= int(request.query.get("after", "0")):
             try:

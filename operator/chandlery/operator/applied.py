@@ -159,7 +159,8 @@ def _is_others_work(now: Object, known: _Applied) -> bool:
     version = version_of(now)
     # Labels and annotations don't count as a generation; the digest among them tells of the rest.
     return version > known.version or bool(
-        known.digest and version == known.version and content_of(now) != known.digest)
+        known.digest and version == known.version and content_of(now) != known.digest
+    )
 
 
 def _digest(body: Object) -> str:

@@ -147,7 +147,9 @@ def _away(worker: WorkerView) -> State | None:
 
 def _starting(worker: WorkerView) -> str:
     if not worker.pod:
-        return f"worker {worker.name} has no pod yet; `kubectl describe statefulset {worker.name}` tells why, if it lasts"
+        return (
+            f"worker {worker.name} has no pod yet; `kubectl describe statefulset {worker.name}` tells why, if it lasts"
+        )
     return f"worker {worker.name} is starting" + (f": {worker.trouble}" if worker.trouble else "")
 
 

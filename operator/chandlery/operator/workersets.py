@@ -111,7 +111,6 @@ class WorkerSets:
         Raises:
             ChandleryError: not all could be removed.
         """
-        children = self._children
         for name in self.others(pool, stay):
             log.info("worker removed", extra={"pool": pool.full_name, "worker": name})
             await self._workers.drop(pool.key, name)
