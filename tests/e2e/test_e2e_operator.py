@@ -5,19 +5,16 @@ Every test has a namespace of its own and an operator that looks after that one 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
-import random
 import signal
 from pathlib import Path
 
-import psutil
 import pytest
 from tests.e2e.kubectl import Namespace
 from tests.e2e.operator_cases import placed, quiet, running_one, scope, staged, told
+from tests.support.operator_chaos import Chances, Chaos, api_server_of, faulty_workers
 from tests.support.operator_stage import NAMESPACE, Object, conditions_of, feed, pool, trader
-from tests.support.simulated_workers import SimulatedWorkers
 
 from chandlery.core.errors import UnavailableError
 from chandlery.operator.cache import Cache
@@ -400,15 +397,6 @@ async def test_an_api_server_that_is_killed_loses_no_change(on_control_plane: Na
         assert operator.process.poll() is None, "it lived through"
 
 
-def api_server_of(folder: Path) -> int:
-    """The process id of a cluster's API server."""
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if words and words[0].endswith("kube-apiserver") and any(str(folder) in word for word in words):
-            return int(process.pid)
-    raise AssertionError(f"no API server of {folder}")
-
-
 async def test_no_token_is_seen_outside_its_secret(on_control_plane: Namespace, tmp_path: Path) -> None:
     async with staged(on_control_plane, tmp_path) as (stage, ns):
         operator = await stage.operator(*scope(ns))
@@ -420,66 +408,14 @@ async def test_no_token_is_seen_outside_its_secret(on_control_plane: Namespace, 
         assert token not in operator.log.read_text()
 
 
-def one_content_each(history: set[tuple[int, str]]) -> bool:
-    """Whether no sequence was pushed with two contents."""
-    return len({sequence for sequence, _ in history}) == len(history)
-
-
 @pytest.mark.slow
 async def test_whatever_is_lost_killed_or_doubled_every_trader_ends_where_it_belongs_once(
     on_control_plane: Namespace, tmp_path: Path
 ) -> None:
-    chance = random.Random(20_251_125)
-
-    def fault(method: str) -> str:
-        if method == "PUT" and chance.random() < 0.3:
-            return chance.choice(["lost", "answer lost", "busy"])
-        return "lost" if chance.random() < 0.05 else ""
-
-    async with staged(on_control_plane, tmp_path, SimulatedWorkers(fault=fault)) as (stage, ns):
-        operator = await stage.operator(*scope(ns))
-        await stage.apply(feed(ns), *(pool(ns, name, workers=2, room=40) for name in ("a", "b")))
-        live: set[str] = set()
-
-        async def changes() -> None:
-            for number in range(300):
-                act, name = chance.random(), f"t{number % 60:02d}"
-                if name not in live or act < 0.6:
-                    where = chance.choice("ab")
-                    await stage.apply(trader(ns, name, in_pool=where, fast=chance.randrange(2, 50)))
-                    live.add(name)
-                else:
-                    await stage.api.delete(TRADER, ns, name)
-                    live.discard(name)
-                    if act > 0.9:
-                        await stage.apply(trader(ns, name, in_pool="a"))
-                        live.add(name)
-
-        async def kills() -> None:
-            nonlocal operator
-            while True:
-                await asyncio.sleep(chance.uniform(1.0, 3.0))
-                operator.kill()
-                operator = await stage.operator(*scope(ns))
-
-        killing = asyncio.create_task(kills())
-        await changes()
-        killing.cancel()
-        await asyncio.gather(killing, return_exceptions=True)
-        if operator.process is None or operator.process.poll() is not None:
-            operator = await stage.operator(*scope(ns))
-
-        async def right() -> bool:
-            items = (await stage.api.list(TRADER, ns)).items
-            wanted = {f"{ns}/{item['metadata']['name']}": item["metadata"]["generation"] for item in items}
-            if {item["metadata"]["name"] for item in items} != live:
-                return False
-            found = {name: [generation for _, generation in where] for name, where in stage.workers.traders().items()}
-            there = {name: where for name, where in found.items() if name.startswith(f"{ns}/")}
-            ready = all(conditions_of(item).get("Ready", {}).get("reason") == "Running" for item in items)
-            return ready and there == {name: [generation] for name, generation in wanted.items()}
-
-        await stage.until("every Trader in one worker, in its newest generation, and nothing else", right, 90)
-        histories = [set(pod.pushed) for pod in stage.workers.pods.values()]
-        assert max(map(len, histories)) > 10, "too little was pushed to tell"
-        assert [one_content_each(history) for history in histories] == [True] * len(histories), histories
+    chances = Chances(changes=300)
+    async with staged(on_control_plane, tmp_path, faulty_workers(chances)) as (stage, ns):
+        outcome = await Chaos(stage, ns, chances, scope(ns)).unleash(patience_s=90)
+        assert outcome.is_right, outcome
+        assert outcome.contradictions == 0, "no sequence was pushed with two contents"
+        assert outcome.pushes > 20, "too little was pushed to tell"
+        assert outcome.operator_kills > 0

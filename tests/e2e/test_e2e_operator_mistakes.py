@@ -257,7 +257,7 @@ async def test_a_strategy_that_crashes_at_its_import_is_told_with_its_words_and_
             if assigned.source is None:
                 return whole(assigned)
             return TraderStatus(
-                "Stalled", reason="BadStrategy", message="strategy.py line 3: ZeroDivisionError: division by zero",
+                "Stalled", reason="BadSource", message="line 1: ZeroDivisionError: division by zero",
                 generation=assigned.generation, incarnation=assigned.incarnation,
             )  # fmt: skip
 
@@ -268,11 +268,11 @@ async def test_a_strategy_that_crashes_at_its_import_is_told_with_its_words_and_
         await stage.api.create(CONFIG_MAP, code)
         mine = {"name": "Mine", "source": {"configMapRef": {"name": "code"}}}
         await stage.apply(trader(ns, "bad", strategy=mine))
-        await stage.until_reason(ns, "bad", "BadStrategy")
+        await stage.until_reason(ns, "bad", "BadSource")
         assert "ZeroDivisionError" in await message(stage, ns, "bad")
         found = conditions_of(await stage.api.get(TRADER, ns, "bad"))
         assert (found["Stalled"]["status"], found["AssignmentApplied"]["status"]) == ("True", "False")
-        assert await told(stage, ns, "bad") == ["BadStrategy"]
+        assert await told(stage, ns, "bad") == ["BadSource"]
         assert await stage.ready(ns, "one") == ("True", "Running")
         assert await told(stage, ns, "one") == []
 
