@@ -46,7 +46,7 @@ class Server:
 
 def as_served(body: Object, generation: int = 1) -> Object:
     """The object as an API server gives it: more fields, amounts in its own spelling."""
-    made: Any = copy.deepcopy(body)
+    made: Object = copy.deepcopy(body)
     made["metadata"] |= {"uid": "u", "resourceVersion": str(100 + generation), "generation": generation}
     if "template" in made.get("spec", {}):
         pod = made["spec"]["template"]["spec"]

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -169,7 +170,7 @@ class Chaos:
                 await self._put(name, chance.choice(_POOLS))
             else:
                 self.outcome.changes["deleted"] += 1
-                await self._insist(lambda name=name: self._stage.api.delete(TRADER, self._space, name))
+                await self._insist(partial(self._stage.api.delete, TRADER, self._space, name))
                 self._live.discard(name)
                 if chance.random() < _RECREATED:
                     self.outcome.changes["added"] += 1
@@ -179,7 +180,7 @@ class Chaos:
 
     async def _put(self, name: str, where: str) -> None:
         manifest = trader(self._space, name, in_pool=where, fast=self._chance.randrange(2, 50))
-        await self._insist(lambda: self._stage.put(manifest))
+        await self._insist(partial(self._stage.put, manifest))
         self._live.add(name)
 
     async def _insist(self, act: Callable[[], Any]) -> None:

@@ -63,6 +63,9 @@ _TRADER_REQUEST_BYTES: Final = 16 * MEBIBYTE
 _TRADER_LIMIT_BYTES: Final = 256 * MEBIBYTE
 
 
+_TRADERS: Final = "traders"
+
+
 def segment_bytes(pool: TraderPool) -> int:
     """Size of the pool's segments, a little more than the layout needs.
 
@@ -77,15 +80,13 @@ def traders_bytes(pool: TraderPool) -> int | None:
 
     A trader that passes its own limit ends alone; one that passes the container's takes the others along.
     """
-    template = pool.spec.pod_template.get("spec", {}) if isinstance(pool.spec.pod_template, dict) else {}
-    named = [one for one in template.get("containers") or () if isinstance(one, dict) and one.get("name") == "traders"]
-    limits = lay_over(_traders_limits(pool), named[0].get("resources", {}).get("limits", {}) if named else {})
-    if not isinstance(limits, dict) or "memory" not in limits:
-        return None
+    made = {"name": _TRADERS, "resources": {"limits": _traders_limits(pool)}}
+    template: Any = lay_over({"spec": {"containers": [made]}}, pool.spec.pod_template)
     try:
-        limit = parse_quantity(str(limits["memory"]))
-    except InputError:
-        return None  # the API server refuses it, and says so
+        (found,) = [one for one in template["spec"]["containers"] if one["name"] == _TRADERS]
+        limit = parse_quantity(str(found["resources"]["limits"]["memory"]))
+    except (KeyError, TypeError, ValueError, InputError):
+        return None  # what a template breaks the API server refuses, and says so
     return max(0, limit - _SUPERVISOR_BYTES - _rings_bytes(pool))
 
 
@@ -243,7 +244,7 @@ def _feed(pool: TraderPool, defaults: Defaults, segment: int) -> Object:
 def _traders(pool: TraderPool, defaults: Defaults) -> Object:
     traders = pool.spec.traders_per_worker
     return container(
-        "traders",
+        _TRADERS,
         pool.spec.image or defaults.worker_image,
         "chandlery.workers.supervisor",
         defaults,
