@@ -44,7 +44,8 @@ class ChartAccount:
         return self._made[own, *scope]
 
     def _make(self, own: str, scope: tuple[str, ...]) -> Path:
-        shown = [word for name in ("rbac", "serviceaccount") for word in ("--show-only", f"templates/{name}.yaml")]
+        names = ("rbac", "serviceaccount", *(() if scope else ("admission",)))
+        shown = [word for name in names for word in ("--show-only", f"templates/{name}.yaml")]
         values = json.dumps({"operator": {"namespaces": list(scope)}, "rbac": {"aggregate": False}})
         rights = self._cluster.run(
             "helm", "template", _RELEASE, str(CHART), "--namespace", own, *shown, "--values", "-", stdin=values
