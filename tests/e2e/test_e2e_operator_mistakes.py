@@ -13,7 +13,7 @@ from tests.e2e.operator_cases import placed, quiet, running_one, scope, staged, 
 from tests.support.operator_stage import NAMESPACE, Object, Stage, conditions_of, feed, pool, trader
 from tests.support.simulated_workers import SimulatedWorkers
 
-from chandlery.core.assignment import MOST_SEQUENCE, TraderAssignment, TraderStatus
+from chandlery.core.assignment import MOST_SEQUENCE, TraderAssignment, TraderStatus, content_hash
 from chandlery.operator.kubernetes.api import GoneError, Kind
 from chandlery.operator.kubernetes.kinds import (
     CONFIG_MAP,
@@ -216,6 +216,8 @@ async def test_a_kept_assignment_that_somebody_forged_is_replaced_by_one_above_i
         await stage.until("told", is_told)
         await stage.until_reason(ns, "one", "Running")
         assert len(await placed(stage, f"{ns}/one")) == 1
+        pushed = {digest for pod in stage.workers.pods.values() for _, digest in pod.pushed}
+        assert content_hash([]) not in pushed, "meanwhile nobody was told to stop what runs"
 
 
 async def test_two_traders_of_one_name_in_two_namespaces_are_two(on_control_plane: Namespace, tmp_path: Path) -> None:

@@ -127,7 +127,9 @@ async def test_a_kept_assignment_that_does_not_match_its_hash_is_not_adopted(clu
     cluster.put(CONFIG_MAP, assignment_map(POOL, forged))
     cluster.workers.adopt()
     link = cluster.workers.of(POOL.key)["quants-0"]
-    assert link.delivery.assignment.traders == []
+    assert link.delivery.assignment.sequence == 0, "the worker is told nothing before its Traders are planned"
+    link.want(sound)
+    assert link.delivery.assignment.traders == sound.traders
     assert link.delivery.assignment.sequence > forged.sequence, "what replaces it is above it"
     (said,) = cluster.workers.unsound(POOL.key).values()
     assert forged.hash in said

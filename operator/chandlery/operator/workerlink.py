@@ -71,13 +71,21 @@ class ClusterDelivery(Delivery):
 
     Args:
         keep: writes it; see :meth:`Delivery._keep`.
+
+    Attributes:
+        least_sequence: of whatever is wanted next.
     """
 
     def __init__(self, assignment: Assignment, endpoint: Caller, keep: Callable[[Assignment], Awaitable[None]]) -> None:
         super().__init__(assignment, endpoint)
+        self.least_sequence = 1
         self._write = keep
         self._kept_sequence = assignment.sequence
         self._kept = asyncio.Event()
+
+    def want(self, assignment: Assignment) -> bool:
+        """See :meth:`Delivery.want`."""
+        return super().want(msgspec.structs.replace(assignment, sequence=max(assignment.sequence, self.least_sequence)))
 
     async def kept(self) -> None:
         """Return when the wanted assignment is kept: a feed that starts from now on reads it."""

@@ -91,12 +91,11 @@ class Workers:
                     )
                 elif item["metadata"]["name"] == assignment_name(name):
                     there, wrong = _read(item, name)
-                    link = self.link(pool, name, there)
+                    link = self.link(pool, name, None if wrong else there)
                     if wrong:
+                        # Nothing is told to the worker before its Traders are planned: it may well run what it shall.
                         self._unsound[pool.key, name] = wrong
-                        # Also where nothing is wanted of the worker: what stands there must not stay.
-                        link.delivery.above(there.sequence)
-                        link.delivery.keep_again()
+                        link.delivery.least_sequence = there.sequence + 1
 
     def link(self, pool: TraderPool, name: str, assignment: Assignment | None = None) -> WorkerLink:
         """The link to a worker; made if there is none.
