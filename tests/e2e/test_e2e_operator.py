@@ -21,6 +21,7 @@ from chandlery.operator.cache import Cache
 from chandlery.operator.kubernetes.kinds import (
     CONFIG_MAP,
     MARKET_FEED,
+    POD,
     SECRET,
     STATEFUL_SET,
     TRADER,
@@ -211,6 +212,24 @@ async def test_a_strategy_in_a_configmap_travels_in_the_assignment_and_follows_i
         generations = {item["metadata"]["name"]: item["metadata"]["generation"] for item in sets}
         for item in (await stage.api.list(STATEFUL_SET, ns)).items:
             assert item["metadata"]["generation"] == generations.get(item["metadata"]["name"], 1), "no pod rolls"
+
+
+async def test_a_feeds_pod_is_told_that_its_settings_have_changed(on_control_plane: Namespace, tmp_path: Path) -> None:
+    async with staged(on_control_plane, tmp_path) as (stage, ns):
+        await stage.operator(*scope(ns))
+        await running_one(stage, ns)
+        uid = (await stage.api.get(POD, ns, "market-ingest-0"))["metadata"]["uid"]
+        await stage.apply(trader(ns, "two", market={"symbols": ["ETH/USDT"], "interval": "1s"}))
+
+        async def is_told() -> bool:
+            settings = await stage.api.get(CONFIG_MAP, ns, "market-ingest")
+            pod = await stage.api.get(POD, ns, "market-ingest-0")
+            assert pod["metadata"]["uid"] == uid, "by a note on the pod, not by another pod"
+            noted = pod["metadata"].get("annotations", {}).get("chandlery.dev/settings")
+            digest = settings["metadata"]["annotations"]["chandlery.dev/content"]
+            return "ETH/USDT" in settings["data"]["ingest.json"] and noted == digest
+
+        await stage.until("the pod told of its settings", is_told)
 
 
 async def test_what_somebody_deletes_or_changes_of_the_children_is_put_right(
