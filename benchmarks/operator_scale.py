@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import psutil
 from tests.support.operator_stage import NAMESPACE, OperatorProcess, Stage, conditions_of, feed, pool, trader
 
+from benchmarks._control_plane import control_plane
 from benchmarks.harness import Row, percentile, run, say
 from chandlery.core.errors import ChandleryError
 from chandlery.operator.kubernetes.kinds import TRADER, TRADER_POOL
@@ -35,25 +32,8 @@ _PATIENCE_S: Final = 120.0
 
 def measure(quick: bool) -> list[Row]:
     """All rows. ``quick``: a tenth of the Traders and workers, and a short steady state."""
-    with _cluster() as kubeconfig:
+    with control_plane("chandlery-scale-") as kubeconfig:
         return asyncio.run(_measure(kubeconfig, 100 if quick else 1000, 10 if quick else 300))
-
-
-@contextmanager
-def _cluster() -> Iterator[Path]:
-    """The cluster of ``KUBECONFIG``, else one of this benchmark's own (control plane only)."""
-    if os.environ.get("KUBECONFIG"):
-        yield Path(os.environ["KUBECONFIG"])
-        return
-    from tests.e2e.cluster.lifecycle import Wanted, down, up
-
-    folder = Path(tempfile.mkdtemp(prefix="chandlery-scale-"))
-    plan = up(folder, Wanted("control-plane", fake_nodes=1, tied=True), say)
-    try:
-        yield plan.kubeconfig
-    finally:
-        down(folder)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _measure(kubeconfig: Path, traders: int, steady_s: int) -> list[Row]:

@@ -1,8 +1,11 @@
 """An assignment's hash is of its content, not of how its objects came about."""
 
-import msgspec
+import hashlib
 
-from chandlery.core.assignment import TraderAssignment, content_hash
+import msgspec
+import pytest
+
+from chandlery.core.assignment import MOST_SEQUENCE, Assignment, TraderAssignment, content_hash, unsound
 
 
 def trader(name: str, trigger: str) -> TraderAssignment:
@@ -27,3 +30,29 @@ def test_the_order_of_traders_does_not_matter_and_their_content_does() -> None:
     one, two = trader("default/a", "CandleClose"), trader("default/b", "CandleClose")
     assert content_hash([one, two]) == content_hash([two, one])
     assert content_hash([one, two]) != content_hash([one, trader("default/b", "EveryUpdate")])
+
+
+def test_a_field_that_a_later_version_has_changes_no_hash_as_long_as_it_says_nothing() -> None:
+    # As it would be computed by hand: what is at its default doesn't stand in it.
+    said = [
+        {"trader": "default/a", "uid": "u", "strategy": "s", "symbols": ["BTC/USDT"], "interval": "1s"},
+    ]
+    by_hand = hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()[:16]
+    assert content_hash([trader("default/a", "CandleClose")]) == by_hand
+
+
+@pytest.mark.parametrize(
+    ("worker", "sequence", "digest", "is_sound"),
+    [
+        ("w-0", 1, "", True),
+        ("w-0", MOST_SEQUENCE, "", True),
+        ("w-1", 1, "", False),
+        ("w-0", 0, "", False),
+        ("w-0", MOST_SEQUENCE + 1, "", False),
+        ("w-0", 1, "0" * 16, False),
+    ],
+)
+def test_what_nobody_may_go_by_is_said(worker: str, sequence: int, digest: str, is_sound: bool) -> None:
+    traders = [trader("default/a", "CandleClose")]
+    found = Assignment(worker, sequence, digest or content_hash(traders), traders)
+    assert (unsound(found, "w-0") == "") == is_sound

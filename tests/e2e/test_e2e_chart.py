@@ -122,6 +122,7 @@ def test_with_namespaces_named_nothing_is_bound_in_the_whole_cluster(helm: str) 
     kinds = [one["kind"] for one in rendered(helm, "operator.namespaces={one,two}", "rbac.aggregate=false")]
     assert "ClusterRole" not in kinds
     assert "ClusterRoleBinding" not in kinds
+    assert "ValidatingAdmissionPolicy" not in kinds
 
 
 def test_nothing_runs_as_root_or_may_write_to_its_image(helm: str) -> None:
@@ -210,6 +211,8 @@ def test_the_operator_may_do_what_it_needs_and_no_more(restricted: Namespace) ->
         ("patch", "traders.chandlery.dev:status"),
         ("create", "statefulsets.apps"),
         ("create", "secrets"),
+        ("patch", "pods:status"),
+        ("watch", "networkpolicies.networking.k8s.io"),
         ("list", "namespaces"),
         ("create", "events.events.k8s.io"),
     ]:
@@ -221,6 +224,10 @@ def test_the_operator_may_do_what_it_needs_and_no_more(restricted: Namespace) ->
         ("list", "secrets"),
         ("create", "pods"),
         ("create", "pods:exec"),
+        ("patch", "pods"),
+        ("watch", "secrets"),
+        ("get", "traders.chandlery.dev"),
+        ("watch", "events.events.k8s.io"),
         ("create", "deployments.apps"),
         ("create", "roles.rbac.authorization.k8s.io"),
         ("patch", "customresourcedefinitions.apiextensions.k8s.io"),
@@ -228,6 +235,37 @@ def test_the_operator_may_do_what_it_needs_and_no_more(restricted: Namespace) ->
         assert not may(restricted, operator, verb, what, "default"), (verb, what)
     assert may(restricted, operator, "get", "secrets/mine-operator-token-key")
     assert not may(restricted, operator, "get", "secrets/another")
+
+
+def test_the_api_server_refuses_the_operator_every_secret_but_workers_tokens(restricted: Namespace) -> None:
+    in_namespace(restricted, "install", "mine", str(CHART))
+    who = f"--as=system:serviceaccount:{restricted.name}:mine-operator"
+    restricted.kubectl("create", "secret", "generic", "private", "--from-literal=password=unseen")
+    private = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "private", "labels": {"a": "b"}}}
+    path = f"/api/v1/namespaces/{restricted.name}/secrets"
+
+    def answer(*arguments: str, stdin: str | None = None) -> str:
+        try:
+            return restricted.kubectl(who, *arguments, stdin=stdin)
+        except ClusterError as error:
+            return str(error)
+
+    def patched() -> str:
+        return answer("apply", "--server-side", "--force-conflicts", "-f", "-", "-o", "json", stdin=json.dumps(private))
+
+    deadline = time.monotonic() + 30.0  # a policy is in force a second after it was made
+    while "workers' tokens" not in (said := patched()):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.2)
+    assert "dW5zZWVu" not in said, "what is in it isn't told either"
+    assert "workers' tokens" in answer("delete", "--raw", f"{path}/private")
+    generic = ("create", "secret", "generic")
+    assert "workers' tokens" in answer(*generic, "another", "--from-literal=a=b")
+    restricted.kubectl(who, *generic, "token", "--type=chandlery.dev/worker-token", "--from-literal=a=b")
+    restricted.kubectl(who, *generic, "mine-operator-token-key", "--from-literal=key=b")
+    restricted.kubectl(who, "delete", "--raw", f"{path}/token")
+    assert "workers' tokens" in answer("delete", "--raw", f"{path}/mine-operator-token-key")
+    restricted.kubectl("delete", "secret", "private")
 
 
 def test_an_operator_of_named_namespaces_may_do_nothing_elsewhere(restricted: Namespace) -> None:

@@ -5,61 +5,29 @@ Every test has a namespace of its own and an operator that looks after that one 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
-import random
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 from tests.e2e.kubectl import Namespace
-from tests.support.operator_stage import NAMESPACE, Object, Stage, conditions_of, feed, pool, trader
-from tests.support.simulated_workers import SimulatedWorkers
+from tests.e2e.operator_cases import placed, quiet, running_one, scope, staged, told
+from tests.support.operator_chaos import Chances, Chaos, api_server_of, faulty_workers
+from tests.support.operator_stage import NAMESPACE, Object, conditions_of, feed, pool, trader
 
 from chandlery.core.errors import UnavailableError
 from chandlery.operator.cache import Cache
 from chandlery.operator.kubernetes.kinds import (
     CONFIG_MAP,
-    EVENT,
     MARKET_FEED,
+    POD,
     SECRET,
     STATEFUL_SET,
     TRADER,
     TRADER_POOL,
 )
 from chandlery.operator.watching import Sweeper, prime
-
-
-@asynccontextmanager
-async def staged(
-    namespace: Namespace, folder: Path, workers: SimulatedWorkers | None = None
-) -> AsyncIterator[tuple[Stage, str]]:
-    """A stage, and the name of the test's namespace."""
-    stage = Stage(namespace.cluster.kubeconfig, folder, workers)
-    try:
-        await stage.start()
-        yield stage, namespace.name
-    finally:
-        await stage.stop()
-
-
-def scope(name: str) -> tuple[str, ...]:
-    return ("--namespace", name, "--own-namespace", name)
-
-
-async def running_one(stage: Stage, name: str, *, workers: int = 1, room: int = 20, **spec: Any) -> None:
-    """A feed, a pool and one Running Trader ``one``."""
-    await stage.apply(feed(name), pool(name, workers=workers, room=room, **spec), trader(name, "one"))
-    await stage.until_reason(name, "one", "Running")
-
-
-async def placed(stage: Stage, trader: str) -> list[tuple[str, int]]:
-    return stage.workers.traders().get(trader, [])
 
 
 async def test_an_applied_trader_runs_and_every_status_says_so(on_control_plane: Namespace, tmp_path: Path) -> None:
@@ -112,16 +80,6 @@ async def test_applying_the_same_again_and_restarting_the_operator_write_nothing
         assert metrics["chandlery_operator_workers_ready"] == 1
 
 
-async def quiet(operator: Any) -> bool:
-    """Whether every worker has acknowledged and nothing is under way but what waits for a far time."""
-    before = await operator.metrics()
-    await asyncio.sleep(0.5)
-    after = await operator.metrics()
-    keys = ("reconciles_total", "status_writes_total", "child_writes_total")
-    still = all(before[f"chandlery_operator_{key}"] == after[f"chandlery_operator_{key}"] for key in keys)
-    return still and after["chandlery_operator_assignments_pending"] == 0
-
-
 async def test_what_is_wrong_with_one_trader_is_said_there_and_leaves_the_others_alone(
     on_control_plane: Namespace, tmp_path: Path
 ) -> None:
@@ -149,10 +107,10 @@ async def test_what_is_wrong_with_one_trader_is_said_there_and_leaves_the_others
         # Mended, it runs.
         await stage.apply(trader(ns, "typo"))
         await stage.until_reason(ns, "typo", "Running")
-        told = [
-            item["reason"] for item in (await stage.api.list(EVENT, ns)).items if item["regarding"]["name"] == "typo"
-        ]
-        assert told.count("UnknownStrategy") == 1
+        # Each told once, and of nobody else anything but that it runs.
+        for manifest, reason in wrong:
+            assert (await told(stage, ns, manifest["metadata"]["name"])).count(reason) == 1
+        assert await told(stage, ns, "one") == []
 
 
 async def test_a_bad_edit_keeps_the_version_before_running(on_control_plane: Namespace, tmp_path: Path) -> None:
@@ -223,10 +181,10 @@ async def test_a_worker_that_is_not_ready_gives_its_traders_to_another(
 
         await stage.until("and taken from the lost one, which can still be reached", left)
 
-        async def told() -> bool:
-            return "Moved" in {item["reason"] for item in (await stage.api.list(EVENT, ns)).items}
+        async def is_told() -> bool:
+            return "Moved" in await told(stage, ns, "one")
 
-        await stage.until("an event that tells of the move", told)
+        await stage.until("an event that tells of the move", is_told)
 
 
 async def test_a_strategy_in_a_configmap_travels_in_the_assignment_and_follows_its_changes(
@@ -254,6 +212,24 @@ async def test_a_strategy_in_a_configmap_travels_in_the_assignment_and_follows_i
         generations = {item["metadata"]["name"]: item["metadata"]["generation"] for item in sets}
         for item in (await stage.api.list(STATEFUL_SET, ns)).items:
             assert item["metadata"]["generation"] == generations.get(item["metadata"]["name"], 1), "no pod rolls"
+
+
+async def test_a_feeds_pod_is_told_that_its_settings_have_changed(on_control_plane: Namespace, tmp_path: Path) -> None:
+    async with staged(on_control_plane, tmp_path) as (stage, ns):
+        await stage.operator(*scope(ns))
+        await running_one(stage, ns)
+        uid = (await stage.api.get(POD, ns, "market-ingest-0"))["metadata"]["uid"]
+        await stage.apply(trader(ns, "two", market={"symbols": ["ETH/USDT"], "interval": "1s"}))
+
+        async def is_told() -> bool:
+            settings = await stage.api.get(CONFIG_MAP, ns, "market-ingest")
+            pod = await stage.api.get(POD, ns, "market-ingest-0")
+            assert pod["metadata"]["uid"] == uid, "by a note on the pod, not by another pod"
+            noted = pod["metadata"].get("annotations", {}).get("chandlery.dev/settings")
+            digest = settings["metadata"]["annotations"]["chandlery.dev/content"]
+            return "ETH/USDT" in settings["data"]["ingest.json"] and noted == digest
+
+        await stage.until("the pod told of its settings", is_told)
 
 
 async def test_what_somebody_deletes_or_changes_of_the_children_is_put_right(
@@ -296,22 +272,34 @@ async def test_a_changed_pool_rolls_its_workers_one_after_the_other(
         await stage.operator(*scope(ns))
         await running_one(stage, ns, workers=3)
         await stage.until_reason(ns, "quants", "Running", TRADER_POOL)
-        most_at_once = 0
+        sets = await stage.api.list(STATEFUL_SET, ns, selector="chandlery.dev/pool=quants")
+        before = {item["metadata"]["name"]: item for item in sets.items}
+        assert len(before) == 3
         await stage.apply(pool(ns, workers=3, segment={"candles": 2000}))
-
-        async def rolled() -> bool:
-            nonlocal most_at_once
-            sets = (await stage.api.list(STATEFUL_SET, ns, selector="chandlery.dev/pool=quants")).items
-            under_way = [
-                one for one in sets if one["metadata"]["generation"] == 2 and not one["status"].get("readyReplicas")
-            ]
-            most_at_once = max(most_at_once, len(under_way))
-            return all(one["metadata"]["generation"] == 2 for one in sets)
-
-        await stage.until("all rolled", rolled)
-        assert most_at_once <= 1
+        # The watch brings every version of each in the order in which they came about: nothing between is missed.
+        changes = stage.api.watch(STATEFUL_SET, ns, sets.version, selector="chandlery.dev/pool=quants", silence_s=30)
+        now, rolled = dict(before), set[str]()
+        async for what, item in changes:
+            if what == "BOOKMARK":
+                continue
+            assert what == "MODIFIED"
+            name = item["metadata"]["name"]
+            now[name] = item
+            under_way = [one for one, there in now.items() if _is_rolling(there)]
+            assert len(under_way) <= 1, f"{under_way} at once"
+            if item["metadata"]["generation"] > before[name]["metadata"]["generation"] and not _is_rolling(item):
+                rolled.add(name)
+            if rolled == set(before):
+                break
         await stage.until_reason(ns, "quants", "Running", TRADER_POOL)
         await stage.until_reason(ns, "one", "Running")
+
+
+def _is_rolling(item: Object) -> bool:
+    """Whether a StatefulSet has a template that its pod isn't of, or the pod isn't Ready."""
+    status = item["status"]
+    current = status.get("observedGeneration") == item["metadata"]["generation"]
+    return not (current and status.get("updatedReplicas") == 1 and status.get("readyReplicas") == 1)
 
 
 async def test_traders_of_another_namespace_run_where_its_labels_allow_it(
@@ -428,15 +416,6 @@ async def test_an_api_server_that_is_killed_loses_no_change(on_control_plane: Na
         assert operator.process.poll() is None, "it lived through"
 
 
-def api_server_of(folder: Path) -> int:
-    """The process id of a cluster's API server."""
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if words and words[0].endswith("kube-apiserver") and any(str(folder) in word for word in words):
-            return int(process.pid)
-    raise AssertionError(f"no API server of {folder}")
-
-
 async def test_no_token_is_seen_outside_its_secret(on_control_plane: Namespace, tmp_path: Path) -> None:
     async with staged(on_control_plane, tmp_path) as (stage, ns):
         operator = await stage.operator(*scope(ns))
@@ -448,66 +427,14 @@ async def test_no_token_is_seen_outside_its_secret(on_control_plane: Namespace, 
         assert token not in operator.log.read_text()
 
 
-def one_content_each(history: set[tuple[int, str]]) -> bool:
-    """Whether no sequence was pushed with two contents."""
-    return len({sequence for sequence, _ in history}) == len(history)
-
-
 @pytest.mark.slow
 async def test_whatever_is_lost_killed_or_doubled_every_trader_ends_where_it_belongs_once(
     on_control_plane: Namespace, tmp_path: Path
 ) -> None:
-    chance = random.Random(20_251_125)
-
-    def fault(method: str) -> str:
-        if method == "PUT" and chance.random() < 0.3:
-            return chance.choice(["lost", "answer lost", "busy"])
-        return "lost" if chance.random() < 0.05 else ""
-
-    async with staged(on_control_plane, tmp_path, SimulatedWorkers(fault=fault)) as (stage, ns):
-        operator = await stage.operator(*scope(ns))
-        await stage.apply(feed(ns), *(pool(ns, name, workers=2, room=40) for name in ("a", "b")))
-        live: set[str] = set()
-
-        async def changes() -> None:
-            for number in range(300):
-                act, name = chance.random(), f"t{number % 60:02d}"
-                if name not in live or act < 0.6:
-                    where = chance.choice("ab")
-                    await stage.apply(trader(ns, name, in_pool=where, fast=chance.randrange(2, 50)))
-                    live.add(name)
-                else:
-                    await stage.api.delete(TRADER, ns, name)
-                    live.discard(name)
-                    if act > 0.9:
-                        await stage.apply(trader(ns, name, in_pool="a"))
-                        live.add(name)
-
-        async def kills() -> None:
-            nonlocal operator
-            while True:
-                await asyncio.sleep(chance.uniform(1.0, 3.0))
-                operator.kill()
-                operator = await stage.operator(*scope(ns))
-
-        killing = asyncio.create_task(kills())
-        await changes()
-        killing.cancel()
-        await asyncio.gather(killing, return_exceptions=True)
-        if operator.process is None or operator.process.poll() is not None:
-            operator = await stage.operator(*scope(ns))
-
-        async def right() -> bool:
-            items = (await stage.api.list(TRADER, ns)).items
-            wanted = {f"{ns}/{item['metadata']['name']}": item["metadata"]["generation"] for item in items}
-            if {item["metadata"]["name"] for item in items} != live:
-                return False
-            found = {name: [generation for _, generation in where] for name, where in stage.workers.traders().items()}
-            there = {name: where for name, where in found.items() if name.startswith(f"{ns}/")}
-            ready = all(conditions_of(item).get("Ready", {}).get("reason") == "Running" for item in items)
-            return ready and there == {name: [generation] for name, generation in wanted.items()}
-
-        await stage.until("every Trader in one worker, in its newest generation, and nothing else", right, 90)
-        histories = [set(pod.pushed) for pod in stage.workers.pods.values()]
-        assert max(map(len, histories)) > 10, "too little was pushed to tell"
-        assert [one_content_each(history) for history in histories] == [True] * len(histories), histories
+    chances = Chances(changes=300)
+    async with staged(on_control_plane, tmp_path, faulty_workers(chances)) as (stage, ns):
+        outcome = await Chaos(stage, ns, chances, scope(ns)).unleash(patience_s=90)
+        assert outcome.is_right, outcome
+        assert outcome.contradictions == 0, "no sequence was pushed with two contents"
+        assert outcome.pushes > 20, "too little was pushed to tell"
+        assert outcome.operator_kills > 0

@@ -191,3 +191,34 @@ def test_sources_that_fill_an_assignment_send_newcomers_elsewhere_and_then_let_t
     assert {one.reason for one in waiting} == {"PoolFull"}
     assert "900 KiB" in waiting[0].message
     assert plans.plan().verdicts == made.verdicts
+
+
+def memory(pool: dict[str, Any], amount: str) -> Planned:
+    plans = Plans()
+    plans.put("MarketFeed", feed_body())
+    plans.put("TraderPool", pool)
+    plans.put("Trader", trader_body(resources={"memory": amount}))
+    return plans.plan()
+
+
+def test_a_trader_that_may_have_more_memory_than_its_container_is_told_both_fields() -> None:
+    verdict = memory(pool_body(tradersPerWorker=2), "1Gi").verdicts["default/one"]
+    assert (verdict.reason, verdict.worker) == ("BadParameter", None)
+    assert "spec.resources.memory" in verdict.message
+    assert "512Mi" in verdict.message, "what there is"
+    assert "spec.tradersPerWorker" in verdict.message
+
+
+def test_the_traders_of_a_full_worker_stay_below_their_container_by_default() -> None:
+    assert memory(pool_body(tradersPerWorker=1), "256Mi").verdicts["default/one"].reason == ""
+    assert memory(pool_body(tradersPerWorker=2), "512Mi").verdicts["default/one"].reason == ""
+
+
+def test_a_pool_whose_template_gives_more_or_no_limit_takes_the_trader() -> None:
+    def template(limits: dict[str, Any]) -> dict[str, Any]:
+        containers = [{"name": "traders", "resources": {"limits": limits}}]
+        return pool_body(tradersPerWorker=2, podTemplate={"spec": {"containers": containers}})
+
+    assert memory(template({"memory": "4Gi"}), "1Gi").verdicts["default/one"].reason == ""
+    assert memory(template({"memory": None}), "1Gi").verdicts["default/one"].reason == ""
+    assert memory(template({"memory": "512Mi"}), "512Mi").verdicts["default/one"].reason == "BadParameter"

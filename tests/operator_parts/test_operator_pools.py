@@ -17,12 +17,13 @@ from chandlery.operator.applied import Children
 from chandlery.operator.cache import Cache, Dirty
 from chandlery.operator.children.naming import Defaults, Object
 from chandlery.operator.events import Events
-from chandlery.operator.kubernetes.api import GoneError, Kind
+from chandlery.operator.kubernetes.api import GoneError, Kind, Page
 from chandlery.operator.kubernetes.follow import Followed
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, STATEFUL_SET
 from chandlery.operator.planner import Delays
 from chandlery.operator.planning import PoolPlanner
 from chandlery.operator.pools import Pools, Tools
+from chandlery.operator.refusals import Refusals
 from chandlery.operator.statuses import Statuses
 from chandlery.operator.workers import Workers
 
@@ -54,6 +55,9 @@ class Server:
         elif kind in self.there:
             self.there[kind].objects["default", name] = {**body, "metadata": meta}
         return {"metadata": meta}
+
+    async def list(self, kind: Kind, namespace: str = "", *, fields: str = "", **_: Any) -> Page:
+        return Page("1", [])
 
     async def create(self, kind: Kind, body: Object) -> Object:
         return body
@@ -99,7 +103,7 @@ class Bench:
         self.tools = Tools(
             cache=self.cache, children=children, workers=self.workers, planner=self.planner,
             statuses=Statuses(api, clock=iter(range(0, 10**9, 1000)).__next__), events=Events(api, "test"),
-            sources=sources, defaults=defaults, namespaces=dict, unknown_symbols=lambda _feed: (),
+            sources=sources, refusals=Refusals(api), defaults=defaults, namespaces=dict, unknown_symbols=lambda _feed: (),
             mark=lambda dirty, _delay_s: self.marked.append(dirty),
         )  # fmt: skip
         self.pools = Pools(self.tools)

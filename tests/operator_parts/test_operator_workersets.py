@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import pytest_asyncio
 from tests.operator_parts.operator_bodies import pool_body
@@ -18,9 +19,9 @@ from chandlery.operator.applied import Children
 from chandlery.operator.cache import Cache
 from chandlery.operator.children.naming import POOL_LABEL, WORKER_LABEL, Defaults, Object
 from chandlery.operator.children.workers import assignment_map, settings_map, worker_set
-from chandlery.operator.kubernetes.api import Kind
+from chandlery.operator.kubernetes.api import Kind, RefusedError
 from chandlery.operator.kubernetes.follow import Followed
-from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, STATEFUL_SET
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, SECRET, STATEFUL_SET
 from chandlery.operator.workers import Workers
 from chandlery.operator.workersets import WorkerSets
 
@@ -30,16 +31,23 @@ KAFKA = KafkaSettings("kafka.example:9093", "market")
 
 
 class Deletions:
-    """An API server that is only asked to delete."""
+    """An API server that is only asked to delete, and whose a Secret is."""
 
     def __init__(self) -> None:
         self.deleted: list[str] = []
+        self.uids: dict[str, str] = {}
+        self.foreign: set[str] = set()
 
     async def apply(self, kind: Kind, body: Object, *, subresource: str = "") -> Object:
-        raise AssertionError(f"{kind.name} {body['metadata']['name']} applied")
+        name = body["metadata"]["name"]
+        assert kind == SECRET, f"{kind.name} {name} applied"
+        if name in self.foreign:
+            raise RefusedError(f'422 Secret "{name}" is invalid: type: field is immutable')
+        return {"metadata": {**body["metadata"], "resourceVersion": "7", "uid": f"uid-of-{name}"}}
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
         self.deleted.append(f"{kind.name}/{name}")
+        self.uids[f"{kind.name}/{name}"] = uid
 
 
 class Cluster:
@@ -101,6 +109,39 @@ async def test_a_workers_own_objects_are_removed(cluster: Cluster) -> None:
         "ConfigMap/quants-1-settings",
         "Secret/quants-1-token",
     ]
+    assert cluster.api.uids["Secret/quants-1-token"] == "uid-of-quants-1-token", "nothing made since of that name"
+    assert cluster.api.uids["StatefulSet/quants-1"] == "StatefulSet-quants-1"
+
+
+async def test_a_secret_in_the_name_of_a_workers_that_is_anothers_stays(cluster: Cluster) -> None:
+    cluster.put_worker("quants-1")
+    cluster.api.foreign.add("quants-1-token")
+    await cluster.sets.remove_others(POOL, [])
+    assert cluster.api.deleted[0] == "StatefulSet/quants-1"
+    assert "Secret/quants-1-token" not in cluster.api.deleted
+
+
+async def test_a_kept_assignment_that_does_not_match_its_hash_is_not_adopted(cluster: Cluster) -> None:
+    sound = assigned("quants-0")
+    forged = msgspec.structs.replace(sound, traders=[msgspec.structs.replace(sound.traders[0], strategy="mine")])
+    cluster.put(CONFIG_MAP, assignment_map(POOL, forged))
+    cluster.workers.adopt()
+    link = cluster.workers.of(POOL.key)["quants-0"]
+    assert link.delivery.assignment.sequence == 0, "the worker is told nothing before its Traders are planned"
+    link.want(sound)
+    assert link.delivery.assignment.traders == sound.traders
+    assert link.delivery.assignment.sequence > forged.sequence, "what replaces it is above it"
+    (said,) = cluster.workers.unsound(POOL.key).values()
+    assert forged.hash in said
+    assert cluster.workers.unsound(POOL.key) == {}, "told once"
+
+
+async def test_a_sequence_that_nobody_can_go_above_is_not_gone_by(cluster: Cluster) -> None:
+    cluster.put(CONFIG_MAP, assignment_map(POOL, msgspec.structs.replace(assigned("quants-0"), sequence=2**64 - 1)))
+    cluster.workers.adopt()
+    link = cluster.workers.of(POOL.key)["quants-0"]
+    link.want(assigned("quants-0"))
+    assert 0 < link.delivery.assignment.sequence < 2**32
 
 
 async def test_labels_alone_have_nothing_deleted(cluster: Cluster) -> None:

@@ -100,11 +100,19 @@ class Stage:
     """A cluster prepared for an operator: definitions, nodes whose pods have loopback addresses, simulated workers.
 
     Args:
-        kubeconfig: of the cluster. folder: for logs. workers: absent: ones that always answer.
+        kubeconfig: of the cluster, an administrator's. folder: for logs. workers: absent: ones that always answer.
+        account: gives the kubeconfig of an operator with these arguments; absent: the administrator's.
     """
 
-    def __init__(self, kubeconfig: Path, folder: Path, workers: SimulatedWorkers | None = None) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        folder: Path,
+        workers: SimulatedWorkers | None = None,
+        account: Callable[[tuple[str, ...]], Path] | None = None,
+    ) -> None:
         self.kubeconfig = kubeconfig
+        self._account = account
         self.worker_port = free_port()
         self.api = KubeApi(from_kubeconfig(kubeconfig))
         self.workers = workers or SimulatedWorkers(self.worker_port)
@@ -133,10 +141,15 @@ class Stage:
     async def operator(self, *arguments: str) -> OperatorProcess:
         """Start an operator."""
         log = self._folder / f"operator-{len(self._operators)}.log"
-        made = OperatorProcess(self.kubeconfig, log, self.worker_port, arguments)
+        kubeconfig = await asyncio.to_thread(self._account, arguments) if self._account else self.kubeconfig
+        made = OperatorProcess(kubeconfig, log, self.worker_port, arguments)
         self._operators.append(made)
         await made.start()
         return made
+
+    def logs(self) -> list[str]:
+        """What each operator has said."""
+        return [operator.log.read_text() for operator in self._operators]
 
     async def stop(self) -> None:
         """End what was started."""

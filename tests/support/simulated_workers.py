@@ -7,6 +7,7 @@ lives as long as it does, like a feed's own file.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ class SimulatedWorker:
 
     Attributes:
         pushed: sequence and hash of every assignment as it came, repetitions and refused ones too.
-        supervisor: whether it says that its supervisor is connected.
+        supervisor: whether it says that its supervisor is connected. denies: whether it takes no token.
     """
 
     assignment: Assignment | None = None
@@ -43,6 +44,7 @@ class SimulatedWorker:
     pushed: list[tuple[int, str]] = field(default_factory=list)
     refused: int = 0
     supervisor: bool = True
+    denies: bool = False
     states: dict[str, TraderStatus] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -98,15 +100,28 @@ class SimulatedWorkers:
 
     Args:
         port: the port of workers. fault: asked before each request with its method; returns "", "lost" (no answer, and
-            nothing done), "answer lost" (done, and no answer) or "busy" (503).
+            nothing done), "answer lost" (done, and no answer), "busy" (503), "late" (no answer, done later, after
+            others maybe) or "doubled" (done now and once more later).
+        late_s: how much later, from and to.
+
+    Attributes:
+        late: what is still to come.
     """
 
-    def __init__(self, port: int = 0, fault: Callable[[str], str] = lambda _method: "") -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        fault: Callable[[str], str] = lambda _method: "",
+        late_s: tuple[float, float] = (0.05, 1.0),
+    ) -> None:
         self.pods: dict[str, SimulatedWorker] = {}
         self.state_of: Callable[[TraderAssignment], TraderStatus] = active
         self.pushes = 0
         self.port = port
-        self._fault = fault
+        self.fault = fault
+        self.late: set[asyncio.Task[None]] = set()
+        self._late_s = late_s
+        self._chance = random.Random(7)
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_put("/v1/assignment", self._put)
         app.router.add_get("/v1/status", self._get)
@@ -119,6 +134,8 @@ class SimulatedWorkers:
 
     async def stop(self) -> None:
         """Answer no more."""
+        for task in self.late:
+            task.cancel()
         for pod in self.pods.values():
             pod.bump()
         await self._runner.cleanup()
@@ -145,23 +162,35 @@ class SimulatedWorkers:
 
     async def _put(self, request: web.Request) -> web.StreamResponse:
         self.pushes += 1
-        fault = self._fault("PUT")
+        fault = self.fault("PUT")
         body = await request.read()
         if fault == "lost":
             return self._cut(request)
         if fault == "busy":
             return web.Response(status=503)
         pod = self._here(request)
+        if fault in ("late", "doubled"):
+            task = asyncio.create_task(self._take_later(pod, body))
+            self.late.add(task)
+            task.add_done_callback(self.late.discard)
+            if fault == "late":
+                return self._cut(request)
         status = pod.take(decode_assignment(body), self.state_of)
         if fault == "answer lost":
             return self._cut(request)
         sequence = pod.assignment.sequence if pod.assignment else 0
         return web.json_response({"received_sequence": sequence, "sequence": sequence}, status=status)
 
+    async def _take_later(self, pod: SimulatedWorker, body: bytes) -> None:
+        await asyncio.sleep(self._chance.uniform(*self._late_s))
+        pod.take(decode_assignment(body), self.state_of)
+
     async def _get(self, request: web.Request) -> web.StreamResponse:
-        if self._fault("GET") == "lost":
+        if self.fault("GET") == "lost":
             return self._cut(request)
         pod = self._here(request)
+        if pod.denies:
+            return web.Response(status=401)
         wait_s = int(request.query.get("wait_ms", "0")) / 1000
         if wait_s and pod.version <= int(request.query.get("after", "0")):
             try:

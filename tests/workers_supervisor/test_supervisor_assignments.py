@@ -233,6 +233,8 @@ async def test_a_suspended_trader_has_no_process_and_goes_on_later() -> None:
         ({"strategy": "sma-cross", "parameters": {"fast": 40}}, "BadParameter", "fast (40) must be below slow (30)"),
         ({"strategy": "sma-cross", "warmup": 5_000}, "BadParameter", "more than the segment keeps"),
         ({"source": "class Broken(:"}, "BadSource", "line 1"),
+        ({"source": "import os\n\n1 / 0\n"}, "BadSource", "ZeroDivisionError"),
+        ({"source": "raise SystemExit('no')\n"}, "BadSource", "SystemExit"),
         ({"source": "while True: pass"}, "Hang", "killed by SIGKILL (in a call"),
     ],
 )

@@ -85,10 +85,44 @@ decode_assignment: Final = msgspec.json.Decoder(Assignment).decode
 
 
 def content_hash(traders: list[TraderAssignment]) -> str:
-    """Hash of an assignment's content: 16 hex digits, equal for equal traders in whatever order."""
-    # As dicts, so that every field is there: omit_defaults compares by identity, which decoding changes.
-    body = _ordered.encode([msgspec.structs.asdict(each) for each in sorted(traders, key=lambda each: each.trader)])
+    """Hash of an assignment's content: 16 hex digits, equal for equal traders in whatever order.
+
+    Fields at their default don't count: what is kept stays sound for a version that has got another field.
+    """
+    body = _ordered.encode([_said_by(each) for each in sorted(traders, key=lambda each: each.trader)])
     return hashlib.sha256(body).hexdigest()[:16]
+
+
+def _said_by(trader: TraderAssignment) -> dict[str, Any]:
+    # Not omit_defaults: that compares by identity, which decoding changes.
+    every = msgspec.structs.asdict(trader)
+    return {name: value for name, value in every.items() if name not in _DEFAULTS or value != _DEFAULTS[name]}
+
+
+_DEFAULTS: Final[dict[str, Any]] = {
+    field.name: field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    for field in msgspec.structs.fields(TraderAssignment)
+    if not field.required
+}
+
+
+#: Assignments are counted from 1; whoever goes above another's number must still find one that JSON can carry.
+MOST_SEQUENCE: Final = 2**53 - 1
+
+
+def unsound(assignment: Assignment, worker: str) -> str:
+    """Why nobody may go by this assignment, whoever wrote it; empty: it is sound.
+
+    Args:
+        worker: the one that it should be for.
+    """
+    if assignment.worker != worker:
+        return f"assignment for worker {assignment.worker!r}, this is {worker!r}"
+    if not 1 <= assignment.sequence <= MOST_SEQUENCE:
+        return f"sequence {assignment.sequence} is not positive, or above {MOST_SEQUENCE}"
+    if (digest := content_hash(assignment.traders)) != assignment.hash:
+        return f"hash {assignment.hash!r} is not that of its traders ({digest})"
+    return ""
 
 
 TraderState = Literal[

@@ -31,10 +31,20 @@ from chandlery.operator.http_errors import in_words
 from chandlery.operator.kubernetes.api import GoneError, KubeApi, RefusedError, StaleError
 from chandlery.operator.kubernetes.credentials import Credentials
 from chandlery.operator.kubernetes.follow import Followed, Names
-from chandlery.operator.kubernetes.kinds import CONFIG_MAP, NAMESPACE, POD, SECRET, STATEFUL_SET
+from chandlery.operator.kubernetes.kinds import (
+    CONFIG_MAP,
+    NAMESPACE,
+    NETWORK_POLICY,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SECRET,
+    SERVICE,
+    STATEFUL_SET,
+)
 from chandlery.operator.options import Options
 from chandlery.operator.planning import PoolPlanner
 from chandlery.operator.pools import Pools, Tools
+from chandlery.operator.refusals import Refusals
 from chandlery.operator.sources import Sources, named_by
 from chandlery.operator.statuses import Statuses
 from chandlery.operator.workers import Workers
@@ -125,6 +135,7 @@ class Operator:
             statuses=self._statuses,
             events=self._events,
             sources=Sources(self._api, self._metadata),
+            refusals=Refusals(self._api),
             defaults=self._options.defaults,
             namespaces=self._namespace_labels,
             unknown_symbols=lambda feed: self._feeds.unknown_symbols(feed) if self._feeds is not None else (),
@@ -180,6 +191,8 @@ class Operator:
     # Start --------------------------------------------------------------------------------------------------
 
     def _follow(self) -> None:
+        watch_s = self._options.watch_s
+
         def add(followed: Followed) -> Followed:
             self._followed.append(followed)
             return followed
@@ -190,14 +203,30 @@ class Operator:
                 (CONFIG_MAP, self._children.changed(CONFIG_MAP, self._assignment_changed)),
                 (POD, self._pod_changed),
             ):
-                self._children.follow(add(Followed(self._api, kind, namespace, changed, selector=SELECTOR)))
+                self._children.follow(
+                    add(Followed(self._api, kind, namespace, changed, selector=SELECTOR, watch_s=watch_s))
+                )
+            for kind in (SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY):
+                # Their metadata tells of every change, and that is all that must be known of them.
+                self._children.follow(
+                    add(
+                        Followed(
+                            self._api, kind, namespace, self._children.changed(kind),
+                            selector=SELECTOR, metadata_only=True, watch_s=watch_s,
+                        )
+                    )
+                )  # fmt: skip
             self._metadata.append(
-                add(Followed(self._api, CONFIG_MAP, namespace, self._source_changed, metadata_only=True))
+                add(
+                    Followed(
+                        self._api, CONFIG_MAP, namespace, self._source_changed, metadata_only=True, watch_s=watch_s
+                    )
+                )
             )
         if not self._options.namespaces:
             # With a list of namespaces the operator may see no others, and no labels: selectors go by names alone.
             self._namespace_watch = add(
-                Followed(self._api, NAMESPACE, "", lambda *_: self._mark_all(), metadata_only=True)
+                Followed(self._api, NAMESPACE, "", lambda *_: self._mark_all(), metadata_only=True, watch_s=watch_s)
             )
 
     async def _list_all(self) -> None:
@@ -313,7 +342,7 @@ class Operator:
             self._fail(f"{task.get_name()} failed: {in_words(error)}")
 
     def _unhealthy(self) -> str:
-        return self.failure
+        return self.failure or next(filter(None, (followed.problem() for followed in self._followed)), "")
 
     def _unready(self) -> str:
         return self.failure or ("" if self._primed else "not listed yet")
@@ -333,6 +362,7 @@ class Operator:
         links = self._workers.all().values() if self._workers is not None else ()
         return {
             "queue": len(self._queue),
+            "watch_silence_seconds": time.monotonic() - min((one.answered_s for one in self._followed), default=0.0),
             "traders": sum(1 for _ in self._cache.all_of(Trader.KIND)),
             "workers": len(links),
             "workers_ready": sum(1 for link in links if link.is_ready),

@@ -17,6 +17,7 @@ from chandlery.operator.children.naming import (
     content_of,
     digest_of,
 )
+from chandlery.operator.covering import covers
 from chandlery.operator.kubernetes.api import Kind
 from chandlery.operator.kubernetes.follow import Followed, Names
 
@@ -32,10 +33,11 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """What we wrote last: digest of the manifest, and the version that made; (``""``, 0): write again."""
+    """What we wrote last: digest of the manifest, the version that made, and of which object; digest ``""``: again."""
 
     digest: str
     version: int
+    uid: str = ""
 
 
 class Children:
@@ -63,6 +65,11 @@ class Children:
                 return followed.objects[names]
         return None
 
+    def _seen_whole(self, kind: Kind, names: Names) -> Object | None:
+        """A child as it was last seen with all that it says; None: not there, or only its metadata is followed."""
+        is_whole = not any(followed.metadata_only for followed in self._followed.get(kind, ()))
+        return self.seen(kind, names) if is_whole else None
+
     def of(self, kind: Kind, namespace: str, labels: Mapping[str, str]) -> list[Object]:
         """Children of a kind in a namespace that have these labels."""
         return [
@@ -77,11 +84,11 @@ class Children:
         names, digest = (body["metadata"]["namespace"], body["metadata"]["name"]), _digest(body)
         known = self._applied.get((kind, names))
         if known is None:
-            # An operator before us may have applied it; then nothing need be written.
-            seen = self.seen(kind, names)
-            if seen is None or content_of(seen) != digest:
+            # An operator before us may have applied it, and nobody changed it while none ran: nothing need be written.
+            seen = self._seen_whole(kind, names)
+            if seen is None or content_of(seen) != digest or not covers(seen, body):
                 return False
-            self._applied[kind, names] = _Applied(digest, version_of(seen))
+            self._applied[kind, names] = _Applied(digest, version_of(seen), uid_of(seen))
             return True
         return known.digest == digest
 
@@ -101,13 +108,20 @@ class Children:
         answer = await self._api.apply(kind, body)
         self.writes += 1
         names = (body["metadata"]["namespace"], body["metadata"]["name"])
-        self._applied[kind, names] = _Applied(_digest(body), version_of(answer))
+        self._applied[kind, names] = _Applied(_digest(body), version_of(answer), uid_of(answer))
         return answer
 
     async def delete(self, kind: Kind, namespace: str, name: str) -> None:
-        """Delete a child; raises as :meth:`ensure`."""
-        await self._api.delete(kind, namespace, name)
+        """Delete a child: the very object that was applied or seen last; raises as :meth:`ensure`."""
+        seen = self.seen(kind, (namespace, name))
+        uid = uid_of(seen) if seen is not None else self.uid_applied(kind, (namespace, name))
+        await self._api.delete(kind, namespace, name, uid=uid)
         self._applied.pop((kind, (namespace, name)), None)
+
+    def uid_applied(self, kind: Kind, names: Names) -> str:
+        """Uid of the object that our last write made or changed; empty: none known."""
+        known = self._applied.get((kind, names))
+        return known.uid if known is not None else ""
 
     def version_applied(self, kind: Kind, names: Names) -> int:
         """Version that our last write made; 0: none known."""
@@ -129,7 +143,7 @@ class Children:
 
         def note(names: Names, before: Object | None, now: Object | None) -> None:
             known = self._applied.get((kind, names))
-            if known is not None and (now is None or version_of(now) > known.version):
+            if known is not None and (now is None or _is_others_work(now, known)):
                 self._applied[kind, names] = _Applied("", version_of(now) if now is not None else 0)
                 if drifted is not None:
                     drifted(names, now)
@@ -141,6 +155,14 @@ class Children:
         return note
 
 
+def _is_others_work(now: Object, known: _Applied) -> bool:
+    version = version_of(now)
+    # Labels and annotations don't count as a generation; the digest among them tells of the rest.
+    return version > known.version or bool(
+        known.digest and version == known.version and content_of(now) != known.digest
+    )
+
+
 def _digest(body: Object) -> str:
     return str(body["metadata"].get("annotations", {}).get(CONTENT, "")) or digest_of(body)
 
@@ -149,6 +171,11 @@ def version_of(item: Mapping[str, Any]) -> int:
     """What grows when somebody changes what an object is to be: the generation, else the resource version."""
     meta = item["metadata"]
     return int(meta.get("generation") or meta["resourceVersion"])
+
+
+def uid_of(item: Mapping[str, Any]) -> str:
+    """Uid of an object; empty: it has none."""
+    return str(item["metadata"].get("uid", ""))
 
 
 def labels_of(item: Mapping[str, Any]) -> dict[str, str]:

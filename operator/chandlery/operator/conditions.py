@@ -36,6 +36,14 @@ _UNDER_WAY: Final = frozenset({"AwaitingApproval"})
 
 
 @dataclass(frozen=True, slots=True)
+class PodRefusal:
+    """Why a worker's pod can't be made: a stable word, and a sentence that says what to do."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerView:
     """A worker as far as its Traders' conditions depend on it.
 
@@ -44,6 +52,7 @@ class WorkerView:
         status: its newest answer, None: none yet. problem: why it can't be reached; empty: it can.
         undelivered: why its assignment could not be kept or pushed at the last attempt; empty: it could.
         trouble: what keeps its pod from running, in the cluster's words; empty: nothing known.
+        refused: why it has no pod; None: it has one, or nothing is known.
     """
 
     name: str
@@ -54,6 +63,7 @@ class WorkerView:
     problem: str = ""
     undelivered: str = ""
     trouble: str = ""
+    refused: PodRefusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +135,8 @@ def _missing_symbols(held: Held, unknown: Collection[str]) -> list[str]:
 def _away(worker: WorkerView) -> State | None:
     """Why nothing can be said of a worker's Traders; None: something can."""
     if not worker.ready:
+        if worker.refused is not None:
+            return State(worker.refused.reason, worker.refused.message, stalled=True)
         if not worker.was_ready:
             return State("WorkerStarting", _starting(worker))
         return State("WorkerUnready", f"worker {worker.name} is not Ready; its traders move after a while if they can")
@@ -135,8 +147,9 @@ def _away(worker: WorkerView) -> State | None:
 
 def _starting(worker: WorkerView) -> str:
     if not worker.pod:
-        # A quota, an admission policy: StatefulSets have no condition for it.
-        return f"worker {worker.name} has no pod yet; `kubectl describe statefulset {worker.name}` tells why"
+        return (
+            f"worker {worker.name} has no pod yet; `kubectl describe statefulset {worker.name}` tells why, if it lasts"
+        )
     return f"worker {worker.name} is starting" + (f": {worker.trouble}" if worker.trouble else "")
 
 
@@ -245,6 +258,9 @@ def pool_state(held: Held, plan: PoolPlan | None, workers: Sequence[WorkerView],
         return State("Pending", "not planned yet")
     if plan.reason:
         return State(plan.reason, plan.message, stalled=True)
+    refused = next((worker.refused for worker in workers if worker.refused is not None), None)
+    if refused is not None:
+        return State(refused.reason, refused.message, stalled=True)
     if problem:
         return State("Refused", problem, stalled=True)
     unready = _unready(workers)

@@ -148,13 +148,14 @@ class Feeds:
 
     async def _nudge(self, feed: MarketFeed, component: Component, digest: str) -> None:
         """Note the settings' digest on the pod: a changed pod has the kubelet bring its files up to date at once,
-        where it would else take up to a minute."""
+        where it would else take up to a minute. By ``status``: who may patch pods may change their images."""
         pod = self._pod(feed, component)
         if pod is None or (pod["metadata"].get("annotations") or {}).get(SETTINGS) == digest:
             return
         name = pod["metadata"]["name"]
         try:
-            await self._api.merge(POD, feed.namespace, name, {"metadata": {"annotations": {SETTINGS: digest}}})
+            note = {"metadata": {"annotations": {SETTINGS: digest}}}
+            await self._api.merge(POD, feed.namespace, name, note, subresource="status")
         except GoneError:
             log.debug("pod gone before it was nudged", extra={"pod": name})
 

@@ -55,6 +55,7 @@ HELP = {
     "events": "Kubernetes events written",
     "ghosts_dropped": "Resources dropped because a list did not have them",
     "queue": "Pools and feeds that wait for a reconcile, or are in one",
+    "watch_silence_seconds": "Longest time that one of the watches has brought nothing; each brings something in 25 s",
     "traders": "Traders in the cache",
     "workers": "Workers",
     "workers_ready": "Workers that are Ready",

@@ -10,6 +10,7 @@ from chandlery.core.durations import parse_duration
 from chandlery.core.errors import InputError
 from chandlery.core.settings import parse_listen
 from chandlery.operator.children.naming import Defaults
+from chandlery.operator.kubernetes.follow import WATCH_S
 from chandlery.operator.planner import Delays
 
 
@@ -20,7 +21,7 @@ class Options:
     Attributes:
         namespaces: those it looks after; none: all. own_namespace: where its Secret is; empty: its credentials'.
         listen: address of health and metrics. token_secret: Secret that holds the key of the workers' tokens.
-        grace_s: how long a symbol stays that no Trader asks for.
+        grace_s: how long a symbol stays that no Trader asks for. watch_s: how long one watch of children lasts.
     """
 
     namespaces: tuple[str, ...]
@@ -31,6 +32,7 @@ class Options:
     defaults: Defaults
     delays: Delays
     grace_s: float
+    watch_s: float
     log_level: str
 
 
@@ -60,6 +62,9 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
             shrink_ms=parse_duration(given.shrink_after),
         )
         grace_s = parse_duration(given.symbol_grace) / 1000
+        watch_s = parse_duration(given.watch_for) / 1000
+        if watch_s < 1:
+            raise InputError("--watch-for: at least 1s")
     except InputError as error:
         parser.error(str(error))
     return Options(
@@ -71,6 +76,7 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
         defaults=defaults,
         delays=delays,
         grace_s=grace_s,
+        watch_s=watch_s,
         log_level=given.log_level,
     )
 
@@ -135,5 +141,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--starting-after", default="5m", metavar="TIME", help="the same for one that has never been Ready")
     add("--shrink-after", default="5m", metavar="TIME", help="a worker that isn't needed goes after so long")
     add("--symbol-grace", default="5m", metavar="TIME", help="a symbol no trader asks for is ingested for so long")
+    add(
+        "--watch-for",
+        default=f"{WATCH_S:g}s",
+        metavar="TIME",
+        help="a watch of children lasts so long; less where something between cuts connections sooner (default %(default)s)",
+    )
     add("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser  # fmt: skip

@@ -16,13 +16,16 @@ from chandlery.core.checks import CatalogueEntry, Finding, check_strategy
 from chandlery.core.errors import InputError
 from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key, Problem
+from chandlery.core.quantities import format_quantity
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.core.wording import path_text
 from chandlery.operator.cache import Cache
+from chandlery.operator.children.workers import traders_bytes
 from chandlery.operator.planner import Current, Delays, Desired, FeedPlan, Memory, PoolPlan, Verdict, WorkerNow, plan
 
 #: An assignment travels in a ConfigMap, which holds 1 MiB: one Trader's parameters must not take it from the others.
 MOST_PARAMETER_BYTES: Final = 16 * 1024
+_MEBIBYTE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class PoolPlanner:
             traders=traders,
             configmaps=configmaps,
             namespaces=namespaces,
-            problems=_problems(traders.values(), catalogue),
+            problems=_problems(traders.values(), catalogue, pools.get(key)),
             delays=self._delays,
         )
         made = plan(desired, Current({key: workers} if there else {}, self._memory), now_ms=now_ms)
@@ -114,9 +117,21 @@ class PoolPlanner:
         self._memory = Memory({**others, **memory.surplus_since_ms}, memory.sequences, memory.traders)
 
 
-def _problems(traders: Iterable[Trader], catalogue: Collection[CatalogueEntry] | None) -> dict[Key, list[Problem]]:
+def _problems(
+    traders: Iterable[Trader], catalogue: Collection[CatalogueEntry] | None, pool: TraderPool | None
+) -> dict[Key, list[Problem]]:
     found: dict[Key, list[Problem]] = {}
+    room_bytes = traders_bytes(pool) if pool is not None else None
     for trader in traders:
+        if pool is not None and room_bytes is not None and trader.spec.resources.memory > room_bytes:
+            message = (
+                f"{format_quantity(trader.spec.resources.memory)} is more than all traders of a worker of TraderPool "
+                f"{pool.full_name} have together ({format_quantity(room_bytes // _MEBIBYTE * _MEBIBYTE)}): lower it, or "
+                f"raise the pool's spec.tradersPerWorker, or resources.limits.memory of the container traders in its "
+                f"spec.podTemplate"
+            )
+            problem = Problem("", 0, 0, trader.KIND, *trader.key, "spec.resources.memory", message, "BadParameter")
+            found.setdefault(trader.key, []).append(problem)
         size = len(msgspec.json.encode(trader.spec.strategy.parameters))
         if size > MOST_PARAMETER_BYTES:
             message = f"the parameters have {size} bytes; {MOST_PARAMETER_BYTES} are the most"

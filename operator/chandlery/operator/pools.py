@@ -15,7 +15,7 @@ from chandlery.core.assignment import TraderAssignment
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
-from chandlery.operator.applied import Children
+from chandlery.operator.applied import Children, uid_of
 from chandlery.operator.cache import Cache, Dirty, Held
 from chandlery.operator.children.naming import Defaults
 from chandlery.operator.conditions import (
@@ -28,10 +28,12 @@ from chandlery.operator.conditions import (
 )
 from chandlery.operator.events import Events
 from chandlery.operator.kubernetes.kinds import (
+    STATEFUL_SET,
     TRADER,
     TRADER_POOL,
 )
 from chandlery.operator.planning import Planned, PoolPlanner
+from chandlery.operator.refusals import Refusals, is_of_quota, refusal_of
 from chandlery.operator.settings_of import kafka_settings
 from chandlery.operator.sources import Sources, named_by
 from chandlery.operator.statuses import Statuses
@@ -64,6 +66,7 @@ class Tools:
     statuses: Statuses
     events: Events
     sources: Sources
+    refusals: Refusals
     defaults: Defaults
     namespaces: Callable[[], Mapping[str, Mapping[str, str]]]
     unknown_symbols: Callable[[Key], Sequence[str]]
@@ -123,8 +126,10 @@ class Pools:
                 # Refused by the API server: nothing helps but a change, and the status must say so.
                 self._problems[key] = str(error)
                 failure = error
+                self._blame(key, error)
             except ChandleryError as error:
                 failure = error
+            await self._look_for_pods(key)
         if planned.again_ms is not None:
             tools.mark(dirty, max(0.05, (planned.again_ms - now_ms()) / 1000))
         await self._say(key, held, traders, planned, outdated)
@@ -169,6 +174,28 @@ class Pools:
             else:
                 tools.mark(("pool", *pool.key), _KEPT_WAIT_S)
         return outdated
+
+    async def _look_for_pods(self, key: Key) -> None:
+        """Find out why workers have no pods, as far as they have StatefulSets that should make them."""
+        for name, link in self._tools.workers.of(key).items():
+            item = self._tools.children.seen(STATEFUL_SET, (key[0], name))
+            if item is None:
+                continue
+            try:
+                again_s = await self._tools.refusals.look(link, key[0], uid_of(item))
+            except ChandleryError as error:
+                log.warning("can't ask why a worker has no pod", extra={"worker": name, "problem": str(error)})
+                again_s = _KEPT_WAIT_S
+            if again_s is not None:
+                self._tools.mark(("pool", *key), again_s)
+
+    def _blame(self, key: Key, error: InputError) -> None:
+        """A worker that can't even have its objects for a quota has no pod for the same reason."""
+        if not is_of_quota(str(error)):
+            return
+        for name, link in self._tools.workers.of(key).items():
+            if self._tools.children.seen(STATEFUL_SET, (key[0], name)) is None:
+                link.refused = refusal_of(str(error), name)
 
     async def _all_kept(self, key: Key, names: Collection[str]) -> bool:
         """Whether the workers that stay have their assignments: what leaves with a worker must have its new place."""
@@ -221,6 +248,9 @@ class Pools:
         traders = [one for one in map(self._unchanged, judged) if one is not None]
         await each(traders, lambda one: self._say_trader(one, planned, views, assigned, unknown, now))
         if held is not None and (held := self._unchanged(held)) is not None:
+            for name, wrong in tools.workers.unsound(key).items():
+                note = f"the kept assignment of worker {name} was changed by somebody else and is replaced: {wrong}"
+                await tools.events.tell(held, "Warning", "AssignmentReplaced", note)
             workers = [views[name] for name in planned.pool.workers if name in views] if planned.pool else []
             state = pool_state(held, planned.pool, workers, outdated, self._problems.get(key, ""))
             status = pool_status(held, state, planned.pool, workers, outdated, now)

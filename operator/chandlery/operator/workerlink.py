@@ -15,7 +15,7 @@ import msgspec
 from chandlery.core.assignment import Assignment, WorkerStatus, decode_status
 from chandlery.core.errors import UnavailableError
 from chandlery.operator.children.naming import Object
-from chandlery.operator.conditions import WorkerView
+from chandlery.operator.conditions import PodRefusal, WorkerView
 from chandlery.operator.delivery import Caller, Delivery, Reply
 from chandlery.operator.http_errors import in_words
 from chandlery.operator.planner import WorkerNow
@@ -71,13 +71,21 @@ class ClusterDelivery(Delivery):
 
     Args:
         keep: writes it; see :meth:`Delivery._keep`.
+
+    Attributes:
+        least_sequence: of whatever is wanted next.
     """
 
     def __init__(self, assignment: Assignment, endpoint: Caller, keep: Callable[[Assignment], Awaitable[None]]) -> None:
         super().__init__(assignment, endpoint)
+        self.least_sequence = 1
         self._write = keep
         self._kept_sequence = assignment.sequence
         self._kept = asyncio.Event()
+
+    def want(self, assignment: Assignment) -> bool:
+        """See :meth:`Delivery.want`."""
+        return super().want(msgspec.structs.replace(assignment, sequence=max(assignment.sequence, self.least_sequence)))
 
     async def kept(self) -> None:
         """Return when the wanted assignment is kept: a feed that starts from now on reads it."""
@@ -111,7 +119,8 @@ class WorkerLink:
 
     Attributes:
         name: as the planner calls it. status: its newest answer, None: none since its pod came.
-        problem: why it can't be reached; empty: it can.
+        problem: why it can't be reached; empty: it can. denied: whether it refuses our token.
+        refused: why its pod can't be made; None: it can, or nothing is known.
     """
 
     def __init__(
@@ -126,6 +135,8 @@ class WorkerLink:
         self.delivery = ClusterDelivery(assignment, endpoint, keep)
         self.status: WorkerStatus | None = None
         self.problem = ""
+        self.denied = False
+        self.refused: PodRefusal | None = None
         self._endpoint = endpoint
         self._changed = changed
         self._ended = ended
@@ -206,6 +217,7 @@ class WorkerLink:
             problem=self.problem,
             undelivered=self.delivery.problem,
             trouble=self._trouble,
+            refused=self.refused,
         )
 
     @property
@@ -258,6 +270,9 @@ class WorkerLink:
         reply = await self._endpoint.call(
             "GET", f"/v1/status?after={after}&wait_ms={_LONG_POLL_MS}", timeout_s=_LONG_POLL_MS / 1000 + 3
         )
+        denied, self.denied = self.denied, reply.status == 401
+        if self.denied and not denied:
+            self._changed()
         if reply.status != 200:
             raise UnavailableError(f"GET /v1/status gave {reply.status}")
         try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import aiohttp
 import msgspec
 
-from chandlery.core.assignment import Assignment, content_hash, decode_assignment
+from chandlery.core.assignment import MOST_SEQUENCE, Assignment, content_hash, decode_assignment, unsound
 from chandlery.core.manifests import Key
 from chandlery.core.resources import TraderPool
 from chandlery.operator.applied import Children, is_owned_by, labels_of
@@ -56,6 +56,7 @@ class Workers:
         self._marked = marked
         self._ended = ended
         self._links: dict[WorkerKey, WorkerLink] = {}
+        self._unsound: dict[WorkerKey, str] = {}
 
     def token(self, pool: TraderPool, worker: str) -> str:
         """The token of a worker's API."""
@@ -64,6 +65,13 @@ class Workers:
     def of(self, pool: Key) -> dict[str, WorkerLink]:
         """Links of a pool's workers by name."""
         return {name: link for (owner, name), link in self._links.items() if owner == pool}
+
+    def unsound(self, pool: Key) -> dict[str, str]:
+        """Which of a pool's kept assignments nobody could go by, and why, since this was asked last, by worker."""
+        found = {name: why for (owner, name), why in self._unsound.items() if owner == pool}
+        for name in found:
+            del self._unsound[pool, name]
+        return found
 
     def all(self) -> Mapping[WorkerKey, WorkerLink]:
         """Every link."""
@@ -82,7 +90,12 @@ class Workers:
                         "not this pool's, whatever its labels say", extra={"pool": pool.full_name, **_named(item)}
                     )
                 elif item["metadata"]["name"] == assignment_name(name):
-                    self.link(pool, name, _read(item, name))
+                    there, wrong = _read(item, name)
+                    link = self.link(pool, name, None if wrong else there)
+                    if wrong:
+                        # Nothing is told to the worker before its Traders are planned: it may well run what it shall.
+                        self._unsound[pool.key, name] = wrong
+                        link.delivery.least_sequence = there.sequence + 1
 
     def link(self, pool: TraderPool, name: str, assignment: Assignment | None = None) -> WorkerLink:
         """The link to a worker; made if there is none.
@@ -137,9 +150,11 @@ class Workers:
         for (pool, name), link in self._links.items():
             if (pool[0], assignment_name(name)) != names:
                 continue
-            there = _read(now, name) if now is not None and labels.get(WORKER_LABEL) == name else None
-            if there is not None and there == link.delivery.assignment:
+            there, wrong = _read(now, name) if now is not None and labels.get(WORKER_LABEL) == name else (None, "")
+            if there is not None and not wrong and there == link.delivery.assignment:
                 continue  # our own write, seen before its answer came
+            if wrong:
+                self._unsound[pool, name] = wrong
             if there is not None:
                 link.delivery.above(there.sequence)
             link.delivery.keep_again()
@@ -174,7 +189,7 @@ class Workers:
             self._children.note_version(CONFIG_MAP, names, 0)
             return
         self._children.note_version(CONFIG_MAP, names, int(there["metadata"]["resourceVersion"]))
-        link.delivery.above(_read(there, link.name).sequence)
+        link.delivery.above(_read(there, link.name)[0].sequence)
 
 
 def worker_of(pool: TraderPool, item: Object) -> str:
@@ -197,10 +212,19 @@ def _version(item: Object | None) -> int:
     return int(item["metadata"]["resourceVersion"]) if item is not None else 0
 
 
-def _read(item: Object, worker: str) -> Assignment:
-    """The assignment in a ConfigMap; one that can't be read counts as none (the worker's 409 tells the sequence)."""
+def _read(item: Object, worker: str) -> tuple[Assignment, str]:
+    """The assignment in a ConfigMap, and why nobody may go by it (empty: nothing is wrong with it).
+
+    One that is wrong counts as none. Its sequence stays, so that what replaces it is above it, for whoever takes it.
+    """
+    sequence = 0
     try:
-        return decode_assignment(item["data"][ASSIGNMENT_KEY])
-    except (KeyError, msgspec.DecodeError) as error:
-        log.warning("kept assignment unreadable", extra={"worker": worker, "why": repr(error)})
-        return Assignment(worker, 0, content_hash([]), [])
+        found = decode_assignment(item["data"][ASSIGNMENT_KEY])
+        wrong = unsound(found, worker)
+        sequence = found.sequence if 0 <= found.sequence < MOST_SEQUENCE else 0
+    except (KeyError, TypeError, msgspec.DecodeError) as error:
+        wrong = f"unreadable: {type(error).__name__}"
+    if not wrong:
+        return found, ""
+    log.warning("kept assignment is not to be gone by", extra={"worker": worker, "problem": wrong})
+    return Assignment(worker, sequence, content_hash([]), []), wrong

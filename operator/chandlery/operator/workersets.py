@@ -24,7 +24,7 @@ from chandlery.operator.children.workers import (
     token_secret,
     worker_set,
 )
-from chandlery.operator.kubernetes.api import Kind
+from chandlery.operator.kubernetes.api import Kind, RefusedError
 from chandlery.operator.kubernetes.kinds import (
     CONFIG_MAP,
     NETWORK_POLICY,
@@ -39,8 +39,11 @@ log = logging.getLogger("chandlery.operator.workersets")
 
 #: Writes under way at once for one pool.
 _WRITES: Final = 8
-#: A worker that isn't Ready may lack its Secret, which is never read: it is applied again this often.
+#: A worker that isn't Ready may lack its Secret, one that refuses our token may have another's. Secrets are never read:
+#: then it is applied again this often.
 _SECRET_AGAIN_S: Final = 30.0
+#: And of a worker that is well so often: its pod must find the Secret when it starts again. That writes nothing new.
+_SECRET_RESYNC_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +111,25 @@ class WorkerSets:
         Raises:
             ChandleryError: not all could be removed.
         """
-        children = self._children
         for name in self.others(pool, stay):
             log.info("worker removed", extra={"pool": pool.full_name, "worker": name})
             await self._workers.drop(pool.key, name)
             await self._delete(pool, STATEFUL_SET, name)
             await self._delete(pool, CONFIG_MAP, assignment_name(name))
             await self._delete(pool, CONFIG_MAP, settings_name(name))
-            await children.delete(SECRET, pool.namespace, token_name(name))
+            await self._delete_secret(pool, name)
+
+    async def _delete_secret(self, pool: TraderPool, name: str) -> None:
+        """Delete a worker's Secret, unless what has its name is somebody else's: Secrets are never read, but one of
+        another type can't be applied, and what was applied is known by its uid."""
+        names = (pool.namespace, token_name(name))
+        try:
+            if not self._children.uid_applied(SECRET, names):
+                await self._children.apply(SECRET, token_secret(pool, name, self._workers.token(pool, name)))
+        except RefusedError as error:
+            log.warning("Secret left: it isn't ours", extra={"pool": pool.full_name, "problem": str(error)})
+            return
+        await self._children.delete(SECRET, *names)
 
     async def _delete(self, pool: TraderPool, kind: Kind, name: str) -> None:
         """Delete a child, unless what has its name is somebody else's. One not seen yet goes when it is."""
@@ -150,12 +164,13 @@ class WorkerSets:
     async def _ensure_secret(self, pool: TraderPool, name: str, secret: Object) -> None:
         key, now_s = (pool.key, name), time.monotonic()
         link = self._workers.of(pool.key).get(name)
-        due = now_s - self._secret_applied_s.get(key, float("-inf")) > _SECRET_AGAIN_S
-        if link is not None and not link.is_ready and due:
+        is_doubtful = link is not None and (not link.is_ready or link.denied)
+        period_s = _SECRET_AGAIN_S if is_doubtful else _SECRET_RESYNC_S
+        if now_s - self._secret_applied_s.get(key, float("-inf")) > period_s:
             await self._children.apply(SECRET, secret)
             self._secret_applied_s[key] = now_s
-        else:
-            await self._children.ensure(SECRET, secret)
+        if is_doubtful:
+            self._mark(("pool", *pool.key), _SECRET_AGAIN_S)
 
     async def _apply(self, manifests: _Manifests) -> None:
         await self._children.ensure(CONFIG_MAP, manifests.settings)

@@ -16,6 +16,8 @@ import msgspec
 
 from chandlery.core.assignment import Assignment
 from chandlery.core.assignment import encode as encode_assignment
+from chandlery.core.errors import InputError
+from chandlery.core.quantities import parse_quantity
 from chandlery.core.resources import TraderPool
 from chandlery.core.settings import KafkaSettings
 from chandlery.operator.children.naming import (
@@ -47,6 +49,8 @@ RINGS_FOLDER: Final = "/run/chandlery/rings"
 ASSIGNMENT_FOLDER: Final = "/etc/chandlery/assignment"
 TOKEN_FOLDER: Final = "/etc/chandlery/token"
 ASSIGNMENT_KEY: Final = "assignment.json"
+#: Nobody changes a Secret's type: one of our name that is somebody else's refuses to be applied.
+TOKEN_TYPE: Final = "chandlery.dev/worker-token"
 #: Traders end within 8 s, the feed drains its rings and ends within 10 s after them; doubled.
 _GRACE_S: Final = 40
 #: Signal ring of one trader: 256 slots of 1 KiB, header and positions.
@@ -59,6 +63,9 @@ _TRADER_REQUEST_BYTES: Final = 16 * MEBIBYTE
 _TRADER_LIMIT_BYTES: Final = 256 * MEBIBYTE
 
 
+_TRADERS: Final = "traders"
+
+
 def segment_bytes(pool: TraderPool) -> int:
     """Size of the pool's segments, a little more than the layout needs.
 
@@ -66,6 +73,30 @@ def segment_bytes(pool: TraderPool) -> int:
     """
     segment = pool.spec.segment
     return segment.series * (segment.candles * 7 * 8 * 2 + 64 * 8 * 8 + 8_192) + MEBIBYTE
+
+
+def traders_bytes(pool: TraderPool) -> int | None:
+    """Memory that the traders of one worker have together; None: its pod template sets no limit.
+
+    A trader that passes its own limit ends alone; one that passes the container's takes the others along.
+    """
+    made = {"name": _TRADERS, "resources": {"limits": _traders_limits(pool)}}
+    template: Any = lay_over({"spec": {"containers": [made]}}, pool.spec.pod_template)
+    try:
+        (found,) = [one for one in template["spec"]["containers"] if one["name"] == _TRADERS]
+        limit = parse_quantity(str(found["resources"]["limits"]["memory"]))
+    except (KeyError, TypeError, ValueError, InputError):
+        return None  # what a template breaks the API server refuses, and says so
+    return max(0, limit - _SUPERVISOR_BYTES - _rings_bytes(pool))
+
+
+def _rings_bytes(pool: TraderPool) -> int:
+    return (pool.spec.traders_per_worker + 8) * _RING_BYTES
+
+
+def _traders_limits(pool: TraderPool) -> Object:
+    traders = pool.spec.traders_per_worker * _TRADER_LIMIT_BYTES
+    return {"memory": mebibytes(_SUPERVISOR_BYTES + _rings_bytes(pool) + traders)}
 
 
 def settings_name(worker: str) -> str:
@@ -120,10 +151,10 @@ def assignment_map(pool: TraderPool, assignment: Assignment) -> Object:
 
 
 def token_secret(pool: TraderPool, worker: str, token: str) -> Object:
-    """Secret with the worker's token. Carries no digest: annotations are shown by ``kubectl describe``."""
+    """Secret with the worker's token, of a type of its own. Carries no digest: annotations are shown by ``kubectl describe``."""
     return {
         "metadata": owned(pool, token_name(worker), worker_labels(pool, worker)),
-        "type": "Opaque",
+        "type": TOKEN_TYPE,
         "data": {"token": base64.b64encode(token.encode()).decode()},
     }
 
@@ -154,7 +185,7 @@ def worker_set(pool: TraderPool, worker: str, kafka: KafkaSettings, defaults: De
 
 
 def _pod(pool: TraderPool, worker: str, defaults: Defaults) -> Object:
-    segment, rings = segment_bytes(pool), (pool.spec.traders_per_worker + 8) * _RING_BYTES
+    segment, rings = segment_bytes(pool), _rings_bytes(pool)
     spec: Object = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -162,7 +193,7 @@ def _pod(pool: TraderPool, worker: str, defaults: Defaults) -> Object:
         "securityContext": pod_security(defaults),
         "topologySpreadConstraints": spread_over_nodes(pool_labels(pool)),
         "initContainers": [_feed(pool, defaults, segment)],
-        "containers": [_traders(pool, defaults, rings)],
+        "containers": [_traders(pool, defaults)],
         "volumes": [
             # Twice: a feed that starts again builds its new segment beside the old one.
             memory_volume("segment", 2 * segment + 8 * MEBIBYTE),
@@ -210,10 +241,10 @@ def _feed(pool: TraderPool, defaults: Defaults, segment: int) -> Object:
     }
 
 
-def _traders(pool: TraderPool, defaults: Defaults, rings: int) -> Object:
+def _traders(pool: TraderPool, defaults: Defaults) -> Object:
     traders = pool.spec.traders_per_worker
     return container(
-        "traders",
+        _TRADERS,
         pool.spec.image or defaults.worker_image,
         "chandlery.workers.supervisor",
         defaults,
@@ -224,7 +255,7 @@ def _traders(pool: TraderPool, defaults: Defaults, rings: int) -> Object:
         ],
         resources={
             "requests": {"cpu": "250m", "memory": mebibytes(_SUPERVISOR_BYTES // 2 + traders * _TRADER_REQUEST_BYTES)},
-            "limits": {"memory": mebibytes(_SUPERVISOR_BYTES + rings + traders * _TRADER_LIMIT_BYTES)},
+            "limits": _traders_limits(pool),
         },
     )
 

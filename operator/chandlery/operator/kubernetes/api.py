@@ -31,8 +31,6 @@ _CONNECTIONS: Final = 16
 #: The slowest write on a busy machine took 1 s; ten times that. Connecting takes milliseconds.
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10, sock_connect=3)
 _PAGE: Final = 500
-#: A watch is ended by the server after this; shorter than what proxies cut.
-_WATCH_S: Final = 300
 
 Object = dict[str, Any]
 
@@ -121,10 +119,11 @@ class KubeApi:
         whole = {"apiVersion": kind.api_version, "kind": kind.name, **body}
         return await self._call("POST", path, kind.plural, query={"fieldManager": FIELD_MANAGER}, body=whole)
 
-    async def merge(self, kind: Kind, namespace: str, name: str, patch: Object) -> Object:
+    async def merge(self, kind: Kind, namespace: str, name: str, patch: Object, *, subresource: str = "") -> Object:
         """Merge-patch an object; for what must not take part in server-side apply (annotations of pods)."""
+        label = f"{kind.plural}/{subresource}" if subresource else kind.plural
         return await self._call(
-            "PATCH", kind.path(namespace, name), kind.plural, query={"fieldManager": FIELD_MANAGER},
+            "PATCH", kind.path(namespace, name, subresource), label, query={"fieldManager": FIELD_MANAGER},
             body=patch, content_type="application/merge-patch+json",
         )  # fmt: skip
 
@@ -144,10 +143,18 @@ class KubeApi:
         with contextlib.suppress(GoneError, StaleError):
             await self._call("DELETE", kind.path(namespace, name), kind.plural, body=body)
 
-    async def list(self, kind: Kind, namespace: str = "", *, selector: str = "", metadata_only: bool = False) -> Page:
-        """Every object of a kind, in pages; raises as :meth:`apply`."""
+    async def list(
+        self, kind: Kind, namespace: str = "", *, selector: str = "", fields: str = "", metadata_only: bool = False
+    ) -> Page:
+        """Every object of a kind, in pages; raises as :meth:`apply`.
+
+        Args:
+            selector: by labels. fields: by fields, such as ``reason=FailedCreate``.
+        """
         items: list[Object] = []
         query = {"limit": str(_PAGE), **({"labelSelector": selector} if selector else {})}
+        if fields:
+            query["fieldSelector"] = fields
         accept = _METADATA_LIST if metadata_only else "application/json"
         while True:
             page = await self._call("GET", kind.path(namespace), kind.plural, query=query, accept=accept)
@@ -165,18 +172,20 @@ class KubeApi:
         *,
         selector: str = "",
         metadata_only: bool = False,
+        watch_s: float = 300.0,
         silence_s: float,
     ) -> AsyncIterator[tuple[str, Object]]:
         """Changes after ``version``, as (type, object), bookmarks included, until the server ends the watch.
 
         Args:
+            watch_s: the server ends it after so long, whole seconds; a bookmark comes 2 s before that.
             silence_s: a connection that says nothing for so long counts as dead.
 
         Raises:
             StaleError: the version is too old: list again. UnavailableError: cut, or silent.
         """
         query = {
-            "watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(_WATCH_S),
+            "watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": f"{watch_s:.0f}",
             **({"labelSelector": selector} if selector else {}),
         }  # fmt: skip
         headers = {**self.credentials.headers(), "Accept": _METADATA if metadata_only else "application/json"}

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from chandlery.core.assignment import Assignment, Mode, TraderAssignment, content_hash
+from chandlery.core.assignment import Assignment, Mode, TraderAssignment, unsound
 
 log = logging.getLogger("chandlery.feed.assignments")
 
@@ -158,12 +158,8 @@ class AssignmentStore:
     def _problem(self, assignment: Assignment) -> str:
         """Why an assignment can't be taken at all; empty when it can."""
         names = [trader.trader for trader in assignment.traders]
-        if assignment.worker != self._worker:
-            return f"assignment for worker {assignment.worker!r}, this is {self._worker!r}"
-        if assignment.sequence < 1:
-            return f"sequence {assignment.sequence} is not positive"
-        if content_hash(assignment.traders) != assignment.hash:
-            return f"hash {assignment.hash!r} is not that of its traders ({content_hash(assignment.traders)})"
+        if wrong := unsound(assignment, self._worker):
+            return wrong
         if len(set(names)) != len(names):
             return "a trader stands in it twice"
         if len(names) > MOST_TRADERS:

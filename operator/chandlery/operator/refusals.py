@@ -1,0 +1,97 @@
+"""Why a worker's pod can't be made: a StatefulSet has no condition for it, its controller tells it by events alone."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Final, Protocol
+
+from chandlery.operator.conditions import PodRefusal
+from chandlery.operator.kubernetes.api import Kind, Page
+from chandlery.operator.kubernetes.kinds import EVENT
+from chandlery.operator.workerlink import WorkerLink
+
+#: A pod comes within milliseconds of its StatefulSet; nobody is asked why there is none before this is over.
+_USUAL_S: Final = 1.0
+#: While there is none its controller tries again at ever longer intervals, up to minutes.
+_ASK_S: Final = 5.0
+_QUOTA: Final = re.compile(r"exceeded quota: (\S+), requested: (.*?), used: (.*?), limited: (.*)")
+_UNSAID: Final = re.compile(r"failed quota: ([^\s:]+): must specify (\S+) for: (\S+)")
+_ERROR: Final = re.compile(r"failed error: (.*)", re.DOTALL)
+_MOST_CHARS: Final = 300
+
+
+class Lister(Protocol):
+    """What of the API server is needed."""
+
+    async def list(
+        self, kind: Kind, namespace: str = "", *, selector: str = "", fields: str = "", metadata_only: bool = False
+    ) -> Page: ...
+
+
+class Refusals:
+    """Finds out why workers have no pods."""
+
+    def __init__(self, api: Lister) -> None:
+        self._api = api
+        self._without_pod_s: dict[str, float] = {}
+        self._asked_s: dict[str, float] = {}
+
+    async def look(self, link: WorkerLink, namespace: str, uid: str) -> float | None:
+        """Note at a worker why it has no pod.
+
+        Args:
+            uid: of its StatefulSet.
+
+        Returns:
+            Seconds until it must be looked at again; None: it has its pod.
+
+        Raises:
+            ChandleryError: the events can't be listed now.
+        """
+        if link.view().pod:
+            self._without_pod_s.pop(uid, None)
+            self._asked_s.pop(uid, None)
+            link.refused = None
+            return None
+        now_s = time.monotonic()
+        due_s = max(
+            self._without_pod_s.setdefault(uid, now_s) + _USUAL_S, self._asked_s.get(uid, float("-inf")) + _ASK_S
+        )
+        if now_s < due_s:
+            return due_s - now_s
+        self._asked_s[uid] = now_s
+        page = await self._api.list(EVENT, namespace, fields=f"regarding.uid={uid},reason=FailedCreate")
+        newest = max(page.items, key=lambda item: int(item["metadata"]["resourceVersion"]), default=None)
+        link.refused = refusal_of(str(newest.get("note", "")), link.name) if newest is not None else None
+        return _ASK_S
+
+
+def refusal_of(said: str, worker: str) -> PodRefusal:
+    """What the cluster's words mean for a worker. Without what is used already, which moves by itself.
+
+    Args:
+        said: an event's note, or the answer to a write.
+    """
+    if found := _QUOTA.search(said):
+        quota, requested, _, limited = found.groups()
+        return PodRefusal(
+            "QuotaExceeded",
+            f"ResourceQuota {quota} refuses worker {worker}: it asks for {requested}, all together may have {limited}; "
+            f"raise the quota's spec.hard, or lower the pool's spec.tradersPerWorker, spec.segment or spec.workers",
+        )
+    if found := _UNSAID.search(said):
+        quota, amounts, containers = found.groups()
+        return PodRefusal(
+            "QuotaExceeded",
+            f"ResourceQuota {quota} refuses worker {worker}: it counts {amounts}, which {containers} don't name; "
+            f"give them in the pool's spec.podTemplate",
+        )
+    cause = _ERROR.search(said)
+    words = cause[1] if cause is not None else said
+    return PodRefusal("PodRefused", f"the cluster refuses the pod of worker {worker}: {words[:_MOST_CHARS]}")
+
+
+def is_of_quota(said: str) -> bool:
+    """Whether these words tell of a quota."""
+    return bool(_QUOTA.search(said) or _UNSAID.search(said))
