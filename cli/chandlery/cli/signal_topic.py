@@ -14,7 +14,9 @@ from aiokafka.errors import KafkaError
 
 from chandlery.console.model import SignalRow, signal_row
 from chandlery.core.errors import UnavailableError
+from chandlery.core.kafka_login import kafka_client
 from chandlery.core.latency import account
+from chandlery.core.settings import KafkaSettings
 from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
 from chandlery.stream.topics import end_offsets
 
@@ -82,16 +84,17 @@ class Collected:
 class SignalTopic:
     """A reader of one ``signals`` topic, without a group: it leaves no trace at the broker."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
+        self._kafka = kafka
+        self._bootstrap = kafka.bootstrap
         self._topic = topic
         self._consumer: AIOKafkaConsumer | None = None
         self._partitions: list[TopicPartition] = []
 
     async def __aenter__(self) -> SignalTopic:
-        numbers = await end_offsets(self._bootstrap, self._topic)
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=100
+        numbers = await end_offsets(self._kafka, self._topic)
+        consumer = kafka_client(
+            AIOKafkaConsumer, self._kafka, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=100
         )
         try:
             async with asyncio.timeout(_ANSWER_S):
