@@ -136,7 +136,7 @@ class KafkaLogin:
             password = self._text(security.password, "authentication.passwordSecret")
         context = None
         if security.tls:
-            own = ()
+            own: tuple[bytes, ...] = ()
             if security.certificate:
                 field = "authentication.certificateAndKey"
                 own = (self._bytes(security.certificate, field), self._bytes(security.key, field))
@@ -324,14 +324,15 @@ def keep_current(client: Any, kafka: KafkaSettings) -> None:
     inner = getattr(client, "_client", None) or getattr(client, "client", None)
     if inner is None or not all(f"_{name}" in vars(inner) for name in _LIVE):
         raise InvariantError(f"{type(client).__name__} has no login that could be kept current")
-    inner.__class__ = _current_kind(type(inner), login_of(security))
+    kind: type[object] = type(inner)
+    inner.__class__ = _current_kind(kind, login_of(security))
 
 
 _LIVE: Final = ("security_protocol", "ssl_context", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password")
 
 
 @lru_cache(maxsize=64)
-def _current_kind(kind: type, login: KafkaLogin) -> type:
+def _current_kind(kind: type[object], login: KafkaLogin) -> type:
     """aiokafka's client reads these attributes whenever it connects; here they are what the files say then."""
 
     def live(name: str) -> property:

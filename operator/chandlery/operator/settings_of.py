@@ -76,7 +76,7 @@ def kafka_security(kafka: Kafka, secrets: str, namespace: str) -> KafkaSecurity:
     def path(secret: str, key: str) -> str:
         return f"{secrets}/{secret}/{key}"
 
-    of_secrets = {"secrets": secrets, "namespace": namespace}
+    of_secrets: dict[str, Any] = {"secrets": secrets, "namespace": namespace}
     if kafka.strimzi is not None:
         strimzi = kafka.strimzi
         return KafkaSecurity(

@@ -32,7 +32,7 @@ class InLoopConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> Any:
         consumer = super()._create_consumer(loop)
-        keep_current(consumer, self.transport.kafka)
+        keep_current(consumer, _kafka_of(self.transport))
         return consumer
 
     async def start(self) -> None:
@@ -129,7 +129,7 @@ class LoggedInProducer(driver.Producer):
 
     def _new_producer(self, transactional_id: str | None = None) -> Any:
         producer = super()._new_producer(transactional_id)
-        keep_current(producer, self.transport.kafka)
+        keep_current(producer, _kafka_of(self.transport))
         return producer
 
 
@@ -146,3 +146,8 @@ class LeanTransport(driver.Transport):
     def __init__(self, url: Any, app: Any, kafka: KafkaSettings) -> None:
         super().__init__(url, app)
         self.kafka = kafka
+
+
+def _kafka_of(transport: Any) -> KafkaSettings:
+    kafka: KafkaSettings = transport.kafka
+    return kafka
