@@ -18,6 +18,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]
     made = SecuredBroker(tmp_path_factory.mktemp("secured"))
     try:
         thread.run(made.start())
+        made.restart = lambda: thread.run(made.restarted())
         yield made
         thread.run(made.broker.stop())
     finally:

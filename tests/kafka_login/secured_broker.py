@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,11 +89,12 @@ class SecuredBroker:
 
     Attributes:
         broker: its ``bootstrap`` is the plain listener, for the test's own looks.
-        secrets: ``my-cluster-cluster-ca-cert`` and ``my-user`` in it, as Strimzi lays them out.
+        restart: :meth:`restarted`, from any thread. secrets: ``my-cluster-cluster-ca-cert`` and ``my-user`` in it, as Strimzi lays them out.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.restart: Callable[[], None] = lambda: None
         self.authority = Authority(folder / "ca", "brokers")
         self.clients = Authority(folder / "clients", "clients")
         self.secrets = folder / "secrets"
@@ -133,6 +135,11 @@ class SecuredBroker:
             "my-cluster-cluster-ca-cert", {"ca.crt": self.authority.certificate.read_bytes(), "ca.password": b"x"}
         )
         self.user_secret(PASSWORD)
+
+    async def restarted(self) -> None:
+        """End it and start it again: every connection is cut."""
+        await self.broker.stop()
+        await self.broker.start()
 
     async def set_password(self, password: str, mechanism: str = "SCRAM-SHA-512", user: str = USER) -> None:
         """Make the user known by this password. Connections that there are, stay."""

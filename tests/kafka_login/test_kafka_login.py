@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ async def test_a_clients_properties_get_in(secured: SecuredBroker, feed: str, tm
     await _goes_round(_properties(secured, feed, tmp_path))
 
 
+def _password_beside_certificate(secured: SecuredBroker, user: str) -> KafkaSecurity:
+    secured.certificate_secret(user, secured.clients.issue(user))
+    folder = f"{secured.secrets}/{user}"
+    own = {"certificate": f"{folder}/user.crt", "key": f"{folder}/user.key"}
+    return msgspec.structs.replace(secured.scram("any").security, **own)
+
+
 def _refusals(secured: SecuredBroker, feed: str) -> dict[str, tuple[KafkaSettings, str, list[str]]]:
     other = Authority(secured.folder / f"other-{feed}", "another")
     secured.secret("other-ca", {"ca.crt": other.certificate.read_bytes(), "text": b"no certificate"})
@@ -88,9 +96,6 @@ def _refusals(secured: SecuredBroker, feed: str) -> dict[str, tuple[KafkaSetting
     secured.certificate_secret("stranger", other.issue("stranger"))
     secured.certificate_secret("expired", secured.clients.issue("expired", days=-1))
     folder = str(secured.secrets)
-    bad_host = msgspec.structs.replace(
-        secured.scram(feed), bootstrap=secured.address("SASL_SSL").replace("127.0.0.1", "127.0.0.2")
-    )
     return {
         "wrong password": (
             secured.scram(feed, password=f"{folder}/wrong/password"),
@@ -98,17 +103,18 @@ def _refusals(secured: SecuredBroker, feed: str) -> dict[str, tuple[KafkaSetting
             [USER, "key password of Secret desk/wrong", "spec.kafka.authentication.passwordSecret"],
         ),
         "unknown user": (secured.scram(feed, username="nobody"), "KafkaUnauthorized", ["nobody"]),
-        "mechanism not offered": (
-            secured.kafka("SSL", feed, mechanism="PLAIN", username=USER, password=f"{folder}/{USER}/password"),
+        "no logins by password there": (
+            msgspec.structs.replace(
+                _mtls(secured, feed, USER), security=_password_beside_certificate(secured, "with-both")
+            ),
             "KafkaUnauthorized",
-            [],
+            ["SCRAM-SHA-512", "see its listeners"],
         ),
         "unknown CA": (
             secured.scram(feed, trusted=(f"{folder}/other-ca/ca.crt",)),
             "KafkaUntrusted",
             ["key ca.crt of Secret desk/other-ca", "spec.kafka.tls.trustedCertificates"],
         ),
-        "another host": (bad_host, "KafkaUntrusted", ["127.0.0.2"]),
         "the system's CAs": (secured.scram(feed, trusted=()), "KafkaUntrusted", ["names none"]),
         "no TLS there": (
             msgspec.structs.replace(secured.scram(feed), bootstrap=secured.broker.bootstrap),
@@ -150,13 +156,16 @@ async def test_each_refusal_says_what_to_mend(secured: SecuredBroker, feed: str)
         assert "not-it" not in said, case
 
 
-async def test_an_expired_broker_is_not_trusted(secured: SecuredBroker, feed: str, tmp_path: Path) -> None:
-    """By a TLS server of our own: Kafka itself refuses to start with such a certificate."""
-    import ssl
-
-    issued = secured.authority.issue("old", days=-1)
+@pytest.mark.parametrize(
+    ("issued", "words"), [({"days": -1}, "expired"), ({"hosts": "DNS:kafka.example"}, "127.0.0.1")]
+)
+async def test_a_broker_with_a_certificate_of_the_past_or_of_another_host_is_not_trusted(
+    secured: SecuredBroker, feed: str, issued: dict[str, Any], words: str
+) -> None:
+    """By a TLS server of our own: Kafka itself refuses to start with the first."""
+    made = secured.authority.issue(f"server-{feed}", **issued)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(issued.certificate, issued.key)
+    context.load_cert_chain(made.certificate, made.key)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
@@ -164,7 +173,7 @@ async def test_an_expired_broker_is_not_trusted(secured: SecuredBroker, feed: st
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     async with server:
-        with pytest.raises(LoginError, match="expired") as refused:
+        with pytest.raises(LoginError, match=words) as refused:
             await check_login(msgspec.structs.replace(secured.scram(feed), bootstrap=f"127.0.0.1:{port}"))
     assert refused.value.reason == "KafkaUntrusted"
 
