@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from chandlery.core.errors import ChandleryError, InputError, InvariantError, LoginError, UnavailableError
+from chandlery.core.errors import InputError, InvariantError, LoginError, UnavailableError
 from chandlery.core.kafka_properties import parse_jaas, parse_properties
 from chandlery.core.settings import KafkaSecurity, KafkaSettings, Mechanism
 
@@ -67,12 +67,18 @@ class _CantReadError(OSError):
 
 
 class KafkaLogin:
-    """The credentials of one :class:`KafkaSecurity`, as they stand in its files now."""
+    """The credentials of one :class:`KafkaSecurity`, as they stand in its files now.
+
+    Attributes:
+        refused: why the last :func:`knock` did not get in; None: it did. While it is there no client tries: the broker
+            logs each attempt, and may count them.
+    """
 
     def __init__(self, security: KafkaSecurity) -> None:
         self._security = security
         self._seen: tuple[object, ...] | None = None
         self._current: Credentials | None = None
+        self.refused: LoginError | None = None
 
     def current(self) -> Credentials:
         """What to enter with.
@@ -209,8 +215,6 @@ class KafkaLogin:
         """An error of a connection, in words that say what to mend."""
         found = {kind.__name__ for kind in type(error).__mro__}
         cause = error.__cause__
-        if isinstance(error, _CantReadError) and isinstance(cause, LoginError):
-            return cause
         if isinstance(error, ssl.SSLError) or isinstance(cause, ssl.SSLError):
             return self._explain_tls(error if isinstance(error, ssl.SSLError) else cause, address)
         if "SaslAuthenticationFailed" in found:
@@ -338,6 +342,8 @@ def _current_kind(kind: type[object], login: KafkaLogin) -> type:
     def live(name: str) -> property:
         def read(_: object) -> Any:
             try:
+                if login.refused is not None:
+                    raise login.refused
                 return login.connection()[name]
             except LoginError as error:
                 raise _CantReadError(str(error)) from error
@@ -362,14 +368,19 @@ async def knock(create_connection: Callable[..., Awaitable[Connection]], kafka: 
     problem: UnavailableError | None = None
     for host, port in addresses_of(kafka.bootstrap):
         try:
-            return await create_connection(host, port, **login.connection(), **options)
-        except ChandleryError:
+            connection = await create_connection(host, port, **login.connection(), **options)
+        except LoginError as error:
+            login.refused = error
             raise
         except Exception as error:  # noqa: BLE001 - whatever the library raises is explained
             found = login.explain(error, f"{host}:{port}")
             if problem is None or isinstance(found, LoginError):
                 problem = found
+        else:
+            login.refused = None
+            return connection
     assert problem is not None
+    login.refused = problem if isinstance(problem, LoginError) else None
     raise problem
 
 

@@ -40,7 +40,8 @@ log = logging.getLogger("chandlery.operator.feeds")
 
 #: A symbol that no Trader asks for any more is ingested for this long: longer than an edit, a move or a rollout.
 GRACE_S: Final = 300.0
-#: How often ingest is asked which symbols its exchange doesn't have, and which session it is in.
+#: How often ingest is asked which symbols its exchange doesn't have, which session it is in, and whether Kafka takes
+#: what it appends.
 _ASK_S: Final = 5.0
 _COMPONENTS: Final[tuple[Component, ...]] = ("ingest", "aggregator")
 
@@ -184,9 +185,7 @@ class Feeds:
                     for pool in self._tools.cache.pools_of(feed.key):
                         self._tools.mark(("pool", *pool), 0.05)
                 known.ingest = told
-        asks_again = feed.spec.source.kind == "binance" or feed.spec.kafka.bootstrap_servers is not None
-        if asks_again or known.ingest.session is None:
-            self._tools.mark(("feed", *feed.key), _ASK_S)
+        self._tools.mark(("feed", *feed.key), _ASK_S)
 
     async def _say(self, held: Held, feed: MarketFeed | None, plan: FeedPlan | None, known: _Known) -> None:
         tools = self._tools
