@@ -32,7 +32,7 @@ _ITERATIONS: Final = 4096
 _MECHANISMS: Final = {"SCRAM-SHA-256": (1, "sha256"), "SCRAM-SHA-512": (2, "sha512")}
 
 
-class _AlterScramResponse(Response):
+class _AlterScramResponse(Response):  # type: ignore[misc]
     API_KEY = 51
     API_VERSION = 0
     SCHEMA = Schema(
@@ -50,7 +50,7 @@ class _AlterScramResponse(Response):
     )
 
 
-class _AlterScramRequest_v0(RequestStruct):
+class _AlterScramRequest_v0(RequestStruct):  # type: ignore[misc]
     API_KEY = 51
     API_VERSION = 0
     FLEXIBLE_VERSION = True
@@ -72,13 +72,13 @@ class _AlterScramRequest_v0(RequestStruct):
     )
 
 
-class _AlterScramRequest(Request[_AlterScramRequest_v0]):
+class _AlterScramRequest(Request[_AlterScramRequest_v0]):  # type: ignore[misc]
     """Kafka's AlterUserScramCredentials, which aiokafka doesn't have."""
 
     API_KEY = 51
 
     def __init__(self, user: str, mechanism: int, salt: bytes, salted: bytes) -> None:
-        self._upsertion = (user, mechanism, _ITERATIONS, salt, salted, {})
+        self._upsertion: tuple[object, ...] = (user, mechanism, _ITERATIONS, salt, salted, {})
 
     def build(self, request_struct_class: type[_AlterScramRequest_v0]) -> _AlterScramRequest_v0:
         return request_struct_class([], [self._upsertion], {})

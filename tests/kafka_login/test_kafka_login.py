@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from tests.kafka_login.secured_broker import PASSWORD, USER, SecuredBroker
 from tests.support.certificates import Authority
 
-from chandlery.core.errors import LoginError
+from chandlery.core.errors import LoginError, UnavailableError
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSecurity, KafkaSettings
 from chandlery.core.topics import topics_of
@@ -116,11 +116,6 @@ def _refusals(secured: SecuredBroker, feed: str) -> dict[str, tuple[KafkaSetting
             ["key ca.crt of Secret desk/other-ca", "spec.kafka.tls.trustedCertificates"],
         ),
         "the system's CAs": (secured.scram(feed, trusted=()), "KafkaUntrusted", ["names none"]),
-        "no TLS there": (
-            msgspec.structs.replace(secured.scram(feed), bootstrap=secured.broker.bootstrap),
-            "KafkaUntrusted",
-            ["doesn't speak TLS"],
-        ),
         "a stranger's certificate": (_mtls(secured, feed, "stranger"), "KafkaUnauthorized", ["Secret desk/stranger"]),
         "an expired certificate": (_mtls(secured, feed, "expired"), "KafkaUnauthorized", ["Secret desk/expired"]),
         "no certificate": (secured.kafka("SSL", feed), "KafkaUnauthorized", ["spec.kafka.authentication"]),
@@ -154,6 +149,18 @@ async def test_each_refusal_says_what_to_mend(secured: SecuredBroker, feed: str)
         assert "\n" not in said, case
         assert PASSWORD not in said, case
         assert "not-it" not in said, case
+
+
+async def test_a_listener_of_another_kind_is_told_as_one_that_does_not_answer(
+    secured: SecuredBroker, feed: str
+) -> None:
+    """It may as well be a broker that is just ending: nothing says which, so the message has both."""
+    there = msgspec.structs.replace(secured.scram(feed), bootstrap=secured.broker.bootstrap)
+    with pytest.raises(UnavailableError, match="may not be that of a TLS listener"):
+        await check_login(there)
+    plain = KafkaSettings(secured.address("SASL_SSL"), feed)
+    with pytest.raises(UnavailableError, match="TLS or logins"):
+        await check_login(plain)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -237,12 +238,19 @@ class KafkaLogin:
                 f"Kafka at {address} can't prove that it knows the password: it may be another's",
                 reason="KafkaUntrusted",
             )
-        hint = ""
-        if "KafkaConnectionError" in found and str(error).endswith("closed"):
-            hint = ": it closed the connection; a listener with TLS, or one with a login, does so when it gets neither"
-            if self._security.certificate or self._security.strimzi_user:
-                hint = ": it closed the connection; it may not take the client's certificate"
-        return UnavailableError(f"Kafka at {address} doesn't answer: {error or type(error).__name__}{hint}")
+        said = str(error) or type(error).__name__
+        return UnavailableError(f"Kafka at {address} doesn't answer: {said}{self._hint(error)}")
+
+    def _hint(self, error: BaseException) -> str:
+        """What a connection that came about, and then ended or stood still, may mean."""
+        if isinstance(error, (ConnectionRefusedError, socket.gaierror)):
+            return ""
+        security = self._security
+        if security.certificate or security.strimzi_user:
+            return "; it may not take the client's certificate"
+        if security.tls or security.properties:
+            return "; the port may not be that of a TLS listener"
+        return "; a listener with TLS or logins doesn't answer who brings neither"
 
     def _explain_tls(self, error: Any, address: str) -> UnavailableError:
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -335,8 +343,7 @@ def keep_current(client: Any, kafka: KafkaSettings) -> None:
 _LIVE: Final = ("security_protocol", "ssl_context", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password")
 
 
-@lru_cache(maxsize=64)
-def _current_kind(kind: type[object], login: KafkaLogin) -> type:
+def _current_kind(kind: type[object], login: KafkaLogin) -> type[object]:
     """aiokafka's client reads these attributes whenever it connects; here they are what the files say then."""
 
     def live(name: str) -> property:
