@@ -192,7 +192,9 @@ class SecuredBroker:
             "secrets": str(self.secrets),
             "namespace": "desk",
         }
-        return KafkaSettings(self.address(listener), feed, KafkaSecurity(**{**known, **security}), partitions=1)
+        return KafkaSettings(
+            self.address(listener), feed, security=KafkaSecurity(**{**known, **security}), partitions=1
+        )
 
     def scram(self, feed: str, **security: Any) -> KafkaSettings:
         """Settings of a client that logs in as :data:`USER`, over SASL_SSL."""

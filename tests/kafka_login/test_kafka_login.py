@@ -35,7 +35,8 @@ def _properties(secured: SecuredBroker, feed: str, tmp_path: Path) -> KafkaSetti
         f'sasl.jaas.config={module} required \\\n  username="{USER}" \\\n  password="{PASSWORD}";\n'
         f"ssl.truststore.type=PEM\nssl.truststore.location={secured.authority.certificate}\n"
     )
-    return KafkaSettings(secured.address("SASL_SSL"), feed, KafkaSecurity(properties=str(file)), partitions=1)
+    security = KafkaSecurity(properties=str(file))
+    return KafkaSettings(secured.address("SASL_SSL"), feed, security=security, partitions=1)
 
 
 async def _goes_round(kafka: KafkaSettings) -> None:

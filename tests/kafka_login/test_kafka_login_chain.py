@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -84,6 +86,8 @@ def test_the_chain_goes_on_when_the_password_changes(secured: SecuredBroker, tmp
         secret(after)
         seen = _signals(up)
         until(lambda: _signals(up) >= seen + 3, lambda: f"signals after it; it said:\n{up.said}")
+        told = [sys.executable, "-m", "chandlery.cli", "signals", "--state", str(up.state), "--json", "-n", "1"]
+        assert "default/one" in subprocess.run(told, check=True, capture_output=True, text=True, timeout=60).stdout
         _is_nowhere(up, before, secured.secrets)
         _is_nowhere(up, after, secured.secrets)
         up.process.send_signal(2)

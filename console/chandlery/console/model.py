@@ -70,7 +70,7 @@ class FeedRow(msgspec.Struct):
 
     def kafka(self) -> KafkaSettings:
         """Where the feed's signals are, and how that Kafka is entered."""
-        return KafkaSettings(self.bootstrap, self.feed, self.security)
+        return KafkaSettings(self.bootstrap, self.feed, security=self.security)
 
 
 class PoolRow(msgspec.Struct):

@@ -46,7 +46,6 @@ class KafkaSettings(msgspec.Struct, omit_defaults=True):
 
     bootstrap: str
     feed: str
-    security: KafkaSecurity = KafkaSecurity()
     prefix: str = "chandlery."
     partitions: int = 4
     replication: int = 1
@@ -56,6 +55,7 @@ class KafkaSettings(msgspec.Struct, omit_defaults=True):
     retention_closed_ms: int = 180 * 86_400_000
     retention_trades_ms: int = 3 * 86_400_000
     retention_signals_ms: int = 30 * 86_400_000
+    security: KafkaSecurity = KafkaSecurity()
 
 
 class HistoryFile(msgspec.Struct):
