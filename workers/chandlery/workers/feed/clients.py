@@ -25,7 +25,8 @@ SHOWN_FETCH_BYTES: Final = 1_000_000
 #: A local broker answers within milliseconds and restarts in about 4 s; a request that takes longer than this
 #: is given up and sent again.
 REQUEST_TIMEOUT_MS: Final = 10_000
-_CONNECT_MS: Final = 2_000
+# A busy machine may keep a new connection waiting; one that ends is noticed at once.
+_CONNECT_MS: Final = 5_000
 _RETRY_S: Final = 0.25
 #: A login that was refused is tried again this often: the broker logs each, and a Secret is mended by a person.
 _LOGIN_RETRY_S: Final = 1.0
