@@ -233,7 +233,7 @@ class KafkaLogin:
                 f"Kafka at {address} takes no login by {self._mechanism()} at this port: see its listeners ({error})",
                 reason="KafkaUnauthorized",
             )
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError) and str(error).startswith("Server "):  # SCRAM: it must prove itself too
             return LoginError(
                 f"Kafka at {address} can't prove that it knows the password: it may be another's",
                 reason="KafkaUntrusted",
@@ -247,7 +247,7 @@ class KafkaLogin:
             return ""
         security = self._security
         if security.certificate or security.strimzi_user:
-            return "; it may not take the client's certificate"
+            return "; the port may not be that of a TLS listener, or it doesn't take the client's certificate"
         if security.tls or security.properties:
             return "; the port may not be that of a TLS listener"
         return "; a listener with TLS or logins doesn't answer who brings neither"
