@@ -111,7 +111,7 @@ def trader_state(
         return away
     kafka = _kafka_problem(worker)
     if kafka is not None:
-        return State(_word(kafka.reason, "KafkaUnreachable"), kafka.message)
+        return _kafka_state(kafka)
     if is_applied(verdict, reported):
         assert reported is not None
         return _running(reported)
@@ -259,13 +259,19 @@ def pool_state(held: Held, plan: PoolPlan | None, workers: Sequence[WorkerView],
         return State("Rolling", f"{outdated} of {len(workers)} workers still run an older template{more}")
     kafka = next(filter(None, map(_kafka_problem, workers)), None)
     if kafka is not None:
-        return State(_word(kafka.reason, "KafkaUnreachable"), kafka.message)
+        return _kafka_state(kafka)
     if unready:
         left = any(worker.was_ready and not worker.ready for worker in workers)
         return State("WorkersUnready" if left else "WorkersStarting", unready)
     if plan.pending:
         return State("PoolFull", "some of its traders find no room: raise spec.workers.max", ready=True)
     return State("Running", ready=True)
+
+
+def _kafka_state(problem: KafkaProblem) -> State:
+    """A Secret may come by itself (Strimzi, a tool that copies it), and Kafka back; the others somebody must mend."""
+    stalled = problem.reason in ("BadSecret", "KafkaUnauthorized", "KafkaUntrusted")
+    return State(_word(problem.reason, "KafkaUnreachable"), problem.message, stalled=stalled)
 
 
 def _kafka_problem(worker: WorkerView) -> KafkaProblem | None:
@@ -326,7 +332,7 @@ def feed_state(
     if not symbols:
         return State("Idle", "no trader asks for a symbol or interval yet, and spec lists none", ready=True)
     if kafka_problem is not None:
-        return State(_word(kafka_problem.reason, "KafkaUnreachable"), kafka_problem.message)
+        return _kafka_state(kafka_problem)
     if unready:
         return State("Starting", f"not Ready: {', '.join(unready)}")
     return State("Running", ready=True)
