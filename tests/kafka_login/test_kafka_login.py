@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.kafka_login.secured_broker import PASSWORD, USER, SecuredBroker
 from tests.support.certificates import Authority
 
 from chandlery.core.errors import LoginError, UnavailableError
-from chandlery.core.kafka_login import kafka_client
+from chandlery.core.kafka_login import kafka_client, login_of
 from chandlery.core.settings import KafkaSecurity, KafkaSettings
 from chandlery.core.topics import topics_of
 from chandlery.stream.topics import check_login, end_offsets, ensure_topics
@@ -61,8 +62,15 @@ async def _goes_round(kafka: KafkaSettings) -> None:
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"])
-async def test_a_password_gets_in(secured: SecuredBroker, feed: str, mechanism: str) -> None:
+async def test_a_password_gets_in_and_is_logged_at_no_level(
+    secured: SecuredBroker, feed: str, mechanism: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("aiokafka.conn").setLevel(logging.NOTSET)
+    login_of.cache_clear()
     await _goes_round(secured.scram(feed, mechanism=mechanism))
+    assert "aiokafka" in caplog.text
+    assert PASSWORD not in caplog.text
 
 
 async def test_a_certificate_gets_in(secured: SecuredBroker, feed: str) -> None:

@@ -80,6 +80,9 @@ class KafkaLogin:
         self._seen: tuple[object, ...] | None = None
         self._current: Credentials | None = None
         self.refused: LoginError | None = None
+        # At level debug it writes what it sends, and a login by PLAIN is the password itself.
+        sender = logging.getLogger("aiokafka.conn")
+        sender.setLevel(max(logging.INFO, sender.getEffectiveLevel()))
 
     def current(self) -> Credentials:
         """What to enter with.
@@ -331,8 +334,6 @@ def keep_current(client: Any, kafka: KafkaSettings) -> None:
     security = kafka.security
     if security == KafkaSecurity():
         return
-    # It writes what it sends to its log, and a login by PLAIN is the password itself.
-    logging.getLogger("aiokafka.conn").setLevel(max(logging.INFO, logging.getLogger("aiokafka").level))
     inner = getattr(client, "_client", None) or getattr(client, "client", None)
     if inner is None or not all(f"_{name}" in vars(inner) for name in _LIVE):
         raise InvariantError(f"{type(client).__name__} has no login that could be kept current")
