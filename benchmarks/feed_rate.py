@@ -135,7 +135,7 @@ async def _ends(kafka: KafkaSettings) -> dict[tuple[str, int], int]:
     return {
         (topic, partition): end
         for topic in (topics.candles_live, topics.candles_fast, topics.candles)
-        for partition, end in (await end_offsets(kafka.bootstrap, topic)).items()
+        for partition, end in (await end_offsets(kafka, topic)).items()
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Container, Iterator
@@ -86,6 +87,11 @@ def _put_base(root: Path) -> None:
     )
     if _CERTIFICATES.exists():  # exchanges, and Kafka over TLS
         shutil.copyfile(_CERTIFICATES, root / "etc/ssl/certs/ca-certificates.crt")
+        # Where this Python's OpenSSL looks when it is told nothing: on Debian a link of a package that isn't here.
+        looked_for = root / ssl.get_default_verify_paths().openssl_cafile.lstrip("/")
+        if not looked_for.exists():
+            looked_for.parent.mkdir(parents=True, exist_ok=True)
+            looked_for.symlink_to(_CERTIFICATES)
 
 
 def _put_environment(root: Path) -> None:

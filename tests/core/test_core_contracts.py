@@ -219,6 +219,7 @@ def test_exit_codes_tell_what_to_do_next() -> None:
         "MachineError": 3,
         "SegmentError": 3,
         "UnavailableError": 4,
+        "LoginError": 4,
         "InvariantError": 70,
     }
 

@@ -33,6 +33,12 @@ def replay(**fields: Any) -> dict[str, Any]:
     return with_spec(FEED, source={"replay": {"files": ["a.csv"], **fields}})
 
 
+def kafka(**fields: Any) -> dict[str, Any]:
+    """A MarketFeed with these fields in ``spec.kafka``, beside an address."""
+    return with_spec(FEED, kafka={"bootstrapServers": "kafka:9093", **fields})
+
+
+PASSWORD: Final = {"username": "u", "passwordSecret": {"secretName": "u"}}
 HISTORY: Final = {"symbol": "BTC/USDT", "interval": "1m", "path": "a.csv"}
 
 #: (type, what is given, words of the validator's message, words of the API server's; None: JSON can't say it).
@@ -59,6 +65,18 @@ REFUSED: Final[list[tuple[type[Resource], dict[str, Any], str, str | None]]] = [
     (MarketFeed, with_spec(FEED, source={"binance": {"baseUrl": "https://x"}}), "pattern", "spec.source.binance.baseUrl in body should match"),
     (MarketFeed, with_spec(FEED, source={"replay": {"files": ["x"], "speed": 0}}), "above 0", "spec.source.replay.speed in body should be greater than 0"),
     (MarketFeed, with_spec(FEED, kafka={"minInsyncReplicas": 2}), "nothing could be written", "minInsyncReplicas is above replicationFactor: nothing could be written"),
+    (MarketFeed, kafka(tls={"insecure": True}), "insecure", None),
+    (MarketFeed, with_spec(FEED, kafka={"tls": {}}), "needs bootstrapServers", "need bootstrapServers: no login is sent to a Kafka that isn't named"),
+    (MarketFeed, kafka(strimzi={"cluster": "c"}, tls={}), "leave out tls", "spec.kafka.strimzi: Invalid value: strimzi says it all: leave out tls and authentication"),
+    (MarketFeed, kafka(authentication={"type": "plain", **PASSWORD}), "in the clear", "plain would send the password in the clear"),
+    (MarketFeed, kafka(authentication={"type": "tls", "certificateAndKey": {"secretName": "u"}}), "needs tls", "spec.kafka.authentication: Invalid value: needs tls"),
+    (MarketFeed, kafka(tls={}, authentication={"type": "scram-sha-512", "username": "u"}), "needs username and passwordSecret", "a login by password needs username and passwordSecret"),
+    (MarketFeed, kafka(tls={}, authentication={"type": "tls"}), "needs certificateAndKey", "type: tls needs certificateAndKey"),
+    (MarketFeed, kafka(tls={}, authentication={"type": "tls", "certificateAndKey": {"secretName": "u"}, "username": "u"}), "leave out username", "leave out username and passwordSecret"),
+    (MarketFeed, kafka(tls={}, authentication={"type": "plain", **PASSWORD, "certificateAndKey": {"secretName": "u"}}), "without type: tls", "certificateAndKey has no meaning without type: tls"),
+    (MarketFeed, kafka(tls={}, authentication={"type": "oauth", **PASSWORD}), "scram-sha-512", "spec.kafka.authentication.type: Unsupported value"),
+    (MarketFeed, kafka(tls={"trustedCertificates": [{"secretName": "c", "certificate": "../x"}]}), "pattern", "spec.kafka.tls.trustedCertificates[0].certificate in body should match"),
+    (MarketFeed, kafka(strimzi={"cluster": "../c"}), "pattern", "spec.kafka.strimzi.cluster in body should match"),
     (MarketFeed, with_spec(FEED, retention={"live": "1s"}), "at least 1m", "spec.retention.live: Invalid value: live must be at least 1m"),
     (MarketFeed, with_spec(FEED, symbols="all"), "auto or a list", "spec.symbols in body should match '^auto$'"),
     (MarketFeed, with_spec(FEED, allowedLateness=5), "duration as text", "spec.allowedLateness in body must be of type string"),
@@ -105,6 +123,19 @@ ACCEPTED: Final[list[tuple[type[Resource], dict[str, Any]]]] = [
     (MarketFeed, FEED),
     (Trader, market(symbols=["btcusdt", "ETH/USDT:USDT", "BTC/USD:BTC-251226"], interval="12M", warmup=100_000)),
     (Trader, market(informative=[{"interval": "1h"}, {"symbol": "ETHBTC", "interval": "1w"}])),
+    (MarketFeed, kafka(tls={}, authentication={"type": "plain", **PASSWORD})),
+    (MarketFeed, kafka(authentication={"type": "scram-sha-256", **PASSWORD})),
+    (MarketFeed, kafka(strimzi={"cluster": "my-cluster", "user": "my-user.with.dots"})),
+    (
+        MarketFeed,
+        kafka(
+            tls={"trustedCertificates": [{"secretName": "c"}, {"secretName": "d", "certificate": "tls.crt"}]},
+            authentication={
+                "type": "tls",
+                "certificateAndKey": {"secretName": "u", "certificate": "tls.crt", "key": "tls.key"},
+            },
+        ),
+    ),
     (Trader, with_spec(TRADER, signals={"ttl": "1w2d3h4m5s6ms", "cooldown": "0s"})),
     (Trader, with_spec(TRADER, resources={"memory": 268435456})),
     (Trader, with_spec(TRADER, resources={"memory": "0.5Gi"}, tier=None, signals=None)),

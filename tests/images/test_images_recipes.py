@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import ssl
 import tarfile
 import tomllib
 from pathlib import Path
 
 import pytest
+from images import runtime
 from images.archive import ImageSettings, write_image, write_layer
 from images.roles import FOLDER, ROLES, ROOT, Role
 
@@ -23,6 +25,14 @@ def _normal(requirement: str) -> str:
     found = _NAME.match(requirement)
     assert found is not None, requirement
     return found[0].lower().replace("_", "-")
+
+
+@pytest.mark.skipif(not Path("/etc/ssl/certs/ca-certificates.crt").exists(), reason="this machine has no CAs itself")
+def test_an_images_python_finds_the_cas_that_are_in_it(tmp_path: Path) -> None:
+    runtime._put_base(tmp_path)
+    looked_for = tmp_path / ssl.get_default_verify_paths().openssl_cafile.lstrip("/")
+    target = looked_for.readlink() if looked_for.is_symlink() else looked_for
+    assert "BEGIN CERTIFICATE" in (tmp_path / str(target).removeprefix(str(tmp_path)).lstrip("/")).read_text()
 
 
 @pytest.mark.parametrize("role", ROLES.values(), ids=lambda role: role.name)

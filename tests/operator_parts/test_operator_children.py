@@ -51,7 +51,9 @@ def test_the_traders_see_the_segment_read_only_and_neither_token_nor_kafka() -> 
 
 def test_every_container_is_confined() -> None:
     pools_pod = pod_of(a_pool())
-    feeds_pod = feeds.feed_set(MarketFeed.model_validate(feed_body()), "ingest", DEFAULTS)["spec"]["template"]["spec"]
+    feeds_pod = feeds.feed_set(MarketFeed.model_validate(feed_body()), "ingest", KAFKA, DEFAULTS)["spec"]["template"][
+        "spec"
+    ]
     for pod in (pools_pod, feeds_pod):
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True

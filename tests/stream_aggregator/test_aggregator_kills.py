@@ -40,7 +40,7 @@ async def test_kill_9_at_any_moment_loses_and_doubles_nothing(kafka_settings: Ka
                 await aggregator.kill()
             await load.end()
         await aggregator.start()
-        await aggregator.until_applied(await end_offsets(kafka.bootstrap, topics_of(kafka).trades))
+        await aggregator.until_applied(await end_offsets(kafka, topics_of(kafka).trades))
         assert await aggregator.terminate() == 0, aggregator.log()
     finally:
         await aggregator.kill()

@@ -50,7 +50,7 @@ async def test_stamps_travel_with_the_candles_and_a_restart_goes_on_where_it_was
         await aggregator.start()
         await append(encode(Opening(SYMBOL, 3)), encode(TradesRecord(SYMBOL, 3, T0, 2, 2, [1], [T0], [100], [7])))
         await append(b"not a record")
-        status = await aggregator.until_applied(await end_offsets(kafka.bootstrap, names.trades))
+        status = await aggregator.until_applied(await end_offsets(kafka, names.trades))
         assert status["symbols"][SYMBOL]["counts"] == {
             "received": 2, "counted": 0, "open": 1, "late": 0, "duplicate": 0, "dead": 1
         }  # fmt: skip
@@ -71,7 +71,7 @@ async def test_stamps_travel_with_the_candles_and_a_restart_goes_on_where_it_was
         await aggregator.until_ready()
         later = TradesRecord(SYMBOL, 3, T0 + 60_000, 2, 2, [1, 2], [T0, T0 + 1], [100, 103], [7, 1])
         await append(encode(later))
-        status = await aggregator.until_applied(await end_offsets(kafka.bootstrap, names.trades))
+        status = await aggregator.until_applied(await end_offsets(kafka, names.trades))
         assert status["symbols"][SYMBOL]["counts"] == {
             "received": 4, "counted": 2, "open": 0, "late": 0, "duplicate": 1, "dead": 1
         }  # fmt: skip

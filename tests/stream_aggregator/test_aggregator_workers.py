@@ -47,7 +47,7 @@ async def test_partitions_move_to_the_worker_that_is_left_and_stay_exact(
             assert await second.terminate() == 0, second.log()
             await first.until(has_partitions(4), "all partitions after the stop")
             await load.end()
-        await first.until_applied(await end_offsets(kafka.bootstrap, topics_of(kafka).trades))
+        await first.until_applied(await end_offsets(kafka, topics_of(kafka).trades))
         assert await first.terminate() == 0, first.log()
     finally:
         await first.kill()
@@ -69,7 +69,7 @@ async def test_a_broker_killed_and_back_loses_nothing(tmp_path: Path) -> None:
             await broker.wait()
             await broker.start()
             await load.end()
-        await aggregator.until_applied(await end_offsets(kafka.bootstrap, topics_of(kafka).trades))
+        await aggregator.until_applied(await end_offsets(kafka, topics_of(kafka).trades))
         assert await aggregator.terminate() == 0, aggregator.log()
         check_exact(load, await Appended.read(kafka, SESSION), aggregator.final()["symbols"])
         assert aggregator.starts == 1, "it reconnected by itself"

@@ -53,7 +53,7 @@ def settings_for(broker: EmbeddedBroker) -> KafkaSettings:
 
 async def values_in(bootstrap: str, topic: str) -> list[bytes]:
     """Every value of the topic, partition by partition."""
-    ends = await end_offsets(bootstrap, topic)
+    ends = await end_offsets(KafkaSettings(bootstrap, "any"), topic)
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
     await consumer.start()
     try:

@@ -35,7 +35,7 @@ async def test_every_topic_is_there_with_its_settings(kafka_settings: KafkaSetti
     kafka = msgspec.structs.replace(kafka_settings, partitions=3, retention_live_ms=480_000)
     await ensure_topics(kafka)
     for plan in plan_topics(kafka):
-        assert await end_offsets(kafka.bootstrap, plan.name) == {0: 0, 1: 0, 2: 0}, plan.name
+        assert await end_offsets(kafka, plan.name) == {0: 0, 1: 0, 2: 0}, plan.name
         have = await _settings_of(kafka.bootstrap, plan.name)
         assert {name: have[name] for name in plan.config} == dict(plan.config), plan.name
     live = await _settings_of(kafka.bootstrap, topics_of(kafka).candles_live)
@@ -51,7 +51,7 @@ async def test_ensuring_topics_again_changes_nothing(kafka_settings: KafkaSettin
     await producer.send_and_wait(trades, b"kept", partition=0)
     await producer.stop()
     await ensure_topics(kafka_settings)
-    assert (await end_offsets(kafka_settings.bootstrap, trades))[0] == 1
+    assert (await end_offsets(kafka_settings, trades))[0] == 1
 
 
 @pytest.mark.broker
@@ -118,7 +118,7 @@ async def test_the_longest_record_fits(kafka_settings: KafkaSettings) -> None:
         signals, bytes(MAX_RECORD_BYTES), key=b"BTC/USDT", partition=1, headers=[("stamps", bytes(84))]
     )
     await producer.stop()
-    assert (await end_offsets(kafka_settings.bootstrap, signals))[1] == 1
+    assert (await end_offsets(kafka_settings, signals))[1] == 1
 
 
 @pytest.mark.broker
@@ -148,10 +148,10 @@ async def test_a_consumer_group_with_the_aggregators_short_session_is_taken(kafk
 @pytest.mark.broker
 async def test_deleted_topics_are_gone_and_deleting_them_again_is_no_error(kafka_settings: KafkaSettings) -> None:
     await ensure_topics(kafka_settings)
-    await delete_topics(kafka_settings.bootstrap, topics_of(kafka_settings))
+    await delete_topics(kafka_settings, topics_of(kafka_settings))
     with pytest.raises(InputError, match="has no topic"):
-        await end_offsets(kafka_settings.bootstrap, topics_of(kafka_settings).trades)
-    await delete_topics(kafka_settings.bootstrap, topics_of(kafka_settings))
+        await end_offsets(kafka_settings, topics_of(kafka_settings).trades)
+    await delete_topics(kafka_settings, topics_of(kafka_settings))
 
 
 @pytest.mark.broker
@@ -169,6 +169,6 @@ async def test_a_broker_that_is_not_there_is_unavailable_with_its_address() -> N
     with pytest.raises(UnavailableError, match=bootstrap):
         await ensure_topics(KafkaSettings(bootstrap=bootstrap, feed="nowhere"), deadline_s=0.5)
     with pytest.raises(UnavailableError, match=bootstrap):
-        await end_offsets(bootstrap, "nothing")
+        await end_offsets(KafkaSettings(bootstrap, "any"), "nothing")
     with pytest.raises(UnavailableError, match=bootstrap):
-        await delete_topics(bootstrap, ["nothing"])
+        await delete_topics(KafkaSettings(bootstrap, "any"), ["nothing"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chandlery.core.clocks import Stamps, unpack_stamps, wall_offset_ns
+from chandlery.core.errors import UnavailableError
 from chandlery.core.settings import IngestSettings, KafkaSettings
 from chandlery.core.wire import BackfillRecord, InputRecord, Opening, TradesRecord, decode_input
 from chandlery.stream.ingest.app import Ingest
@@ -24,6 +25,8 @@ ETH_CAPTURE = SHARED_DATA / "binance-spot-ethusdt-20240808.frames.gz"
 
 class MemorySink:
     """Keeps what is sent, decoded. ``gate`` closed: nothing is acknowledged, as when the broker is away."""
+
+    problem: UnavailableError | None = None
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()

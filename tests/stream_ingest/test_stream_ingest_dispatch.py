@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from chandlery.core.errors import UnavailableError
 from chandlery.core.wire import BackfillRecord, TradesRecord, decode_input
 from chandlery.stream.ingest import dispatch
 from chandlery.stream.ingest.clock import SystemClock
@@ -20,6 +21,8 @@ SYMBOLS = ("A/USDT", "B/USDT", "C/USDT")
 
 class HeldSink:
     """Holds each request until the test acknowledges it. Partition 9 goes another way than the others."""
+
+    problem: UnavailableError | None = None
 
     def __init__(self) -> None:
         self.requests: list[list[Batch]] = []

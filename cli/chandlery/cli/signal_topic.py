@@ -12,6 +12,8 @@ from aiokafka.errors import KafkaError
 
 from chandlery.cli.collecting import Collected
 from chandlery.core.errors import UnavailableError
+from chandlery.core.kafka_login import kafka_client
+from chandlery.core.settings import KafkaSettings
 from chandlery.core.signals import Signal
 from chandlery.stream.topics import end_offsets
 
@@ -30,16 +32,17 @@ class _Record(Protocol):
 class SignalTopic:
     """A reader of one ``signals`` topic, without a group: it leaves no trace at the broker."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
+        self._kafka = kafka
+        self._bootstrap = kafka.bootstrap
         self._topic = topic
         self._consumer: AIOKafkaConsumer | None = None
         self._partitions: list[TopicPartition] = []
 
     async def __aenter__(self) -> SignalTopic:
-        numbers = await end_offsets(self._bootstrap, self._topic)
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=100
+        numbers = await end_offsets(self._kafka, self._topic)
+        consumer = kafka_client(
+            AIOKafkaConsumer, self._kafka, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=100
         )
         try:
             async with asyncio.timeout(_ANSWER_S):

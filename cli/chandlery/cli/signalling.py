@@ -71,7 +71,7 @@ def with_signals(feeds: Iterable[FeedRow]) -> list[FeedRow]:
 async def _all(feeds: Iterable[FeedRow]) -> list[Signal]:
     found: list[Signal] = []
     for feed in with_signals(feeds):
-        async with SignalTopic(feed.bootstrap, feed.signals_topic) as topic:
+        async with SignalTopic(feed.kafka(), feed.signals_topic) as topic:
             found.extend((await topic.collect()).signals.values())
     return sorted(found, key=lambda signal: signal.emitted_wall_ms)
 
@@ -90,7 +90,7 @@ async def _signals(view: View, *, follow: bool, trader: str, last: int, json: bo
 
 
 async def _ends(feed: FeedRow) -> dict[int, int]:
-    async with SignalTopic(feed.bootstrap, feed.signals_topic) as topic:
+    async with SignalTopic(feed.kafka(), feed.signals_topic) as topic:
         return await topic.ends()
 
 
@@ -122,7 +122,7 @@ async def _notice_end(instance: int, queue: asyncio.Queue[Signal | BaseException
 
 async def _pump(feed: FeedRow, since: dict[int, int], queue: asyncio.Queue[Signal | BaseException]) -> None:
     try:
-        async with SignalTopic(feed.bootstrap, feed.signals_topic) as topic:
+        async with SignalTopic(feed.kafka(), feed.signals_topic) as topic:
             async for signal in topic.follow(since):
                 queue.put_nowait(signal)
     except ChandleryError as error:

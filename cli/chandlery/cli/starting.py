@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -16,8 +17,9 @@ from chandlery.cli.runtime.desired import read_catalogue, read_first
 from chandlery.cli.runtime.options import Transport, UpOptions
 from chandlery.cli.screen import remarks
 from chandlery.core.durations import parse_duration
-from chandlery.core.errors import InputError
-from chandlery.core.settings import parse_listen
+from chandlery.core.errors import InputError, LoginError
+from chandlery.core.kafka_login import login_of
+from chandlery.core.settings import KafkaSecurity, parse_listen
 
 _TRANSPORTS: dict[str, Transport] = {"shared": "SharedMemory", "pipe": "Pipe"}
 
@@ -34,6 +36,14 @@ def up(
     strategies: Strategies = None,
     kafka: Annotated[
         str | None, typer.Option("--kafka", metavar="HOST:PORT", help="Use this Kafka instead of starting one.")
+    ] = None,
+    kafka_config: Annotated[
+        Path | None,
+        typer.Option("--kafka-config", metavar="FILE", help="How that Kafka is entered: a Kafka client's properties."),
+    ] = None,
+    secrets: Annotated[
+        Path | None,
+        typer.Option("--secrets", metavar="DIR", help="Secrets that MarketFeeds name, as files DIR/SECRET/KEY."),
     ] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port of the embedded Kafka.")] = None,
     transport: Annotated[
@@ -59,6 +69,8 @@ def up(
         state=state,
         strategies=strategies,
         kafka=_address(kafka),
+        kafka_config=_kafka_config(kafka_config, kafka),
+        secrets=secrets.absolute() if secrets is not None else None,
         port=port,
         transport=_transport(transport),
         speed=_speed(speed),
@@ -86,6 +98,18 @@ def _address(text: str | None) -> str | None:
             if isinstance(parse_listen(one), str):
                 raise InputError(f"--kafka {text!r}: write host:port")
     return text
+
+
+def _kafka_config(path: Path | None, kafka: str | None) -> Path | None:
+    if path is None:
+        return None
+    if kafka is None:
+        raise InputError("--kafka-config says how a Kafka is entered: name it by --kafka HOST:PORT")
+    try:
+        login_of(KafkaSecurity(properties=str(path.absolute()))).current()
+    except LoginError as error:
+        raise InputError(f"--kafka-config: {error}") from error
+    return path.absolute()
 
 
 def _transport(text: str | None) -> Transport | None:

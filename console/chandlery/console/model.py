@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from chandlery.core.settings import KafkaSecurity, KafkaSettings
 from chandlery.core.signals import Signal
 
 
@@ -65,6 +66,11 @@ class FeedRow(msgspec.Struct):
     late: int = 0
     duplicate: int = 0
     message: str = ""
+    security: KafkaSecurity = KafkaSecurity()
+
+    def kafka(self) -> KafkaSettings:
+        """Where the feed's signals are, and how that Kafka is entered."""
+        return KafkaSettings(self.bootstrap, self.feed, security=self.security)
 
 
 class PoolRow(msgspec.Struct):

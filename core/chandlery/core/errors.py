@@ -9,6 +9,7 @@
     ├── MachineError          this machine lacks something: make room, install, free (exit code 3)
     │   └── SegmentError      the shared-memory segment can't be made, or can't be trusted
     ├── UnavailableError      something outside doesn't answer: retry after a delay  (exit code 4)
+    │   └── LoginError        Kafka isn't trusted or doesn't let us in: mend the Secret, it is retried
     └── InvariantError        a defect of ours: stop, keep the evidence, report it   (exit code 70)
 
 Errors of client libraries (aiokafka, aiohttp, OSError …) are translated at the boundary where they
@@ -60,6 +61,18 @@ class UnavailableError(ChandleryError):
     """Something outside (broker, exchange, worker) doesn't answer. Retrying later may help."""
 
     exit_code = 4
+
+
+class LoginError(UnavailableError):
+    """Kafka can't be proven, or doesn't let us in. Retried: a Secret may come, or be mended, at any time.
+
+    Attributes:
+        reason: stable word for a status: ``SecretMissing``, ``BadSecret``, ``KafkaUntrusted`` or ``KafkaUnauthorized``.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class InvariantError(ChandleryError):

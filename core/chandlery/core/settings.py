@@ -12,9 +12,37 @@ import msgspec
 
 from chandlery.core.errors import InputError
 
+Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+
+
+class KafkaSecurity(msgspec.Struct, omit_defaults=True, frozen=True):
+    """How a client of Kafka proves the broker and itself. Holds paths, never what stands in the files.
+
+    Attributes:
+        tls: whether the connection is encrypted. trusted: PEM files of CAs; none: those of this machine.
+        certificate, key: PEM files of the client's own certificate (mutual TLS).
+        mechanism: of the login; empty: none. username; password: the file that holds the password.
+        strimzi_user: folder with the keys of a Strimzi KafkaUser's Secret: either kind, whichever they are.
+        properties: file of a Kafka client's properties that says all this instead.
+        secrets: the folder that paths of Secrets begin with, as ``{secrets}/{secret}/{key}``.
+        namespace: of those Secrets, for messages.
+    """
+
+    tls: bool = False
+    trusted: tuple[str, ...] = ()
+    certificate: str = ""
+    key: str = ""
+    mechanism: Mechanism = ""
+    username: str = ""
+    password: str = ""
+    strimzi_user: str = ""
+    properties: str = ""
+    secrets: str = ""
+    namespace: str = ""
+
 
 class KafkaSettings(msgspec.Struct, omit_defaults=True):
-    """Where Kafka is and how its topics are named: ``{prefix}{feed}.trades`` and so on."""
+    """Where Kafka is, how it is entered, and how its topics are named: ``{prefix}{feed}.trades`` and so on."""
 
     bootstrap: str
     feed: str
@@ -27,6 +55,7 @@ class KafkaSettings(msgspec.Struct, omit_defaults=True):
     retention_closed_ms: int = 180 * 86_400_000
     retention_trades_ms: int = 3 * 86_400_000
     retention_signals_ms: int = 30 * 86_400_000
+    security: KafkaSecurity = KafkaSecurity()
 
 
 class HistoryFile(msgspec.Struct):

@@ -12,8 +12,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from chandlery.core.assignment import READY_STATES, TraderAssignment, WorkerStatus
 from chandlery.core.assignment import TraderStatus as Reported
+from chandlery.core.kafka_login import KafkaProblem
 from chandlery.core.resources import Trader
 from chandlery.core.resources.status import (
     MAX_MESSAGE_CHARS,
@@ -116,6 +119,9 @@ def trader_state(
     away = _away(worker)
     if away is not None:
         return away
+    kafka = _kafka_problem(worker)
+    if kafka is not None:
+        return _kafka_state(kafka)
     if is_applied(verdict, reported):
         assert reported is not None
         return _running(reported)
@@ -267,12 +273,30 @@ def pool_state(held: Held, plan: PoolPlan | None, workers: Sequence[WorkerView],
     if outdated:
         more = f"; {unready}" if unready else ""
         return State("Rolling", f"{outdated} of {len(workers)} workers still run an older template{more}")
+    kafka = next(filter(None, map(_kafka_problem, workers)), None)
+    if kafka is not None:
+        return _kafka_state(kafka)
     if unready:
         left = any(worker.was_ready and not worker.ready for worker in workers)
         return State("WorkersUnready" if left else "WorkersStarting", unready)
     if plan.pending:
         return State("PoolFull", "some of its traders find no room: raise spec.workers.max", ready=True)
     return State("Running", ready=True)
+
+
+def _kafka_state(problem: KafkaProblem) -> State:
+    """A Secret may come by itself (Strimzi, a tool that copies it), and Kafka back; the others somebody must mend."""
+    stalled = problem.reason in ("BadSecret", "KafkaUnauthorized", "KafkaUntrusted")
+    return State(_word(problem.reason, "KafkaUnreachable"), problem.message, stalled=stalled)
+
+
+def _kafka_problem(worker: WorkerView) -> KafkaProblem | None:
+    """Why the worker's feed can't enter Kafka, as it tells itself."""
+    told = worker.status.feed.get("broker_problem") if worker.status is not None and worker.ready else None
+    try:
+        return msgspec.convert(told, KafkaProblem | None)
+    except msgspec.ValidationError:
+        return None  # another version's
 
 
 def _unready(workers: Sequence[WorkerView]) -> str:
@@ -300,8 +324,21 @@ def pool_status(
     )
 
 
-def feed_state(held: Held, *, symbols: int, kafka: str, unready: Sequence[str], problem: str) -> State:
-    """What is to be said of a MarketFeed; ``unready``: those of its pods that aren't Ready."""
+def feed_state(
+    held: Held,
+    *,
+    symbols: int,
+    kafka: str,
+    unready: Sequence[str],
+    problem: str,
+    kafka_problem: KafkaProblem | None = None,
+) -> State:
+    """What is to be said of a MarketFeed.
+
+    Args:
+        unready: those of its pods that aren't Ready. problem: what the API server refused.
+        kafka_problem: why ingest can't append.
+    """
     if held.problem:
         return State("BadManifest", held.problem, stalled=True)
     if not kafka:
@@ -310,6 +347,8 @@ def feed_state(held: Held, *, symbols: int, kafka: str, unready: Sequence[str], 
         return State("Refused", problem, stalled=True)
     if not symbols:
         return State("Idle", "no trader asks for a symbol or interval yet, and spec lists none", ready=True)
+    if kafka_problem is not None:
+        return _kafka_state(kafka_problem)
     if unready:
         return State("Starting", f"not Ready: {', '.join(unready)}")
     return State("Running", ready=True)

@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 
 from chandlery.core.errors import ChandleryError, InputError
+from chandlery.core.kafka_login import KafkaProblem
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import AggregatorSettings, IngestSettings
@@ -39,7 +40,8 @@ log = logging.getLogger("chandlery.operator.feeds")
 
 #: A symbol that no Trader asks for any more is ingested for this long: longer than an edit, a move or a rollout.
 GRACE_S: Final = 300.0
-#: How often ingest is asked which symbols its exchange doesn't have, and which session it is in.
+#: How often ingest is asked which symbols its exchange doesn't have, which session it is in, and whether Kafka takes
+#: what it appends.
 _ASK_S: Final = 5.0
 _COMPONENTS: Final[tuple[Component, ...]] = ("ingest", "aggregator")
 
@@ -48,6 +50,7 @@ class IngestStatus(msgspec.Struct):
     """What of ingest's status matters here."""
 
     session: int | None = None
+    kafka_problem: KafkaProblem | None = None
     unknown_symbols: list[str] = []
 
 
@@ -132,7 +135,7 @@ class Feeds:
 
     async def _carry_out(self, feed: MarketFeed, plan: FeedPlan) -> None:
         tools = self._tools
-        kafka = kafka_settings(feed, tools.defaults.kafka)
+        kafka = kafka_settings(feed, tools.defaults.kafka, namespace=feed.namespace)
         if not kafka.bootstrap or not plan.symbols or not plan.intervals:
             return
         wanted: dict[Component, IngestSettings | AggregatorSettings] = {
@@ -143,7 +146,7 @@ class Feeds:
         for component, settings in wanted.items():
             body = settings_map(feed, component, settings)
             await tools.children.ensure(CONFIG_MAP, body)
-            await tools.children.ensure(STATEFUL_SET, feed_set(feed, component, tools.defaults))
+            await tools.children.ensure(STATEFUL_SET, feed_set(feed, component, kafka, tools.defaults))
             await self._nudge(feed, component, body["metadata"]["annotations"][CONTENT])
 
     async def _nudge(self, feed: MarketFeed, component: Component, digest: str) -> None:
@@ -167,6 +170,7 @@ class Feeds:
         pod = self._pod(feed, "ingest")
         address = address_of(pod)
         if not address or not is_ready(pod):
+            known.ingest.kafka_problem = None
             return
         now_s = time.monotonic()
         if now_s - known.asked_s >= _ASK_S:
@@ -182,8 +186,7 @@ class Feeds:
                     for pool in self._tools.cache.pools_of(feed.key):
                         self._tools.mark(("pool", *pool), 0.05)
                 known.ingest = told
-        if feed.spec.source.kind == "binance" or known.ingest.session is None:
-            self._tools.mark(("feed", *feed.key), _ASK_S)
+        self._tools.mark(("feed", *feed.key), _ASK_S)
 
     async def _say(self, held: Held, feed: MarketFeed | None, plan: FeedPlan | None, known: _Known) -> None:
         tools = self._tools
@@ -199,7 +202,14 @@ class Feeds:
             else []
         )
         symbols = min(len(plan.symbols), len(plan.intervals)) if plan is not None else 0
-        state = feed_state(held, symbols=symbols, kafka=bootstrap, unready=unready, problem=known.problem)
+        state = feed_state(
+            held,
+            symbols=symbols,
+            kafka=bootstrap,
+            unready=unready,
+            problem=known.problem,
+            kafka_problem=known.ingest.kafka_problem,
+        )
         status = feed_status(
             held,
             state,

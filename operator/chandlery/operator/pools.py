@@ -162,7 +162,7 @@ class Pools:
         assert feed is not None
         assert isinstance(feed.resource, MarketFeed)
         tools.mark(("feed", *made.feed), 0.05)
-        kafka = kafka_settings(feed.resource, tools.defaults.kafka)
+        kafka = kafka_settings(feed.resource, tools.defaults.kafka, namespace=pool.namespace)
         for name, assignment in made.workers.items():
             tools.workers.link(pool, name).want(assignment)
         if not kafka.bootstrap:

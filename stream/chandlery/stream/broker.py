@@ -20,9 +20,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Final, TypeVar
 
 import msgspec
@@ -78,7 +79,14 @@ class EmbeddedBroker:
     """
 
     def __init__(
-        self, data_dir: Path, *, port: int | None = None, cache_dir: Path | None = None, heap_mb: int = 256
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        cache_dir: Path | None = None,
+        heap_mb: int = 256,
+        listeners: Mapping[str, int] = MappingProxyType({}),
+        settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Describe a broker; nothing is touched before :meth:`start`.
 
@@ -87,11 +95,14 @@ class EmbeddedBroker:
             port: on 127.0.0.1; None: the one it had last time, else the next free one from 19092 on.
             cache_dir: Chandlery's cache (jars, class archive); the user's by default.
             heap_mb: most memory of the JVM's heap, MB.
+            listeners, settings: further ones, see :func:`server_properties`.
         """
         self._data_dir = data_dir.absolute()
         self._wanted_port = port
         self._cache = kafka_cache(cache_dir)
         self._heap_mb = heap_mb
+        self._listeners = listeners
+        self._settings = settings
         self._port: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._archive: ClassArchive | None = None
@@ -221,7 +232,13 @@ class EmbeddedBroker:
                 await self._take_lock(lock, say)
                 self._port = self._choose_port(refused)
                 format_storage(self._data_dir / "kafka")
-                properties = server_properties(self._data_dir / "kafka", self._port, ephemeral_port())
+                properties = server_properties(
+                    self._data_dir / "kafka",
+                    self._port,
+                    ephemeral_port(),
+                    listeners=self._listeners,
+                    settings=self._settings,
+                )
                 (self._data_dir / "server.properties").write_text(properties, encoding="utf-8")
                 (self._data_dir / "broker.json").write_bytes(msgspec.json.encode(_Remembered(self._port)))
                 self._rotate_log()

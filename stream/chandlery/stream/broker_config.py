@@ -10,7 +10,9 @@ from __future__ import annotations
 import base64
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from chandlery.core.errors import InputError, MachineError
@@ -29,7 +31,6 @@ _SETTINGS: Final[dict[str, str | int]] = {
     "node.id": NODE_ID,
     "controller.listener.names": "CONTROLLER",
     "inter.broker.listener.name": "PLAINTEXT",
-    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
     # One node: nothing can be replicated.
     "offsets.topic.replication.factor": 1,
     "offsets.topic.num.partitions": 1,
@@ -67,7 +68,14 @@ _SETTINGS: Final[dict[str, str | int]] = {
 
 
 def server_properties(
-    log_dir: Path, broker_port: int, controller_port: int, *, listen: str = "127.0.0.1", advertise: str = "127.0.0.1"
+    log_dir: Path,
+    broker_port: int,
+    controller_port: int,
+    *,
+    listen: str = "127.0.0.1",
+    advertise: str = "127.0.0.1",
+    listeners: Mapping[str, int] = MappingProxyType({}),
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Text of ``server.properties``.
 
@@ -76,6 +84,8 @@ def server_properties(
         broker_port, controller_port: ports for clients and, on 127.0.0.1, for the KRaft quorum of one.
         listen: address that clients connect to; empty for all that this machine has.
         advertise: host that clients are told to come to.
+        listeners: ports of further listeners by their security protocol, such as SASL_SSL.
+        settings: further lines; they go before those that stand here.
 
     Raises:
         InputError: the folder's name has a comma or a backslash, which Kafka would split at or swallow.
@@ -84,10 +94,19 @@ def server_properties(
         raise InputError(f"{log_dir}: Kafka splits folder names at commas and backslashes; use another state folder")
     lines = {
         **_SETTINGS,
-        "listeners": f"PLAINTEXT://{listen}:{broker_port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{advertise}:{broker_port}",
+        "listeners": ",".join(
+            f"{name}://{listen}:{port}" for name, port in {"PLAINTEXT": broker_port, **listeners}.items()
+        )
+        + f",CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": ",".join(
+            f"{name}://{advertise}:{port}" for name, port in {"PLAINTEXT": broker_port, **listeners}.items()
+        ),
+        "listener.security.protocol.map": ",".join(
+            ["CONTROLLER:PLAINTEXT", *(f"{name}:{name}" for name in ("PLAINTEXT", *listeners))]
+        ),
         "controller.quorum.voters": f"{NODE_ID}@127.0.0.1:{controller_port}",
         "log.dirs": str(log_dir),
+        **settings,
     }
     return "".join(f"{name}={value}\n" for name, value in lines.items())
 

@@ -16,13 +16,14 @@ from typing import Any, Final, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError, for_code
 
-from chandlery.core.errors import InputError, UnavailableError
+from chandlery.core.errors import InputError, LoginError, UnavailableError
+from chandlery.core.kafka_login import kafka_client, knock
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import topics_of
 from chandlery.stream.broker_config import MAX_MESSAGE_BYTES
-from chandlery.stream.broker_ready import accepts_connections
 
 # A broker that was killed is back within 4 s; a cluster elects leaders within 10–20 s. Beyond that the
 # caller had better say so, and try again by its own rhythm.
@@ -91,13 +92,14 @@ async def ensure_topics(kafka: KafkaSettings, *, deadline_s: float = DEADLINE_S)
 
     Raises:
         InputError: an existing topic has another number of partitions, or Kafka refuses what is asked for.
+        LoginError: Kafka isn't trusted, or doesn't let us in; at once.
         UnavailableError: Kafka doesn't answer, or has no leaders, within ``deadline_s``.
     """
     plans = plan_topics(kafka)
     deadline = time.monotonic() + deadline_s
     while True:
         try:
-            async with _admin(kafka.bootstrap) as admin:
+            async with _admin(kafka) as admin:
                 await _create(admin, plans)
                 await _await_leaders(admin, plans, deadline)
                 await _report_differences(admin, plans)
@@ -111,7 +113,7 @@ async def ensure_topics(kafka: KafkaSettings, *, deadline_s: float = DEADLINE_S)
         await asyncio.sleep(_RETRY_S)
 
 
-async def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
+async def end_offsets(kafka: KafkaSettings, topic: str) -> dict[int, int]:
     """End offset (that of the next record) of each partition of a topic.
 
     Raises:
@@ -119,22 +121,22 @@ async def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
         UnavailableError: Kafka doesn't answer.
     """
     try:
-        async with _admin(bootstrap) as admin:
+        async with _admin(kafka) as admin:
             partitions = (await _partitions(admin, [topic])).get(topic)
         if partitions is None:
-            raise InputError(f"Kafka at {bootstrap} has no topic {topic}")
-        consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+            raise InputError(f"Kafka at {kafka.bootstrap} has no topic {topic}")
+        consumer = kafka_client(AIOKafkaConsumer, kafka, enable_auto_commit=False)
         await consumer.start()
         try:
             offsets = await consumer.end_offsets([TopicPartition(topic, number) for number in partitions])
         finally:
             await consumer.stop()
     except (KafkaError, OSError, _NotYet) as error:
-        raise UnavailableError(f"Kafka at {bootstrap} doesn't answer: {_text(error)}") from error
+        raise UnavailableError(f"Kafka at {kafka.bootstrap} doesn't answer: {_text(error)}") from error
     return {partition.partition: offset for partition, offset in sorted(offsets.items())}
 
 
-async def delete_topics(bootstrap: str, names: Iterable[str], *, deadline_s: float = DEADLINE_S) -> None:
+async def delete_topics(kafka: KafkaSettings, names: Iterable[str], *, deadline_s: float = DEADLINE_S) -> None:
     """Delete topics with all they hold, and wait until they are gone; absent ones are no error.
 
     Raises:
@@ -144,17 +146,44 @@ async def delete_topics(bootstrap: str, names: Iterable[str], *, deadline_s: flo
     wanted = list(names)
     deadline = time.monotonic() + deadline_s
     try:
-        async with _admin(bootstrap) as admin:
+        async with _admin(kafka) as admin:
             response = await admin.delete_topics(wanted)
             for name, code in response.topic_error_codes:
                 if code not in (_NO_ERROR, _UNKNOWN_TOPIC):
                     _refused(f"delete topic {name}", code, "")
             while await _partitions(admin, wanted):
                 if time.monotonic() > deadline:
-                    raise UnavailableError(f"Kafka at {bootstrap} still has {', '.join(wanted)} after {deadline_s:g} s")
+                    raise UnavailableError(
+                        f"Kafka at {kafka.bootstrap} still has {', '.join(wanted)} after {deadline_s:g} s"
+                    )
                 await asyncio.sleep(_POLL_S)
     except (KafkaError, OSError, _NotYet) as error:
-        raise UnavailableError(f"Kafka at {bootstrap} doesn't answer: {_text(error)}") from error
+        raise UnavailableError(f"Kafka at {kafka.bootstrap} doesn't answer: {_text(error)}") from error
+
+
+async def check_login(kafka: KafkaSettings) -> None:
+    """Connect once as every client does.
+
+    Raises:
+        LoginError: Kafka isn't trusted, or doesn't let us in, or a Secret is missing: says which, and what to mend.
+        UnavailableError: no broker answers.
+    """
+    connection = await knock(create_conn, kafka, client_id="chandlery-topics", request_timeout_ms=_REQUEST_TIMEOUT_MS)
+    connection.close()
+
+
+async def _entered(kafka: KafkaSettings) -> None:
+    """Connect once: aiokafka itself only logs why it can't, and for each refused connection an error.
+
+    Raises:
+        LoginError: see :func:`check_login`.
+    """
+    try:
+        await check_login(kafka)
+    except LoginError:
+        raise
+    except UnavailableError as error:
+        raise _NotYet(str(error)) from error
 
 
 class _NotYet(Exception):
@@ -162,11 +191,10 @@ class _NotYet(Exception):
 
 
 @asynccontextmanager
-async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    if not await accepts_connections(bootstrap):
-        raise _NotYet("no connection")
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=bootstrap, client_id="chandlery-topics", request_timeout_ms=_REQUEST_TIMEOUT_MS
+async def _admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    await _entered(kafka)
+    admin = kafka_client(
+        AIOKafkaAdminClient, kafka, client_id="chandlery-topics", request_timeout_ms=_REQUEST_TIMEOUT_MS
     )
     try:
         await admin.start()

@@ -122,7 +122,7 @@ async def _end_aggregator(group: FeedGroup, evidence: Evidence) -> None:
         await group.stop_aggregator()
         return
     try:
-        ends = await end_offsets(group.kafka.bootstrap, group.topics.trades)
+        ends = await end_offsets(group.kafka, group.topics.trades)
     except ChandleryError as error:
         evidence.problems.append(f"{group.label}: Kafka did not tell how many trades there are: {error}")
         ends = {}
@@ -184,7 +184,7 @@ async def _collect(runtime: LocalRuntime, evidence: Evidence) -> None:
     evidence.signals = Collected()
     for key, group in runtime.feeds.items():
         try:
-            async with SignalTopic(group.kafka.bootstrap, group.topics.signals) as topic:
+            async with SignalTopic(group.kafka, group.topics.signals) as topic:
                 found = await topic.collect(runtime.signals_from.get(key))
         except ChandleryError as error:
             evidence.problems.append(f"{group.label}: its signals can't be read back: {error}")

@@ -17,13 +17,12 @@ from chandlery.cli.endpoint import Endpoint
 from chandlery.cli.runtime.children import Child
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.polling import StatusWatch, until_answers
-from chandlery.cli.runtime.settings import aggregator_of, ingest_of, label_of
+from chandlery.cli.runtime.settings import aggregator_of, ingest_of, kafka_of, label_of
 from chandlery.cli.runtime.statedir import StateDir, write_atomically
 from chandlery.core.errors import UnavailableError
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import AggregatorSettings, IngestSettings
 from chandlery.core.topics import Topics, topics_of
-from chandlery.operator.settings_of import kafka_settings
 
 log = logging.getLogger("chandlery.up")
 
@@ -60,7 +59,7 @@ class FeedGroup:
     ) -> None:
         self.feed = feed
         self.label = label_of(feed.namespace, feed.name)
-        self.kafka = kafka_settings(feed, bootstrap)
+        self.kafka = kafka_of(feed, bootstrap, options)
         self.session = session
         self.symbols: set[str] = set()
         self.intervals: set[str] = set()

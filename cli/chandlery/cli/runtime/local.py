@@ -28,7 +28,7 @@ from chandlery.cli.runtime.folder import Folder, scan
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.readiness import Readiness
 from chandlery.cli.runtime.say import Say
-from chandlery.cli.runtime.settings import label_of
+from chandlery.cli.runtime.settings import kafka_of, label_of
 from chandlery.cli.runtime.statedir import RUN_VARIABLE, RunRecord, StateDir, write_atomically
 from chandlery.cli.runtime.uplog import log_to
 from chandlery.cli.runtime.version import own_version
@@ -41,7 +41,6 @@ from chandlery.core.manifests import Key, ManifestSet
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import KafkaSettings
 from chandlery.operator.planner import Current, Memory, Plan, WorkerNow, desired_of, plan, worker_name
-from chandlery.operator.settings_of import kafka_settings
 from chandlery.stream.topics import end_offsets, ensure_topics
 
 log = logging.getLogger("chandlery.up")
@@ -296,7 +295,7 @@ class LocalRuntime:
     async def _start_feed(self, key: Key, group: FeedGroup) -> None:
         await ensure_topics(group.kafka)
         if key not in self.signals_from:
-            self.signals_from[key] = await end_offsets(group.kafka.bootstrap, group.topics.signals)
+            self.signals_from[key] = await end_offsets(group.kafka, group.topics.signals)
         if group.continuous:
             # What the aggregator counted before this run must be known before ingest adds to it.
             await group.start_aggregator()
@@ -314,7 +313,7 @@ class LocalRuntime:
         )  # fmt: skip
 
     def _kafka(self, key: Key) -> KafkaSettings:
-        return kafka_settings(self.wanted.manifests.feeds[key], self.broker.bootstrap)
+        return kafka_of(self.wanted.manifests.feeds[key], self.broker.bootstrap, self.options)
 
     # While running ------------------------------------------------------------------------------------------
 

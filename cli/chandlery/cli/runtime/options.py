@@ -16,6 +16,8 @@ class UpOptions:
     Attributes:
         manifests: folders and files, as given. state: the state folder. strategies: folder of strategy files.
         kafka: ``host:port`` of a Kafka to use instead of the embedded one. port: the embedded one's port.
+        kafka_config: a Kafka client's properties, of how that one is entered.
+        secrets: folder with the Secrets that MarketFeeds name, as ``{secret}/{key}``.
         transport: overrides the pools'. speed: overrides replays' (a number, or ``max``).
         run_for_s: end after this many seconds from ready on. until_end: end when every replay has ended.
     """
@@ -24,6 +26,8 @@ class UpOptions:
     state: Path
     strategies: Path | None = None
     kafka: str | None = None
+    kafka_config: Path | None = None
+    secrets: Path | None = None
     port: int | None = None
     transport: Transport | None = None
     speed: float | Literal["max"] | None = None

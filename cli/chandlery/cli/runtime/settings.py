@@ -11,8 +11,21 @@ from chandlery.cli.runtime.options import Transport, UpOptions
 from chandlery.cli.runtime.statedir import StateDir
 from chandlery.core.intervals import parse_interval
 from chandlery.core.resources import DEFAULT_NAMESPACE, MarketFeed, TraderPool
-from chandlery.core.settings import AggregatorSettings, FeedSettings, IngestSettings, KafkaSettings, SupervisorSettings
-from chandlery.operator.settings_of import aggregator_settings, feed_settings, ingest_settings, supervisor_settings
+from chandlery.core.settings import (
+    AggregatorSettings,
+    FeedSettings,
+    IngestSettings,
+    KafkaSecurity,
+    KafkaSettings,
+    SupervisorSettings,
+)
+from chandlery.operator.settings_of import (
+    aggregator_settings,
+    feed_settings,
+    ingest_settings,
+    kafka_settings,
+    supervisor_settings,
+)
 
 
 def label_of(namespace: str, name: str) -> str:
@@ -73,6 +86,14 @@ def aggregator_of(
         data_dir=str(state.aggregator(label)),
         final_status=str(state.final(f"aggregator-{label}")),
         log_level=options.log_level,
+    )
+
+
+def kafka_of(feed: MarketFeed, bootstrap: str, options: UpOptions) -> KafkaSettings:
+    """A feed's Kafka, entered by what the options name; ``bootstrap``: of the Kafka of feeds that name none."""
+    config = str(options.kafka_config) if options.kafka_config is not None else ""
+    return kafka_settings(
+        feed, bootstrap, secrets=str(options.secrets or ""), security=KafkaSecurity(properties=config)
     )
 
 

@@ -116,6 +116,7 @@ class Viewer:
             feed="/".join(group.feed.key),
             source=group.feed.spec.source.kind,
             bootstrap=group.kafka.bootstrap,
+            security=group.kafka.security,
             signals_topic=group.topics.signals,
             connected=bool(ingest.get("connected", False)),
             finished=bool(ingest.get("finished", False)),

@@ -24,7 +24,6 @@ from chandlery.core.resources.feed import (
     BinanceSource,
     History,
     HistoryFile,
-    Kafka,
     MarketFeed,
     MarketFeedSpec,
     ReplayFile,
@@ -32,6 +31,15 @@ from chandlery.core.resources.feed import (
     Retention,
     Source,
     SyntheticSource,
+)
+from chandlery.core.resources.kafka import (
+    CertificateAndKeySecret,
+    CertificateSecret,
+    ClientAuthentication,
+    ClientTls,
+    Kafka,
+    PasswordSecret,
+    StrimziAccess,
 )
 from chandlery.core.resources.pool import Segment, Telemetry, Tier, TraderPool, TraderPoolSpec, Workers
 from chandlery.core.resources.trader import (
@@ -59,6 +67,10 @@ __all__ = [
     "MAX_SOURCE_BYTES",
     "Access",
     "BinanceSource",
+    "CertificateAndKeySecret",
+    "CertificateSecret",
+    "ClientAuthentication",
+    "ClientTls",
     "ConfigMapKey",
     "History",
     "HistoryFile",
@@ -70,6 +82,7 @@ __all__ = [
     "MarketFeedSpec",
     "Metadata",
     "NamespaceAccess",
+    "PasswordSecret",
     "Reference",
     "ReplayFile",
     "ReplaySource",
@@ -80,6 +93,7 @@ __all__ = [
     "Source",
     "Strategy",
     "StrategySource",
+    "StrimziAccess",
     "SyntheticSource",
     "Telemetry",
     "Tier",

@@ -30,6 +30,7 @@ from chandlery.core.resources.base import (
     Symbol,
     sentence,
 )
+from chandlery.core.resources.kafka import Kafka
 from chandlery.core.resources.rules import (
     ANY_VALUE,
     NO_FLAG,
@@ -187,59 +188,6 @@ class Source(Spec):
     def kind(self) -> SourceKind:
         """Which of the sources it is."""
         return self._given()[0]
-
-
-# For the rule on partitions: where the topics are, and in how many partitions, also where the feed doesn't say.
-_SERVERS: Final = "(has({0}.bootstrapServers) ? {0}.bootstrapServers : '')"
-_PARTITIONS: Final = "(has({0}.partitions) ? {0}.partitions : has({0}.bootstrapServers) ? 4 : 1)"
-
-
-class Kafka(Spec):
-    """The feed's Kafka and how its topics are made. Pools inherit it."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "self.minInsyncReplicas <= self.replicationFactor",
-                "minInsyncReplicas is above replicationFactor: nothing could be written; lower it, or raise the other",
-                field="minInsyncReplicas",
-            ),
-            rule(
-                f"{_SERVERS.format('self')} != {_SERVERS.format('oldSelf')} || self.topicPrefix != oldSelf.topicPrefix || "
-                f"{_PARTITIONS.format('self')} == {_PARTITIONS.format('oldSelf')}",
-                "partitions can't be changed: which one a symbol lives in would change with them, and its candles would "
-                "be torn in two; give another topicPrefix, or make a new MarketFeed",
-                field="partitions",
-            ),
-        )
-    )
-
-    bootstrap_servers: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, description="host:port, several with commas; absent: the embedded broker."
-    )
-    topic_prefix: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9._-]*$")] = Field(
-        default="chandlery.", description="Topics are named {topicPrefix}{feed}.trades and so on."
-    )
-    partitions: Annotated[Count, Field(ge=1, le=1024)] | None = Field(
-        default=None,
-        description="Partitions of every topic, for as many aggregators; can't be changed later. "
-        "Absent: 4, or 1 where bootstrapServers is absent.",
-    )
-    replication_factor: Annotated[Count, Field(ge=1, le=9)] = Field(
-        default=1, description="Copies of every partition, at most the number of brokers."
-    )
-    min_insync_replicas: Annotated[Count, Field(ge=1, le=9)] = Field(
-        default=1, description="Copies that must have a record before it counts as written."
-    )
-
-    @model_validator(mode="after")
-    def _writable(self) -> Kafka:
-        if self.min_insync_replicas > self.replication_factor:
-            raise sentence(
-                f"minInsyncReplicas {self.min_insync_replicas} is above replicationFactor "
-                f"{self.replication_factor}: nothing could be written"
-            )
-        return self
 
 
 class Retention(Spec):

@@ -32,6 +32,7 @@ from chandlery.operator.children.pods import (
     disk_volume,
     pod_security,
     probe,
+    secret_volumes,
 )
 from chandlery.operator.settings_of import aggregator_settings, ingest_settings
 
@@ -84,7 +85,7 @@ def settings_map(feed: MarketFeed, component: Component, settings: IngestSetting
     return sealed({"metadata": meta, "data": {f"{component}.json": msgspec.json.encode(settings).decode()}})
 
 
-def feed_set(feed: MarketFeed, component: Component, defaults: Defaults) -> Object:
+def feed_set(feed: MarketFeed, component: Component, kafka: KafkaSettings, defaults: Defaults) -> Object:
     """StatefulSet of one of the feed's processes."""
     labels = feed_labels(feed, component)
     name = child_name(feed, component)
@@ -97,13 +98,14 @@ def feed_set(feed: MarketFeed, component: Component, defaults: Defaults) -> Obje
                 "serviceName": name,
                 "podManagementPolicy": "Parallel",
                 "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": meta["labels"]}, "spec": _pod(name, component, defaults)},
+                "template": {"metadata": {"labels": meta["labels"]}, "spec": _pod(name, component, kafka, defaults)},
             },
         }
     )
 
 
-def _pod(name: str, component: Component, defaults: Defaults) -> Object:
+def _pod(name: str, component: Component, kafka: KafkaSettings, defaults: Defaults) -> Object:
+    volumes, mounts = secret_volumes(kafka)
     port = INGEST_PORT if component == "ingest" else AGGREGATOR_PORT
     made = container(
         component,
@@ -112,7 +114,7 @@ def _pod(name: str, component: Component, defaults: Defaults) -> Object:
         defaults,
         settings=f"{component}.json",
         arguments=("--follow",),
-        mounts=[{"name": "data", "mountPath": DATA_FOLDER}],
+        mounts=[{"name": "data", "mountPath": DATA_FOLDER}, *mounts],
         resources={"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
     )
     made |= {
@@ -132,6 +134,7 @@ def _pod(name: str, component: Component, defaults: Defaults) -> Object:
             disk_volume("data", 1024 * MEBIBYTE),
             disk_volume("tmp", 64 * MEBIBYTE),
             config_volume("settings", name),
+            *volumes,
         ],
     }
     if defaults.pull_secrets:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from chandlery.core.kafka_login import STRIMZI_USER_KEYS
+from chandlery.core.settings import KafkaSettings
 from chandlery.operator.children.naming import Defaults, Object
 
 MEBIBYTE: Final = 1 << 20
@@ -86,6 +88,36 @@ def config_volume(name: str, config_map: str, *, optional: bool = False, keys: t
     if keys:
         source["items"] = [{"key": key, "path": key} for key in keys]
     return {"name": name, "configMap": source}
+
+
+def secret_volumes(kafka: KafkaSettings) -> tuple[list[Object], list[Object]]:
+    """Volume and mount of the Secrets that Kafka's login needs, only of the keys that are read; both empty: none.
+
+    Optional, all of them: a pod that waited for a Secret could only say so by an event, and the operator reads neither
+    events nor Secrets. So the process starts, says in its status what it misses, and goes on when it is there.
+    """
+    security = kafka.security
+    paths = [*security.trusted, security.certificate, security.key, security.password]
+    if security.strimzi_user:
+        paths += [f"{security.strimzi_user}/{key}" for key in STRIMZI_USER_KEYS]
+    keys: dict[str, list[str]] = {}
+    for path in filter(None, paths):
+        secret, _, key = path.removeprefix(f"{security.secrets}/").partition("/")
+        keys.setdefault(secret, []).append(key)
+    if not keys:
+        return [], []
+    sources = [
+        {
+            "secret": {
+                "name": secret,
+                "optional": True,
+                "items": [{"key": key, "path": f"{secret}/{key}"} for key in sorted(set(named))],
+            }
+        }
+        for secret, named in sorted(keys.items())
+    ]
+    volume = {"name": "kafka", "projected": {"defaultMode": 0o440, "sources": sources}}
+    return [volume], [{"name": "kafka", "mountPath": security.secrets, "readOnly": True}]
 
 
 def mebibytes(size_bytes: int) -> str:

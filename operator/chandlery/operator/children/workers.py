@@ -40,6 +40,7 @@ from chandlery.operator.children.pods import (
     memory_volume,
     pod_security,
     probe,
+    secret_volumes,
     spread_over_nodes,
 )
 from chandlery.operator.settings_of import feed_settings, supervisor_settings
@@ -165,7 +166,7 @@ def worker_set(pool: TraderPool, worker: str, kafka: KafkaSettings, defaults: De
     settings = digest_of(worker_settings(pool, worker, kafka, defaults))
     template: Object = {
         "metadata": {"labels": labels, "annotations": {SETTINGS: settings}},
-        "spec": _pod(pool, worker, defaults),
+        "spec": _pod(pool, worker, kafka, defaults),
     }
     template = lay_over(template, pool.spec.pod_template)
     # Whatever a template says: these are how pods are found.
@@ -184,7 +185,8 @@ def worker_set(pool: TraderPool, worker: str, kafka: KafkaSettings, defaults: De
     )
 
 
-def _pod(pool: TraderPool, worker: str, defaults: Defaults) -> Object:
+def _pod(pool: TraderPool, worker: str, kafka: KafkaSettings, defaults: Defaults) -> Object:
+    volumes, mounts = secret_volumes(kafka)
     segment, rings = segment_bytes(pool), _rings_bytes(pool)
     spec: Object = {
         "automountServiceAccountToken": False,
@@ -192,7 +194,7 @@ def _pod(pool: TraderPool, worker: str, defaults: Defaults) -> Object:
         "terminationGracePeriodSeconds": _GRACE_S,
         "securityContext": pod_security(defaults),
         "topologySpreadConstraints": spread_over_nodes(pool_labels(pool)),
-        "initContainers": [_feed(pool, defaults, segment)],
+        "initContainers": [_feed(pool, defaults, segment, mounts)],
         "containers": [_traders(pool, defaults)],
         "volumes": [
             # Twice: a feed that starts again builds its new segment beside the old one.
@@ -202,6 +204,7 @@ def _pod(pool: TraderPool, worker: str, defaults: Defaults) -> Object:
             config_volume("settings", settings_name(worker)),
             config_volume("assignment", assignment_name(worker), optional=True),
             {"name": "token", "secret": {"secretName": token_name(worker), "defaultMode": 0o440}},
+            *volumes,
         ],
     }
     if defaults.pull_secrets:
@@ -212,7 +215,7 @@ def _pod(pool: TraderPool, worker: str, defaults: Defaults) -> Object:
     return spec
 
 
-def _feed(pool: TraderPool, defaults: Defaults, segment: int) -> Object:
+def _feed(pool: TraderPool, defaults: Defaults, segment: int, mounts: list[Object]) -> Object:
     made = container(
         "feed",
         defaults.worker_image,
@@ -224,6 +227,7 @@ def _feed(pool: TraderPool, defaults: Defaults, segment: int) -> Object:
             {"name": "rings", "mountPath": RINGS_FOLDER},
             {"name": "assignment", "mountPath": ASSIGNMENT_FOLDER, "readOnly": True},
             {"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True},
+            *mounts,
         ],
         resources={
             "requests": {"cpu": "100m", "memory": mebibytes(_FEED_BYTES // 2 + segment)},

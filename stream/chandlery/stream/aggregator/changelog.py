@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
 from chandlery.core.errors import InputError, UnavailableError
+from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.wire import MAX_RECORD_BYTES
 
@@ -52,7 +53,7 @@ async def ensure_changelog(kafka: KafkaSettings) -> None:
 
 async def _ensure(name: str, kafka: KafkaSettings) -> int:
     """Number of partitions with a leader, 0 while one has none."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap, client_id="chandlery-aggregator")
+    admin = kafka_client(AIOKafkaAdminClient, kafka, client_id="chandlery-aggregator")
     await admin.start()
     try:
         response = await admin.create_topics(

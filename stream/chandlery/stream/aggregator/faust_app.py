@@ -109,7 +109,8 @@ class FaustSide:
             consumer_auto_offset_reset="earliest",
             consumer_group_instance_id=instance,
         )
-        self.app.transport = LeanTransport(self.app.conf.broker_consumer, self.app)
+        self.app.transport = LeanTransport(self.app.conf.broker_consumer, self.app, kafka)
+        self.app.producer_transport = self.app.transport
         self.app.on_recovered = on_recovered
         raw: dict[str, Any] = {
             "key_type": bytes,

@@ -14,6 +14,9 @@ from typing import Any, Final
 from faust.transport.drivers import aiokafka as driver
 from mode.utils.futures import maybe_async
 
+from chandlery.core.kafka_login import keep_current
+from chandlery.core.settings import KafkaSettings
+
 # Longest wait for records: bounds how late a stop or a suspended flow is noticed.
 _POLL_S: Final = 1.0
 # Buffers drain at several thousand records a second: by then a full one has room again.
@@ -26,6 +29,11 @@ class InLoopConsumerThread(driver.AIOKafkaConsumerThread):
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, thread_loop=asyncio.get_running_loop(), **kwargs)
+
+    def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> Any:
+        consumer = super()._create_consumer(loop)
+        keep_current(consumer, _kafka_of(self.transport))
+        return consumer
 
     async def start(self) -> None:
         self._thread_started.set()
@@ -116,7 +124,30 @@ class LeanConsumer(driver.Consumer):
                 await asyncio.sleep(0)
 
 
+class LoggedInProducer(driver.Producer):
+    """Faust's producer, which nobody sends by: connected all the same, so it must get in."""
+
+    def _new_producer(self, transactional_id: str | None = None) -> Any:
+        producer = super()._new_producer(transactional_id)
+        keep_current(producer, _kafka_of(self.transport))
+        return producer
+
+
 class LeanTransport(driver.Transport):
-    """The transport of that consumer."""
+    """The transport of that consumer.
+
+    Attributes:
+        kafka: how Kafka is entered.
+    """
 
     Consumer = LeanConsumer
+    Producer = LoggedInProducer
+
+    def __init__(self, url: Any, app: Any, kafka: KafkaSettings) -> None:
+        super().__init__(url, app)
+        self.kafka = kafka
+
+
+def _kafka_of(transport: Any) -> KafkaSettings:
+    kafka: KafkaSettings = transport.kafka
+    return kafka

@@ -14,6 +14,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from chandlery.core.errors import UnavailableError
+from chandlery.core.kafka_login import kafka_client
+from chandlery.core.settings import KafkaSettings
 from chandlery.core.wire import MAX_RECORD_BYTES
 
 # A broker killed and restarted is back within 4–5 s, a cluster elects new leaders within 20 s: what isn't
@@ -54,11 +56,12 @@ class Outputs:
         self._producer = producer
 
     @classmethod
-    def to(cls, bootstrap: str) -> Outputs:
+    def to(cls, kafka: KafkaSettings) -> Outputs:
         """Outputs to Kafka."""
         return cls(
-            AIOKafkaProducer(
-                bootstrap_servers=bootstrap,
+            kafka_client(
+                AIOKafkaProducer,
+                kafka,
                 client_id="chandlery-aggregator",
                 enable_idempotence=True,
                 acks="all",

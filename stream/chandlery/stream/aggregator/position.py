@@ -15,6 +15,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from chandlery.core.errors import UnavailableError
+from chandlery.core.kafka_login import kafka_client
+from chandlery.core.settings import KafkaSettings
 
 # The record that showed the hole is there, so the probe has something to read: a fetch takes milliseconds.
 # Beyond the wait of a broker's restart after SIGKILL (5 s) something is wrong.
@@ -57,14 +59,14 @@ def judge(offset: int, next_offset: int) -> Verdict:
     return Verdict.REPEATED if offset < next_offset else Verdict.AHEAD
 
 
-async def next_existing_offset(bootstrap: str, topic: str, partition: int, offset: int) -> int:
+async def next_existing_offset(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> int:
     """Offset of the first record at or after ``offset`` that the broker has; there must be one.
 
     Raises:
         UnavailableError: no answer in time.
     """
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest", max_poll_records=1
+    consumer = kafka_client(
+        AIOKafkaConsumer, kafka, enable_auto_commit=False, auto_offset_reset="earliest", max_poll_records=1
     )
     try:
         async with asyncio.timeout(_PROBE_S):

@@ -13,7 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from chandlery.core.clocks import HEADER_NAME, Stamps, now_ns, unpack_stamps, wall_offset_ns
-from chandlery.core.errors import MachineError, UnavailableError
+from chandlery.core.errors import LoginError, MachineError, UnavailableError
+from chandlery.core.kafka_login import problem_of
 from chandlery.core.settings import AggregatorSettings
 from chandlery.core.topics import Topics, partition_of, topics_of
 from chandlery.stream.aggregation import AggregationPlan
@@ -36,6 +37,8 @@ _CLOCK_PERIOD_S: Final = 1.0
 # Of the 10 s that a stopping process is usually granted: 4 for the last checkpoint, 4 to leave.
 _LAST_CHECKPOINT_S: Final = 4.0
 _LEAVE_S: Final = 4.0
+# The broker logs each login that it refuses, and a Secret is mended by a person.
+_LOGIN_RETRY_S: Final = 1.0
 
 
 class Aggregator:
@@ -56,7 +59,7 @@ class Aggregator:
         )
         self._topics: Topics = topics_of(settings.kafka)
         self._instance = Instance(settings.data_dir)
-        self._outputs = Outputs.to(settings.kafka.bootstrap)
+        self._outputs = Outputs.to(settings.kafka)
         self._faust = FaustSide(
             settings,
             self._instance.name,
@@ -69,6 +72,7 @@ class Aggregator:
         self._web = StatusServer(settings.status_listen, self.status)
         self._partitions: dict[int, PartitionState] = {}
         self._ready = False
+        self._problem: LoginError | None = None
         self._draining = False
         self._patience = SeekPatience()
         self._seeking: asyncio.Task[None] | None = None
@@ -107,6 +111,7 @@ class Aggregator:
         }
         return Status(
             ready=self._ready,
+            kafka_problem=problem_of(self._problem),
             instance=self._instance.name,
             intervals=[step.interval.text for step in self._plan.steps],
             symbols=symbols,
@@ -140,11 +145,25 @@ class Aggregator:
         return True
 
     async def _start(self) -> None:
-        await ensure_topics(self._settings.kafka)
+        await self._enter()
         await ensure_changelog(self._settings.kafka)
         await self._outputs.start()
         await self._faust.app.start()
         log.info("started", extra={"instance": self._instance.name, "intervals": self._settings.intervals})
+
+    async def _enter(self) -> None:
+        """Make the topics. A login that is refused is tried again here: a restart wouldn't mend it any sooner."""
+        while True:
+            try:
+                await ensure_topics(self._settings.kafka)
+            except LoginError as error:
+                if str(error) != str(self._problem):
+                    log.error("can't enter Kafka", extra={"reason": error.reason, "problem": str(error)})
+                self._problem = error
+                await asyncio.sleep(_LOGIN_RETRY_S)
+            else:
+                self._problem = None
+                return
 
     async def _run_until(self, stop: asyncio.Event) -> None:
         """Raise what ends the process, or return when asked to stop."""
@@ -303,7 +322,7 @@ class Aggregator:
         if self._patience.waiting(record.partition, time.monotonic()):
             return False
         exists = await next_existing_offset(
-            self._settings.kafka.bootstrap, self._topics.trades, record.partition, state.next_offset
+            self._settings.kafka, self._topics.trades, record.partition, state.next_offset
         )
         if self._partitions.get(record.partition) is not state:
             return False

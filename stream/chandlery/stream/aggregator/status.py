@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from chandlery.core.kafka_login import KafkaProblem
 from chandlery.stream.aggregation import SymbolState
 from chandlery.stream.aggregator.partition import UNKNOWN_SYMBOL, PartitionState
 
@@ -84,6 +85,7 @@ class Status(msgspec.Struct):
         records: records applied by this process. records_per_s: over the last seconds.
         offset_gaps: holes in the input's offsets that the broker has nothing for (retention).
         healed: saved states that were older than their manifest.
+        kafka_problem: why Kafka can't be entered; None: it can.
     """
 
     ready: bool
@@ -100,6 +102,7 @@ class Status(msgspec.Struct):
     dead_letters: int
     offset_gaps: int
     healed: int
+    kafka_problem: KafkaProblem | None = None
 
 
 class RateMeter:

@@ -12,6 +12,7 @@ import msgspec
 
 from chandlery.core.errors import InputError, MachineError, UnavailableError
 from chandlery.core.intervals import parse_interval
+from chandlery.core.kafka_login import problem_of
 from chandlery.core.settings import IngestSettings
 from chandlery.core.symbols import parse_symbol
 from chandlery.core.topics import partition_of
@@ -141,7 +142,12 @@ class Ingest:
     def status(self) -> Status:
         """The status now."""
         return build_status(
-            self._settings, self.counts, self._lanes, self._dispatcher.latencies_ns, self._waiting_for_go
+            self._settings,
+            self.counts,
+            self._lanes,
+            self._dispatcher.latencies_ns,
+            self._waiting_for_go,
+            problem_of(self._sink.problem),
         )
 
     async def run(self, stop: asyncio.Event) -> None:

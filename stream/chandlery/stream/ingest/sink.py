@@ -11,10 +11,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 from aiokafka.structs import TopicPartition
 
-from chandlery.core.errors import InvariantError, UnavailableError
+from chandlery.core.errors import InvariantError, LoginError, UnavailableError
+from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import topics_of
-from chandlery.stream.topics import ensure_topics
+from chandlery.stream.topics import check_login, ensure_topics
 
 log = logging.getLogger("chandlery.ingest")
 
@@ -28,6 +29,8 @@ _REQUEST_TIMEOUT_MS: Final = 10_000
 _SLOW_S: Final = 2.0
 _FIRST_BACKOFF_S: Final = 0.1
 _LAST_BACKOFF_S: Final = 2.0
+# A login that was refused: the broker logs each, and a Secret is mended by a person.
+_LOGIN_RETRY_S: Final = 1.0
 
 
 class OutgoingRecord(NamedTuple):
@@ -46,7 +49,13 @@ class Batch(NamedTuple):
 
 
 class Sink(Protocol):
-    """Takes batches and keeps their order within a partition."""
+    """Takes batches and keeps their order within a partition.
+
+    Attributes:
+        problem: why nothing can be sent now, if that is known.
+    """
+
+    problem: UnavailableError | None
 
     async def start(self) -> None:
         """Connect; waits for ever while there is nobody to connect to."""
@@ -70,6 +79,9 @@ class KafkaSink:
 
     A failure that the producer can't mend by itself (an expired batch leaves a hole in its sequence numbers)
     ends in a new producer and the same batches again: a repetition, never a loss.
+
+    Attributes:
+        problem: why there is no producer now; None: there is one.
     """
 
     def __init__(self, kafka: KafkaSettings) -> None:
@@ -77,6 +89,7 @@ class KafkaSink:
         self._topic = topics_of(kafka).trades
         self._producer: AIOKafkaProducer | None = None
         self._renewing = asyncio.Lock()
+        self.problem: UnavailableError | None = None
         self._away = False
 
     async def start(self) -> None:
@@ -89,7 +102,11 @@ class KafkaSink:
             try:
                 await ensure_topics(self._kafka)
             except UnavailableError as error:
-                log.warning("still waiting for the broker", extra={"error": str(error)})
+                if str(error) != str(self.problem):
+                    log.warning("still waiting for the broker", extra={"error": str(error)})
+                self.problem = error
+                if isinstance(error, LoginError):
+                    await asyncio.sleep(_LOGIN_RETRY_S)
             else:
                 break
         await self._renew(None)
@@ -176,8 +193,9 @@ class KafkaSink:
     async def _connect(self) -> AIOKafkaProducer:
         backoff_s = _FIRST_BACKOFF_S
         while True:
-            producer = AIOKafkaProducer(
-                bootstrap_servers=self._kafka.bootstrap,
+            producer = kafka_client(
+                AIOKafkaProducer,
+                self._kafka,
                 client_id="chandlery-ingest",
                 enable_idempotence=True,
                 acks="all",
@@ -192,14 +210,24 @@ class KafkaSink:
                 await producer.partitions_for(self._topic)
             except KafkaError as error:
                 await self._stop(producer)
-                log.warning("broker not reachable; trying again", extra={"error": repr(error)})
+                self.problem = await self._why(error)
+                log.warning("broker not reachable; trying again", extra={"error": str(self.problem)})
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
             except BaseException:
                 await self._stop(producer)
                 raise
             else:
+                self.problem = None
                 return producer
+
+    async def _why(self, error: KafkaError) -> UnavailableError:
+        """What keeps the producer out: it doesn't tell itself."""
+        try:
+            await check_login(self._kafka)
+        except UnavailableError as found:
+            return found
+        return UnavailableError(repr(error))
 
     async def _stop(self, producer: AIOKafkaProducer) -> None:
         # stop() flushes first, which never ends when the broker is away; what it would flush is sent again.

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from chandlery.core.errors import MachineError
+from chandlery.core.kafka_login import KafkaProblem
 from chandlery.core.settings import IngestSettings, parse_listen
 from chandlery.core.wire import scaled_to_text
 from chandlery.stream.ingest.counts import Counts
@@ -45,6 +46,7 @@ class Status(msgspec.Struct):
         frames, skipped_frames, malformed: see :class:`chandlery.stream.ingest.counts.Counts`.
         records: records appended, of every kind; heartbeats: those of them without trades.
         clock_offset_ms: exchange's wall clock minus ours, None where it isn't known.
+        kafka_problem: why nothing can be appended now; None: it can, or that isn't known.
         appended_us: time from a trade's receipt to its acknowledgement over the last 4,096 records: p50, p99.
     """
 
@@ -64,6 +66,7 @@ class Status(msgspec.Struct):
     clock_offset_ms: float | None
     unknown_symbols: list[str]
     appended_us: dict[str, int]
+    kafka_problem: KafkaProblem | None = None
 
 
 def build_status(
@@ -72,6 +75,7 @@ def build_status(
     lanes: Mapping[str, Lane],
     latencies_ns: Sequence[int],
     waiting_for_go: bool,
+    kafka_problem: KafkaProblem | None = None,
 ) -> Status:
     """The status now."""
     dropped = dict(counts.dropped)
@@ -83,6 +87,7 @@ def build_status(
         connected=counts.connected,
         finished=counts.finished,
         waiting_for_go=waiting_for_go,
+        kafka_problem=kafka_problem,
         session=settings.session,
         frames=counts.frames,
         skipped_frames=dict(counts.skipped_frames),

@@ -7,9 +7,11 @@ import logging
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.errors import KafkaError
 
-from chandlery.core.errors import InputError
+from chandlery.core.errors import LoginError, UnavailableError
+from chandlery.core.kafka_login import addresses_of, kafka_client, knock
 from chandlery.core.settings import KafkaSettings
 
 log = logging.getLogger("chandlery.feed.broker")
@@ -23,8 +25,11 @@ SHOWN_FETCH_BYTES: Final = 1_000_000
 #: A local broker answers within milliseconds and restarts in about 4 s; a request that takes longer than this
 #: is given up and sent again.
 REQUEST_TIMEOUT_MS: Final = 10_000
-_CONNECT_S: Final = 2.0
+# A busy machine may keep a new connection waiting; one that ends is noticed at once.
+_CONNECT_MS: Final = 5_000
 _RETRY_S: Final = 0.25
+#: A login that was refused is tried again this often: the broker logs each, and a Secret is mended by a person.
+_LOGIN_RETRY_S: Final = 1.0
 
 
 def quieten_client() -> None:
@@ -37,8 +42,9 @@ def quieten_client() -> None:
 
 def candle_consumer(kafka: KafkaSettings) -> AIOKafkaConsumer:
     """A consumer without group: partitions and positions are the caller's."""
-    return AIOKafkaConsumer(
-        bootstrap_servers=kafka.bootstrap,
+    return kafka_client(
+        AIOKafkaConsumer,
+        kafka,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=FETCH_WAIT_MS,
@@ -55,8 +61,9 @@ def forming_consumer(kafka: KafkaSettings, *, urgent: bool) -> AIOKafkaConsumer:
         urgent: whether somebody decides on them. Otherwise they are only shown, and fetched at most 20 times a
             second: a fetch costs the feed and the broker about as much as 50 records do.
     """
-    return AIOKafkaConsumer(
-        bootstrap_servers=kafka.bootstrap,
+    return kafka_client(
+        AIOKafkaConsumer,
+        kafka,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=FETCH_WAIT_MS if urgent else SHOWN_FETCH_WAIT_MS,
@@ -68,8 +75,9 @@ def forming_consumer(kafka: KafkaSettings, *, urgent: bool) -> AIOKafkaConsumer:
 
 def signal_producer(kafka: KafkaSettings) -> AIOKafkaProducer:
     """The producer of signals: idempotent, acknowledged by all in-sync replicas, no linger."""
-    return AIOKafkaProducer(
-        bootstrap_servers=kafka.bootstrap,
+    return kafka_client(
+        AIOKafkaProducer,
+        kafka,
         enable_idempotence=True,
         acks="all",
         linger_ms=0,
@@ -80,8 +88,9 @@ def signal_producer(kafka: KafkaSettings) -> AIOKafkaProducer:
 
 def note_producer(kafka: KafkaSettings) -> AIOKafkaProducer:
     """The producer of completions and dead letters: apart, so that they never wait in a signal's way."""
-    return AIOKafkaProducer(
-        bootstrap_servers=kafka.bootstrap,
+    return kafka_client(
+        AIOKafkaProducer,
+        kafka,
         acks=1,
         linger_ms=5,
         request_timeout_ms=REQUEST_TIMEOUT_MS,
@@ -99,55 +108,57 @@ async def stop_quickly(producer: AIOKafkaProducer) -> None:
 
 
 class BrokerWatch:
-    """Holds one idle connection to the broker, to know at once when it goes and when it is back.
+    """Holds one idle connection to the broker, logged in, to know at once when it goes and when it is back.
 
     Attributes:
         connected: now. reconnects: times it came back after having been away.
+        problem: why it can't be entered; None: it can, or just isn't there.
 
     Raises:
-        InputError: an address in ``bootstrap`` is not host:port.
+        InputError: an address in ``kafka.bootstrap`` is not host:port.
     """
 
-    def __init__(self, bootstrap: str) -> None:
-        self._addresses = [_address(entry) for entry in bootstrap.split(",")]
+    def __init__(self, kafka: KafkaSettings) -> None:
+        addresses_of(kafka.bootstrap)
+        self._kafka = kafka
         self.connected = False
         self.reconnects = 0
+        self.problem: LoginError | None = None
 
     async def run(self) -> None:
         """Watch until cancelled."""
         ever = False
         while True:
-            stream = await self._connect()
-            if stream is None:
+            gone = asyncio.Event()
+            connection = await self._connect(gone)
+            if connection is None:
                 if self.connected:
                     self.connected = False
                     log.warning("broker gone")
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(_RETRY_S if self.problem is None else _LOGIN_RETRY_S)
                 continue
             if not self.connected:
                 self.connected = True
                 self.reconnects += ever
                 log.info("broker connected", extra={"reconnects": self.reconnects})
                 ever = True
-            reader, writer = stream
             try:
-                await reader.read()  # ends when the broker goes or tires of an idle connection
-            except OSError as error:
-                log.debug("watch connection ended", extra={"reason": repr(error)})
+                await gone.wait()  # set when the broker goes or tires of an idle connection
             finally:
-                writer.close()
+                connection.close()
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        for host, port in self._addresses:
-            try:
-                return await asyncio.wait_for(asyncio.open_connection(host, port), _CONNECT_S)
-            except (OSError, TimeoutError) as error:
-                log.debug("no connection", extra={"host": host, "port": port, "reason": repr(error)})
-        return None
-
-
-def _address(entry: str) -> tuple[str, int]:
-    host, _, port = entry.strip().rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError(f"kafka.bootstrap: {entry!r} is no address: write host:port")
-    return host.strip("[]"), int(port)
+    async def _connect(self, gone: asyncio.Event) -> AIOKafkaConnection | None:
+        try:
+            connection = await knock(
+                create_conn, self._kafka, request_timeout_ms=_CONNECT_MS, on_close=lambda *_: gone.set()
+            )
+        except LoginError as error:
+            if str(error) != str(self.problem):
+                log.error("can't enter Kafka", extra={"reason": error.reason, "problem": str(error)})
+            self.problem = error
+            return None
+        except UnavailableError as error:
+            log.debug("no connection", extra={"reason": str(error)})
+            return None
+        self.problem = None
+        return connection

@@ -15,8 +15,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from chandlery.core import clocks
 from chandlery.core.assignment import Assignment, SeriesRef, TraderStatus, WorkerStatus, decode_assignment
-from chandlery.core.errors import MachineError
+from chandlery.core.errors import LoginError, MachineError
 from chandlery.core.intervals import parse_interval
+from chandlery.core.kafka_login import problem_of
 from chandlery.core.latency import account
 from chandlery.core.settings import FeedSettings
 from chandlery.core.topics import partition_of, topics_of
@@ -63,7 +64,7 @@ class Feed:
         self._topics = topics_of(settings.kafka)
         self._rings_dir = Path(settings.rings_dir)
         # What can be wrong with the settings is found before anything is made.
-        self._watch = BrokerWatch(settings.kafka.bootstrap)
+        self._watch = BrokerWatch(settings.kafka)
         self._api = Api(self, settings.listen, Token(settings.token, settings.token_file))
         for folder in (settings.shm_dir, settings.rings_dir):
             _make_folder(folder)
@@ -125,6 +126,7 @@ class Feed:
         self._supervisor = StatusMessage(0, "", {})
         self._rate = report.Rate()
         self._told: dict[str, Any] = {}
+        self._problem_told: LoginError | None = None
         self._mount_seen: tuple[int, ...] = ()
         self._failure: asyncio.Future[None] | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -363,6 +365,9 @@ class Feed:
             ring = self._rings_dir / ring_file_name(trader)
             if not ring.exists() and not self._drain.holds(trader):
                 self._store.forget(trader)
+        if self._watch.problem is not self._problem_told:
+            self._problem_told = self._watch.problem
+            self._versions.bump()
         told = report.summary(self._feed_report())
         if told != self._told:
             self._told = told
@@ -406,6 +411,7 @@ class Feed:
         return {
             "transport": self._settings.transport,
             "broker_connected": self._watch.connected,
+            "broker_problem": problem_of(self._watch.problem),
             "reconnects": self._watch.reconnects,
             "series": len(self._board.tracks),
             "refused_series": {_text(ref): why for ref, why in self._board.refused.items()},
