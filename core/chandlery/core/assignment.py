@@ -38,6 +38,10 @@ class TraderAssignment(msgspec.Struct, omit_defaults=True):
         signal_ttl_ms: a closed candle older than this (by event time) gets no call, counted.
         cooldown_ms: least event time between two signals of one rule and symbol.
         memory_bytes: the trader's process is stopped above this resident size.
+        from_ms: decides closed candles whose open time is this or later (event time, ms); earlier ones are another
+            incarnation's. 0: no bound.
+        until_ms: decides only candles whose open time is earlier than this; when it has decided them all and its
+            signals are acknowledged it is ``Retired``. None: no bound.
     """
 
     trader: str
@@ -57,6 +61,8 @@ class TraderAssignment(msgspec.Struct, omit_defaults=True):
     signal_ttl_ms: int = 0
     cooldown_ms: int = 0
     memory_bytes: int = 256 * 1024 * 1024
+    from_ms: int = 0
+    until_ms: int | None = None
 
     def series(self) -> list[SeriesRef]:
         """Every series that this Trader reads, its own first, without repetition."""
@@ -71,6 +77,8 @@ class Assignment(msgspec.Struct):
         worker: name of the worker it is meant for.
         sequence: monotonic per worker, across restarts of whoever writes it.
         hash: :func:`content_hash` of ``traders``.
+        traders: one entry an incarnation. Of one Trader there are at most two: the one that decides (lower
+            incarnation) and its successor, which stands by until it takes over.
     """
 
     worker: str
@@ -87,8 +95,12 @@ decode_assignment: Final = msgspec.json.Decoder(Assignment).decode
 def content_hash(traders: list[TraderAssignment]) -> str:
     """Hash of an assignment's content: 16 hex digits, equal for equal traders in whatever order."""
     # As dicts, so that every field is there: omit_defaults compares by identity, which decoding changes.
-    body = _ordered.encode([msgspec.structs.asdict(each) for each in sorted(traders, key=lambda each: each.trader)])
+    body = _ordered.encode([msgspec.structs.asdict(each) for each in sorted(traders, key=_by_incarnation)])
     return hashlib.sha256(body).hexdigest()[:16]
+
+
+def _by_incarnation(each: TraderAssignment) -> tuple[str, int]:
+    return each.trader, each.incarnation
 
 
 TraderState = Literal[
@@ -101,6 +113,7 @@ TraderState = Literal[
     "Backoff",  # ended unexpectedly; restarts at a known time
     "Stalled",  # will not get better without a change (bad parameter, unknown strategy)
     "Suspended",
+    "Retired",  # has decided everything up to its ``until_ms``, and its signals are acknowledged
     "Stopping",
 ]
 #: States in which the trader's own process has said READY for its generation.
@@ -142,6 +155,8 @@ class WorkerStatus(msgspec.Struct):
         version: grows with every change of what follows; ``?after=VERSION&wait_ms=N`` waits for a newer one.
         sequence, hash: of the assignment that every trader process has acknowledged (0: none).
         received_sequence: of the newest assignment taken in.
+        traders: by Trader. Where two incarnations of one are here, the lower one.
+        successors: by Trader: the higher incarnation, where two are here.
         catalogue: the strategies that this worker can run.
         feed: the feed's counters and gauges, see docs/status.md.
     """
@@ -155,6 +170,7 @@ class WorkerStatus(msgspec.Struct):
     traders: dict[str, TraderStatus]
     catalogue: list[dict[str, Any]]
     feed: dict[str, Any]
+    successors: dict[str, TraderStatus] = {}
 
 
 decode_status: Final = msgspec.json.Decoder(WorkerStatus).decode
