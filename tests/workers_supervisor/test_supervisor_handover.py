@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 import pytest
 from tests.workers_supervisor.fake_feed import STEP_MS, Worker, gone, ring_name, trader, worker
 
 from chandlery.core.assignment import TraderAssignment, TraderStatus
+from chandlery.core.signals import Signal
 from chandlery.workers.control_messages import StatusMessage
 from chandlery.workers.segment import SignalRing
 
 
-def old(**changes: object) -> TraderAssignment:
+def old(**changes: Any) -> TraderAssignment:
     return trader("a", **changes)
 
 
-def new(**changes: object) -> TraderAssignment:
+def new(**changes: Any) -> TraderAssignment:
     return trader("a", **{"incarnation": 2, "parameters": {"size": 2}, "generation": 2, **changes})
 
 
@@ -43,7 +45,8 @@ async def side_by_side(made: Worker) -> tuple[int, int]:
     return traders["desk/a"].pid, beside.pid
 
 
-def of_size(signals: list[object], size: int) -> list[str]:
+def of_size(signals: list[Signal], size: int) -> list[str]:
+    """Prices of the candles signalled on, all by an incarnation of that size."""
     assert {each.reason for each in signals} <= {f"size {size}"}
     return [each.price for each in signals]
 
