@@ -295,6 +295,7 @@ def test_whatever_the_bounds_and_restarts_each_candle_has_one_decision(
             if end and ends[at] == candle:
                 specs[at].until_ms, changed = end * STEP_MS, True
             if data.draw(st.booleans(), "restart"):
+                players[at].ring.close()
                 players[at] = _player(stage, specs[at])
             elif changed:
                 orders = told(stage, mode=specs[at].mode, from_ms=specs[at].from_ms, until_ms=specs[at].until_ms)
@@ -310,6 +311,7 @@ def test_whatever_the_bounds_and_restarts_each_candle_has_one_decision(
         decided += [(candle, at) for candle in opens(signals)]
         if spans[at][1] is not None:
             assert retired(player)
+        player.ring.close()
     expected = [(c, at) for at, (begin, end) in enumerate(spans) for c in range(max(begin, 1), end or count)]
     assert sorted(decided) == sorted(expected)
     stage.writer.close()
