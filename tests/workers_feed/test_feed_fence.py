@@ -74,6 +74,23 @@ async def test_each_incarnation_has_a_ring_and_a_fence_of_its_own(
     assert await sent(kafka_settings) == [(1, 1), (2, 5)]
 
 
+async def test_a_beginning_that_lies_behind_fences_no_later_session_off(
+    tmp_path: Path, kafka_settings: KafkaSettings
+) -> None:
+    await ensure_topics(kafka_settings)
+    settings = feed_settings(tmp_path, kafka_settings)
+    async with running_feed(settings) as feed, api(settings) as client:
+        await put(client, assignment(1, trader("a", [BTC], from_ms=5)))
+        ring = make_ring(settings, "a")
+        push(ring, 4)
+        await drained(ring)
+        assert feed.status().feed["signals"]["dropped"] == {"fenced": 1}
+        ring.set("begun_from_ms", 5)
+        push(ring, 4)
+        await drained(ring)
+    assert await sent(kafka_settings) == [(1, 4)]
+
+
 async def test_an_end_holds_once_the_process_has_acknowledged_it(tmp_path: Path, kafka_settings: KafkaSettings) -> None:
     await ensure_topics(kafka_settings)
     settings = feed_settings(tmp_path, kafka_settings)

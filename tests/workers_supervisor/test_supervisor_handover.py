@@ -193,7 +193,22 @@ async def test_one_that_replaces_another_goes_on_where_that_ended_and_leaves_its
         assert of_size(made.take("desk/a"), 1) == ["2"]
         assert of_size(await made.signals("desk/a", 1, incarnation=2), 2) == ["3"]
         await made.until(lambda status: not (made.rings / ring_name("desk/a")).exists())
-        assert made.statuses[-1].traders["desk/a"].signals >= 2, "counters go on"
+        await made.until(lambda status: status.traders["desk/a"].signals == 2)  # counters go on
+
+
+@pytest.mark.parametrize(("incarnation", "first"), [(2, "3"), (3, "4")])
+async def test_positions_of_the_one_right_before_are_better_than_a_bound(incarnation: int, first: str) -> None:
+    async with worker() as made:
+        made.close(1.0)
+        await made.applied(made.assign(old()))
+        made.close(2.0)
+        await made.signals("desk/a", 1)
+        # Whoever set it took the newest candle of all symbols for decided, or another incarnation has been elsewhere.
+        bound_ms = made.next_open_ms + STEP_MS
+        await made.applied(made.assign(new(incarnation=incarnation, from_ms=bound_ms)))
+        made.close(3.0, 4.0)
+        prices = of_size(await made.signals_until("desk/a", "4", incarnation), 2)
+        assert prices[0] == first
 
 
 async def test_a_suspended_one_keeps_how_far_the_one_before_had_come() -> None:

@@ -218,6 +218,33 @@ def test_candles_overwritten_while_it_stood_by_are_counted(tmp_path: Path) -> No
     stage.writer.close()
 
 
+def test_where_a_market_s_times_begin_again_a_beginning_that_lies_behind_is_no_bound(stage: Stage) -> None:
+    index = stage.series()
+    stage.close(index, 0, 1, 2, 3)
+    spec = stage.spec(from_ms=3 * STEP_MS)
+    player = stage.trader(spec)
+    player.settle()
+    assert opens(stage.signals()) == [3]
+    stage.writer.reset(index, 2)  # a replay: the same times in a session of their own
+    stage.close(index, 0, 1)
+    player.settle()
+    stage.trader(spec).settle()
+    stage.close(index, 2)
+    stage.trader(spec).settle()
+    assert opens(stage.signals()) == [0, 1, 2]
+
+
+def test_a_next_session_doesn_t_lift_a_beginning_that_lies_ahead(stage: Stage) -> None:
+    index = stage.series()
+    stage.close(index, 0)
+    player = stage.trader(stage.spec(from_ms=3 * STEP_MS))
+    player.settle()
+    stage.writer.reset(index, 2)
+    stage.close(index, 1, 2, 3)
+    player.settle()
+    assert opens(stage.signals()) == [3], "the ones before are decided by the one before"
+
+
 def test_a_cooldown_goes_on_over_the_handover(stage: Stage) -> None:
     index = stage.series()
     stage.close(index, 0, 1)

@@ -125,7 +125,8 @@ class TraderLoop:
 
     def _bound(self, from_ms: int, until_ms: int | None) -> None:
         self._spec.from_ms, self._spec.until_ms = from_ms, until_ms
-        self._from_ms = from_ms
+        # Behind it with every symbol, it is of no more use, and of harm where a market's times begin again.
+        self._from_ms = 0 if self._ring.get("begun_from_ms") == from_ms else from_ms
         self._until_ms = _FOREVER_MS if until_ms is None else until_ms
         self._retired = False
         for run in self._runs:
@@ -235,6 +236,9 @@ class TraderLoop:
 
     def _store(self, run: SymbolRun) -> None:
         self._ring.set_position(run.series, run.session, run.after_ms)
+        if self._from_ms and all(each.after_ms >= self._from_ms for each in self._runs):
+            self._ring.set("begun_from_ms", self._from_ms)
+            self._from_ms = 0
 
     # -- closed candles
 
@@ -364,7 +368,7 @@ class TraderLoop:
 
     def _rehearse(self, run: SymbolRun, view: SeriesView, ordinal: int) -> None:
         # What the incarnation before decided elsewhere is history here, and cools as it did there.
-        signalled_from_ms = view.traded_from_ms if self._from_ms else view.live_from_ms
+        signalled_from_ms = view.traded_from_ms if self._spec.from_ms else view.live_from_ms
         length = ordinal if run.resumed and self._spec.cooldown_ms else self._memory
         rehearse(self._caller, run, view, ordinal, length=length, signalled_from_ms=signalled_from_ms)
 
