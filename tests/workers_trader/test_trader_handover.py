@@ -344,6 +344,53 @@ def test_whatever_the_bounds_and_restarts_each_candle_has_one_decision(
     stage.writer.close()
 
 
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_an_incarnation_decides_what_position_bounds_and_ttl_leave_it(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """One incarnation against the rule said plainly: from its beginning or position on, before its end, not stale."""
+    backfill = data.draw(st.integers(0, 3), "rows of backfill")
+    begin = data.draw(st.integers(1, 12), "from")
+    end = data.draw(st.one_of(st.none(), st.integers(0, 16)), "until")
+    ttl = data.draw(st.integers(0, 4), "ttl")
+    position = data.draw(st.one_of(st.none(), st.integers(backfill, 8)), "position")
+    active_after = data.draw(st.integers(0, 3), "bursts while it stands by")
+    bursts = data.draw(st.lists(st.integers(1, 5), min_size=active_after + 1, max_size=6), "bursts")
+    stage = Stage(tmp_path_factory.mktemp("rule"), rows=128)
+    index = stage.series()
+    stage.close(index, *range(backfill), backfill=True, live=False)
+    spec = stage.spec(mode="standby", from_ms=begin * STEP_MS, signal_ttl_ms=ttl * STEP_MS)
+    spec.until_ms = None if end is None else end * STEP_MS
+    player = _player(stage, spec)
+    if position is not None:
+        player.ring.set_position(f"{BTC} 1s", 1, position * STEP_MS)
+    first = max(begin, backfill, -1 if position is None else position + 1)
+    expected: list[int] = []
+    waiting: list[int] = []
+    count = backfill
+    for at, burst in enumerate(bursts):
+        new = range(count, count + burst)
+        stage.close(index, *new, live=data.draw(st.booleans(), "live"))
+        count += burst
+        waiting += [row for row in new if row >= first and (end is None or row < end)]
+        if at == active_after:
+            spec.mode = "active"
+            player.loop.apply(told(stage, from_ms=spec.from_ms, until_ms=spec.until_ms))
+        if data.draw(st.booleans(), "restart"):
+            player.ring.close()
+            player = _player(stage, spec)
+        player.turn(2)
+        if spec.mode == "active":
+            expected += [row for row in waiting if not ttl or count - 1 - row <= ttl]
+            waiting = []
+    signals = stage.signals()
+    assert opens(signals) == expected
+    assert retired(player) == (end is not None and (count >= end or first >= end) and count > backfill)
+    player.ring.close()
+    stage.writer.close()
+
+
 def _player(stage: Stage, spec: TraderAssignment) -> Player:
     stage.ring_path = str(stage.folder / f"{spec.incarnation}.ring")
     return stage.trader(TraderAssignment(**{name: getattr(spec, name) for name in spec.__struct_fields__}))
