@@ -1,11 +1,11 @@
-"""An assignment's hash is of its content, not of how its objects came about."""
+"""An assignment's hash is of its content, not of how its objects came about; how many a worker has room for."""
 
 import hashlib
 
 import msgspec
 import pytest
 
-from chandlery.core.assignment import MOST_SEQUENCE, Assignment, TraderAssignment, content_hash, unsound
+from chandlery.core.assignment import MOST_SEQUENCE, Assignment, TraderAssignment, content_hash, surge_of, unsound
 
 
 def trader(name: str, trigger: str) -> TraderAssignment:
@@ -56,3 +56,8 @@ def test_what_nobody_may_go_by_is_said(worker: str, sequence: int, digest: str, 
     traders = [trader("default/a", "CandleClose")]
     found = Assignment(worker, sequence, digest or content_hash(traders), traders)
     assert (unsound(found, "w-0") == "") == is_sound
+
+
+@pytest.mark.parametrize(("traders", "surge"), [(1, 1), (4, 1), (5, 2), (20, 5), (256, 64)])
+def test_a_worker_has_room_for_a_quarter_of_its_traders_as_successors(traders: int, surge: int) -> None:
+    assert surge_of(traders) == surge

@@ -12,6 +12,24 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+#: Most Traders of one worker (``tradersPerWorker``); successors beside their predecessors come on top.
+MOST_TRADERS: Final = 256
+
+
+def surge_of(traders_per_worker: int) -> int:
+    """How many successors a worker has room for beside its Traders: a quarter of them, at least one."""
+    return max(1, -(-traders_per_worker // 4))
+
+
+#: Most processes of one worker.
+MOST_INCARNATIONS: Final = MOST_TRADERS + surge_of(MOST_TRADERS)
+
+
+def trader_of(key: str) -> str:
+    """The Trader's name within a :attr:`TraderAssignment.key`."""
+    return key.rpartition("@")[0]
+
+
 Mode = Literal["active", "standby", "suspended"]
 Trigger = Literal["CandleClose", "EveryUpdate"]
 
@@ -38,6 +56,13 @@ class TraderAssignment(msgspec.Struct, omit_defaults=True):
         signal_ttl_ms: a closed candle older than this (by event time) gets no call, counted.
         cooldown_ms: least event time between two signals of one rule and symbol.
         memory_bytes: the trader's process is stopped above this resident size.
+        from_ms: decides closed candles whose open time is this or later (event time, ms); earlier ones are another
+            incarnation's. 0: no bound.
+        until_ms: decides only candles whose open time is earlier than this; when it has decided them all and its
+            signals are acknowledged it is ``Retired``. None: no bound.
+
+    ``mode`` from standby to active, ``generation``, ``tier``, ``from_ms`` and ``until_ms`` change in the running
+    process; whatever else changes comes as another incarnation.
     """
 
     trader: str
@@ -57,6 +82,13 @@ class TraderAssignment(msgspec.Struct, omit_defaults=True):
     signal_ttl_ms: int = 0
     cooldown_ms: int = 0
     memory_bytes: int = 256 * 1024 * 1024
+    from_ms: int = 0
+    until_ms: int | None = None
+
+    @property
+    def key(self) -> str:
+        """``namespace/name@INCARNATION``: what tells apart the two that a worker may have of one Trader."""
+        return f"{self.trader}@{self.incarnation}"
 
     def series(self) -> list[SeriesRef]:
         """Every series that this Trader reads, its own first, without repetition."""
@@ -71,6 +103,8 @@ class Assignment(msgspec.Struct):
         worker: name of the worker it is meant for.
         sequence: monotonic per worker, across restarts of whoever writes it.
         hash: :func:`content_hash` of ``traders``.
+        traders: one entry an incarnation. Of one Trader there are at most two: the one that decides (lower
+            incarnation) and its successor, which stands by until it takes over.
     """
 
     worker: str
@@ -89,7 +123,7 @@ def content_hash(traders: list[TraderAssignment]) -> str:
 
     Fields at their default don't count: what is kept stays sound for a version that has got another field.
     """
-    body = _ordered.encode([_said_by(each) for each in sorted(traders, key=lambda each: each.trader)])
+    body = _ordered.encode([_said_by(each) for each in sorted(traders, key=_by_incarnation)])
     return hashlib.sha256(body).hexdigest()[:16]
 
 
@@ -125,6 +159,10 @@ def unsound(assignment: Assignment, worker: str) -> str:
     return ""
 
 
+def _by_incarnation(each: TraderAssignment) -> tuple[str, int]:
+    return each.trader, each.incarnation
+
+
 TraderState = Literal[
     "Pending",  # assigned, its process not started yet
     "Init",  # process started, strategy loading
@@ -135,14 +173,22 @@ TraderState = Literal[
     "Backoff",  # ended unexpectedly; restarts at a known time
     "Stalled",  # will not get better without a change (bad parameter, unknown strategy)
     "Suspended",
+    "Retired",  # has decided everything up to its ``until_ms``, and its signals are acknowledged
     "Stopping",
 ]
 #: States in which the trader's own process has said READY for its generation.
-READY_STATES: Final = frozenset({"Ready", "Warm", "Active", "Blocked"})
+READY_STATES: Final = frozenset({"Ready", "Warm", "Active", "Blocked", "Retired"})
 
 
 class TraderStatus(msgspec.Struct, omit_defaults=True):
-    """One Trader as its worker sees it. Counters start at 0 with the Trader, not with its process."""
+    """One incarnation of a Trader as its worker sees it.
+
+    Counters start at 0 with the Trader in this worker, not with its process; a successor's start at 0 with it.
+
+    Attributes:
+        last_open_time_ms: open time of the newest closed candle that it has begun to signal on or is done with, over
+            all its symbols; whatever can have left its process is covered.
+    """
 
     state: TraderState
     reason: str = ""
@@ -176,6 +222,8 @@ class WorkerStatus(msgspec.Struct):
         version: grows with every change of what follows; ``?after=VERSION&wait_ms=N`` waits for a newer one.
         sequence, hash: of the assignment that every trader process has acknowledged (0: none).
         received_sequence: of the newest assignment taken in.
+        traders: by Trader. Where two incarnations of one are here, the lower one.
+        successors: by Trader: the higher incarnation, where two are here.
         catalogue: the strategies that this worker can run.
         feed: the feed's counters and gauges, see docs/status.md.
     """
@@ -189,6 +237,7 @@ class WorkerStatus(msgspec.Struct):
     traders: dict[str, TraderStatus]
     catalogue: list[dict[str, Any]]
     feed: dict[str, Any]
+    successors: dict[str, TraderStatus] = {}
 
 
 decode_status: Final = msgspec.json.Decoder(WorkerStatus).decode

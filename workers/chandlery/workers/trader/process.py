@@ -104,7 +104,7 @@ class Channel:
 
 def _market(launch: Launch) -> MarketView:
     if launch.transport == "Pipe":
-        return PipeMarket(launch.segment, launch.assignment.trader)
+        return PipeMarket(launch.segment, launch.assignment.key)
     return SegmentMarket(launch.segment, launch.bell)
 
 
@@ -123,7 +123,7 @@ def _run(launch: Launch, channel: Channel, ring: SignalRing) -> None:
     code = found.code(first)
     market = _market(launch)
     writer = SignalWriter(ring, launch.bell_socket, clock)
-    loop = TraderLoop(spec, make, code, market, ring, writer, clock, channel.report)
+    loop = TraderLoop(spec, make, code, market, ring, writer, clock, channel.report, launch.orders)
     ring.set("busy_since_ns", 0)
     listened_ns = 0
     while True:
@@ -158,7 +158,7 @@ def run_trader(connection: socket.socket) -> int:
     logger = logging.getLogger("chandlery")
     try:
         launch = channel.launch()
-        logger = configure_logs(f"trader {launch.assignment.trader}", launch.log_level)
+        logger = configure_logs(f"trader {launch.assignment.key}", launch.log_level)
         ring = SignalRing.attach(launch.ring)
         ring.set("state", STATE_CODES["Init"])
         ring.set("heartbeat_ns", clocks.now_ns())
