@@ -138,6 +138,7 @@ def _plan_pool(
             decider.incarnation,
             step.rollout,
             keeps=bool(one.candidate.stays),
+            failed=one.candidate.failed,
         )
         one.retires = step.retires
         one.rolls = step.rollout is not None
@@ -233,7 +234,7 @@ def _remember(
         for name, one in sorted(asked.items())
         if one.retires
     }
-    failed = {name: one.failed for name, one in sorted(asked.items()) if one.failed is not None}
+    failed = {name: one.candidate.failed for name, one in sorted(asked.items()) if one.candidate.failed is not None}
     return Memory(surplus, _newest(sequences), _newest(traders), since, failed)
 
 

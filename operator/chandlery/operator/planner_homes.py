@@ -23,7 +23,7 @@ from chandlery.operator.planner_placement import (
 from chandlery.operator.planner_rollout import Step, begins_beside, next_step, stands_beside
 from chandlery.operator.planner_standing import Entry, Standing, content_digest
 from chandlery.operator.planner_traders import Candidate
-from chandlery.operator.planner_types import Current, Desired, Failed, WorkerNow
+from chandlery.operator.planner_types import Current, Desired, WorkerNow
 
 
 def worker_name(pool: str, number: int) -> str:
@@ -71,14 +71,6 @@ class Asked:
         """Whether what runs is another version."""
         decider = self.standing.decider
         return decider is not None and content_digest(decider.assignment) != content_digest(self.wanted)
-
-    @property
-    def failed(self) -> Failed | None:
-        """The failed version, as long as it is what the Trader asks for."""
-        failed = self.standing.failed
-        return (
-            failed if failed is not None and self.candidate.reason == failed.reason and self.candidate.stays else None
-        )
 
     @property
     def series(self) -> frozenset[SeriesRef]:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from chandlery.core.assignment import READY_STATES, Mode, TraderAssignment, TraderStatus, encode
+from chandlery.core.assignment import READY_STATES, Mode, TraderAssignment, TraderStatus, WorkerStatus, encode
 from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key
 from chandlery.operator.planner_types import Current, Delays, Failed, WorkerNow
@@ -133,11 +133,7 @@ def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[
                 and status.hash == assignment.hash
             )
             for trader in assignment.traders:
-                told = None
-                for answers in (status.traders, status.successors) if status is not None else ():
-                    one = answers.get(trader.trader)
-                    if one is not None and one.incarnation == trader.incarnation:
-                        told = one
+                told = told_of(status, trader.trader, trader.incarnation)
                 found.setdefault(trader.trader, []).append(
                     Entry(
                         pool, name, trader, told, lost, worker.ready, worker.ready and status is not None, acknowledged
@@ -146,6 +142,33 @@ def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[
     for entries in found.values():
         entries.sort(key=lambda one: (one.assignment.incarnation, one.pool, one.worker))
     return found
+
+
+def told_of(status: WorkerStatus | None, trader: str, incarnation: int) -> TraderStatus | None:
+    """What a worker tells of one incarnation of a Trader; None: nothing."""
+    for answers in (status.traders, status.successors) if status is not None else ():
+        one = answers.get(trader)
+        if one is not None and one.incarnation == incarnation:
+            return one
+    return None
+
+
+def news_of(status: WorkerStatus) -> object:
+    """What of a worker's answer plans and conditions depend on, apart from figures that move by themselves."""
+    return (
+        status.sequence,
+        status.supervisor_connected,
+        [
+            {name: (one.state, one.reason, one.generation, one.incarnation, one.code, one.attempt > 0, _tried_out(one))
+             for name, one in answers.items()}
+            for answers in (status.traders, status.successors)
+        ],
+        [entry.get("name") for entry in status.catalogue],
+    )  # fmt: skip
+
+
+def _tried_out(one: TraderStatus) -> bool:
+    return one.attempt >= MOST_ATTEMPTS
 
 
 def standing_of(entries: list[Entry], pool: Key, uid: str, failed: Failed | None, overdue: bool) -> Standing:

@@ -29,7 +29,7 @@ class Candidate:
     Attributes:
         assignment: what it shall run, with the incarnation of before.
         reason, message: ``Suspended``, or why the content is that of before, whatever the manifest says now;
-            then ``stays`` is the end of the message.
+            then ``stays`` is the end of the message. failed: the version of now, where it has been tried.
     """
 
     pool: Key
@@ -37,6 +37,7 @@ class Candidate:
     reason: str = ""
     message: str = ""
     stays: str = ""
+    failed: Failed | None = None
 
     @property
     def series(self) -> frozenset[SeriesRef]:
@@ -96,7 +97,7 @@ def _keep_before(trader: Trader, old: TraderAssignment, failed: Failed, generati
         f" (generation {old.generation} goes on; mend generation {generation} and apply it again, "
         f"or apply what generation {old.generation} was)"
     )
-    return Candidate(trader.spec.pool.key(trader.namespace), kept, failed.reason, message, stays)
+    return Candidate(trader.spec.pool.key(trader.namespace), kept, failed.reason, message, stays, failed)
 
 
 def _keep(trader: Trader, world: World, old: TraderAssignment | None, reason: str, message: str) -> Candidate | None:

@@ -200,7 +200,7 @@ class Verdict:
         message: one sentence that says what to do; empty without a reason.
         generation, incarnation: of the one that decides, as assigned; 0 without a worker.
         rollout: the change that is under way; None: none is.
-        keeps: the version of before runs, and ``reason`` says why the newest one doesn't.
+        keeps: the version of before runs, and ``reason`` says why the newest one doesn't. failed: it has been tried.
     """
 
     trader: str
@@ -212,6 +212,7 @@ class Verdict:
     incarnation: int = 0
     rollout: Rollout | None = None
     keeps: bool = False
+    failed: Failed | None = None
 
     @property
     def runs_as_asked(self) -> bool:

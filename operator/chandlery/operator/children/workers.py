@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chandlery.core.assignment import Assignment
+from chandlery.core.assignment import Assignment, surge_of
 from chandlery.core.assignment import encode as encode_assignment
 from chandlery.core.resources import TraderPool
 from chandlery.core.settings import KafkaSettings
@@ -154,7 +154,7 @@ def worker_set(pool: TraderPool, worker: str, kafka: KafkaSettings, defaults: De
 
 
 def _pod(pool: TraderPool, worker: str, defaults: Defaults) -> Object:
-    segment, rings = segment_bytes(pool), (pool.spec.traders_per_worker + 8) * _RING_BYTES
+    segment, rings = segment_bytes(pool), (_most_traders(pool) + 8) * _RING_BYTES
     spec: Object = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -210,8 +210,13 @@ def _feed(pool: TraderPool, defaults: Defaults, segment: int) -> Object:
     }
 
 
+def _most_traders(pool: TraderPool) -> int:
+    """Trader processes that there are at once at most: successors stand by beside those that decide."""
+    return pool.spec.traders_per_worker + surge_of(pool.spec.traders_per_worker)
+
+
 def _traders(pool: TraderPool, defaults: Defaults, rings: int) -> Object:
-    traders = pool.spec.traders_per_worker
+    traders = _most_traders(pool)
     return container(
         "traders",
         pool.spec.image or defaults.worker_image,
