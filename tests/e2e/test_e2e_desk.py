@@ -110,7 +110,7 @@ print(json.dumps({
 """
     found = json.loads(desk.namespace.execute(WORKER, "python", "-c", program, container="traders"))
     assert found["segment"] == "Read-only file system"
-    assert f"{desk.namespace.name}__steady.ring" in found["rings"]
+    assert f"{desk.namespace.name}__steady@1.ring" in found["rings"]
     assert found["uid"] == 10001
     assert found["secrets"] == []
     assert found["kafka"] == []

@@ -217,9 +217,11 @@ def rows(settings: FeedSettings, symbol: str, interval: str = "1m") -> list[tupl
         return [(int(at), float(close)) for at, close in zip(window.open_time, window.close, strict=True)]
 
 
-def make_ring(settings: FeedSettings, name: str, slots: int = 64) -> SignalRing:
+def make_ring(settings: FeedSettings, name: str, slots: int = 64, incarnation: int = 1) -> SignalRing:
     """The signal ring of trader ``desk/NAME``, as the supervisor makes it."""
-    return SignalRing.create(f"{settings.rings_dir}/desk__{name}.ring", trader=f"desk/{name}", slots=slots)
+    return SignalRing.create(
+        f"{settings.rings_dir}/desk__{name}@{incarnation}.ring", trader=f"desk/{name}", slots=slots
+    )
 
 
 def signal(name: str, number: int, symbol: str = "BTC/USDT", **changes: Any) -> signals.Signal:

@@ -137,11 +137,11 @@ async def test_the_supervisor_is_told_what_to_run_on_connect_and_on_change(setti
             first = control.heard[0]
             assert first["type"] == "assignment"
             assert first["assignment"]["sequence"] == 1
-            assert first["bells"] == {"desk/a": 0}
+            assert first["bells"] == {"desk/a@1": 0}
             assert first["segment"] == f"{settings.shm_dir}/segment"
             await put(client, assignment(2, trader("b", [BTC]), trader("a", [BTC])))
             await until("second assignment", lambda: len(control.heard) == 2)
-            assert control.heard[1]["bells"] == {"desk/a": 0, "desk/b": 1}
+            assert control.heard[1]["bells"] == {"desk/a@1": 0, "desk/b@1": 1}
 
 
 async def test_the_supervisors_word_reaches_the_status_at_once(settings: FeedSettings) -> None:

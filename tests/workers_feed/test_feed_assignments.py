@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tests.workers_feed.feed_setup import assignment, trader
 
 from chandlery.core.assignment import Assignment, SeriesRef, content_hash
-from chandlery.workers.feed.assignments import AssignmentStore, ring_file_name
+from chandlery.workers.feed.assignments import AssignmentStore
 from chandlery.workers.feed.board import bells_of
+from chandlery.workers.ring_names import ring_file_name
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 
@@ -28,7 +29,7 @@ def test_a_lower_sequence_is_refused_and_an_equal_one_is_idempotent(tmp_path: Pa
     assert store.offer(assignment(4, trader("b", [BTC]))).verdict == "lower"
     assert store.offer(assignment(5, trader("b", [BTC]))).verdict == "conflict"
     assert store.sequence == 5
-    assert list(store.bells) == ["desk/a"]
+    assert list(store.bells) == ["desk/a@1"]
 
 
 @pytest.mark.parametrize(
@@ -60,19 +61,19 @@ def test_traders_in_another_order_are_the_same_content() -> None:
 def test_a_trader_keeps_its_bell_while_it_stays_and_over_a_restart(tmp_path: Path) -> None:
     store = a_store(tmp_path)
     store.offer(assignment(1, trader("a", [BTC]), trader("b", [BTC]), trader("c", [BTC])))
-    bell = store.bells["desk/c"]
+    bell = store.bells["desk/c@1"]
     store.offer(assignment(2, trader("c", [BTC]), trader("d", [BTC])))
-    assert store.bells["desk/c"] == bell
-    assert store.bells["desk/d"] != bell
+    assert store.bells["desk/c@1"] == bell
+    assert store.bells["desk/d@1"] != bell
     again = a_store(tmp_path)
     again.restore()
     assert again.bells == store.bells
     assert again.sequence == 2
-    assert set(again.draining) == {"desk/a", "desk/b"}
-    again.forget("desk/a")
+    assert set(again.draining) == {"desk/a@1", "desk/b@1"}
+    again.forget("desk/a@1")
     third = a_store(tmp_path)
     third.restore()
-    assert set(third.draining) == {"desk/b"}
+    assert set(third.draining) == {"desk/b@1"}
 
 
 @pytest.mark.parametrize("kept", [b"", b"{", b"null", b'{"assignment": 1}', bytes(range(256))])
@@ -108,7 +109,7 @@ def test_any_delivery_ends_with_the_newest_that_arrived(
         store.offer(assignment(sequence, trader(f"t{sequence}", [BTC])))
         newest = max(newest, sequence)
         assert store.sequence == newest
-        assert list(store.bells) == [f"desk/t{newest}"]
+        assert list(store.bells) == [f"desk/t{newest}@1"]
 
 
 def test_bells_follow_series_trigger_and_mode() -> None:
@@ -117,14 +118,14 @@ def test_bells_follow_series_trigger_and_mode() -> None:
         trader("every", [ETH], trigger="EveryUpdate", informative=[SeriesRef(BTC, "1m")]),
         trader("off", [BTC], mode="suspended"),
     ]
-    rung = bells_of(traders, {"desk/close": 0, "desk/every": 1, "desk/off": 2})
+    rung = bells_of(traders, {"desk/close@1": 0, "desk/every@1": 1, "desk/off@1": 2})
     assert rung[SeriesRef(BTC, "1m")].closed == {0, 1}
     assert rung[SeriesRef(BTC, "1m")].forming == frozenset()
     assert rung[SeriesRef(ETH, "1m")].closed == rung[SeriesRef(ETH, "1m")].forming == {1}
 
 
-def test_a_ring_file_is_named_for_its_trader() -> None:
-    assert ring_file_name("desk/btc-sma") == "desk__btc-sma.ring"
+def test_a_ring_file_is_named_for_its_incarnation() -> None:
+    assert ring_file_name("desk/btc-sma@3") == "desk__btc-sma@3.ring"
 
 
 def test_a_folder_that_takes_no_file_delays_forgetting_and_breaks_nothing(tmp_path: Path) -> None:
@@ -132,8 +133,8 @@ def test_a_folder_that_takes_no_file_delays_forgetting_and_breaks_nothing(tmp_pa
     store.offer(assignment(1, trader("a", [BTC])))
     store.offer(assignment(2))
     (tmp_path / "assignment.json.new").mkdir()  # as good as a full folder: the file can't be written
-    store.forget("desk/a")
-    assert list(store.draining) == ["desk/a"]
+    store.forget("desk/a@1")
+    assert list(store.draining) == ["desk/a@1"]
     (tmp_path / "assignment.json.new").rmdir()
-    store.forget("desk/a")
+    store.forget("desk/a@1")
     assert not store.draining

@@ -78,8 +78,8 @@ def _fail(future: asyncio.Future[Any]) -> None:
 
 def a_drain(folder: Path) -> tuple[Drain, SignalRing]:
     counts: Counter[str] = Counter()
-    fences = {"desk/a": Fence.of(trader("a", ["BTC/USDT"]))}
-    ring = SignalRing.create(f"{folder}/desk__a.ring", trader="desk/a", slots=64)
+    fences = {"desk/a@1": Fence.of(trader("a", ["BTC/USDT"]))}
+    ring = SignalRing.create(f"{folder}/desk__a@1.ring", trader="desk/a", slots=64)
     drain = Drain(KAFKA, folder, lambda: fences, Notes(KAFKA, "test", counts), counts, lambda _trader: None)
     return drain, ring
 
@@ -199,9 +199,9 @@ async def test_a_ring_that_is_gone_but_flooded_on_is_emptied_once(
     task = asyncio.create_task(drain.run())
     await until("ring found", lambda: drain.rings)
     flood = Flood(ring, monkeypatch)
-    (tmp_path / "desk__a.ring").unlink()
+    (tmp_path / "desk__a@1.ring").unlink()
     flood.fill()
-    await until("ring left", lambda: not drain.holds("desk/a"))
+    await until("ring left", lambda: not drain.holds("desk/a@1"))
     assert flood.pushed < 1_000, "it was emptied for as long as it was filled"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

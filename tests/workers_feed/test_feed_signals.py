@@ -152,7 +152,7 @@ async def test_a_removed_traders_ring_is_drained_after_it_left(tmp_path: Path, k
         await until("drained", lambda: ring.depth == 0)
         assert feed.status().feed["signals"]["published"] == 5
         ring.close()
-        os.unlink(f"{settings.rings_dir}/desk__a.ring")
+        os.unlink(f"{settings.rings_dir}/desk__a@1.ring")
         await until("forgotten", lambda: "desk/a" not in feed.status().feed["rings"])
     out, _ = await published(kafka_settings)
     assert [one.reason for one in out] == list("01234")
@@ -167,7 +167,7 @@ async def test_a_rings_unlinked_file_is_drained_to_its_end(tmp_path: Path, kafka
             push(ring, signal("a", number))
         await ensure_topics(kafka_settings)
         await until("attached", lambda: "desk/a" in feed.status().feed["rings"])
-        os.unlink(f"{settings.rings_dir}/desk__a.ring")
+        os.unlink(f"{settings.rings_dir}/desk__a@1.ring")
         await until("all of it", lambda: feed.status().feed["signals"]["published"] == 200)
     out, _ = await published(kafka_settings)
     assert [int(one.reason) for one in out] == list(range(200))
@@ -184,7 +184,7 @@ async def test_garbage_in_a_ring_harms_nobody_else(tmp_path: Path, kafka_setting
         bad.push(b"no signal at all")
         bad.push(b"\xff" * 1_000)
         await until("counted", lambda: feed.status().feed["signals"]["dropped"] == {"bad_signal": 2})
-        overwrite_with_garbage(Path(settings.rings_dir) / "desk__bad.ring")
+        overwrite_with_garbage(Path(settings.rings_dir) / "desk__bad@1.ring")
         await until("seen to be corrupt", lambda: feed.status().feed["events"].get("ring_corrupt") == 1)
         assert feed.status().traders["desk/bad"].reason == "RingCorrupt"
         await until("replacement asked", lambda: {"type": "replace-ring", "trader": "desk/bad"} in control.heard)
@@ -206,7 +206,7 @@ async def test_a_truncated_ring_is_corrupt_and_not_fatal(tmp_path: Path, kafka_s
         await put(client, assignment(1, trader("a", [BTC])))
         make_ring(settings, "a").close()
         await until("attached", lambda: feed.status().feed["rings"])
-        os.truncate(f"{settings.rings_dir}/desk__a.ring", 100)
+        os.truncate(f"{settings.rings_dir}/desk__a@1.ring", 100)
         await until("corrupt", lambda: feed.status().feed["events"].get("ring_corrupt") == 1)
         assert (await get(client, "/v1/rings"))["desk/a"]["corrupt"]
 

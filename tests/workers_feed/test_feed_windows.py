@@ -103,7 +103,7 @@ async def test_a_whole_window_first_then_what_is_new(tmp_path: Path) -> None:
     async with pipes(tmp_path, trader("a", [BTC])) as made:
         for minute in range(5):
             made.append(minute)
-        reader = await Reader.connect(made.path, "desk/a")
+        reader = await Reader.connect(made.path, "desk/a@1")
         first = await reader.message()
         assert (first.header.symbol, first.header.interval, first.header.session) == (BTC, "1m", 1)
         assert (first.header.count, first.header.rows) == (5, 5)
@@ -119,7 +119,7 @@ async def test_a_revision_sends_the_whole_window_again(tmp_path: Path) -> None:
     async with pipes(tmp_path, trader("a", [BTC])) as made:
         for minute in range(3):
             made.append(minute)
-        reader = await Reader.connect(made.path, "desk/a")
+        reader = await Reader.connect(made.path, "desk/a@1")
         first = await reader.message()
         assert made.writer.revise(made.index, MINUTE, 1, 2, 0.5, 99.0, 3, 4)
         made.sender.changed({REF: Change.CLOSED})
@@ -133,7 +133,7 @@ async def test_a_revision_sends_the_whole_window_again(tmp_path: Path) -> None:
 async def test_forming_candles_are_sent_to_those_who_decide_on_them(tmp_path: Path, trigger: str, told: bool) -> None:
     async with pipes(tmp_path, trader("a", [BTC], trigger=trigger)) as made:
         made.append(0)
-        reader = await Reader.connect(made.path, "desk/a")
+        reader = await Reader.connect(made.path, "desk/a@1")
         await reader.message()
         made.form(1, 42.0)
         if told:
@@ -147,7 +147,7 @@ async def test_forming_candles_are_sent_to_those_who_decide_on_them(tmp_path: Pa
 
 async def test_a_slow_trader_misses_forming_candles_only(tmp_path: Path) -> None:
     async with pipes(tmp_path, trader("a", [BTC], trigger="EveryUpdate")) as made:
-        reader = await Reader.connect(made.path, "desk/a")
+        reader = await Reader.connect(made.path, "desk/a@1")
         await reader.message()
         for minute in range(3_000):  # nothing is read meanwhile, and the sender has no room
             made.form(minute, 1.0)
@@ -172,7 +172,7 @@ async def test_unknown_traders_are_refused_and_others_served_on(tmp_path: Path) 
         stranger = await Reader.connect(made.path, "desk/stranger")
         assert await stranger.next() is None
         made.append(0)
-        reader = await Reader.connect(made.path, "desk/a")
+        reader = await Reader.connect(made.path, "desk/a@1")
         assert (await reader.message()).header.count == 1
         reader.close()
 
@@ -181,7 +181,7 @@ async def test_a_trader_that_talks_back_is_let_go_not_listened_to(tmp_path: Path
     async with pipes(tmp_path, trader("a", [BTC])) as made:
         made.append(0)
         stream, writer = await asyncio.open_unix_connection(str(made.path))
-        writer.write(b"desk/a\n" + b"x" * 1_000)
+        writer.write(b"desk/a@1\n" + b"x" * 1_000)
         assert await asyncio.wait_for(_until_closed(stream), 20), "the feed kept on listening"
         writer.close()
 
@@ -202,7 +202,7 @@ async def test_candles_reach_a_trader_through_its_pipe(tmp_path: Path, kafka_set
         await writer.closed(BTC, 0, 20)
         await put(client, assignment(1, trader("a", [BTC], trigger="EveryUpdate")))
         await until("caught up", lambda: not feed.status().feed["catching_up"])
-        reader = await Reader.connect(Path(settings.rings_dir) / "windows.sock", "desk/a")
+        reader = await Reader.connect(Path(settings.rings_dir) / "windows.sock", "desk/a@1")
         message = await reader.message()
         assert list(message.close) == [float(minute) for minute in range(20)]
         await writer.write(writer.topics.candles_live, BTC, candle(20 * MINUTE, "forming", close="3"))

@@ -27,11 +27,18 @@ from chandlery.workers.control_messages import (
     decode_status,
     line_of,
 )
+from chandlery.workers.ring_names import ring_file_name
 from chandlery.workers.segment import SegmentWriter, SignalRing
-from chandlery.workers.supervisor.supervise import ring_name
 
 BTC = "BTC/USDT"
 STEP_MS = 1_000
+
+
+def ring_name(trader: str, incarnation: int = 1) -> str:
+    """File name of an incarnation's ring."""
+    return ring_file_name(f"{trader}@{incarnation}")
+
+
 STAMPS = (5, 10, 15, 20, 25, 30, 35, 0)
 #: Longest wait for anything: several processes start on a busy machine with two cores.
 PATIENCE_S = 60.0
@@ -162,13 +169,13 @@ class Worker:
         self.sequence = self.sequence + 1 if sequence is None else sequence
         specs = list(traders)
         assignment = Assignment("worker-0", self.sequence, digest or content_hash(specs), specs)
-        bells = {spec.trader: at for at, spec in enumerate(specs)}
+        bells = {spec.key: at for at, spec in enumerate(specs)}
         self._message = AssignmentMessage(assignment, bells, self.segment)
         self._send(self._message)
         return self.sequence
 
     def replace_ring(self, trader: str) -> None:
-        self._send(ReplaceRing(trader))
+        self._send(ReplaceRing(f"{trader}@1"))
 
     def hang_up(self) -> None:
         """Close the connection; the supervisor shall come back by itself."""
@@ -225,9 +232,9 @@ class Worker:
         """Revise the candle closed last to another price: whatever broke a strategy in it is no longer there."""
         assert self.writer.revise(self.index, (self._closed_at - 1) * STEP_MS, price, price, price, price, 1.0, 1)
 
-    def take(self, trader: str) -> list[Signal]:
-        """Take and acknowledge what is in a trader's ring."""
-        with SignalRing.attach(str(self.rings / ring_name(trader))) as ring:
+    def take(self, trader: str, incarnation: int = 1) -> list[Signal]:
+        """Take and acknowledge what is in an incarnation's ring."""
+        with SignalRing.attach(str(self.rings / ring_name(trader, incarnation))) as ring:
             items = ring.pending(limit=10_000)
             if items:
                 ring.acknowledge(items[-1].position + 1)

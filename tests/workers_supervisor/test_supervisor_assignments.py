@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.workers_supervisor.fake_feed import BTC, PATIENCE_S, STEP_MS, Worker, gone, trader, worker
+from tests.workers_supervisor.fake_feed import BTC, PATIENCE_S, STEP_MS, Worker, gone, ring_name, trader, worker
 
 from chandlery.core.assignment import READY_STATES, TraderStatus
 from chandlery.core.settings import SupervisorSettings
 from chandlery.workers.discovery import SHIPPED
 from chandlery.workers.segment import SegmentWriter, SignalRing
 from chandlery.workers.supervisor.leaving import Leaving
-from chandlery.workers.supervisor.supervise import Supervisor, ring_name
+from chandlery.workers.supervisor.supervise import Supervisor
 
 
 async def settled(made: Worker, sequence: int) -> dict[str, int]:
@@ -76,14 +76,14 @@ async def test_a_change_that_needs_no_other_process_is_acknowledged_by_the_same_
         before = await settled(made, made.assign(trader("a", mode="standby")))
         assert made.statuses[-1].traders["desk/a"].state == "Warm"
         made.close(2.0)
-        sequence = made.assign(trader("a", generation=7, incarnation=3, tier="gold"))
+        sequence = made.assign(trader("a", generation=7, tier="gold"))
         after = await made.applied(sequence)
         assert after["desk/a"].pid == before["desk/a"]
-        assert (after["desk/a"].generation, after["desk/a"].incarnation) == (7, 3)
+        assert after["desk/a"].generation == 7
         await made.states(a="Active")
         made.close(3.0)
         (signal,) = await made.signals("desk/a", 1)
-        assert (signal.price, signal.incarnation) == ("3", 3)
+        assert signal.price == "3"
 
 
 async def test_every_assignment_is_answered_even_where_nothing_shows() -> None:
@@ -157,12 +157,12 @@ async def test_of_two_that_leave_by_the_same_name_the_second_waits_for_the_first
     supervisor = Supervisor(settings)
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     ended.set_result(None)
-    path = tmp_path / "desk__a.ring"
+    path = tmp_path / "desk__a@1.ring"
     with SignalRing.create(str(path), trader="desk/a") as ring:
         ring.push(b"left")
-        supervisor._let_go("desk/a", Leaving("desk/a", "first", str(path), ended))
-        supervisor._let_go("desk/a", Leaving("desk/a", "second", str(tmp_path / "none"), ended))
-        _, second = supervisor._leaving["desk/a"]
+        supervisor._let_go("desk/a@1", Leaving("desk/a@1", "first", str(path), ended))
+        supervisor._let_go("desk/a@1", Leaving("desk/a@1", "second", str(tmp_path / "none"), ended))
+        _, second = supervisor._leaving["desk/a@1"]
         done, _ = await asyncio.wait([second], timeout=0.2)
         assert not done, "the second left before the first"
         ring.pending()

@@ -24,7 +24,7 @@ from chandlery.workers.trader.messages import FailureReport
         ({"generation": 2}, "tell"),
         ({"tier": "gold"}, "tell"),
         ({"mode": "standby"}, "tell"),
-        ({"mode": "standby", "incarnation": 2}, "tell"),
+        ({"mode": "standby", "from_ms": 7, "until_ms": 9}, "tell"),
         ({"incarnation": 2}, "restart"),
         ({"parameters": {"size": 2}}, "restart"),
         ({"parameters": {"size": 2}, "generation": 2}, "restart"),

@@ -85,19 +85,19 @@ def test_standby_is_warm_and_silent_until_told(stage: Stage) -> None:
     assert player.state() == "Warm"
     assert stage.signals() == []
     assert player.ring.position(f"{BTC} 1s") is None
-    player.loop.apply(Live(2, 5, "active", stage.path, 0))
+    player.loop.apply(Live(2, "active", stage.path, 0))
     player.settle()
     stage.close(index, 3)
     player.settle()
     signals = stage.signals()
     assert opens(signals) == [3]
-    assert signals[0].incarnation == 5
+    assert signals[0].incarnation == 1
     assert (player.state(), player.reports[-1].generation) == ("Active", 2)
-    player.loop.apply(Live(3, 6, "standby", stage.path, 0))
+    player.loop.apply(Live(3, "standby", stage.path, 0))
     stage.close(index, 4)
     player.settle()
     assert player.state() == "Warm"
-    player.loop.apply(Live(4, 7, "active", stage.path, 0))
+    player.loop.apply(Live(4, "active", stage.path, 0))
     player.settle()
     stage.close(index, 5)
     player.settle()

@@ -12,6 +12,20 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+#: Most Traders of one worker (``tradersPerWorker``); successors beside their predecessors come on top.
+MOST_TRADERS: Final = 256
+
+
+def surge_of(traders_per_worker: int) -> int:
+    """How many successors a worker has room for beside its Traders: a quarter of them, at least one."""
+    return max(1, -(-traders_per_worker // 4))
+
+
+def trader_of(key: str) -> str:
+    """The Trader's name within a :attr:`TraderAssignment.key`."""
+    return key.rpartition("@")[0]
+
+
 Mode = Literal["active", "standby", "suspended"]
 Trigger = Literal["CandleClose", "EveryUpdate"]
 
@@ -42,6 +56,9 @@ class TraderAssignment(msgspec.Struct, omit_defaults=True):
             incarnation's. 0: no bound.
         until_ms: decides only candles whose open time is earlier than this; when it has decided them all and its
             signals are acknowledged it is ``Retired``. None: no bound.
+
+    ``mode`` from standby to active, ``generation``, ``tier``, ``from_ms`` and ``until_ms`` change in the running
+    process; whatever else changes comes as another incarnation.
     """
 
     trader: str
@@ -63,6 +80,11 @@ class TraderAssignment(msgspec.Struct, omit_defaults=True):
     memory_bytes: int = 256 * 1024 * 1024
     from_ms: int = 0
     until_ms: int | None = None
+
+    @property
+    def key(self) -> str:
+        """``namespace/name@INCARNATION``: what tells apart the two that a worker may have of one Trader."""
+        return f"{self.trader}@{self.incarnation}"
 
     def series(self) -> list[SeriesRef]:
         """Every series that this Trader reads, its own first, without repetition."""
@@ -122,11 +144,18 @@ TraderState = Literal[
     "Stopping",
 ]
 #: States in which the trader's own process has said READY for its generation.
-READY_STATES: Final = frozenset({"Ready", "Warm", "Active", "Blocked"})
+READY_STATES: Final = frozenset({"Ready", "Warm", "Active", "Blocked", "Retired"})
 
 
 class TraderStatus(msgspec.Struct, omit_defaults=True):
-    """One Trader as its worker sees it. Counters start at 0 with the Trader, not with its process."""
+    """One incarnation of a Trader as its worker sees it.
+
+    Counters start at 0 with the Trader in this worker, not with its process; a successor's start at 0 with it.
+
+    Attributes:
+        last_open_time_ms: open time of the newest closed candle that it has begun to signal on or is done with, over
+            all its symbols; whatever can have left its process is covered.
+    """
 
     state: TraderState
     reason: str = ""

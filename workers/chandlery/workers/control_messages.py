@@ -6,14 +6,15 @@ from typing import Any, Final
 
 import msgspec
 
-from chandlery.core.assignment import Assignment, TraderStatus
+from chandlery.core.assignment import MOST_TRADERS, Assignment, TraderStatus, surge_of
 
-#: Longest line either way: 256 traders a worker, each with 64 KiB of source, every character of it escaped (512 KiB).
-MAX_LINE_BYTES: Final = 256 * 512 * 1024
+#: Longest line either way: 256 traders a worker and 64 successors, each with 64 KiB of source, every character of it
+#: escaped (512 KiB).
+MAX_LINE_BYTES: Final = (MOST_TRADERS + surge_of(MOST_TRADERS)) * 512 * 1024
 
 
 class AssignmentMessage(msgspec.Struct, tag_field="type", tag="assignment"):
-    """feed → supervisor: what to run, each trader's doorbell, and the path of the segment."""
+    """feed → supervisor: what to run, each incarnation's doorbell (by key), and the path of the segment."""
 
     assignment: Assignment
     bells: dict[str, int]
@@ -21,18 +22,23 @@ class AssignmentMessage(msgspec.Struct, tag_field="type", tag="assignment"):
 
 
 class ReplaceRing(msgspec.Struct, tag_field="type", tag="replace-ring"):
-    """feed → supervisor: this trader's ring can't be trusted any more; restart it with a fresh one."""
+    """feed → supervisor: this incarnation's ring can't be trusted any more; restart it with a fresh one."""
 
-    trader: str
+    key: str
 
 
 class StatusMessage(msgspec.Struct, tag_field="type", tag="status"):
-    """supervisor → feed: its traders, and the assignment that all of them have acknowledged."""
+    """supervisor → feed: its traders, and the assignment that all of them have acknowledged.
+
+    Attributes:
+        traders, successors: as in WorkerStatus.
+    """
 
     sequence: int
     hash: str
     traders: dict[str, TraderStatus]
     catalogue: list[dict[str, Any]] = []
+    successors: dict[str, TraderStatus] = {}
 
 
 FromFeed = AssignmentMessage | ReplaceRing

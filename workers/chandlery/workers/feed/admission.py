@@ -34,11 +34,14 @@ class RecentIds:
         return True
 
 
-def admit(payload: bytes, trader: str, fence: Fence, recent: RecentIds) -> tuple[Signal | None, str, str]:
+def admit(
+    payload: bytes, trader: str, fence: Fence, recent: RecentIds, *, until_ms: int | None = None
+) -> tuple[Signal | None, str, str]:
     """Decide on one ring item.
 
     Args:
         payload: bytes of the ring's slot. trader: whose ring it is.
+        until_ms: the fence's own where it holds for this slot, else None.
 
     Returns:
         The signal, or None with the counter's name (``bad_signal``, ``fenced``, ``duplicate_signal``) and a
@@ -55,6 +58,10 @@ def admit(payload: bytes, trader: str, fence: Fence, recent: RecentIds) -> tuple
         return None, "fenced", f"the trader is {fence.mode}"
     if signal.incarnation != fence.incarnation:
         return None, "fenced", f"of incarnation {signal.incarnation}; {fence.incarnation} is active"
+    if signal.open_time_ms < fence.from_ms:
+        return None, "fenced", f"on a candle of {signal.open_time_ms}: it decides from {fence.from_ms} on"
+    if until_ms is not None and signal.open_time_ms >= until_ms:
+        return None, "fenced", f"on a candle of {signal.open_time_ms}: it decides until {until_ms}"
     if not recent.add(signal.id):
         return None, "duplicate_signal", f"{signal.id} was taken before"
     return signal, "", ""

@@ -19,7 +19,7 @@ from chandlery.workers.feed.token import Token
 
 log = logging.getLogger("chandlery.feed.api")
 
-#: 256 traders with 64 KiB of source each, escaped as JSON.
+#: 256 traders and 64 successors with 64 KiB of source each, escaped as JSON.
 MOST_BODY_BYTES: Final = 64 * 1024 * 1024
 #: A long-poll ends after this at the latest; proxies commonly cut at 60 s.
 MOST_WAIT_MS: Final = 55_000

@@ -4,47 +4,62 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
-from chandlery.core.assignment import Assignment, Mode, TraderAssignment, content_hash
+from chandlery.core.assignment import (
+    MOST_TRADERS,
+    Assignment,
+    Mode,
+    TraderAssignment,
+    content_hash,
+    surge_of,
+    trader_of,
+)
 
 log = logging.getLogger("chandlery.feed.assignments")
 
-#: Doorbells of a segment: most traders of one worker.
-MOST_TRADERS: Final = 256
+#: Doorbells of a segment: one for each process that a worker may have.
+MOST_BELLS: Final = MOST_TRADERS + surge_of(MOST_TRADERS)
 
 Verdict = Literal["taken", "same", "lower", "conflict", "invalid"]
 
 
 class Fence(msgspec.Struct, frozen=True):
-    """Which signals of a trader may pass: those of this incarnation, while active, for these series.
+    """Which signals of an incarnation may pass: while active, for these series, on candles of its own.
 
     Attributes:
         incarnation: the one that may signal. mode: only ``active`` may.
         symbols, interval: what it may decide on.
+        from_ms, until_ms: open times of the candles that it decides. Until its process has acknowledged ``until_ms``
+            it may have decided later ones: what it signalled on them before is its own decision too (see RingDrain).
     """
 
     incarnation: int
     mode: Mode
     symbols: frozenset[str]
     interval: str
+    from_ms: int = 0
+    until_ms: int | None = None
 
     @classmethod
     def of(cls, trader: TraderAssignment) -> Fence:
-        """The fence of an assigned trader."""
-        return cls(trader.incarnation, trader.mode, frozenset(trader.symbols), trader.interval)
+        """The fence of an assigned incarnation."""
+        symbols = frozenset(trader.symbols)
+        return cls(trader.incarnation, trader.mode, symbols, trader.interval, trader.from_ms, trader.until_ms)
 
 
 class Kept(msgspec.Struct):
     """What survives a restart of the feed (``rings_dir/assignment.json``).
 
     Attributes:
-        bells: doorbell index by trader.
-        draining: fences of traders that are assigned no more and may have left signals in their rings.
+        bells: doorbell index by incarnation (``namespace/name@3``, as all keys here).
+        draining: fences of incarnations that are assigned no more and may have left signals in their rings.
     """
 
     assignment: Assignment
@@ -77,7 +92,7 @@ class AssignmentStore:
         self.current: Assignment | None = None
         self.bells: dict[str, int] = {}
         self.draining: dict[str, Fence] = {}
-        #: Fences of every trader whose ring is drained: the assigned ones and those that left.
+        #: Fences of every incarnation whose ring is drained: the assigned ones and those that left.
         self.fences: dict[str, Fence] = {}
 
     @property
@@ -126,26 +141,26 @@ class AssignmentStore:
 
     def _set(self, kept: Kept) -> None:
         self.current, self.bells, self.draining = kept.assignment, kept.bells, kept.draining
-        self.fences = {**kept.draining, **{trader.trader: Fence.of(trader) for trader in kept.assignment.traders}}
+        self.fences = {**kept.draining, **{trader.key: Fence.of(trader) for trader in kept.assignment.traders}}
 
-    def forget(self, trader: str) -> None:
-        """A trader that left has no ring any more: nothing of it can come.
+    def forget(self, key: str) -> None:
+        """An incarnation that left has no ring any more: nothing of it can come.
 
         Where that can't be written down (traders can fill the folder) it stays, to be forgotten at the next call.
         """
-        if trader in self.draining and self.current is not None:
-            left = {name: fence for name, fence in self.draining.items() if name != trader}
+        if key in self.draining and self.current is not None:
+            left = {other: fence for other, fence in self.draining.items() if other != key}
             kept = Kept(self.current, self.bells, left)
             try:
                 self._write(kept)
             except OSError as error:
-                log.debug("departure not kept", extra={"trader": trader, "reason": str(error)})
+                log.debug("departure not kept", extra={"trader": key, "reason": str(error)})
                 return
             self._set(kept)
 
     def _take(self, assignment: Assignment) -> None:
-        staying = {trader.trader for trader in assignment.traders}
-        draining = {name: fence for name, fence in self.fences.items() if name not in staying}
+        staying = {trader.key for trader in assignment.traders}
+        draining = {key: fence for key, fence in self.fences.items() if key not in staying}
         kept = Kept(assignment, self._ring_order(assignment, self.bells), draining)
         self._write(kept)
         self._set(kept)
@@ -157,17 +172,21 @@ class AssignmentStore:
 
     def _problem(self, assignment: Assignment) -> str:
         """Why an assignment can't be taken at all; empty when it can."""
-        names = [trader.trader for trader in assignment.traders]
+        names = Counter(trader.trader for trader in assignment.traders)
         if assignment.worker != self._worker:
             return f"assignment for worker {assignment.worker!r}, this is {self._worker!r}"
         if assignment.sequence < 1:
             return f"sequence {assignment.sequence} is not positive"
         if content_hash(assignment.traders) != assignment.hash:
             return f"hash {assignment.hash!r} is not that of its traders ({content_hash(assignment.traders)})"
-        if len(set(names)) != len(names):
-            return "a trader stands in it twice"
+        if len({trader.key for trader in assignment.traders}) != len(assignment.traders):
+            return "an incarnation stands in it twice"
+        if max(names.values(), default=0) > 2:
+            return f"{max(names, key=lambda name: names[name])} stands in it {max(names.values())} times"
+        if len(assignment.traders) > MOST_BELLS:
+            return f"{len(assignment.traders)} incarnations; a worker has doorbells for {MOST_BELLS}"
         if len(names) > MOST_TRADERS:
-            return f"{len(names)} traders; a worker has doorbells for {MOST_TRADERS}"
+            return f"{len(names)} traders; a worker has room for {MOST_TRADERS}, and beside them for successors"
         for name in names:
             if not _is_trader_name(name):
                 return f"{name!r} is no trader name: write namespace/name"
@@ -175,15 +194,25 @@ class AssignmentStore:
 
     @staticmethod
     def _ring_order(assignment: Assignment, before: dict[str, int]) -> dict[str, int]:
-        """Doorbell of each trader: the one it had, else the lowest free one."""
-        names = [trader.trader for trader in assignment.traders]
+        """Doorbell of each incarnation: the one it had, else the lowest free one."""
+        keys = [trader.key for trader in assignment.traders]
         bells: dict[str, int] = {}
-        for name in names:
-            bell = before.get(name, -1)
-            if 0 <= bell < MOST_TRADERS and bell not in bells.values():
-                bells[name] = bell
-        free = iter(sorted(set(range(MOST_TRADERS)) - set(bells.values())))
-        return {name: bells[name] if name in bells else next(free) for name in names}
+        for key in keys:
+            bell = before.get(key, -1)
+            if 0 <= bell < MOST_BELLS and bell not in bells.values():
+                bells[key] = bell
+        free = iter(sorted(set(range(MOST_BELLS)) - set(bells.values())))
+        return {key: bells[key] if key in bells else next(free) for key in keys}
+
+    def shown(self, keys: Iterable[str]) -> dict[str, str]:
+        """Names for people: the Trader's for its first incarnation here, the key for every other one."""
+        assigned = {} if self.current is None else {trader.key: trader for trader in self.current.traders}
+        # The assigned ones first: what has left takes no name from what is there.
+        ordered = sorted(keys, key=lambda key: (key not in assigned, _number_in(key)))
+        names: dict[str, str] = {}
+        for key in ordered:
+            names.setdefault(trader_of(key), key)
+        return {key: trader if names[trader := trader_of(key)] == key else key for key in ordered}
 
 
 def _is_trader_name(name: str) -> bool:
@@ -200,6 +229,5 @@ def _is_trader_name(name: str) -> bool:
     )
 
 
-def ring_file_name(trader: str) -> str:
-    """File name of a trader's signal ring: ``namespace__name.ring``."""
-    return trader.replace("/", "__") + ".ring"
+def _number_in(key: str) -> int:
+    return int(key.rpartition("@")[2])

@@ -154,7 +154,7 @@ def bells_of(traders: Iterable[TraderAssignment], bells: dict[str, int]) -> dict
             rung = closed.setdefault(ref, set())
             if trader.mode == "suspended":
                 continue
-            rung.add(bells[trader.trader])
+            rung.add(bells[trader.key])
             if trader.trigger == "EveryUpdate" and ref in own:
-                forming.setdefault(ref, set()).add(bells[trader.trader])
+                forming.setdefault(ref, set()).add(bells[trader.key])
     return {ref: Bells(frozenset(rung), frozenset(forming.get(ref, ()))) for ref, rung in closed.items()}

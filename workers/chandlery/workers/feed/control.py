@@ -81,9 +81,9 @@ class ControlServer:
         self._current = line_of(message)
         self._wake.set()
 
-    def replace_ring(self, trader: str) -> None:
-        """Ask the supervisor for a fresh ring of a trader, when it is connected."""
-        self._rings[trader] = line_of(ReplaceRing(trader))
+    def replace_ring(self, key: str) -> None:
+        """Ask the supervisor for a fresh ring of an incarnation, when it is connected."""
+        self._rings[key] = line_of(ReplaceRing(key))
         self._wake.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

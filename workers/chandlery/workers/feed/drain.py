@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,11 +22,12 @@ from chandlery.core.settings import KafkaSettings
 from chandlery.core.signals import Completion, Signal
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.workers.feed.admission import RecentIds
-from chandlery.workers.feed.assignments import Fence, ring_file_name
+from chandlery.workers.feed.assignments import Fence
 from chandlery.workers.feed.clients import signal_producer, stop_quickly
 from chandlery.workers.feed.histogram import LatencyBook
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.ring_drain import TURN_SLOTS, InFlight, RingDrain, Tally
+from chandlery.workers.ring_names import ring_file_name
 
 log = logging.getLogger("chandlery.feed.drain")
 
@@ -40,8 +41,8 @@ class Drain:
     """Drains every ring for which there is a fence.
 
     Args:
-        fences: those of now, by trader; asked again on every pass.
-        corrupted: called with a trader's name when its ring can't be trusted.
+        fences: those of now, by incarnation (``namespace/name@3``); asked again on every pass.
+        corrupted: called with the incarnation whose ring can't be trusted.
 
     Attributes:
         tally, latency: counts and histograms. recent: newest signals with their completion.
@@ -69,6 +70,7 @@ class Drain:
         self._moved = asyncio.Event()
         self._bell: socket.socket | None = None
         self.rings: dict[str, RingDrain] = {}
+        self._bounds: dict[str, int] = {}
         #: Rings whose file is gone or replaced, with signals still under way.
         self._leaving: list[RingDrain] = []
         self.tally = Tally()
@@ -112,9 +114,19 @@ class Drain:
         """Wait for the next look at the rings, or the next acknowledgement."""
         await self._moved.wait()
 
-    def holds(self, trader: str) -> bool:
-        """Whether a trader's ring is open, or still has signals under way."""
-        return trader in self.rings or any(drain.trader == trader for drain in self._leaving)
+    def holds(self, key: str) -> bool:
+        """Whether an incarnation's ring is open, or still has signals under way."""
+        return key in self.rings or any(drain.key == key for drain in self._leaving)
+
+    def bind(self, bounds: Mapping[str, int]) -> None:
+        """Hold the incarnations to the ``until_ms`` that their processes have acknowledged."""
+        self._bounds = dict(bounds)
+        for key, drain in self.rings.items():
+            self._bind(key, drain)
+
+    def _bind(self, key: str, drain: RingDrain) -> None:
+        if (until_ms := self._bounds.get(key)) is not None:
+            drain.bind(until_ms)
 
     async def run(self) -> None:
         """Drain until cancelled. A producer that fails is replaced, and what it had under way sent again."""
@@ -166,8 +178,8 @@ class Drain:
         busy = False
         for drain in self._leaving:
             await self._send_unsent(producer, drain)
-        for trader, drain in list(self.rings.items()):
-            fence = fences.get(trader)
+        for key, drain in list(self.rings.items()):
+            fence = fences.get(key)
             if fence is None or not drain.sound():
                 continue
             before = drain.taken
@@ -175,7 +187,7 @@ class Drain:
                 await self._send(producer, drain, entry)
             busy = busy or drain.taken > before
             if not drain.sound():
-                self._corrupted(trader)
+                self._corrupted(key)
         return busy
 
     async def _send(self, producer: AIOKafkaProducer, drain: RingDrain, entry: InFlight) -> None:
@@ -241,34 +253,35 @@ class Drain:
 
     def _discover(self) -> None:
         """Follow the ring files: new ones, replaced ones, and those that are gone."""
-        for trader in self._fences():
-            path = self._dir / ring_file_name(trader)
-            drain = self.rings.get(trader)
+        for key in self._fences():
+            path = self._dir / ring_file_name(key)
+            drain = self.rings.get(key)
             try:
                 identity = path.stat().st_ino
             except OSError:
                 identity = 0
             if drain is not None and drain.identity != identity:
-                self._leave(trader, drain)
+                self._leave(key, drain)
                 drain = None
             if drain is None and identity:
-                drain = self.rings[trader] = RingDrain(trader, path, identity, self.tally, self._counts)
+                drain = self.rings[key] = RingDrain(key, path, identity, self.tally, self._counts)
+                self._bind(key, drain)
                 if not drain.sound():
-                    self._corrupted(trader)
+                    self._corrupted(key)
         fences = self._fences()
-        for trader, drain in list(self.rings.items()):
-            if trader not in fences:
-                self._leave(trader, drain)
+        for key, drain in list(self.rings.items()):
+            if key not in fences:
+                self._leave(key, drain)
         for drain in [drain for drain in self._leaving if not drain.in_flight]:
             drain.close()
             self._leaving.remove(drain)
 
-    def _leave(self, trader: str, drain: RingDrain) -> None:
+    def _leave(self, key: str, drain: RingDrain) -> None:
         """A ring's file is gone: take what is left of it, then let it go once that is acknowledged."""
-        fence = self._fences().get(trader)
+        fence = self._fences().get(key)
         if fence is not None:
             # Once round at most: its trader may still hold the file, and fill it as fast as it is emptied.
             for _ in range(0, drain.depth(), TURN_SLOTS):
                 drain.take(fence, self._ids)  # sent with the next pass
         self._leaving.append(drain)
-        del self.rings[trader]
+        del self.rings[key]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from chandlery.core.assignment import trader_of
 from chandlery.core.errors import SegmentError
 from chandlery.core.signals import Signal
 from chandlery.workers.feed.admission import RecentIds, admit
@@ -50,22 +51,26 @@ class RingDrain:
     """Takes slots of one ring and gives the ring back what is settled.
 
     Attributes:
+        key: whose it is, ``namespace/name@INCARNATION``.
         identity: inode of the file; another one is another ring.
         corrupt: why the ring can't be trusted, empty while it can.
         last_error: newest reason for a dropped slot. taken: slots taken so far.
     """
 
-    def __init__(self, trader: str, path: Path, identity: int, tally: Tally, counts: Counter[str]) -> None:
-        self.trader = trader
+    def __init__(self, key: str, path: Path, identity: int, tally: Tally, counts: Counter[str]) -> None:
+        self.key = key
         self.path = path
         self.identity = identity
         self.corrupt = ""
         self.last_error = ""
         self.taken = 0
         self.in_flight: deque[InFlight] = deque()
+        self._trader = trader_of(key)
         self._tally = tally
         self._counts = counts
         self._ring: SignalRing | None = None
+        self._until_ms: int | None = None
+        self._until_from = 0
         try:
             self._ring = SignalRing.attach(str(path))
         except SegmentError as error:
@@ -74,6 +79,21 @@ class RingDrain:
     def sound(self) -> bool:
         """Whether the ring can be trusted so far."""
         return not self.corrupt
+
+    def bind(self, until_ms: int) -> None:
+        """The process has acknowledged its ``until_ms``: what it puts into the ring from now on keeps to it.
+
+        What stands there already it may have decided before it knew; that is its decision, its status tells of it, and
+        whoever assigned moves the bound.
+        """
+        if until_ms == self._until_ms or self._ring is None:
+            return
+        try:
+            self._until_from = self._ring.head
+        except SegmentError as error:
+            self._distrust(error)
+            return
+        self._until_ms = until_ms
 
     def take(self, fence: Fence, recent: RecentIds) -> list[InFlight]:
         """Take new slots; what may pass is returned in order, what may not is dropped and counted.
@@ -95,7 +115,9 @@ class RingDrain:
             if item.payload is None:
                 signal, reason, message = None, "bad_slot", item.error
             else:
-                signal, reason, message = admit(item.payload, self.trader, fence, recent)
+                bound = self._until_ms == fence.until_ms and item.position >= self._until_from
+                until_ms = fence.until_ms if bound else None
+                signal, reason, message = admit(item.payload, self._trader, fence, recent, until_ms=until_ms)
             entry = InFlight(item.position, signal, done=signal is None)
             self.in_flight.append(entry)
             if signal is None:
@@ -161,5 +183,5 @@ class RingDrain:
     def _distrust(self, error: SegmentError) -> None:
         self.corrupt = str(error)
         self._counts["ring_corrupt"] += 1
-        log.error("signal ring corrupt", extra={"trader": self.trader, "reason": str(error)})
+        log.error("signal ring corrupt", extra={"trader": self.key, "reason": str(error)})
         self.close()

@@ -14,7 +14,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from chandlery.core import clocks
-from chandlery.core.assignment import Assignment, SeriesRef, TraderStatus, WorkerStatus, decode_assignment
+from chandlery.core.assignment import Assignment, SeriesRef, WorkerStatus, decode_assignment
 from chandlery.core.errors import MachineError
 from chandlery.core.intervals import parse_interval
 from chandlery.core.latency import account
@@ -23,7 +23,7 @@ from chandlery.core.topics import partition_of, topics_of
 from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
 from chandlery.workers.feed import report
 from chandlery.workers.feed.api import Api
-from chandlery.workers.feed.assignments import MOST_TRADERS, AssignmentStore, Outcome, ring_file_name
+from chandlery.workers.feed.assignments import MOST_BELLS, AssignmentStore, Outcome
 from chandlery.workers.feed.board import Receipt, SeriesBoard
 from chandlery.workers.feed.catchup import CatchUp
 from chandlery.workers.feed.clients import BrokerWatch, candle_consumer, forming_consumer, quieten_client
@@ -32,9 +32,11 @@ from chandlery.workers.feed.control import ControlServer
 from chandlery.workers.feed.drain import Drain
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.positions import LivePositions
+from chandlery.workers.feed.ring_drain import RingDrain
 from chandlery.workers.feed.router import Router, Track
-from chandlery.workers.feed.status import VersionBoard, is_news
+from chandlery.workers.feed.status import VersionBoard, is_news, statuses, tell_corrupt
 from chandlery.workers.feed.token import Token
+from chandlery.workers.ring_names import ring_file_name
 from chandlery.workers.segment import SegmentWriter
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class Feed:
         self._store = AssignmentStore(settings.worker, self._rings_dir / "assignment.json")
         self._segment_path = str(Path(settings.shm_dir) / "segment")
         self._writer = SegmentWriter.create(
-            self._segment_path, rows=settings.segment_rows, series=settings.segment_series, bells=MOST_TRADERS
+            self._segment_path, rows=settings.segment_rows, series=settings.segment_series, bells=MOST_BELLS
         )
         receipt = Receipt()
         self._board = SeriesBoard(self._writer, self._router, receipt, self._counts)
@@ -328,14 +330,18 @@ class Feed:
             (before.sequence, before.hash) != (message.sequence, message.hash)
             or before.catalogue != message.catalogue
             or is_news(before.traders, message.traders)
+            or is_news(before.successors, message.successors)
         )
+        if (message.sequence, message.hash) == (self._store.sequence, self._store.hash):
+            fences = self._store.fences
+            self._drain.bind({key: fence.until_ms for key, fence in fences.items() if fence.until_ms is not None})
         if news:
             self._versions.bump()
         else:
             self._versions.touch()
 
-    def _ring_corrupt(self, trader: str) -> None:
-        self._control.replace_ring(trader)
+    def _ring_corrupt(self, key: str) -> None:
+        self._control.replace_ring(key)
         self._versions.bump()
 
     def _refresh_clock(self) -> None:
@@ -351,18 +357,18 @@ class Feed:
             if ticks % _TICKS_A_SECOND == 0:
                 self._each_second()
             if ticks % _ASK_AGAIN_TICKS == 0:
-                for trader, drain in self._drain.rings.items():
+                for key, drain in self._drain.rings.items():
                     if drain.corrupt:
-                        self._control.replace_ring(trader)
+                        self._control.replace_ring(key)
             await asyncio.sleep(HEARTBEAT_S)
 
     def _each_second(self) -> None:
         self._refresh_clock()
         self._rate.measure(self._closed.records + self._forming.records, asyncio.get_running_loop().time())
-        for trader in list(self._store.draining):
-            ring = self._rings_dir / ring_file_name(trader)
-            if not ring.exists() and not self._drain.holds(trader):
-                self._store.forget(trader)
+        for key in list(self._store.draining):
+            ring = self._rings_dir / ring_file_name(key)
+            if not ring.exists() and not self._drain.holds(key):
+                self._store.forget(key)
         told = report.summary(self._feed_report())
         if told != self._told:
             self._told = told
@@ -377,6 +383,10 @@ class Feed:
 
     def status(self) -> WorkerStatus:
         """The worker's status of now."""
+        traders, successors = statuses(self._store.current, self._supervisor, connected=self._control.connected)
+        for key, drain in self._drain.rings.items():
+            if drain.corrupt:
+                tell_corrupt(key, drain.corrupt, traders, successors)
         return WorkerStatus(
             worker=self._settings.worker,
             version=self._versions.version,
@@ -384,22 +394,11 @@ class Feed:
             hash=self._supervisor.hash,
             received_sequence=self._store.sequence,
             supervisor_connected=self._control.connected,
-            traders=self._traders(),
+            traders=traders,
+            successors=successors,
             catalogue=self._supervisor.catalogue,
             feed=self._feed_report(),
         )
-
-    def _traders(self) -> dict[str, TraderStatus]:
-        """The supervisor's word, with what only the feed knows."""
-        traders = dict(self._supervisor.traders)
-        for assigned in self._store.current.traders if self._store.current else []:
-            if assigned.trader not in traders:
-                reason = "" if self._control.connected else "NoSupervisor"
-                traders[assigned.trader] = TraderStatus("Pending", reason)
-        for name, drain in self._drain.rings.items():
-            if drain.corrupt and name in traders:
-                traders[name] = msgspec.structs.replace(traders[name], reason="RingCorrupt", message=drain.corrupt)
-        return traders
 
     def _feed_report(self) -> dict[str, Any]:
         tally = self._drain.tally
@@ -433,17 +432,23 @@ class Feed:
                 "unique": tally.unique,
                 "dropped": dict(tally.dropped),
             },
-            "rings": {trader: drain.gauges() for trader, drain in self._drain.rings.items()},
+            "rings": {name: drain.gauges() for name, drain in self._shown_rings().items()},
             "latency": self._drain.latency.summary(),
         }
 
     def segment_info(self) -> dict[str, Any]:
         """What ``chandlery debug segment`` shows: header, series, bells and who they are for."""
-        return {"path": self._segment_path, **self._writer.info(), "traders": self._store.bells}
+        bells = self._store.bells
+        readers = {name: bells[key] for key, name in self._store.shown(bells).items()}
+        return {"path": self._segment_path, **self._writer.info(), "traders": readers}
 
     def rings_info(self) -> dict[str, Any]:
-        """What ``chandlery debug signals`` shows, by trader."""
-        return {trader: drain.info() for trader, drain in self._drain.rings.items()}
+        """What ``chandlery debug signals`` shows: by Trader, a second incarnation by its key."""
+        return {name: drain.info() for name, drain in self._shown_rings().items()}
+
+    def _shown_rings(self) -> dict[str, RingDrain]:
+        rings = self._drain.rings
+        return {name: rings[key] for key, name in self._store.shown(rings).items()}
 
     def latency_info(self) -> dict[str, Any]:
         """Percentiles of every stage."""

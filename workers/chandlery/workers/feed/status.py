@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from chandlery.core.assignment import TraderStatus
+import msgspec
+
+from chandlery.core.assignment import Assignment, TraderStatus, trader_of
+from chandlery.workers.control_messages import StatusMessage
 
 #: What of a trader's status is news at once; everything else is a counter or gauge that may ride along.
 _NEWS = (
@@ -18,6 +21,30 @@ def is_news(before: dict[str, TraderStatus], after: dict[str, TraderStatus]) -> 
     if before.keys() != after.keys():
         return True
     return any(getattr(before[name], field) != getattr(after[name], field) for name in after for field in _NEWS)
+
+
+Statuses = dict[str, TraderStatus]
+
+
+def statuses(assignment: Assignment | None, supervisor: StatusMessage, *, connected: bool) -> tuple[Statuses, Statuses]:
+    """The supervisor's word on what is assigned, and ``Pending`` where it has none: traders and successors."""
+    traders, successors = dict(supervisor.traders), dict(supervisor.successors)
+    first: dict[str, int] = {}
+    for one in assignment.traders if assignment else []:
+        first[one.trader] = min(one.incarnation, first.get(one.trader, one.incarnation))
+    for one in assignment.traders if assignment else []:
+        found = traders if one.incarnation == first[one.trader] else successors
+        if one.trader not in found:
+            found[one.trader] = TraderStatus("Pending", "" if connected else "NoSupervisor")
+    return traders, successors
+
+
+def tell_corrupt(key: str, why: str, traders: Statuses, successors: Statuses) -> None:
+    """Note in an incarnation's status that its ring can't be trusted."""
+    trader = trader_of(key)
+    for found in (traders, successors):
+        if trader in found and f"{trader}@{found[trader].incarnation}" == key:
+            found[trader] = msgspec.structs.replace(found[trader], reason="RingCorrupt", message=why)
 
 
 class VersionBoard:

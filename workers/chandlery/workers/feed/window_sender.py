@@ -93,7 +93,7 @@ class WindowSender:
 
     def assign(self, traders: Iterable[TraderAssignment]) -> None:
         """Follow an assignment: who may connect, and what each one gets."""
-        self._traders = {trader.trader: trader for trader in traders}
+        self._traders = {trader.key: trader for trader in traders}
         for name, connection in self._connections.items():
             if name in self._traders:
                 connection.assign(self._traders[name])

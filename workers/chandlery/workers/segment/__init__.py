@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from chandlery.core.errors import SegmentError
 from chandlery.workers.segment.description import SegmentInfo, SeriesInfo
 from chandlery.workers.segment.layout import COLUMNS, STAMPS, Geometry
-from chandlery.workers.segment.ring import RingInfo, RingItem, SignalRing
+from chandlery.workers.segment.ring import Heritage, RingInfo, RingItem, SignalRing
 from chandlery.workers.segment.writer import SegmentWriter
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ __all__ = [
     "STAMPS",
     "FormingRow",
     "Geometry",
+    "Heritage",
     "RingInfo",
     "RingItem",
     "SegmentError",

@@ -22,7 +22,7 @@ from typing import ClassVar, Final, NamedTuple, TypedDict
 from chandlery.core.errors import SegmentError
 from chandlery.workers.segment import _native
 from chandlery.workers.segment.ringfile import RingFile, RingHeader, pack_uid
-from chandlery.workers.segment.ringpositions import RingPositions
+from chandlery.workers.segment.ringpositions import RingPositions, packed
 
 _SLOT: Final = struct.Struct("<QII")
 _COVERED: Final = struct.Struct("<QI")
@@ -45,6 +45,13 @@ class RingItem(NamedTuple):
     position: int
     payload: bytes | None
     error: str
+
+
+class Heritage(NamedTuple):
+    """What a new ring takes over from earlier ones: positions by series, counters by name."""
+
+    positions: dict[str, tuple[int, int]]
+    counters: dict[str, int]
 
 
 class RingInfo(TypedDict):
@@ -111,7 +118,9 @@ class SignalRing:
         self._check_head(self._read_head())
 
     @classmethod
-    def create(cls, path: str, *, trader: str, uid: str = "", slots: int = 256) -> SignalRing:
+    def create(
+        cls, path: str, *, trader: str, uid: str = "", slots: int = 256, heritage: Heritage | None = None
+    ) -> SignalRing:
         """Keep a sound ring of the same trader, with its content, positions and counters, or make a new one.
 
         A kept ring keeps its number of slots too, and one of an older layout becomes one of this layout: without
@@ -121,6 +130,7 @@ class SignalRing:
         Args:
             uid: another one is another Trader, be its name the same.
             slots: capacity of a new ring, of 1,024 bytes each.
+            heritage: what a new ring begins with.
 
         Raises:
             SegmentError: no room, or the folder can't be written.
@@ -131,7 +141,12 @@ class SignalRing:
                 return cls._keep(path, trader, uid)
             except SegmentError as error:
                 replaced_because = str(error)
-        file, header = RingFile.make(path, trader, uid, slots)
+        content = {}
+        if heritage is not None:
+            content[_native.RING_HEADER_BYTES] = packed(heritage.positions)
+            for name, value in heritage.counters.items():
+                content[cls._CELLS[name]] = _WORD.pack(value)
+        file, header = RingFile.make(path, trader, uid, slots, content)
         return cls(file, header, replaced_because)
 
     @classmethod
@@ -311,6 +326,15 @@ class SignalRing:
         except SegmentError:
             return 0
         return min(max(depth, 0), self.capacity)
+
+    @property
+    def head(self) -> int:
+        """Slots ever pushed: the position of the next one.
+
+        Raises:
+            SegmentError: the file has been truncated.
+        """
+        return self._read_head()
 
     @property
     def replaced(self) -> bool:

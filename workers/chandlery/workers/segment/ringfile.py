@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from chandlery.core.errors import SegmentError
@@ -43,8 +44,13 @@ class RingFile:
         self._mapping: _native.Mapping | None = None
 
     @classmethod
-    def make(cls, path: str, trader: str, uid: str, slots: int) -> tuple[RingFile, RingHeader]:
+    def make(
+        cls, path: str, trader: str, uid: str, slots: int, content: Mapping[int, bytes] | None = None
+    ) -> tuple[RingFile, RingHeader]:
         """Make a new ring at ``path``, in place of whatever is there.
+
+        Args:
+            content: what it holds from the first on, by offset.
 
         Raises:
             SegmentError: no room, an impossible size or name, or the folder can't be written.
@@ -67,6 +73,8 @@ class RingFile:
             file.write(_native.RING_TRADER, name)
             file.write(_native.RING_UID, uid_field)
             file.write(_native.RING_TAIL, _TAIL.pack(0, (1 << 64) - 1))
+            for offset, data in (content or {}).items():
+                file.write(offset, data)
             file.write(_native.RING_READY, _READY.pack(_native.READY_WORD))  # last, and only then the name
             publish(building, path)
         except BaseException:

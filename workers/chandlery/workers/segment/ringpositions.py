@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from chandlery.core.errors import SegmentError
@@ -79,9 +79,7 @@ class RingPositions:
 
     def _claim(self, series: str) -> int:
         """The series' entry, else a free one, else the one stored longest ago by an earlier process."""
-        name = series.encode("utf-8")
-        if not 1 <= len(name) < _NAME_BYTES or b"\0" in name:
-            raise SegmentError(f"series {series!r}: 1 to {_NAME_BYTES - 1} bytes are possible")
+        name = _padded(series)
         table = self._file.read(_OFFSET, _TABLE_BYTES)
         best, best_used_at = -1, 1 << 64
         for entry in range(_native.POSITION_COUNT):
@@ -98,8 +96,32 @@ class RingPositions:
         at = _OFFSET + best * _native.POSITION_BYTES
         mapping.store(at + _native.POSITION_VERSION, 0)  # until its first pair is whole
         _native.fence_release()  # [POSITION]
-        mapping.write(at + _native.POSITION_SERIES, name.ljust(_NAME_BYTES, b"\0"))
+        mapping.write(at + _native.POSITION_SERIES, name)
         return best
+
+
+def packed(positions: Mapping[str, tuple[int, int]]) -> bytes:
+    """A table that holds these positions, for a ring that is being made.
+
+    Raises:
+        SegmentError: more than a ring holds, or a name is too long.
+    """
+    table = bytearray(_TABLE_BYTES)
+    if len(positions) > _native.POSITION_COUNT:
+        raise SegmentError(f"{len(positions)} positions; a ring holds {_native.POSITION_COUNT}")
+    for entry, (series, pair) in enumerate(positions.items()):
+        at = entry * _native.POSITION_BYTES
+        _WORD.pack_into(table, at + _VERSION, 2)  # even: the first pair holds
+        _PAIR.pack_into(table, at + _PAIRS, *pair)
+        table[at + _native.POSITION_SERIES : at + _native.POSITION_BYTES] = _padded(series)
+    return bytes(table)
+
+
+def _padded(series: str) -> bytes:
+    name = series.encode("utf-8")
+    if not 1 <= len(name) < _NAME_BYTES or b"\0" in name:
+        raise SegmentError(f"series {series!r}: 1 to {_NAME_BYTES - 1} bytes are possible")
+    return name.ljust(_NAME_BYTES, b"\0")
 
 
 def _series(table: bytes, at: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -11,11 +11,11 @@ from chandlery.core.assignment import TraderAssignment
 Change = Literal["keep", "tell", "restart", "replace"]
 
 #: Fields that a running process takes over without a restart.
-_LIVE: Final = {"generation": 0, "tier": ""}
+_LIVE: Final[dict[str, Any]] = {"mode": "active", "generation": 0, "tier": "", "from_ms": 0, "until_ms": None}
 
 
 def compare(old: TraderAssignment, new: TraderAssignment) -> Change:
-    """How a running trader gets from one specification to the next.
+    """How a running incarnation gets from one specification to the next.
 
     Returns:
         ``keep``: nothing changed. ``tell``: the process takes the change over. ``restart``: another process,
@@ -27,16 +27,9 @@ def compare(old: TraderAssignment, new: TraderAssignment) -> Change:
         return "replace"
     if "suspended" in (old.mode, new.mode) and old.mode != new.mode:
         return "restart"
-    return "tell" if _fixed(old, new.mode != old.mode) == _fixed(new, new.mode != old.mode) else "restart"
+    return "tell" if _fixed(old) == _fixed(new) else "restart"
 
 
-def _fixed(spec: TraderAssignment, mode_changes: bool) -> TraderAssignment:
-    """The specification without what may change in a running process.
-
-    A change between standby and active comes with an incarnation of its own; an incarnation that grows alone
-    asks for a restart.
-    """
-    fixed = msgspec.structs.replace(spec, mode="active", **_LIVE)
-    if mode_changes:
-        fixed.incarnation = 0
-    return fixed
+def _fixed(spec: TraderAssignment) -> TraderAssignment:
+    """The specification without what may change in a running process."""
+    return msgspec.structs.replace(spec, **_LIVE)

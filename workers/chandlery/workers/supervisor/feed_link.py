@@ -30,7 +30,7 @@ class FeedLink:
     """Connects to the feed's control socket.
 
     Args:
-        taken: called with each assignment. replace_ring: called with the trader whose ring can't be trusted.
+        taken: called with each assignment. replace_ring: called with the incarnation whose ring can't be trusted.
         connected: called when a connection stands.
     """
 
@@ -81,7 +81,7 @@ class FeedLink:
                 _log.error("the feed's line can't be decoded", extra={"error": str(error)})
                 continue
             if isinstance(message, ReplaceRing):
-                self._replace_ring(message.trader)
+                self._replace_ring(message.key)
             else:
                 self._taken(message)
 

@@ -1,4 +1,4 @@
-"""Keeps one Trader's process as its specification says: starts, watches, restarts, explains."""
+"""Keeps the process of one incarnation of a Trader as its specification says: starts, watches, restarts, explains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import msgspec
 from chandlery.core.assignment import READY_STATES, TraderAssignment, TraderState, TraderStatus
 from chandlery.core.clocks import now_ns
 from chandlery.core.errors import SegmentError, UnavailableError
-from chandlery.workers.segment import SignalRing
+from chandlery.workers.segment import Heritage, SignalRing
 from chandlery.workers.supervisor import watch
 from chandlery.workers.supervisor.backoff import Backoff
 from chandlery.workers.supervisor.changes import compare
@@ -55,10 +55,13 @@ class Place(NamedTuple):
 
 
 class Keeper:
-    """One Trader.
+    """One incarnation of a Trader.
+
+    Args:
+        heritage: what its ring shall begin with, asked when it is made.
 
     Attributes:
-        spec: what is wanted. ring: its signal ring, once made.
+        spec: what is wanted. ring: its signal ring, once made. has_ring: whether it has been made.
     """
 
     def __init__(
@@ -70,15 +73,18 @@ class Keeper:
         nursery: NurseryClient,
         hang_timeout_ms: int,
         changed: Callable[[], None],
+        heritage: Callable[[], Heritage | None] = lambda: None,
     ) -> None:
         self.spec = spec
         self.ring: SignalRing | None = None
+        self.has_ring = False
         self.ring_path = ring_path
         self._bell = bell
         self._place = place
         self._nursery = nursery
         self._hang_timeout_ms = hang_timeout_ms
         self._changed = changed
+        self._heritage = heritage
         self._again = asyncio.Event()
         self._backoff = Backoff()
         self._process: TraderProcess | None = None
@@ -86,7 +92,9 @@ class Keeper:
         self._started_ns = 0
         self._verdict: Verdict | None = None
         self._failure: FailureReport | None = None
-        self._settled: tuple[int, int] | None = None
+        #: Counts what the process is told; the newest that it, or the lack of one, has answered.
+        self._orders = 1
+        self._settled = 0
         self._stopping = False
         self._ring_given_up = False
         self._status = TraderStatus(state="Pending", generation=spec.generation, incarnation=spec.incarnation)
@@ -96,7 +104,7 @@ class Keeper:
     @property
     def settled(self) -> bool:
         """Whether this specification has been answered: READY by the process itself, or a reason why not."""
-        return self._settled == (self.spec.generation, self.spec.incarnation)
+        return self._settled == self._orders
 
     @property
     def pid(self) -> int:
@@ -111,12 +119,12 @@ class Keeper:
             _log.info("trader changed", extra=self._facts(change=change))
             self._backoff.forget()
             self._status.attempt = 0
-            self._settled = None
+            self._orders += 1
             self._again.set()
         elif change == "tell" or moved:
-            self._tell()
             if change == "tell":
-                self._settled = None
+                self._orders += 1
+            self._tell()
             if self._process is None:
                 # Stalled or in backoff: what it waits for has not changed, so its answer holds for this one too.
                 self._set(self._status.state, self._status.reason, self._status.message)
@@ -176,6 +184,7 @@ class Keeper:
             while True:
                 self._again.clear()
                 if self.spec.mode == "suspended":
+                    self._keep_heritage()
                     self._set("Suspended")
                     await self._again.wait()
                     continue
@@ -222,6 +231,13 @@ class Keeper:
             if process.ended.done():
                 self._part()
 
+    def _keep_heritage(self) -> None:
+        """Have a ring although nothing runs: who goes on later finds in it how far the ones before had come."""
+        try:
+            self._make_ring()
+        except SegmentError as error:
+            _log.warning("no signal ring for a suspended trader", extra=self._facts(error=str(error)))
+
     def _make_ring(self) -> None:
         if self.ring is not None:
             self.ring.close()
@@ -229,7 +245,9 @@ class Keeper:
         if self._ring_given_up:
             Path(self.ring_path).unlink(missing_ok=True)
             self._ring_given_up = False
-        self.ring = SignalRing.create(self.ring_path, trader=self.spec.trader, uid=self.spec.uid)
+        trader, uid = self.spec.trader, self.spec.uid
+        self.ring = SignalRing.create(self.ring_path, trader=trader, uid=uid, heritage=self._heritage())
+        self.has_ring = True
         if self.ring.replaced_because:
             _log.warning("signal ring replaced", extra=self._facts(because=self.ring.replaced_because))
         if self.ring.forgot_because:
@@ -288,11 +306,22 @@ class Keeper:
             bell_socket=place.bell_socket,
             strategies_dir=place.strategies_dir,
             log_level=place.log_level,
+            orders=self._orders,
         )
 
     def _tell(self) -> None:
-        spec = self.spec
-        self._send(Live(spec.generation, spec.incarnation, spec.mode, self._place.segment, self._bell))
+        spec, place = self.spec, self._place
+        self._send(
+            Live(
+                spec.generation,
+                spec.mode,
+                place.segment,
+                self._bell,
+                from_ms=spec.from_ms,
+                until_ms=spec.until_ms,
+                orders=self._orders,
+            )
+        )
 
     def _send(self, message: Launch | Live) -> None:
         if self._writer is not None:
@@ -327,24 +356,20 @@ class Keeper:
         self._status.warm_need = report.warm_need
         self._status.generation = report.generation
         self._status.incarnation = report.incarnation
-        self._set(report.state, message=report.message)
+        self._set(report.state, message=report.message, orders=report.orders)
 
     # -- its state
 
-    def _set(self, state: TraderState, reason: str = "", message: str = "") -> None:
+    def _set(self, state: TraderState, reason: str = "", message: str = "", orders: int = 0) -> None:
         status = self._status
         before = (status.state, status.reason, self._settled)
         status.state, status.reason, status.message = state, reason, message
-        spec = self.spec
-        wanted = (spec.generation, spec.incarnation)
         if state in READY_STATES:
-            said_so = (status.generation, status.incarnation) == wanted
-            if said_so:
-                self._settled = wanted
+            self._settled = max(self._settled, orders)
         else:
-            status.generation, status.incarnation = wanted
+            status.generation, status.incarnation = self.spec.generation, self.spec.incarnation
             if state in ("Stalled", "Backoff", "Suspended"):
-                self._settled = wanted
+                self._settled = self._orders
         if (state, reason, self._settled) != before:
             _log.info("trader state", extra=self._facts(state=state, reason=reason))
         self._changed()

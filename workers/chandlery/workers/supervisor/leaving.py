@@ -1,4 +1,4 @@
-"""A removed Trader's last steps: its process stops, the feed drains its ring, the ring's file goes."""
+"""A removed incarnation's last steps: its process stops, the feed drains its ring, the ring's file goes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Final
 
 from chandlery.core.errors import SegmentError
@@ -19,28 +20,46 @@ _LOOK_S: Final = 0.05
 
 
 class Leaving:
-    """One Trader that is no longer assigned.
+    """One incarnation that is no longer assigned.
+
+    Args:
+        inherited: whether nobody is left who shall go on from what its ring tells: only then the file may go.
 
     Attributes:
-        uid: of the Trader that leaves, empty where nobody knows it. keep_ring: set when the same Trader came back meanwhile.
+        uid: of the Trader that leaves, empty where nobody knows it. keep_ring: set when the same one came back meanwhile.
     """
 
-    def __init__(self, trader: str, uid: str, ring_path: str, kept: asyncio.Future[None]) -> None:
+    def __init__(
+        self,
+        trader: str,
+        uid: str,
+        ring_path: str,
+        kept: asyncio.Future[None],
+        inherited: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.uid = uid
         self.keep_ring = asyncio.Event()
         self._trader = trader
         self._ring_path = ring_path
         self._kept = kept
+        self._inherited = inherited
 
     @property
     def process_ended(self) -> bool:
         return self._kept.done()
 
-    async def run(self) -> None:
-        """Wait for the process to stop and the ring to empty, remove it."""
+    async def process_end(self) -> None:
+        """Wait for the process to stop."""
         # Not `await self._kept`: our own cancellation would cut its orderly stop short.
         await asyncio.wait([self._kept])
+
+    async def run(self) -> None:
+        """Wait for the process to stop and the ring to empty, remove it."""
+        await self.process_end()
         left = await self._drain()
+        while not self._inherited() and not self.keep_ring.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.keep_ring.wait(), _LOOK_S)
         if self.keep_ring.is_set():
             return
         if left:

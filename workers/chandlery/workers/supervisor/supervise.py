@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from chandlery.core.assignment import TraderAssignment, TraderStatus, content_hash
+from chandlery.core.assignment import TraderAssignment, TraderStatus, content_hash, trader_of
 from chandlery.core.errors import InvariantError, SegmentError
 from chandlery.core.settings import SupervisorSettings
 from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
+from chandlery.workers.ring_names import RING_FILES, key_in, ring_file_name
 from chandlery.workers.segment import SignalRing
 from chandlery.workers.supervisor import watch
 from chandlery.workers.supervisor.catalogue_reader import follow_catalogue
 from chandlery.workers.supervisor.changes import compare
 from chandlery.workers.supervisor.feed_link import FeedLink
+from chandlery.workers.supervisor.heritage import adopt_earlier_names, heritage, is_heir
 from chandlery.workers.supervisor.keeper import Keeper, Place
 from chandlery.workers.supervisor.leaving import Leaving
 from chandlery.workers.supervisor.nursery_client import NurseryClient
@@ -27,10 +30,7 @@ _log = logging.getLogger("chandlery")
 LEAST_GAP_S: Final = 0.05
 MOST_GAP_S: Final = 1.0
 
-
-def ring_name(trader: str) -> str:
-    """File name of a trader's ring: ``namespace/name`` → ``namespace__name.ring``."""
-    return trader.replace("/", "__") + ".ring"
+Statuses = tuple[dict[str, TraderStatus], dict[str, TraderStatus]]
 
 
 def uid_in(ring: Path) -> str:
@@ -49,6 +49,7 @@ class Supervisor:
         self._settings = settings
         self._rings = Path(settings.rings_dir)
         self._nursery = NurseryClient()
+        # By incarnation: ``namespace/name@3``.
         self._keepers: dict[str, Keeper] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, tuple[Leaving, asyncio.Task[None]]] = {}
@@ -119,14 +120,15 @@ class Supervisor:
             _log.error("assignment refused: its hash differs from its content", extra=facts)
             return
         _log.info("assignment taken", extra=facts)
-        wanted = {spec.trader: spec for spec in assignment.traders}
-        if self._message is None:
-            self._clear_away(wanted)
+        wanted = {spec.key: spec for spec in assignment.traders}
+        first = self._message is None
         self._message = message
-        for trader in [name for name in self._keepers if name not in wanted]:
-            self._remove(trader)
+        if first:
+            self._clear_away(wanted)
+        for key in [key for key in self._keepers if key not in wanted]:
+            self._remove(key)
         for spec in wanted.values():
-            self._apply(spec, message.bells.get(spec.trader, 0))
+            self._apply(spec, message.bells.get(spec.key, 0))
         self._change.set()
 
     def _place(self) -> Place:
@@ -142,9 +144,9 @@ class Supervisor:
         )
 
     def _apply(self, spec: TraderAssignment, bell: int) -> None:
-        keeper = self._keepers.get(spec.trader)
+        keeper = self._keepers.get(spec.key)
         if keeper is not None and compare(keeper.spec, spec) == "replace":
-            self._remove(spec.trader)
+            self._remove(spec.key)
             keeper = None
         if keeper is not None:
             keeper.apply(spec, bell, self._place())
@@ -153,28 +155,40 @@ class Supervisor:
             spec,
             bell,
             self._place(),
-            str(self._rings / ring_name(spec.trader)),
+            str(self._rings / ring_file_name(spec.key)),
             self._nursery,
             self._settings.hang_timeout_ms,
             self._change.set,
+            lambda: heritage(self._rings, spec) if self._is_heir(spec) else None,
         )
-        task = asyncio.create_task(self._keep(keeper), name=spec.trader)
+        task = asyncio.create_task(self._keep(keeper), name=spec.key)
         task.add_done_callback(self._see_end)
-        self._keepers[spec.trader] = keeper
-        self._tasks[spec.trader] = task
+        self._keepers[spec.key] = keeper
+        self._tasks[spec.key] = task
+
+    def _is_heir(self, spec: TraderAssignment) -> bool:
+        return is_heir(spec, self._keepers)
+
+    def _inherited(self, trader: str, uid: str) -> bool:
+        """Whether nobody here still has to look into the rings of a Trader's earlier incarnations."""
+        heirs = [keeper for keeper in self._keepers.values() if (keeper.spec.trader, keeper.spec.uid) == (trader, uid)]
+        return all(keeper.has_ring or not self._is_heir(keeper.spec) for keeper in heirs)
 
     async def _keep(self, keeper: Keeper) -> None:
-        """Run a keeper, once whoever bore the name before has left."""
-        before = self._leaving.get(keeper.spec.trader)
+        """Run a keeper, once whoever had its ring has left, and whoever leaves of the same name runs no more."""
+        spec = keeper.spec
+        before = self._leaving.get(spec.key)
         if before is not None:
             leaving, task = before
-            if leaving.uid == keeper.spec.uid:
+            if leaving.uid == spec.uid:
                 leaving.keep_ring.set()
             await asyncio.shield(task)
+        for leaving in [leaving for key, (leaving, _) in self._leaving.items() if trader_of(key) == spec.trader]:
+            await leaving.process_end()
         await keeper.run()
 
-    def _replace_ring(self, trader: str) -> None:
-        keeper = self._keepers.get(trader)
+    def _replace_ring(self, key: str) -> None:
+        keeper = self._keepers.get(key)
         if keeper is not None:
             keeper.replace_ring()
 
@@ -183,40 +197,41 @@ class Supervisor:
         if not task.cancelled() and task.exception() is not None and not self._defect.done():
             self._defect.set_exception(InvariantError(f"keeper of {task.get_name()} failed: {task.exception()!r}"))
 
-    def _remove(self, trader: str) -> None:
-        keeper = self._keepers.pop(trader)
-        _log.info("trader removed", extra={"trader": trader, "generation": keeper.spec.generation})
-        kept = self._tasks.pop(trader)
+    def _remove(self, key: str) -> None:
+        spec, ring_path = (keeper := self._keepers.pop(key)).spec, keeper.ring_path
+        _log.info("trader removed", extra={"trader": key, "generation": spec.generation})
+        kept = self._tasks.pop(key)
         kept.cancel()
-        self._let_go(trader, Leaving(trader, keeper.spec.uid, keeper.ring_path, kept))
+        inherited = functools.partial(self._inherited, spec.trader, spec.uid)
+        self._let_go(key, Leaving(key, spec.uid, ring_path, kept, inherited))
 
     def _clear_away(self, wanted: Mapping[str, TraderAssignment]) -> None:
         """Rings of Traders that were removed, or removed and made anew, while no supervisor ran, or whose supervisor
         ended before they went: who bears the name now waits until what they signalled is drained."""
-        uids = {ring_name(trader): spec.uid for trader, spec in wanted.items()}
-        for path in self._rings.glob("*.ring"):
-            uid = uid_in(path)
-            if path.name not in uids or (uid and uid != uids[path.name]):
+        adopt_earlier_names(self._rings, wanted.values())
+        for path in self._rings.glob(RING_FILES):
+            uid, key = uid_in(path), key_in(path)
+            if key not in wanted or (uid and uid != wanted[key].uid):
                 ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 ended.set_result(None)
-                trader = path.stem.replace("__", "/", 1)
-                _log.info("ring of no trader found", extra={"trader": trader, "uid": uid})
-                self._let_go(trader, Leaving(trader, uid, str(path), ended))
+                _log.info("ring of no trader found", extra={"trader": key, "uid": uid})
+                inherited = functools.partial(self._inherited, trader_of(key), uid)
+                self._let_go(key, Leaving(key, uid, str(path), ended, inherited))
 
-    def _let_go(self, trader: str, leaving: Leaving) -> None:
-        _, before = self._leaving.get(trader, (None, None))
-        task = asyncio.create_task(self._leave(trader, leaving, before), name=f"{trader} leaving")
-        self._leaving[trader] = (leaving, task)
+    def _let_go(self, key: str, leaving: Leaving) -> None:
+        _, before = self._leaving.get(key, (None, None))
+        task = asyncio.create_task(self._leave(key, leaving, before), name=f"{key} leaving")
+        self._leaving[key] = (leaving, task)
 
-    async def _leave(self, trader: str, leaving: Leaving, before: asyncio.Task[None] | None) -> None:
+    async def _leave(self, key: str, leaving: Leaving, before: asyncio.Task[None] | None) -> None:
         try:
             if before is not None:
                 # Who came and went while the one before was still leaving: both have the same ring's path.
                 await asyncio.wait([before])
             await leaving.run()
         finally:
-            if self._leaving.get(trader, (None,))[0] is leaving:
-                del self._leaving[trader]
+            if self._leaving.get(key, (None,))[0] is leaving:
+                del self._leaving[key]
             self._change.set()
 
     # -- watching and telling
@@ -236,7 +251,7 @@ class Supervisor:
         self._change.set()
 
     async def _publish(self) -> None:
-        last: tuple[int, dict[str, TraderStatus]] | None = None
+        last: tuple[int, Statuses] | None = None
         while True:
             changed = True
             try:
@@ -268,10 +283,16 @@ class Supervisor:
     def _stopping_processes(self) -> bool:
         return any(not leaving.process_ended for leaving, _ in self._leaving.values())
 
-    def _statuses(self) -> dict[str, TraderStatus]:
-        return {name: keeper.status() for name, keeper in self._keepers.items()}
+    def _statuses(self) -> Statuses:
+        """Of each Trader the lower incarnation here, and the higher one where there are two."""
+        traders: dict[str, TraderStatus] = {}
+        successors: dict[str, TraderStatus] = {}
+        for keeper in sorted(self._keepers.values(), key=lambda keeper: keeper.spec.incarnation):
+            told = successors if keeper.spec.trader in traders else traders
+            told[keeper.spec.trader] = keeper.status()
+        return traders, successors
 
-    def _send_status(self, statuses: dict[str, TraderStatus] | None = None) -> None:
+    def _send_status(self, statuses: Statuses | None = None) -> None:
         sequence, content = self._applied
-        traders = self._statuses() if statuses is None else statuses
-        self._link.send(StatusMessage(sequence, content, traders, self._catalogue))
+        traders, successors = self._statuses() if statuses is None else statuses
+        self._link.send(StatusMessage(sequence, content, traders, self._catalogue, successors))

@@ -33,6 +33,7 @@ BLOCKED_RETRY_S: Final = 0.02
 MOST_RUNS: Final = 8
 #: Closed candles of one symbol decided in a row before the others get their turn.
 BATCH: Final = 64
+_FOREVER_MS: Final = 1 << 62
 
 
 class Commit(NamedTuple):
@@ -49,7 +50,7 @@ class TraderLoop:
 
     Args:
         spec: the assignment. make: builds a configured strategy instance. code: digest of code and parameters.
-        report: told of every change of state.
+        report: told of every change of state. orders: number of what it has been told with ``spec``.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class TraderLoop:
         writer: SignalWriter,
         clock: Clock,
         report: Callable[[StateReport], None],
+        orders: int = 0,
     ) -> None:
         self._spec = spec
         self._code = code
@@ -83,7 +85,8 @@ class TraderLoop:
         self._informative = InformativeSet(spec.informative)
         self._caller = Caller(ring, clock, self._informative)
         self._commit: Commit | None = None
-        self._told: tuple[TraderState, int, int, int, int, str] | None = None
+        self._orders = orders
+        self._told: tuple[TraderState, int, int, int, int, str, int] | None = None
         # What every decision counts. A tick every few ms finds its caches cold: each Python frame on its way
         # costs about a microsecond then.
         self._now_ns = clock.now_ns
@@ -91,25 +94,41 @@ class TraderLoop:
         self._last_open_time = ring.setter("last_open_time_ms")
         self._add_calls = ring.adder("calls")
         self._add_decided_ns = ring.adder("decided_ns_sum")
+        positions = [ring.position(run.series) for run in self._runs]
+        self._newest_session = max((each[0] for each in positions if each), default=-1)
+        self._newest_ms = ring.get("last_open_time_ms")
         self._was_ready = False
         self._missing = ""
         self._anew = False
+        self._from_ms = self._until_ms = 0
+        self._retired = False
+        self._bound(spec.from_ms, spec.until_ms)
 
     # -- what the supervisor may change while the process runs
 
     def apply(self, live: Live) -> None:
-        """Take over what needs no other process; between standby and active the positions stay."""
+        """Take over what needs no other process."""
         self._told = None  # each order is answered, whether or not it changes anything to tell
         activated = live.mode == "active" and self._spec.mode != "active"
+        self._orders = live.orders
         self._spec.generation = live.generation
-        self._spec.incarnation = live.incarnation
         self._spec.mode = live.mode
         self._market.redirect(live.segment, live.bell)
+        self._bound(live.from_ms, live.until_ms)
         if activated:
-            # What closed while another decided is not ours to decide: begin after the newest there is.
             for run in self._runs:
                 run.begun = False
-            self._anew = True
+            # What closed while another decided is not ours to decide. Where nobody says with which candle we begin,
+            # it is the one after the newest there is.
+            self._anew = not live.from_ms
+
+    def _bound(self, from_ms: int, until_ms: int | None) -> None:
+        self._spec.from_ms, self._spec.until_ms = from_ms, until_ms
+        self._from_ms = from_ms
+        self._until_ms = _FOREVER_MS if until_ms is None else until_ms
+        self._retired = False
+        for run in self._runs:
+            run.past = False
 
     # -- one turn
 
@@ -123,6 +142,8 @@ class TraderLoop:
             Seconds to wait at most before the next turn.
         """
         timeout_s = self._work(woken_ns)
+        if self._until_ms != _FOREVER_MS:
+            timeout_s = min(timeout_s, self._retire())
         self._heartbeat(self._now_ns())
         self._tell_state()
         return timeout_s
@@ -140,11 +161,21 @@ class TraderLoop:
             return IDLE_S
         timeout_s = IDLE_S if not self._missing else ATTACH_RETRY_S
         for run in self._runs:
-            if run.view is not None:
+            if run.view is not None and run.begun:
                 timeout_s = min(timeout_s, self._decide(run, run.view, woken_ns))
             if self._writer.blocked:
                 return BLOCKED_RETRY_S
         return timeout_s
+
+    def _retire(self) -> float:
+        """Note whether all is decided and acknowledged; seconds to wait at most before that is asked again."""
+        unsent = self._commit is not None or self._writer.blocked
+        if self._spec.mode != "active" or unsent or not all(run.past for run in self._runs):
+            self._retired = False
+            return IDLE_S
+        # Nothing rings when the broker has acknowledged.
+        self._retired = self._ring.depth == 0
+        return IDLE_S if self._retired else BLOCKED_RETRY_S
 
     def _flush(self) -> bool:
         if self._writer.blocked and not self._writer.flush():
@@ -163,21 +194,34 @@ class TraderLoop:
                 run.reattach()
             if run.view is None:
                 run.view = self._market.series(run.symbol, self._spec.interval)
+                if run.view is not None:
+                    self._check_room(run, run.view)
             if run.view is None:
                 self._missing = f"{run.symbol} {self._spec.interval}"
             elif not run.begun and self._spec.mode == "active":
-                self._check_room(run, run.view)
                 self._begin(run, run.view)
         self._was_ready = self._was_ready or not self._missing
         return not self._missing
 
     def _begin(self, run: SymbolRun, view: SeriesView) -> None:
         position = None if self._anew else self._ring.position(run.series)
-        if position is None:
+        if self._begins_at_bound(view, position):
+            if run.begin_at(view, self._from_ms):
+                self._store(run)
+        elif position is None:
             run.begin(view)
             self._store(run)
         elif not self._is_past(view.session, run, position):
             run.enter_session(view.session, position)
+
+    def _begins_at_bound(self, view: SeriesView, position: tuple[int, int] | None) -> bool:
+        """Whether ``from_ms`` says where to begin, and not the stored position, which may have come further."""
+        if not self._from_ms:
+            return False
+        if position is None or position[1] < 0:
+            return True
+        session, open_time_ms = position
+        return session == view.session and open_time_ms < self._from_ms - 1
 
     @staticmethod
     def _is_past(session: int, run: SymbolRun, position: tuple[int, int] | None) -> bool:
@@ -214,6 +258,8 @@ class TraderLoop:
             if lapped:
                 self._ring.add("lapped", lapped)
             if ordinal is None:
+                if self._until_ms != _FOREVER_MS:
+                    run.look_past(view, self._until_ms)
                 if self._spec.trigger == "EveryUpdate":
                     self._decide_forming(run, view, woken_ns)
                 return IDLE_S
@@ -222,7 +268,7 @@ class TraderLoop:
             except InformativePending as pending:
                 return self._be_patient(run, pending)
             if not going:
-                return BLOCKED_RETRY_S
+                return IDLE_S if run.past else BLOCKED_RETRY_S
         return 0.0
 
     def _be_patient(self, run: SymbolRun, pending: InformativePending) -> float:
@@ -246,12 +292,10 @@ class TraderLoop:
             if not len(window.open_time):
                 return False
             open_time_ms = int(window.open_time[-1])
-            if self._not_due(run, view, window, ordinal, open_time_ms):
+            if open_time_ms >= self._until_ms or self._not_due(run, view, window, ordinal, open_time_ms):
                 if not view.valid(window):
                     continue
-                run.advance(ordinal, open_time_ms)
-                self._store(run)
-                return True
+                return self._pass_over(run, ordinal, open_time_ms)
             if not run.rehearsed:
                 self._rehearse(run, view, ordinal)
             outcome = self._caller.call(run, Candles(window), forming=False, wait=True)
@@ -266,6 +310,10 @@ class TraderLoop:
         self._add_decided_ns(max(0, decided_ns - woken_ns))
         if outcome.glances and outcome.missing:
             self._ring.add("informative_missing", outcome.missing)
+        # Before a signal can leave: whoever reads it after this process was killed knows the candle as begun.
+        if open_time_ms > self._newest_ms or run.session > self._newest_session:
+            self._newest_ms, self._newest_session = open_time_ms, max(run.session, self._newest_session)
+            self._last_open_time(open_time_ms)
         commit = Commit(run, outcome.strategy, ordinal, open_time_ms)
         if outcome.decisions and not self._emit_closed(commit, view, price, outcome, woken_ns, decided_ns):
             return False
@@ -293,7 +341,9 @@ class TraderLoop:
         return True
 
     def _not_due(self, run: SymbolRun, view: SeriesView, window: Window, ordinal: int, open_time_ms: int) -> bool:
-        """Whether the row gets no call: not warm yet, its history overwritten, or stale."""
+        """Whether the row gets no call: another incarnation's, not warm yet, its history overwritten, or stale."""
+        if open_time_ms < self._from_ms:
+            return True
         if len(window.open_time) < run.need:
             if ordinal + 1 >= run.need:
                 self._ring.add("lapped")
@@ -304,13 +354,21 @@ class TraderLoop:
             return True
         return False
 
+    def _pass_over(self, run: SymbolRun, ordinal: int, open_time_ms: int) -> bool:
+        """Leave a row without a call; False where it and all that come later are the next incarnation's."""
+        if open_time_ms >= self._until_ms:
+            run.past = True
+            return False
+        run.advance(ordinal, open_time_ms)
+        self._store(run)
+        return True
+
     def _complete(self, commit: Commit) -> None:
         """All signals are in the ring: only now the state and the position count."""
         run = commit.run
         run.strategy = commit.strategy
         run.advance(commit.ordinal, commit.open_time_ms)
         self._store(run)
-        self._last_open_time(commit.open_time_ms)
 
     def _rehearse(self, run: SymbolRun, view: SeriesView, ordinal: int) -> None:
         """Bring state and cooldowns to where they were before ``ordinal``, without signals."""
@@ -318,7 +376,8 @@ class TraderLoop:
         length = self._memory
         if run.resumed and self._spec.cooldown_ms:
             length = ordinal
-        live_from_ms = view.live_from_ms
+        # What the incarnation before decided elsewhere is history here, and cools as it did there.
+        live_from_ms = view.traded_from_ms if self._from_ms else view.live_from_ms
         for earlier in range(max(view.first() + run.need - 1, ordinal - length, run.need - 1), ordinal):
             window = view.window(earlier + 1, run.need)
             if len(window.open_time) < run.need or window.session != run.session:
@@ -343,6 +402,8 @@ class TraderLoop:
             closed = view.window(view.count, run.need)
             warm = len(closed.open_time) >= run.need
             if closed.session != run.session or not warm or forming.open_time_ms <= int(closed.open_time[-1]):
+                return
+            if not self._from_ms <= forming.open_time_ms < self._until_ms:
                 return
             if not run.rehearsed:
                 self._rehearse(run, view, view.count)
@@ -436,7 +497,7 @@ class TraderLoop:
             message = self._market.trouble or f"waits for series {self._missing}"
         elif self._missing:
             message = f"series {self._missing} is gone"
-        told = (state, self._spec.generation, self._spec.incarnation, have, need, message)
+        told = (state, self._spec.generation, self._spec.incarnation, have, need, message, self._orders)
         if told != self._told:
             self._told = told
             self._ring.set("state", STATE_CODES[state])
@@ -449,6 +510,8 @@ class TraderLoop:
             return "Blocked"
         if not self._was_ready:
             return "Init"
+        if self._retired:
+            return "Retired"
         if not warm:
             return "Ready"
         return "Active" if self._spec.mode == "active" else "Warm"

@@ -18,6 +18,7 @@ class Launch(msgspec.Struct):
     Attributes:
         segment: path of the segment, or of the windows' socket with ``transport: Pipe``.
         bell: the trader's doorbell. ring: path of its signal ring. bell_socket: where to announce signals.
+        orders: counts what it has been told; each report repeats the newest.
     """
 
     assignment: TraderAssignment
@@ -28,20 +29,23 @@ class Launch(msgspec.Struct):
     bell_socket: str
     strategies_dir: str = ""
     log_level: str = "info"
+    orders: int = 0
 
 
 class Live(msgspec.Struct):
     """Later lines: changes that don't need another process."""
 
     generation: int
-    incarnation: int
     mode: Mode
     segment: str
     bell: int
+    from_ms: int = 0
+    until_ms: int | None = None
+    orders: int = 0
 
 
 class StateReport(msgspec.Struct, tag="state"):
-    """The trader's state has changed."""
+    """The trader's state has changed, or it has new orders."""
 
     state: TraderState
     generation: int
@@ -50,6 +54,7 @@ class StateReport(msgspec.Struct, tag="state"):
     warm_have: int
     warm_need: int
     message: str = ""
+    orders: int = 0
 
 
 class FailureReport(msgspec.Struct, tag="failure"):

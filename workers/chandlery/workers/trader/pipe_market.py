@@ -126,12 +126,12 @@ class PipeSeries:
 
 
 class PipeMarket:
-    """Connects to the feed's windows socket, sends the trader's name, and takes in what comes."""
+    """Connects to the feed's windows socket, sends who it is (``namespace/name@3``), and takes in what comes."""
 
-    def __init__(self, path: str, trader: str) -> None:
+    def __init__(self, path: str, key: str) -> None:
         self.trouble = ""
         self._path = path
-        self._trader = trader
+        self._key = key
         self._socket: socket.socket | None = None
         self._splitter = FrameSplitter()
         self._series: dict[tuple[str, str], PipeSeries] = {}
@@ -147,7 +147,7 @@ class PipeMarket:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             made.connect(self._path)
-            made.sendall(self._trader.encode() + b"\n")
+            made.sendall(self._key.encode() + b"\n")
         except OSError as error:
             made.close()
             self.trouble = f"{self._path}: the feed serves no windows: {error.strerror}"

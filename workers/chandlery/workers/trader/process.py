@@ -103,7 +103,7 @@ class Channel:
 
 def _market(launch: Launch) -> MarketView:
     if launch.transport == "Pipe":
-        return PipeMarket(launch.segment, launch.assignment.trader)
+        return PipeMarket(launch.segment, launch.assignment.key)
     return SegmentMarket(launch.segment, launch.bell)
 
 
@@ -122,7 +122,7 @@ def _run(launch: Launch, channel: Channel, ring: SignalRing) -> None:
     code = found.code(first)
     market = _market(launch)
     writer = SignalWriter(ring, launch.bell_socket, clock)
-    loop = TraderLoop(spec, make, code, market, ring, writer, clock, channel.report)
+    loop = TraderLoop(spec, make, code, market, ring, writer, clock, channel.report, launch.orders)
     ring.set("busy_since_ns", 0)
     listened_ns = 0
     while True:

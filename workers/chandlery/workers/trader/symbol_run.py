@@ -37,13 +37,14 @@ class SymbolRun:
         session, after_ms: decided up to the closed candle that opens at ``after_ms`` of that session (-1: none).
         next_ordinal: ordinal of the next closed row to decide on; None until it has been looked for.
         rehearsed: whether the strategy's state has been brought up to ``next_ordinal``.
-        resumed: whether ``after_ms`` comes from an earlier process.
+        resumed: whether ``after_ms`` comes from an earlier process, or stands for an earlier incarnation's last candle.
         anchored: whether ``after_ms`` is a live series' newest candle or one decided, by this process or an earlier
             one: then every later one is due. Else history isn't due.
         came_over: whether it decided in a session before this one: then this one's candles are due from the first on
             that came of trades, also where the feed was down and read it as history.
         forming_sequence: of the forming row seen last.
         forming_open_ms, forming_done: ids and cooled rules of that forming candle that are dealt with.
+        past: whether every candle that opens before the incarnation's end is dealt with.
         pending_since_ns: since when the decision waits for an informative row; 0: it doesn't.
     """
 
@@ -67,6 +68,7 @@ class SymbolRun:
         self.forming_sequence = -1
         self.forming_open_ms = -1
         self.forming_done: set[str] = set()
+        self.past = False
         self.pending_since_ns = 0
 
     def begin(self, view: SeriesView) -> None:
@@ -81,6 +83,23 @@ class SymbolRun:
         self.after_ms = view.last_open_time_ms if self.anchored else -1
         self.resumed = False
         self._start_over()
+
+    def begin_at(self, view: SeriesView, from_ms: int) -> bool:
+        """Begin where another incarnation ends: with the first candle of trades that opens at ``from_ms`` or later.
+
+        Returns:
+            False while the series has no candle of trades: what is backfill is history.
+        """
+        session, traded_from_ms = view.session, view.traded_from_ms
+        if traded_from_ms < 0:
+            return False
+        self.begun = True
+        self.session = session
+        self.anchored = self.resumed = True
+        self.came_over = False
+        self.after_ms = max(from_ms, traded_from_ms) - 1
+        self._start_over()
+        return True
 
     def enter_session(self, session: int, position: tuple[int, int] | None) -> None:
         """Begin in a session: after the stored position if it is of this session, else with its first candle of trades.
@@ -100,6 +119,7 @@ class SymbolRun:
         self.rehearsed = False
         self.strategy = self._make()
         self.cooldown.clear()
+        self.past = False
         self.forming_sequence = -1
         self.forming_open_ms = -1
         self.pending_since_ns = 0
@@ -142,8 +162,29 @@ class SymbolRun:
         window = view.window(first + 1, 1)
         if not len(window.open_time):
             return 0
-        begin_ms = self.after_ms + self.interval.length_ms if self.after_ms >= 0 else due_from_ms
+        begin_ms = self.next_open_ms() if self.after_ms >= 0 else due_from_ms
         return max(0, (int(window.open_time[0]) - begin_ms) // self.interval.length_ms)
+
+    def next_open_ms(self) -> int:
+        """When the candle opens that follows what is dealt with."""
+        return self.interval.next_ms(self.interval.floor_ms(self.after_ms))
+
+    def look_past(self, view: SeriesView, until_ms: int) -> None:
+        """Note whether no candle that opens before ``until_ms`` can still come, where no row is due now."""
+        # Before the count: whoever sees a forming candle sees all that closed before it.
+        forming = view.forming()
+        if view.session != self.session or (self.next_ordinal is not None and self.next_ordinal < view.count):
+            self.past = False
+            return
+        newest = view.window(view.count, 1)
+        if self.anchored:
+            done_to_ms = self.next_open_ms()
+        elif len(newest.open_time) and view.valid(newest) and self._due_from_ms(view) < 0:
+            # All there is is history, and what comes later opens later.
+            done_to_ms = self.interval.next_ms(int(newest.open_time[-1]))
+        else:
+            done_to_ms = -1
+        self.past = max(done_to_ms, -1 if forming is None else forming.open_time_ms) >= until_ms
 
     def advance(self, ordinal: int, open_time_ms: int) -> None:
         """The closed row ``ordinal`` is dealt with."""
