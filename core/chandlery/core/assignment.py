@@ -121,11 +121,6 @@ def content_hash(traders: list[TraderAssignment]) -> str:
     return hashlib.sha256(body).hexdigest()[:16]
 
 
-def surge_of(traders_per_worker: int) -> int:
-    """Most successors that one worker has beside its Traders: a quarter of ``traders_per_worker`` rounded up."""
-    return max(1, -(-traders_per_worker // 4))
-
-
 def _by_incarnation(each: TraderAssignment) -> tuple[str, int]:
     return each.trader, each.incarnation
 
