@@ -81,6 +81,8 @@ class Fleet:
     #: (trader, symbol, candle) → incarnations that decided it.
     decided: dict[tuple[str, str, int], list[int]] = field(default_factory=dict)
     plans: int = 0
+    #: Names of workers in which nothing can be loaded.
+    broken_on: set[str] = field(default_factory=set)
 
     @property
     def current(self) -> Current:
@@ -195,7 +197,7 @@ class Fleet:
             elif process.state in ("Pending", "Suspended"):
                 process.state = "Init"
             elif process.state == "Init":
-                process.state = "Stalled" if process.is_broken else "Ready"
+                process.state = "Stalled" if process.is_broken or key[1] in self.broken_on else "Ready"
             elif process.state == "Ready":
                 process.state = "Warm"
             if process.state == "Warm" and process.spec.mode == "active":
@@ -270,6 +272,21 @@ class Fleet:
         self.close()
         for key in list(self.members):
             self.decide(key)
+            self.tell(key)
+        return made
+
+    def late_turn(self, wanted: Desired) -> Plan:
+        """One turn in which traders decide on while they have not heard yet, and every other plan isn't heard at all."""
+        made = self.plan(wanted)
+        self.now_ms += 100
+        self.close(2)
+        for key in list(self.members):
+            self.decide(key, symbol="BTC/USDT")
+            if self.plans % 2:
+                self.up(key)
+                self.hear(key)
+                self.advance(key)
+                self.decide(key)
             self.tell(key)
         return made
 

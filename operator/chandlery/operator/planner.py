@@ -7,6 +7,7 @@ nothing and gives back the very same assignments.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
@@ -77,14 +78,19 @@ def plan(desired: Desired, current: Current, *, now_ms: int) -> Plan:
     for key in sorted(desired.pools):
         pools[key] = _plan_pool(desired, current, key, placements.get(key), asked, verdicts)
     memory = _remember(current, entries, pools, placements, asked, now_ms)
-    retiring = [since_ms + desired.delays.retire_ms for since_ms in memory.taking_over_since_ms.values()]
     deadlines = [one.again_ms for one in placements.values() if one.again_ms is not None]
+    waits = [since_ms + desired.delays.retire_ms for since_ms in memory.taking_over_since_ms.values()]
+    waits += [
+        one.standing.failed.at_ms + desired.delays.move_again_ms
+        for one in asked.values()
+        if one.is_stuck and one.standing.failed
+    ]
     return Plan(
         feeds=_plan_feeds(desired, pools),
         pools=pools,
         verdicts=dict(sorted(verdicts.items())),
         memory=memory,
-        plan_again_ms=min([*deadlines, *(at_ms for at_ms in retiring if at_ms > now_ms)], default=None),
+        plan_again_ms=min([*deadlines, *(at_ms for at_ms in waits if at_ms > now_ms)], default=None),
     )
 
 
@@ -95,7 +101,11 @@ def _ask(
     since_ms = memory.taking_over_since_ms.get(name)
     overdue = since_ms is not None and now_ms - since_ms >= desired.delays.retire_ms
     pool = trader.spec.pool.key(trader.namespace)
-    standing = standing_of(entries, pool, trader.identity, memory.failed.get(name), overdue)
+    failed = memory.failed.get(name)
+    standing = standing_of(entries, pool, trader.identity, failed, overdue=overdue, now_ms=now_ms)
+    again_ms = standing.failed.at_ms + desired.delays.move_again_ms if standing.failed is not None else now_ms
+    if standing.move_failed and now_ms >= again_ms:
+        standing = replace(standing, failed=None)
     judged = judge(trader, desired, standing, memory.traders.get(name))
     if isinstance(judged, Refusal):
         return judged
@@ -234,7 +244,7 @@ def _remember(
         for name, one in sorted(asked.items())
         if one.retires
     }
-    failed = {name: one.candidate.failed for name, one in sorted(asked.items()) if one.candidate.failed is not None}
+    failed = {name: one.failed for name, one in sorted(asked.items()) if one.failed is not None}
     return Memory(surplus, _newest(sequences), _newest(traders), since, failed)
 
 

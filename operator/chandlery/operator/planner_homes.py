@@ -23,7 +23,7 @@ from chandlery.operator.planner_placement import (
 from chandlery.operator.planner_rollout import Step, begins_beside, next_step, stands_beside
 from chandlery.operator.planner_standing import Entry, Standing, content_digest
 from chandlery.operator.planner_traders import Candidate
-from chandlery.operator.planner_types import Current, Desired, WorkerNow
+from chandlery.operator.planner_types import Current, Desired, Failed, Rollout, WorkerNow
 
 
 def worker_name(pool: str, number: int) -> str:
@@ -65,6 +65,16 @@ class Asked:
         if decider is None or "suspended" in (self.wanted.mode, decider.assignment.mode):
             return False
         return not decider.lost and (decider.is_running or self.standing.successor is not None)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it runs where it is, and has lately failed elsewhere in this very version."""
+        return self.is_protected and self.standing.move_failed and not self.differs and self.standing.successor is None
+
+    @property
+    def failed(self) -> Failed | None:
+        """The successor that failed, as long as that matters."""
+        return self.standing.failed if self.is_stuck else self.candidate.failed
 
     @property
     def differs(self) -> bool:
@@ -153,6 +163,7 @@ def _place(
         now_ms=now_ms,
         delays=desired.delays,
         sizes={name: one.size_bytes for name, one in mine.items()},
+        stuck=frozenset(name for name, one in mine.items() if one.is_stuck),
         running={
             name: _takes(one.standing.decider)
             for name, one in mine.items()
@@ -224,7 +235,19 @@ def steps_of(pool: TraderPool, placement: Placement, asked: Mapping[str, Asked])
                 overdue=one.overdue,
             )
             free -= begins
+            if steps[name].rollout is None and one.is_stuck:
+                steps[name] = replace(steps[name], rollout=_stays(one, home))
     return steps
+
+
+def _stays(one: Asked, home: str) -> Rollout:
+    failed = one.standing.failed
+    assert failed is not None
+    message = (
+        f"its move failed, so it stays on worker {home}, which is not rolled: {failed.message or failed.reason}; "
+        "it is tried again in some minutes"
+    )
+    return Rollout("Waiting", one.wanted.generation, message, is_move=True)
 
 
 def full_message(pool: TraderPool, candidate: Candidate, crowded: bool) -> str:

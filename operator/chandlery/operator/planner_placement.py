@@ -160,6 +160,7 @@ def place(
     delays: Delays,
     sizes: Mapping[str, int] = MappingProxyType({}),
     running: Mapping[str, Leaving] = MappingProxyType({}),
+    stuck: frozenset[str] = frozenset(),
 ) -> Placement:
     """Place a pool's traders. The result depends on no order of the inputs.
 
@@ -167,8 +168,9 @@ def place(
         sizes: bytes that each trader takes in an encoded assignment; none: 0.
         running: traders that run where they are, and may end there only when their successor decides; with what the
             one that runs takes.
+        stuck: those of them that failed elsewhere: nothing is emptied of them.
     """
-    placer = _Placer(bounds, now_ms, delays, sizes, running)
+    placer = _Placer(bounds, now_ms, delays, sizes, running, stuck)
     placer.keep(wanted, existing)
     placer.settle()
     surplus = placer.shrink(surplus_since_ms)
@@ -187,9 +189,16 @@ def place(
 
 class _Placer:
     def __init__(
-        self, bounds: Bounds, now_ms: int, delays: Delays, sizes: Mapping[str, int], running: Mapping[str, Leaving]
+        self,
+        bounds: Bounds,
+        now_ms: int,
+        delays: Delays,
+        sizes: Mapping[str, int],
+        running: Mapping[str, Leaving],
+        stuck: frozenset[str],
     ) -> None:
         self.running = running
+        self.stuck = stuck
         self.retiring: dict[int, _Worker] = {}
         self.drained: _Worker | None = None
         self.sizes = sizes
@@ -280,7 +289,7 @@ class _Placer:
             (worker for worker in self.workers.values() if worker is not drained),
             key=lambda worker: (worker.outdated, worker.number),
         )
-        for name in sorted(set(drained.traders) & set(self.running)):
+        for name in sorted(set(drained.traders) & set(self.running) - self.stuck):
             series = drained.traders[name]
             refuge = next((other for other in others if other.fits(name, series, self.bounds)), None)
             if refuge is None:
@@ -294,6 +303,8 @@ class _Placer:
         drained = self.drained
         if drained is None or drained.leaving or drained.number not in self.workers:
             return ()
+        if self.stuck & set(drained.traders):
+            return ()  # what fails on workers with the newest template must not be taken where it runs
         return (drained.number,)
 
     def _refuge(self, name: str, series: frozenset[SeriesRef]) -> _Worker | None:
@@ -397,6 +408,8 @@ class _Placer:
         if any(worker.lost and worker.traders for worker in self.workers.values()):
             return None
         for worker in self._by_dispensability():
+            if self.stuck & set(worker.traders):
+                continue
             others = self._without(worker)
             if others is not None and self._empty(others) >= self.bounds.spare:
                 return worker

@@ -104,6 +104,12 @@ class Standing:
         return self.successor or self.decider
 
     @property
+    def move_failed(self) -> bool:
+        """Whether what failed is the very version that runs, on another worker."""
+        decider, failed = self.decider, self.failed
+        return decider is not None and failed is not None and failed.digest == content_digest(decider.assignment)
+
+    @property
     def entries(self) -> list[Entry]:
         """Both."""
         return [one for one in (self.decider, self.successor) if one is not None]
@@ -171,13 +177,15 @@ def _tried_out(one: TraderStatus) -> bool:
     return one.attempt >= MOST_ATTEMPTS
 
 
-def standing_of(entries: list[Entry], pool: Key, uid: str, failed: Failed | None, overdue: bool) -> Standing:
+def standing_of(
+    entries: list[Entry], pool: Key, uid: str, failed: Failed | None, *, overdue: bool, now_ms: int
+) -> Standing:
     """Where a Trader stands in its pool, once what needs no place is settled.
 
     Args:
         entries: all its incarnations, lowest first. pool, uid: what it belongs to, and its identity: what is in another
             pool, or of another Trader of its name, goes.
-        failed: the version that failed before. overdue: the one that decided has had its time to retire.
+        failed: the successor that failed before. overdue: the one that decided has had its time to retire.
     """
     highest = max((one.assignment.incarnation for one in entries), default=0)
     mine = _two(_one_each([one for one in entries if (one.pool, one.assignment.uid) == (pool, uid)]))
@@ -191,19 +199,19 @@ def standing_of(entries: list[Entry], pool: Key, uid: str, failed: Failed | None
     if successor.assignment.mode != "standby":
         # One without a bound was replaced at once, in a plan of which only half was carried out.
         if decider.assignment.until_ms is None or decider.lost or decider.is_out or overdue:
-            return Standing(successor, None, None, highest)
-        return Standing(decider, successor, None, highest)
+            return Standing(successor, None, failed, highest)
+        return Standing(decider, successor, failed, highest)
     if decider.lost and not successor.lost:
-        return Standing(promoted(successor, _begins_ms(decider, successor)), None, None, highest)
+        return Standing(promoted(successor, _begins_ms(decider, successor)), None, failed, highest)
     failure = successor.failure()
     if failure is not None:
         gone = Failed(
-            content_digest(successor.assignment), successor.assignment.generation, failure[0], failure[1][:500]
+            content_digest(successor.assignment), successor.assignment.generation, failure[0], failure[1][:500], now_ms
         )
         return Standing(decider, None, gone, highest)
     if decider.is_out and decider.assignment.until_ms is None:
-        return Standing(promoted(successor, _begins_ms(decider, successor)), None, None, highest)
-    return Standing(decider, successor, None, highest)
+        return Standing(promoted(successor, _begins_ms(decider, successor)), None, failed, highest)
+    return Standing(decider, successor, failed, highest)
 
 
 def _one_each(entries: list[Entry]) -> list[Entry]:

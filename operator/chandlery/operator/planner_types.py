@@ -28,12 +28,15 @@ class Delays:
             It waits for candles that have closed on its busiest symbol to close on the others too, and for its
             signals to be acknowledged: a feed that reconnects (backoff 30 s at most), its next heartbeat (1 s), a
             broker that restarts (4 s), and as much again for a busy machine.
+        move_again_ms: a move whose successor failed is tried again after this long. Until then what runs stays where it
+            is, and its worker is not rolled: a template in which nothing runs must not end what does.
     """
 
     unready_ms: int = 30_000
     starting_ms: int = 300_000
     shrink_ms: int = 300_000
     retire_ms: int = 70_000
+    move_again_ms: int = 300_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +114,18 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """A version of a Trader that did not get as far as to take over.
+    """A successor that did not get as far as to take over.
 
     Attributes:
-        digest: of its content. reason, message: why.
+        digest: of its content: that of another version, or of what runs (then it is a move that failed).
+        reason, message: why. at_ms: when, by the planner's clock.
     """
 
     digest: str
     generation: int
     reason: str
     message: str
+    at_ms: int = 0
 
 
 class Memory(msgspec.Struct, frozen=True):
