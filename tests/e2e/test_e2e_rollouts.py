@@ -160,7 +160,7 @@ def test_a_changed_pool_rolls_while_its_traders_move_to_the_spare_worker_without
     def rolled(pool: Resource) -> bool:
         status = pool.get("status", {})
         current = status.get("observedGeneration") == pool["metadata"]["generation"]
-        return current and _conditions(pool)["Ready"]["status"] == "True" and status["updatedWorkers"] == 2
+        return bool(current and _conditions(pool)["Ready"]["status"] == "True" and status["updatedWorkers"] == 2)
 
     desk.namespace.until("both workers rolled", ("traderpool", POOL), rolled, 2 * START_S)
     status = desk.namespace.until("settled", ("trader", "each"), _rolled_out, START_S)["status"]
