@@ -1,8 +1,9 @@
-"""An assignment's hash is of its content, not of how its objects came about."""
+"""An assignment's hash is of its content, not of how its objects came about; how many a worker has room for."""
 
 import msgspec
+import pytest
 
-from chandlery.core.assignment import TraderAssignment, content_hash
+from chandlery.core.assignment import TraderAssignment, content_hash, surge_of
 
 
 def trader(name: str, trigger: str) -> TraderAssignment:
@@ -27,3 +28,8 @@ def test_the_order_of_traders_does_not_matter_and_their_content_does() -> None:
     one, two = trader("default/a", "CandleClose"), trader("default/b", "CandleClose")
     assert content_hash([one, two]) == content_hash([two, one])
     assert content_hash([one, two]) != content_hash([one, trader("default/b", "EveryUpdate")])
+
+
+@pytest.mark.parametrize(("traders", "surge"), [(1, 1), (4, 1), (5, 2), (20, 5), (256, 64)])
+def test_a_worker_has_room_for_a_quarter_of_its_traders_as_successors(traders: int, surge: int) -> None:
+    assert surge_of(traders) == surge

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.workers_feed.feed_setup import assignment, trader
 
-from chandlery.core.assignment import Assignment, SeriesRef, content_hash
+from chandlery.core.assignment import (
+    MOST_INCARNATIONS,
+    MOST_TRADERS,
+    Assignment,
+    SeriesRef,
+    content_hash,
+    surge_of,
+)
 from chandlery.workers.feed.assignments import AssignmentStore
 from chandlery.workers.feed.board import bells_of
 from chandlery.workers.ring_names import ring_file_name
@@ -39,11 +46,13 @@ def test_a_lower_sequence_is_refused_and_an_equal_one_is_idempotent(tmp_path: Pa
         assignment(1, trader("a", [BTC]), worker="w-1"),
         assignment(0, trader("a", [BTC])),
         assignment(1, trader("a", [BTC]), trader("a", [ETH])),
+        assignment(1, *(trader("a", [BTC], incarnation=number) for number in (1, 2, 3))),
         assignment(1, *(trader(f"t{number}", [BTC]) for number in range(257))),
+        assignment(1, *(trader(f"t{number}", [BTC], incarnation=each) for number in range(161) for each in (1, 2))),
         assignment(1, trader("../../etc/passwd", [BTC])),
         assignment(1, msgspec.structs.replace(trader("a", [BTC]), trader="..")),
     ],
-    ids=["hash", "worker", "sequence", "twice", "too many", "path", "no namespace"],
+    ids=["hash", "worker", "sequence", "twice", "thrice", "too many", "too many successors", "path", "no namespace"],
 )
 def test_an_assignment_that_cannot_be_right_is_refused(tmp_path: Path, forged: Assignment) -> None:
     store = a_store(tmp_path)
@@ -74,6 +83,39 @@ def test_a_trader_keeps_its_bell_while_it_stays_and_over_a_restart(tmp_path: Pat
     third = a_store(tmp_path)
     third.restore()
     assert set(third.draining) == {"desk/b@1"}
+
+
+def test_two_incarnations_of_one_trader_have_bells_and_fences_of_their_own(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    store.offer(assignment(1, trader("a", [BTC], incarnation=3, until_ms=60), trader("b", [BTC])))
+    old, new = trader("a", [BTC], incarnation=3, until_ms=60), trader("a", [BTC], incarnation=4, from_ms=60)
+    assert store.offer(assignment(2, new, trader("b", [BTC]), old)).verdict == "taken"
+    assert store.bells == {"desk/a@3": 0, "desk/b@1": 1, "desk/a@4": 2}
+    assert (store.fences["desk/a@3"].until_ms, store.fences["desk/a@4"].from_ms) == (60, 60)
+    assert store.shown(store.bells) == {"desk/a@3": "desk/a", "desk/b@1": "desk/b", "desk/a@4": "desk/a@4"}
+    store.offer(assignment(3, new, trader("b", [BTC])))
+    assert set(store.draining) == {"desk/a@3"}
+    assert store.draining["desk/a@3"].until_ms == 60
+    assert store.shown(store.fences) == {"desk/a@3": "desk/a@3", "desk/b@1": "desk/b", "desk/a@4": "desk/a"}
+
+
+def test_as_many_traders_and_successors_as_a_worker_has_room_for_are_taken(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    traders = [trader(f"t{number}", [BTC]) for number in range(MOST_TRADERS)]
+    successors = [trader(f"t{number}", [BTC], incarnation=2) for number in range(surge_of(MOST_TRADERS))]
+    assert store.offer(assignment(1, *traders, *successors)).verdict == "taken"
+    assert sorted(store.bells.values()) == list(range(MOST_INCARNATIONS))
+
+
+def test_what_an_earlier_version_kept_is_taken_over(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    store.offer(assignment(1, trader("a", [BTC]), trader("gone", [BTC], incarnation=2)))
+    store.offer(assignment(2, trader("a", [BTC])))
+    path = tmp_path / "assignment.json"
+    path.write_bytes(path.read_bytes().replace(b"desk/gone@2", b"desk/gone").replace(b"desk/a@1", b"desk/a"))
+    again = a_store(tmp_path)
+    again.restore()
+    assert (again.bells, set(again.fences)) == ({"desk/a@1": 0}, {"desk/a@1", "desk/gone@2"})
 
 
 @pytest.mark.parametrize("kept", [b"", b"{", b"null", b'{"assignment": 1}', bytes(range(256))])

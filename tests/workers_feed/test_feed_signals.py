@@ -177,7 +177,7 @@ async def test_garbage_in_a_ring_harms_nobody_else(tmp_path: Path, kafka_setting
     await ensure_topics(kafka_settings)
     settings = feed_settings(tmp_path, kafka_settings)
     async with running_feed(settings) as feed, api(settings) as client, supervisor(settings) as control:
-        control.say(sequence=1, hash="", traders={"desk/bad": {"state": "Active"}}, catalogue=[])
+        control.say(sequence=1, hash="", traders={"desk/bad": {"state": "Active", "incarnation": 1}}, catalogue=[])
         await put(client, assignment(1, trader("bad", [BTC]), trader("good", [BTC])))
         bad, good = make_ring(settings, "bad"), make_ring(settings, "good")
         await until("attached", lambda: len(feed.status().feed["rings"]) == 2)
@@ -187,7 +187,7 @@ async def test_garbage_in_a_ring_harms_nobody_else(tmp_path: Path, kafka_setting
         overwrite_with_garbage(Path(settings.rings_dir) / "desk__bad@1.ring")
         await until("seen to be corrupt", lambda: feed.status().feed["events"].get("ring_corrupt") == 1)
         assert feed.status().traders["desk/bad"].reason == "RingCorrupt"
-        await until("replacement asked", lambda: {"type": "replace-ring", "trader": "desk/bad"} in control.heard)
+        await until("replacement asked", lambda: {"type": "replace-ring", "key": "desk/bad@1"} in control.heard)
         push(good, signal("good", 1))
         await until("the other drained", lambda: good.depth == 0)
         fresh = make_ring(settings, "bad")  # the supervisor replaces it

@@ -219,6 +219,11 @@ class Worker:
 
     # -- the market
 
+    @property
+    def next_open_ms(self) -> int:
+        """Open time of the candle that closes next."""
+        return self._closed_at * STEP_MS
+
     def close(self, *prices: float) -> None:
         """Append one closed candle a price, and ring everyone."""
         for price in prices:
@@ -240,13 +245,13 @@ class Worker:
                 ring.acknowledge(items[-1].position + 1)
             return [decode_signal(item.payload) for item in items if item.payload is not None]
 
-    async def signals(self, trader: str, count: int) -> list[Signal]:
+    async def signals(self, trader: str, count: int, incarnation: int = 1) -> list[Signal]:
         """Take at least ``count`` signals from a ring."""
         taken: list[Signal] = []
 
         async def collect() -> None:
             while len(taken) < count:
-                taken.extend(self.take(trader))
+                taken.extend(self.take(trader, incarnation))
                 await asyncio.sleep(0.01)
 
         try:
@@ -255,6 +260,24 @@ class Worker:
             last = self.statuses[-1].traders.get(trader) if self.statuses else None
             raise AssertionError(f"{len(taken)} of {count} signals of {trader}; status: {last}") from None
         return taken
+
+    async def signals_until(self, trader: str, price: str, incarnation: int = 1, *, keep: bool = False) -> list[Signal]:
+        """Take signals until the one on a candle of that price is there; ``keep``: only look, and leave them."""
+        taken: list[Signal] = []
+
+        async def collect() -> None:
+            while price not in [each.price for each in taken]:
+                taken.extend(self.look(trader, incarnation) if keep else self.take(trader, incarnation))
+                await asyncio.sleep(0.01)
+
+        await asyncio.wait_for(collect(), PATIENCE_S)
+        return taken
+
+    def look(self, trader: str, incarnation: int = 1) -> list[Signal]:
+        """What is in an incarnation's ring."""
+        path = self.rings / ring_name(trader, incarnation)
+        with SignalRing.attach(str(path)) as ring:
+            return [decode_signal(item.payload) for item in ring.pending(limit=10_000) if item.payload is not None]
 
     # -- the supervisor
 

@@ -25,6 +25,7 @@ import msgspec
 
 from chandlery.cli.doctor_futex import FutexError, wake_by_extension, wake_by_system_call
 from chandlery.cli.runtime.statedir import StateDir
+from chandlery.core.assignment import MOST_INCARNATIONS
 from chandlery.core.errors import MachineError, SegmentError, UnavailableError
 from chandlery.core.resources.pool import GUARD_ROWS, Segment
 from chandlery.stream.broker_jars import install_jars, kafka_cache, locked_jars, missing_jars
@@ -169,7 +170,11 @@ def default_segment_bytes() -> int:
         # Seven columns of 8 bytes, written twice.
         return segment.candles * segment.series * 112
     return Geometry.derive(
-        rows=segment.candles, guard_rows=GUARD_ROWS, series=segment.series, bells=256, stamp_rows=64
+        rows=segment.candles,
+        guard_rows=GUARD_ROWS,
+        series=segment.series,
+        bells=MOST_INCARNATIONS,
+        stamp_rows=64,
     ).file_bytes
 
 

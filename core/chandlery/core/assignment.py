@@ -21,6 +21,10 @@ def surge_of(traders_per_worker: int) -> int:
     return max(1, -(-traders_per_worker // 4))
 
 
+#: Most processes of one worker.
+MOST_INCARNATIONS: Final = MOST_TRADERS + surge_of(MOST_TRADERS)
+
+
 def trader_of(key: str) -> str:
     """The Trader's name within a :attr:`TraderAssignment.key`."""
     return key.rpartition("@")[0]

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import msgspec
 
-from chandlery.core.assignment import MOST_TRADERS, Assignment, TraderStatus, surge_of
+from chandlery.core.assignment import MOST_INCARNATIONS, Assignment, TraderStatus
 
 #: Longest line either way: 256 traders a worker and 64 successors, each with 64 KiB of source, every character of it
 #: escaped (512 KiB).
-MAX_LINE_BYTES: Final = (MOST_TRADERS + surge_of(MOST_TRADERS)) * 512 * 1024
+MAX_LINE_BYTES: Final = MOST_INCARNATIONS * 512 * 1024
 
 
 class AssignmentMessage(msgspec.Struct, tag_field="type", tag="assignment"):

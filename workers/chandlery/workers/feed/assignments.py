@@ -13,19 +13,16 @@ from typing import Final, Literal
 import msgspec
 
 from chandlery.core.assignment import (
+    MOST_INCARNATIONS,
     MOST_TRADERS,
     Assignment,
     Mode,
     TraderAssignment,
     content_hash,
-    surge_of,
     trader_of,
 )
 
 log = logging.getLogger("chandlery.feed.assignments")
-
-#: Doorbells of a segment: one for each process that a worker may have.
-MOST_BELLS: Final = MOST_TRADERS + surge_of(MOST_TRADERS)
 
 Verdict = Literal["taken", "same", "lower", "conflict", "invalid"]
 
@@ -118,7 +115,9 @@ class AssignmentStore:
         if problem:
             log.warning("kept assignment unusable", extra={"path": str(self._path), "reason": problem})
             return
-        self._set(Kept(kept.assignment, self._ring_order(kept.assignment, kept.bells), kept.draining))
+        # An earlier version kept fences by Trader.
+        draining = {key if "@" in key else f"{key}@{fence.incarnation}": fence for key, fence in kept.draining.items()}
+        self._set(Kept(kept.assignment, self._ring_order(kept.assignment, kept.bells), draining))
 
     def offer(self, assignment: Assignment) -> Outcome:
         """Take an assignment in if it is newer than the one held; else say why not.
@@ -183,8 +182,8 @@ class AssignmentStore:
             return "an incarnation stands in it twice"
         if max(names.values(), default=0) > 2:
             return f"{max(names, key=lambda name: names[name])} stands in it {max(names.values())} times"
-        if len(assignment.traders) > MOST_BELLS:
-            return f"{len(assignment.traders)} incarnations; a worker has doorbells for {MOST_BELLS}"
+        if len(assignment.traders) > MOST_INCARNATIONS:
+            return f"{len(assignment.traders)} incarnations; a worker has doorbells for {MOST_INCARNATIONS}"
         if len(names) > MOST_TRADERS:
             return f"{len(names)} traders; a worker has room for {MOST_TRADERS}, and beside them for successors"
         for name in names:
@@ -199,9 +198,9 @@ class AssignmentStore:
         bells: dict[str, int] = {}
         for key in keys:
             bell = before.get(key, -1)
-            if 0 <= bell < MOST_BELLS and bell not in bells.values():
+            if 0 <= bell < MOST_INCARNATIONS and bell not in bells.values():
                 bells[key] = bell
-        free = iter(sorted(set(range(MOST_BELLS)) - set(bells.values())))
+        free = iter(sorted(set(range(MOST_INCARNATIONS)) - set(bells.values())))
         return {key: bells[key] if key in bells else next(free) for key in keys}
 
     def shown(self, keys: Iterable[str]) -> dict[str, str]:

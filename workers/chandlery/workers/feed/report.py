@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
+
+import msgspec
+
+from chandlery.core.latency import account
+from chandlery.core.signals import Completion, Signal
 
 #: Counters of updates and records that were left out, by reason. Everything else counts what was done.
 DROP_REASONS: Final = (
@@ -17,6 +23,24 @@ DROP_REASONS: Final = (
 )
 _CANDLES: Final = ("closed", "revised", "filled", "final", "forming", "duplicate", "repetition", "conflated")
 _ELSEWHERE: Final = (*DROP_REASONS, *_CANDLES, "gaps", "held")
+
+
+def signal_report(newest: Sequence[tuple[Signal, Completion]]) -> list[dict[str, Any]]:
+    """Acknowledged signals, the newest (which is the last) first, each with its completion and account."""
+    return [
+        {
+            "signal": signal,
+            "completion": completion,
+            "account": account(
+                msgspec.structs.replace(
+                    signal.stamps,
+                    acknowledged_ns=completion.acknowledged_ns,
+                    wall_offset_ns=signal.stamps.wall_offset_ns or completion.wall_offset_ns,
+                )
+            )._asdict(),
+        }
+        for signal, completion in reversed(newest)
+    ]
 
 
 def candle_report(counts: Counter[str]) -> dict[str, int]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from chandlery.core.assignment import trader_of
 from chandlery.core.errors import SegmentError
 from chandlery.core.signals import Signal
@@ -109,6 +111,8 @@ class RingDrain:
             self._distrust(error)
             return []
         to_send: list[InFlight] = []
+        if items and fence.from_ms and self._begun(fence.from_ms):
+            fence = msgspec.structs.replace(fence, from_ms=0)
         for item in items:
             self.taken += 1
             self._tally.emitted += 1
@@ -128,6 +132,14 @@ class RingDrain:
         if items and not to_send:
             self.settle()
         return to_send
+
+    def _begun(self, from_ms: int) -> bool:
+        """Whether the incarnation is behind its beginning with every symbol: earlier candles are a later session's."""
+        try:
+            return self._ring is not None and self._ring.get("begun_from_ms") == from_ms
+        except SegmentError as error:
+            self._distrust(error)
+            return False
 
     def settle(self) -> None:
         """Give back to the trader every slot up to the first that isn't settled."""

@@ -14,16 +14,15 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from chandlery.core import clocks
-from chandlery.core.assignment import Assignment, SeriesRef, WorkerStatus, decode_assignment
+from chandlery.core.assignment import MOST_INCARNATIONS, Assignment, SeriesRef, WorkerStatus, decode_assignment
 from chandlery.core.errors import MachineError
 from chandlery.core.intervals import parse_interval
-from chandlery.core.latency import account
 from chandlery.core.settings import FeedSettings
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
 from chandlery.workers.feed import report
 from chandlery.workers.feed.api import Api
-from chandlery.workers.feed.assignments import MOST_BELLS, AssignmentStore, Outcome
+from chandlery.workers.feed.assignments import AssignmentStore, Outcome
 from chandlery.workers.feed.board import Receipt, SeriesBoard
 from chandlery.workers.feed.catchup import CatchUp
 from chandlery.workers.feed.clients import BrokerWatch, candle_consumer, forming_consumer, quieten_client
@@ -76,7 +75,7 @@ class Feed:
         self._store = AssignmentStore(settings.worker, self._rings_dir / "assignment.json")
         self._segment_path = str(Path(settings.shm_dir) / "segment")
         self._writer = SegmentWriter.create(
-            self._segment_path, rows=settings.segment_rows, series=settings.segment_series, bells=MOST_BELLS
+            self._segment_path, rows=settings.segment_rows, series=settings.segment_series, bells=MOST_INCARNATIONS
         )
         receipt = Receipt()
         self._board = SeriesBoard(self._writer, self._router, receipt, self._counts)
@@ -456,21 +455,7 @@ class Feed:
 
     def signals(self, limit: int) -> list[dict[str, Any]]:
         """The newest acknowledged signals, newest first, each with its completion and account."""
-        newest = list(self._drain.recent)[-limit:] if limit else []
-        return [
-            {
-                "signal": signal,
-                "completion": completion,
-                "account": account(
-                    msgspec.structs.replace(
-                        signal.stamps,
-                        acknowledged_ns=completion.acknowledged_ns,
-                        wall_offset_ns=signal.stamps.wall_offset_ns or completion.wall_offset_ns,
-                    )
-                )._asdict(),
-            }
-            for signal, completion in reversed(newest)
-        ]
+        return report.signal_report(list(self._drain.recent)[-limit:] if limit else [])
 
     def healthy(self) -> str:
         """What the startup probe waits for and is missing; never Kafka."""

@@ -96,7 +96,7 @@ class SignalRing:
         "warm_need",
         "last_open_time_ms",
         "decided_ns_sum",
-        "spare1",
+        "begun_from_ms",
         "spare2",
     )
     _CELLS: ClassVar[dict[str, int]] = {

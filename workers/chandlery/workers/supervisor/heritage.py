@@ -6,7 +6,7 @@ nothing over: it is told from which candle on it decides.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from chandlery.core.assignment import TraderAssignment, trader_of
@@ -35,7 +35,7 @@ def heritage(rings: Path, spec: TraderAssignment) -> Heritage | None:
     own = {f"{symbol} {spec.interval}" for symbol in spec.symbols}
     positions: dict[str, tuple[int, int]] = {}
     counters: dict[str, int] = {}
-    found = False
+    known: dict[int, set[str]] = {}
     for path in rings.glob(RING_FILES):
         key = key_in(path)
         if trader_of(key) != spec.trader or _number(key) >= spec.incarnation:
@@ -47,14 +47,25 @@ def heritage(rings: Path, spec: TraderAssignment) -> Heritage | None:
                 told = ring.info()
         except SegmentError:
             continue  # unsound, and the feed has said so: nothing in it can be believed
-        found = True
-        for series in own & told["positions"].keys():
+        known[_number(key)] = own & told["positions"].keys()
+        for series in known[_number(key)]:
             positions[series] = max(positions.get(series, (-1, -1)), told["positions"][series])
         for name in SUMMED:
             counters[name] = (counters.get(name, 0) + told["counters"][name]) & _MOST
         newest = "last_open_time_ms"
         counters[newest] = max(counters.get(newest, 0), told["counters"][newest])
-    return Heritage(positions, counters) if found else None
+    if _unbroken(spec.incarnation, known, own):
+        # None has decided in between, here or elsewhere: the positions are exact, and who set the bound has guessed.
+        counters["begun_from_ms"] = spec.from_ms
+    return Heritage(positions, counters) if known else None
+
+
+def _unbroken(incarnation: int, known: Mapping[int, set[str]], own: set[str]) -> bool:
+    """Whether the last incarnation that decided is known with all its positions, and all since then were here."""
+    before = incarnation - 1
+    while before in known and not known[before]:
+        before -= 1  # it only stood by
+    return known.get(before) == own
 
 
 def adopt_earlier_names(rings: Path, wanted: Iterable[TraderAssignment]) -> None:

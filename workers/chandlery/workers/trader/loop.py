@@ -19,8 +19,9 @@ from chandlery.workers.trader.caller import Caller, Outcome
 from chandlery.workers.trader.informative import PATIENCE_NS, InformativePending, InformativeSet
 from chandlery.workers.trader.market import Forming, MarketView, SeriesView, Window
 from chandlery.workers.trader.messages import STATE_CODES, Live, StateReport
+from chandlery.workers.trader.rehearsal import rehearse
 from chandlery.workers.trader.signal_writer import Clock, Occasion, Ring, SignalWriter, build_signals
-from chandlery.workers.trader.symbol_run import SymbolRun
+from chandlery.workers.trader.symbol_run import SymbolRun, begins_at
 from chandlery.workers.windows import NO_STAMPS
 
 #: Longest wait: the heartbeat must move, and the supervisor's word be heard, twice a second.
@@ -86,7 +87,7 @@ class TraderLoop:
         self._caller = Caller(ring, clock, self._informative)
         self._commit: Commit | None = None
         self._orders = orders
-        self._told: tuple[TraderState, int, int, int, int, str, int] | None = None
+        self._told: StateReport | None = None
         # What every decision counts. A tick every few ms finds its caches cold: each Python frame on its way
         # costs about a microsecond then.
         self._now_ns = clock.now_ns
@@ -124,7 +125,8 @@ class TraderLoop:
 
     def _bound(self, from_ms: int, until_ms: int | None) -> None:
         self._spec.from_ms, self._spec.until_ms = from_ms, until_ms
-        self._from_ms = from_ms
+        # Behind it with every symbol, it is of no more use, and of harm where a market's times begin again.
+        self._from_ms = 0 if self._ring.get("begun_from_ms") == from_ms else from_ms
         self._until_ms = _FOREVER_MS if until_ms is None else until_ms
         self._retired = False
         for run in self._runs:
@@ -205,7 +207,7 @@ class TraderLoop:
 
     def _begin(self, run: SymbolRun, view: SeriesView) -> None:
         position = None if self._anew else self._ring.position(run.series)
-        if self._begins_at_bound(view, position):
+        if begins_at(self._from_ms, view.session, position):
             if run.begin_at(view, self._from_ms):
                 self._store(run)
         elif position is None:
@@ -213,15 +215,6 @@ class TraderLoop:
             self._store(run)
         elif not self._is_past(view.session, run, position):
             run.enter_session(view.session, position)
-
-    def _begins_at_bound(self, view: SeriesView, position: tuple[int, int] | None) -> bool:
-        """Whether ``from_ms`` says where to begin, and not the stored position, which may have come further."""
-        if not self._from_ms:
-            return False
-        if position is None or position[1] < 0:
-            return True
-        session, open_time_ms = position
-        return session == view.session and open_time_ms < self._from_ms - 1
 
     @staticmethod
     def _is_past(session: int, run: SymbolRun, position: tuple[int, int] | None) -> bool:
@@ -243,6 +236,9 @@ class TraderLoop:
 
     def _store(self, run: SymbolRun) -> None:
         self._ring.set_position(run.series, run.session, run.after_ms)
+        if self._from_ms and all(each.after_ms >= self._from_ms for each in self._runs):
+            self._ring.set("begun_from_ms", self._from_ms)
+            self._from_ms = 0
 
     # -- closed candles
 
@@ -371,26 +367,10 @@ class TraderLoop:
         self._store(run)
 
     def _rehearse(self, run: SymbolRun, view: SeriesView, ordinal: int) -> None:
-        """Bring state and cooldowns to where they were before ``ordinal``, without signals."""
-        run.rehearsed = True
-        length = self._memory
-        if run.resumed and self._spec.cooldown_ms:
-            length = ordinal
         # What the incarnation before decided elsewhere is history here, and cools as it did there.
-        live_from_ms = view.traded_from_ms if self._from_ms else view.live_from_ms
-        for earlier in range(max(view.first() + run.need - 1, ordinal - length, run.need - 1), ordinal):
-            window = view.window(earlier + 1, run.need)
-            if len(window.open_time) < run.need or window.session != run.session:
-                continue
-            outcome = self._caller.call(run, Candles(window), forming=False, wait=False)
-            open_time_ms = int(window.open_time[-1])
-            if not (view.valid(window) and outcome.holds()):
-                continue
-            run.strategy = outcome.strategy
-            if run.resumed and live_from_ms <= open_time_ms <= run.after_ms:
-                for decision in outcome.decisions:
-                    if run.cooldown.admits(decision.rule, open_time_ms):
-                        run.cooldown.note(decision.rule, open_time_ms)
+        signalled_from_ms = view.traded_from_ms if self._spec.from_ms else view.live_from_ms
+        length = ordinal if run.resumed and self._spec.cooldown_ms else self._memory
+        rehearse(self._caller, run, view, ordinal, length=length, signalled_from_ms=signalled_from_ms)
 
     # -- forming candles
 
@@ -497,13 +477,14 @@ class TraderLoop:
             message = self._market.trouble or f"waits for series {self._missing}"
         elif self._missing:
             message = f"series {self._missing} is gone"
-        told = (state, self._spec.generation, self._spec.incarnation, have, need, message, self._orders)
+        spec = self._spec
+        told = StateReport(state, spec.generation, spec.incarnation, self._code, have, need, message, self._orders)
         if told != self._told:
             self._told = told
             self._ring.set("state", STATE_CODES[state])
             self._ring.set("warm_have", have)
             self._ring.set("warm_need", need)
-            self._report(StateReport(*told[:3], self._code, *told[3:]))
+            self._report(told)
 
     def _state(self, warm: bool) -> TraderState:
         if self._writer.blocked:

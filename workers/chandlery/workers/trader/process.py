@@ -157,7 +157,7 @@ def run_trader(connection: socket.socket) -> int:
     logger = logging.getLogger("chandlery")
     try:
         launch = channel.launch()
-        logger = configure_logs(f"trader {launch.assignment.trader}", launch.log_level)
+        logger = configure_logs(f"trader {launch.assignment.key}", launch.log_level)
         ring = SignalRing.attach(launch.ring)
         ring.set("state", STATE_CODES["Init"])
         ring.set("heartbeat_ns", clocks.now_ns())

@@ -29,6 +29,17 @@ class Cooldown:
         self._last_ms.clear()
 
 
+def begins_at(from_ms: int, session: int, position: tuple[int, int] | None) -> bool:
+    """Whether an incarnation begins at its bound ``from_ms``, and not after the stored position (session, open time).
+
+    The position counts where it has come further, and where it is of an earlier session: then this one's candles are
+    due from the first on.
+    """
+    if not from_ms:
+        return False
+    return position is None or position[1] < 0 or (position[0] == session and position[1] < from_ms - 1)
+
+
 class SymbolRun:
     """State of one symbol.
 
