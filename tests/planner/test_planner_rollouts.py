@@ -395,7 +395,7 @@ def test_nothing_is_rolled_while_another_worker_is_not_ready() -> None:
     assert (made.pools[POOL].to_roll, made.verdicts[A].rollout) == ((), None)
 
 
-def test_what_a_lost_worker_had_goes_on_elsewhere_after_its_last_candle() -> None:
+def test_what_a_lost_worker_had_goes_on_elsewhere_with_its_last_candle() -> None:
     wanted = wanted_of(edited(2), in_pool=pool(least=2, most=2, per_worker=2))
     fleet = running(wanted)
     lost = (POOL, "pool-0")
@@ -407,13 +407,14 @@ def test_what_a_lost_worker_had_goes_on_elsewhere_after_its_last_candle() -> Non
     fleet.now_ms += Delays().unready_ms
     fleet.plan(wanted)
     ((worker, spec),) = fleet.entries(A)
-    assert (worker, spec.mode, spec.from_ms) == ("pool-1", "active", last_ms + STEP_MS)
+    assert (worker, spec.mode, spec.from_ms) == ("pool-1", "active", last_ms), "its signals may have died with the pod"
     other = (POOL, "pool-1")
     for _ in range(4):
         fleet.hear(other)
         fleet.advance(other)
         fleet.decide(other)
-    sound(fleet)
+    assert {candle for _, _, candle in fleet.doubled()} == {(last_ms - EPOCH_MS) // STEP_MS}
+    assert list(fleet.missed()) == []
 
 
 def test_a_successor_takes_over_at_once_when_the_worker_of_the_old_one_is_lost() -> None:
@@ -427,7 +428,7 @@ def test_a_successor_takes_over_at_once_when_the_worker_of_the_old_one_is_lost()
     fleet.plan(wanted)
     ((worker, spec),) = fleet.entries(A)
     assert (worker, spec.mode, spec.incarnation) == ("pool-1", "active", 2)
-    assert spec.from_ms == EPOCH_MS + fleet.closed * STEP_MS
+    assert spec.from_ms == EPOCH_MS + (fleet.closed - 1) * STEP_MS
 
 
 # Whatever happens -----------------------------------------------------------------------------------------------

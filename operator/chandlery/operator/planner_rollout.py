@@ -16,7 +16,15 @@ from dataclasses import dataclass
 import msgspec
 
 from chandlery.core.assignment import TraderAssignment
-from chandlery.operator.planner_standing import Entry, Standing, begins_ms, bounded, content_digest, promoted
+from chandlery.operator.planner_standing import (
+    Entry,
+    Standing,
+    begins_ms,
+    bounded,
+    content_digest,
+    follows_ms,
+    promoted,
+)
 from chandlery.operator.planner_types import Rollout
 
 Placed = tuple[str, TraderAssignment]
@@ -81,7 +89,7 @@ def next_step(
         return Step([(home, _kept(decider, wanted))])
     if _at_once(standing, wanted):
         if wanted.mode == "active" and decider.assignment.mode == "active":
-            fresh.from_ms = begins_ms(decider, fresh.interval)
+            fresh.from_ms = follows_ms(decider, fresh)
         return Step([(home, fresh)])
     if successor is not None and _same(successor, wanted) and successor.worker == home:
         return _standing_by(decider, successor, wanted)

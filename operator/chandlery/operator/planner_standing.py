@@ -251,7 +251,18 @@ def _with(entry: Entry, assignment: TraderAssignment) -> Entry:
 
 
 def _begins_ms(decider: Entry, successor: Entry) -> int:
-    return begins_ms(decider, successor.assignment.interval)
+    return follows_ms(decider, successor.assignment)
+
+
+def follows_ms(before: Entry, spec: TraderAssignment) -> int:
+    """From which candle an incarnation decides that follows one which can't be asked any more where it has stopped.
+
+    Of a lost worker's newest candle nobody knows whether its signals left the pod. The same version decides it again:
+    its signals have the same ids.
+    """
+    if before.lost and content_digest(before.assignment) == content_digest(spec) and before.status is not None:
+        return max(before.status.last_open_time_ms, before.assignment.from_ms)
+    return begins_ms(before, spec.interval)
 
 
 def begins_ms(before: Entry, interval: str, at_ms: int | None = None) -> int:
