@@ -361,7 +361,7 @@ async def test_a_change_with_manual_rollout_waits_for_its_approval(on_control_pl
         assert [generation for _, generation in await placed(stage, f"{ns}/one")] == [1]
         approval = {"metadata": {"annotations": {"chandlery.dev/approve-generation": "2"}}}
         await stage.api.merge(TRADER, ns, "one", approval)
-        await stage.until_reason(ns, "one", "Running")
+        await stage.until_rolled_out(ns, "one")
         assert [generation for _, generation in await placed(stage, f"{ns}/one")] == [2]
 
 

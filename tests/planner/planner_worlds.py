@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from chandlery.core.assignment import Assignment
+from chandlery.core.assignment import Assignment, WorkerStatus
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.operator.planner import Current, Delays, Desired, Memory, Plan, WorkerNow, plan
 
@@ -83,7 +83,10 @@ def desired(*resources: MarketFeed | TraderPool | Trader, seed: int = 0, **more:
 
 @dataclass
 class World:
-    """Workers as a backend would have them: every plan is carried out at once; tests decide what gets Ready."""
+    """Workers as a backend would have them: every plan is carried out at once; tests decide what gets Ready.
+
+    Their processes never get anywhere: nothing runs that would have to be handed over.
+    """
 
     delays: Delays = field(default_factory=Delays)
     now_ms: int = 1_000_000
@@ -114,12 +117,13 @@ class World:
         now = self.workers.get(key, {}).get(name)
         if now is None:
             return WorkerNow(assignment, ready=False, since_ms=self.now_ms, was_ready=False)
-        return WorkerNow(assignment, now.ready, now.since_ms, now.was_ready)
+        return replace(now, assignment=assignment)
 
     def ready(self, key: Key, name: str, ready: bool) -> None:
         now = self.workers[key][name]
         if now.ready != ready:
-            self.workers[key][name] = WorkerNow(now.assignment, ready, self.now_ms, now.was_ready or ready)
+            status = now.status or WorkerStatus(name, 1, 0, "", 0, True, {}, [], {})
+            self.workers[key][name] = WorkerNow(now.assignment, ready, self.now_ms, now.was_ready or ready, status)
 
 
 def placed(result: Plan) -> dict[str, list[str]]:

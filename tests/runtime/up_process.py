@@ -43,10 +43,12 @@ class EachCandle(Strategy):
     """Buys on every candle: a test needn't wait for a market's mood."""
 
     name = "each-candle"
-    every: int = parameter(1, ge=1, le=100, doc="not used")
+    every: int = parameter(1, ge=1, le=100, doc="not used, but 99 can't be loaded")
 
     @property
     def warmup(self):
+        if self.every == 99:
+            raise RuntimeError("ninety-nine is too many")
         return 1
 
     def on_candle(self, ctx, candles):
@@ -54,9 +56,9 @@ class EachCandle(Strategy):
 '''
 
 
-def teller(name: str, symbol: str = "BTC/USDT") -> str:
+def teller(name: str, symbol: str = "BTC/USDT", every: int = 1) -> str:
     """A Trader that signals on every candle of 1 s."""
-    return trader(name, symbol, "each-candle", every=1)
+    return trader(name, symbol, "each-candle", every=every)
 
 
 def trader(name: str, symbol: str = "BTC/USDT", strategy: str = "sma-cross", interval: str = "1s", **more: int) -> str:

@@ -195,6 +195,19 @@ class Stage:
 
         await self.until(f"{kind.name} {name}: {reason}", holds)
 
+    async def until_rolled_out(self, namespace: str, name: str) -> None:
+        """Wait until a Trader's newest generation decides, and no older one is left."""
+
+        async def holds() -> bool:
+            item = await self.api.get(TRADER, namespace, name)
+            found = conditions_of(item)
+            status = item.get("status", {})
+            settled = found.get("Ready", {}).get("status") == "True" and found["Reconciling"]["status"] == "False"
+            newest = item["metadata"]["generation"]
+            return settled and (status.get("observedGeneration"), status.get("runningGeneration")) == (newest, newest)
+
+        await self.until(f"Trader {name} rolled out", holds)
+
 
 def conditions_of(item: Object) -> dict[str, Object]:
     """Conditions of a resource by type."""

@@ -19,6 +19,7 @@ from aiohttp import web
 from chandlery.core.assignment import (
     Assignment,
     TraderAssignment,
+    TraderState,
     TraderStatus,
     WorkerStatus,
     content_hash,
@@ -46,6 +47,7 @@ class SimulatedWorker:
     supervisor: bool = True
     denies: bool = False
     states: dict[str, TraderStatus] = field(default_factory=dict)
+    successors: dict[str, TraderStatus] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def bump(self) -> None:
@@ -65,7 +67,10 @@ class SimulatedWorker:
             self.refused += not same
             return 200 if same else 409
         self.assignment = assignment
-        self.states = {one.trader: state_of(one) for one in assignment.traders}
+        self.states, self.successors = {}, {}
+        for one in sorted(assignment.traders, key=lambda each: each.incarnation):
+            into = self.successors if one.trader in self.states else self.states
+            into[one.trader] = state_of(one)
         self.bump()
         return 200
 
@@ -82,16 +87,20 @@ class SimulatedWorker:
             traders=self.states,
             catalogue=CATALOGUE,
             feed={},
+            successors=self.successors,
         )
 
 
 def active(assigned: TraderAssignment) -> TraderStatus:
-    """A trader that runs as assigned."""
-    suspended = assigned.mode == "suspended"
+    """A trader that runs as assigned, on a market whose candles close by this machine's clock, without any delay."""
+    newest_ms = time.time_ns() // 1_000_000_000 * 1_000 - 1_000
+    states: dict[str, TraderState] = {"suspended": "Suspended", "standby": "Warm", "active": "Active"}
+    if assigned.until_ms is not None:
+        newest_ms = min(newest_ms, assigned.until_ms - 1_000)
     return TraderStatus(
-        "Suspended" if suspended else "Active",
+        states[assigned.mode] if assigned.until_ms is None else "Retired",
         generation=assigned.generation, incarnation=assigned.incarnation,
-        code="simulated", warm_have=50, warm_need=50,
+        code="simulated", warm_have=50, warm_need=50, last_open_time_ms=newest_ms if assigned.mode == "active" else 0,
     )  # fmt: skip
 
 

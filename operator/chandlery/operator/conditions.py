@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -31,6 +31,7 @@ from chandlery.core.resources.status import (
 )
 from chandlery.operator.cache import Held
 from chandlery.operator.planner import FeedPlan, PoolPlan, Verdict
+from chandlery.operator.planner_standing import told_of
 
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _WARM_STATES: Final = frozenset({"Warm", "Active", "Blocked"})
@@ -74,7 +75,9 @@ class State:
     """One resource's state, from which its three kstatus conditions follow.
 
     Attributes:
-        ready: as the spec asks. stalled: not without a change by somebody. settled: neither ready, nor on its way.
+        ready: it does its work. stalled: it doesn't do what the spec asks, and won't without a change by somebody; where it
+            is ready all the same, an older version is. settled: neither ready, nor on its way.
+        under_way, under_way_message: what of the spec is still under way while it is ready; empty: nothing.
     """
 
     reason: str
@@ -82,6 +85,8 @@ class State:
     ready: bool = False
     stalled: bool = False
     settled: bool = False
+    under_way: str = ""
+    under_way_message: str = ""
 
 
 def is_applied(verdict: Verdict, reported: Reported | None) -> bool:
@@ -109,13 +114,23 @@ def trader_state(
     if verdict.reason == "Suspended":
         return State("Suspended", verdict.message, settled=True)
     if verdict.reason:
-        return State(verdict.reason, verdict.message, stalled=verdict.reason not in _UNDER_WAY)
+        works = verdict.keeps and verdict.reason not in _UNDER_WAY and worker is not None
+        ready = works and worker is not None and _work(verdict, worker).ready
+        return State(verdict.reason, verdict.message, ready=ready, stalled=verdict.reason not in _UNDER_WAY)
     missing = _missing_symbols(held, unknown_symbols)
     if missing:
         return State("UnknownSymbol", f"the exchange has no {', '.join(missing)}: mend spec.market", stalled=True)
     if worker is None:
         return State("Pending", "no worker yet")
-    reported = worker.status.traders.get(verdict.trader) if worker.status is not None else None
+    state = _work(verdict, worker)
+    if verdict.rollout is not None and state.ready:
+        return replace(state, under_way=verdict.rollout.phase, under_way_message=verdict.rollout.message)
+    return state
+
+
+def _work(verdict: Verdict, worker: WorkerView) -> State:
+    """What the worker makes of the incarnation that decides."""
+    reported = _reported(verdict, worker)
     away = _away(worker)
     if away is not None:
         return away
@@ -130,6 +145,14 @@ def trader_state(
             return State("NotDelivered", f"worker {worker.name} can't be told: {worker.undelivered}"[:300])
         return State("Starting", f"worker {worker.name} has not started it yet")
     return _not_running(reported, worker)
+
+
+def _reported(verdict: Verdict, worker: WorkerView) -> Reported | None:
+    """What is told of the incarnation that decides, or else of one before it."""
+    if worker.status is None:
+        return None
+    told = told_of(worker.status, verdict.trader, verdict.incarnation)
+    return told or worker.status.traders.get(verdict.trader)
 
 
 def _missing_symbols(held: Held, unknown: Collection[str]) -> list[str]:
@@ -189,15 +212,24 @@ def trader_status(
     assigned: TraderAssignment | None,
     worker: WorkerView | None,
     now: str,
+    successor: Reported | None = None,
 ) -> TraderStatus:
-    """The Trader's whole status. ``assigned``: as its worker has it; ``now``: RFC 3339."""
+    """The Trader's whole status.
+
+    Args:
+        assigned: what decides, as its worker has it. successor: what is told of what is to take over, None: nothing.
+        now: RFC 3339.
+    """
     answer = worker.status if worker is not None else None
-    reported = answer.traders.get(verdict.trader) if answer is not None and verdict is not None else None
-    applied = verdict is not None and not verdict.reason and is_applied(verdict, reported)
+    reported = _reported(verdict, worker) if worker is not None and verdict is not None else None
+    applied = (
+        assigned is not None and verdict is not None and verdict.reason != "Suspended" and is_applied(verdict, reported)
+    )
+    running = assigned.generation if assigned is not None else held.generation
     conditions = [
         *kstatus(state, held.generation, now),
         _condition(
-            "AssignmentApplied", applied, "Applied" if applied else state.reason, held.generation, now,
+            "AssignmentApplied", applied, "Applied" if applied else state.reason, running, now,
             "" if applied else "its process has not said READY for this generation",
         ),
         _warm(reported, state, held.generation, now),
@@ -205,6 +237,8 @@ def trader_status(
     if worker is None or assigned is None:
         return TraderStatus(observed_generation=held.generation, conditions=conditions)
     figures = _figures(reported, answer) if reported is not None and answer is not None else {}
+    if successor is not None and successor.warm_need:
+        figures["warm"] = Warmth(successor.warm_have, successor.warm_need)
     return TraderStatus(
         observed_generation=held.generation,
         conditions=conditions,
@@ -318,6 +352,7 @@ def pool_status(
         capacity=plan.capacity if plan is not None else None,
         used=plan.used if plan is not None else None,
         pending=plan.pending if plan is not None else None,
+        rolling=plan.rolling if plan is not None else None,
         workers=len(workers),
         ready_workers=sum(1 for worker in workers if worker.ready),
         updated_workers=len(workers) - outdated,
@@ -385,12 +420,20 @@ def feed_status(
 
 def kstatus(state: State, generation: int, now: str) -> list[Condition]:
     """Ready, Reconciling and Stalled."""
-    reconciling = not (state.ready or state.stalled or state.settled)
+    reconciling = bool(state.under_way) or not (state.ready or state.stalled or state.settled)
+    why = state.under_way or state.reason
     other = "Settled" if state.ready or state.settled else state.reason
     return [
         _condition("Ready", state.ready, state.reason, generation, now, state.message),
-        _condition("Reconciling", reconciling, state.reason if reconciling else other, generation, now),
-        _condition("Stalled", state.stalled, state.reason if state.stalled else other, generation, now),
+        _condition("Reconciling", reconciling, why if reconciling else other, generation, now, state.under_way_message),
+        _condition(
+            "Stalled",
+            state.stalled,
+            state.reason if state.stalled else other,
+            generation,
+            now,
+            state.message if state.stalled and state.ready else "",
+        ),
     ]
 
 

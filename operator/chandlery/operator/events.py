@@ -60,7 +60,9 @@ class Events:
     async def tell_state(self, held: Held, state: State) -> None:
         """Tell of a state that a person should look at."""
         if state.reason not in _USUAL:
-            await self.tell(held, "Warning" if not state.ready else "Normal", state.reason, state.message)
+            await self.tell(
+                held, "Warning" if state.stalled or not state.ready else "Normal", state.reason, state.message
+            )
 
     async def tell(self, held: Held, level: Literal["Normal", "Warning"], reason: str, note: str) -> None:
         """Tell something of a resource, unless that was told before of this generation. Failing is no failure."""

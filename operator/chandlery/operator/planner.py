@@ -7,17 +7,21 @@ nothing and gives back the very same assignments.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
 
-from chandlery.core.assignment import Assignment, TraderAssignment, content_hash, encode
+from chandlery.core.assignment import Assignment, TraderAssignment, content_hash
 from chandlery.core.checks import check_pool
 from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key
-from chandlery.core.resources import TraderPool
-from chandlery.operator.planner_placement import MOST_ASSIGNMENT_BYTES, Bounds, Existing, Placement, place
-from chandlery.operator.planner_traders import Before, Candidate, Refusal, content_digest, judge, seen_of
+from chandlery.core.resources import Trader
+from chandlery.operator.planner_homes import Asked, full_message, home_before, place_all, steps_of, worker_name
+from chandlery.operator.planner_homes import worker_number as worker_number
+from chandlery.operator.planner_placement import Placement
+from chandlery.operator.planner_standing import Entry, entries_of, standing_of
+from chandlery.operator.planner_traders import Refusal, judge, seen_of
 from chandlery.operator.planner_types import (
     MAX_REMEMBERED,
     Current,
@@ -50,16 +54,6 @@ __all__ = [
 ]
 
 
-def worker_name(pool: str, number: int) -> str:
-    """Name of a pool's worker: ``{pool}-{number}``."""
-    return f"{pool}-{number}"
-
-
-def worker_number(name: str) -> int:
-    """Number of a worker, from its name."""
-    return int(name.rpartition("-")[2])
-
-
 def plan(desired: Desired, current: Current, *, now_ms: int) -> Plan:
     """Decide what shall run where.
 
@@ -68,90 +62,59 @@ def plan(desired: Desired, current: Current, *, now_ms: int) -> Plan:
         current: the workers that are there, and the memory of the last plan.
         now_ms: now, by any clock that the times in ``current`` share, ms.
     """
-    before = _assigned_before(current)
-    candidates: dict[str, Candidate] = {}
+    entries = entries_of(current, desired.delays, now_ms)
+    asked: dict[str, Asked] = {}
     verdicts: dict[str, Verdict] = {}
     for key in sorted(desired.traders):
         trader = desired.traders[key]
         name = trader.full_name
-        judged = judge(trader, desired, before.get(name), current.memory.traders.get(name))
+        judged = _ask(trader, desired, current, entries.get(name, []), now_ms)
         if isinstance(judged, Refusal):
             verdicts[name] = Verdict(name, None, judged.pool, judged.reason, judged.message)
         else:
-            candidates[name] = judged
-    placements = _place_all(desired, current, candidates, before, now_ms)
+            asked[name] = judged
+    placements = place_all(desired, current, asked, now_ms)
     pools: dict[Key, PoolPlan] = {}
     for key in sorted(desired.pools):
-        pools[key] = _plan_pool(desired, current, key, placements.get(key), candidates, before, verdicts)
+        pools[key] = _plan_pool(desired, current, key, placements.get(key), asked, verdicts)
+    memory = _remember(current, entries, pools, placements, asked, now_ms)
+    deadlines = [one.again_ms for one in placements.values() if one.again_ms is not None]
+    waits = [since_ms + desired.delays.retire_ms for since_ms in memory.taking_over_since_ms.values()]
+    waits += [
+        one.standing.failed.at_ms + desired.delays.move_again_ms
+        for one in asked.values()
+        if one.is_stuck and one.standing.failed
+    ]
     return Plan(
         feeds=_plan_feeds(desired, pools),
         pools=pools,
         verdicts=dict(sorted(verdicts.items())),
-        memory=_remember(current, before, pools, placements),
-        plan_again_ms=min((one.again_ms for one in placements.values() if one.again_ms is not None), default=None),
+        memory=memory,
+        plan_again_ms=min([*deadlines, *(at_ms for at_ms in waits if at_ms > now_ms)], default=None),
     )
 
 
-def _assigned_before(current: Current) -> dict[str, Before]:
-    """Where each Trader is. One that is in two workers (a move cut short) counts where it is newest."""
-    found: dict[str, Before] = {}
-    for pool in sorted(current.workers):
-        workers = current.workers[pool]
-        for name in sorted(workers, key=worker_number):
-            for trader in workers[name].assignment.traders:
-                other = found.get(trader.trader)
-                if other is None or other.assignment.incarnation < trader.incarnation:
-                    found[trader.trader] = Before(pool, name, trader)
-    return found
-
-
-def _place_all(
-    desired: Desired,
-    current: Current,
-    candidates: Mapping[str, Candidate],
-    before: Mapping[str, Before],
-    now_ms: int,
-) -> dict[Key, Placement]:
-    wanted: dict[Key, dict[str, Candidate]] = {}
-    for name, candidate in candidates.items():
-        wanted.setdefault(candidate.pool, {})[name] = candidate
-    placements: dict[Key, Placement] = {}
-    world = desired.world
-    for key, pool in desired.pools.items():
-        if next(check_pool(pool, world), None) is not None:
-            continue
-        existing = [_existing(key, name, worker, before) for name, worker in current.workers.get(key, {}).items()]
-        placements[key] = place(
-            {name: candidate.series for name, candidate in wanted.get(key, {}).items()},
-            existing,
-            bounds_of(pool),
-            surplus_since_ms=current.memory.surplus_since_ms.get(pool.full_name),
-            now_ms=now_ms,
-            delays=desired.delays,
-            sizes={name: len(encode(candidate.assignment)) + 1 for name, candidate in wanted.get(key, {}).items()},
-        )
-    return placements
-
-
-def _existing(pool: Key, name: str, worker: WorkerNow, before: Mapping[str, Before]) -> Existing:
-    traders = tuple(
-        trader.trader
-        for trader in worker.assignment.traders
-        if (before[trader.trader].pool, before[trader.trader].worker) == (pool, name)
-    )
-    return Existing(worker_number(name), traders, worker.ready, worker.since_ms, worker.was_ready)
-
-
-def bounds_of(pool: TraderPool) -> Bounds:
-    """What a pool allows."""
-    spec = pool.spec
-    return Bounds(
-        least=spec.workers.min,
-        most=spec.workers.max,
-        spare=spec.workers.spare,
-        traders=spec.traders_per_worker,
-        series=spec.segment.series,
-    )
+def _ask(
+    trader: Trader, desired: Desired, current: Current, entries: list[Entry], now_ms: int
+) -> Asked | Refusal:  # fmt: skip
+    name, memory = trader.full_name, current.memory
+    since_ms = memory.taking_over_since_ms.get(name)
+    overdue = since_ms is not None and now_ms - since_ms >= desired.delays.retire_ms
+    pool = trader.spec.pool.key(trader.namespace)
+    failed = memory.failed.get(name)
+    standing = standing_of(entries, pool, trader.identity, failed, overdue=overdue, now_ms=now_ms)
+    again_ms = standing.failed.at_ms + desired.delays.move_again_ms if standing.failed is not None else now_ms
+    if standing.move_failed and now_ms >= again_ms:
+        standing = replace(standing, failed=None)
+    judged = judge(trader, desired, standing, memory.traders.get(name))
+    if isinstance(judged, Refusal):
+        return judged
+    seen = memory.traders.get(name)
+    wanted = msgspec.structs.replace(judged.assignment, from_ms=0, until_ms=None)
+    if wanted.mode == "standby":
+        wanted.mode = "active"
+    highest = max(standing.highest, seen.incarnation if seen is not None else 0)
+    return Asked(judged, wanted, standing, highest + 1, overdue, home_before(standing, wanted, entries, pool))
 
 
 def _plan_pool(
@@ -159,8 +122,7 @@ def _plan_pool(
     current: Current,
     key: Key,
     placement: Placement | None,
-    candidates: Mapping[str, Candidate],
-    before: Mapping[str, Before],
+    asked: Mapping[str, Asked],
     verdicts: dict[str, Verdict],
 ) -> PoolPlan:
     """Write a placed pool's assignments, and the verdicts of its Traders."""
@@ -169,42 +131,52 @@ def _plan_pool(
     if placement is None:
         finding = next(check_pool(pool, desired.world))
         return PoolPlan(pool, None, {}, capacity, 0, 0, finding.reason, finding.message)
+    placed: dict[str, list[TraderAssignment]] = {worker_name(pool.name, number): [] for number in placement.workers}
+    for name, step in steps_of(pool, placement, asked).items():
+        one = asked[name]
+        for worker, trader in step.placed:
+            placed[worker].append(trader)
+        worker, decider = step.placed[0]
+        reason, message = one.candidate.reason, one.candidate.message + one.candidate.stays
+        verdicts[name] = Verdict(
+            name,
+            worker,
+            key,
+            reason,
+            message,
+            decider.generation,
+            decider.incarnation,
+            step.rollout,
+            keeps=bool(one.candidate.stays),
+            failed=one.candidate.failed,
+        )
+        one.retires = step.retires
+        one.rolls = step.rollout is not None
     workers: dict[str, Assignment] = {}
-    for number, names in placement.workers.items():
-        worker = worker_name(pool.name, number)
-        traders = [_settled(candidates[name], before.get(name), key, worker) for name in names]
-        for trader in traders:
-            candidate = candidates[trader.trader]
-            verdicts[trader.trader] = Verdict(
-                trader.trader,
-                worker,
-                key,
-                candidate.reason,
-                candidate.message + candidate.stays,
-                trader.generation,
-                trader.incarnation,
-            )
+    for worker, traders in placed.items():
         now = current.workers.get(key, {}).get(worker)
+        traders.sort(key=lambda each: (each.trader, each.incarnation))
         workers[worker] = _next_assignment(worker, traders, now, current.memory, f"{key[0]}/{worker}")
     for name in placement.waiting:
-        candidate = candidates[name]
+        candidate = asked[name].candidate
         if candidate.stays:  # the version of before has lost its place, and the one of now may not run
             verdicts[name] = Verdict(name, None, key, candidate.reason, candidate.message)
         else:
-            verdicts[name] = Verdict(name, None, key, "PoolFull", _full(pool, candidate, name in placement.crowded))
+            verdicts[name] = Verdict(
+                name, None, key, "PoolFull", full_message(pool, candidate, name in placement.crowded)
+            )
     used = sum(len(names) for names in placement.workers.values())
-    feed = pool.spec.feed.key(pool.namespace)
-    return PoolPlan(pool, feed, workers, capacity, used, len(placement.waiting))
-
-
-def _settled(candidate: Candidate, before: Before | None, pool: Key, worker: str) -> TraderAssignment:
-    """The Trader's assignment in this worker; one more incarnation if it is another than before, or elsewhere."""
-    wanted = candidate.assignment
-    if before is None or (before.pool, before.worker) != (pool, worker):
-        return msgspec.structs.replace(wanted, incarnation=wanted.incarnation + 1)
-    if content_digest(wanted) == content_digest(before.assignment):
-        return wanted
-    return msgspec.structs.replace(wanted, incarnation=wanted.incarnation + 1)
+    rolling = sum(1 for names in placement.workers.values() for name in names if asked[name].rolls)
+    return PoolPlan(
+        pool,
+        pool.spec.feed.key(pool.namespace),
+        workers,
+        capacity,
+        used,
+        len(placement.waiting),
+        rolling=rolling,
+        to_roll=tuple(worker_name(pool.name, number) for number in placement.to_roll),
+    )
 
 
 def _next_assignment(
@@ -215,25 +187,6 @@ def _next_assignment(
         return now.assignment
     last = max(now.assignment.sequence if now else 0, memory.sequences.get(remembered, 0))
     return Assignment(worker, last + 1, digest, traders)
-
-
-def _full(pool: TraderPool, candidate: Candidate, crowded: bool) -> str:
-    spec = pool.spec
-    if crowded:
-        return (
-            f"its strategy's source and parameters don't fit beside those of the others: the assignments of a worker of "
-            f"TraderPool {pool.full_name} hold {MOST_ASSIGNMENT_BYTES // 1024} KiB; raise the pool's spec.workers.max, "
-            f"or put the strategy into the pool's image"
-        )
-    if len(candidate.series) > spec.segment.series:
-        return (
-            f"it reads {len(candidate.series)} series, a worker of TraderPool {pool.full_name} holds "
-            f"{spec.segment.series}: raise the pool's spec.segment.series"
-        )
-    return (
-        f"TraderPool {pool.full_name} has no room ({spec.workers.max} workers of {spec.traders_per_worker} traders and "
-        f"{spec.segment.series} series): raise its spec.workers.max, spec.tradersPerWorker or spec.segment.series"
-    )
 
 
 def _plan_feeds(desired: Desired, pools: Mapping[Key, PoolPlan]) -> dict[Key, FeedPlan]:
@@ -261,7 +214,12 @@ def _by_length(intervals: Iterable[str]) -> tuple[str, ...]:
 
 
 def _remember(
-    current: Current, before: Mapping[str, Before], pools: Mapping[Key, PoolPlan], placements: Mapping[Key, Placement]
+    current: Current,
+    entries: Mapping[str, list[Entry]],
+    pools: Mapping[Key, PoolPlan],
+    placements: Mapping[Key, Placement],
+    asked: Mapping[str, Asked],
+    now_ms: int,
 ) -> Memory:
     sequences = dict(current.memory.sequences)
     traders = dict(current.memory.traders)
@@ -269,24 +227,31 @@ def _remember(
     for key, workers in current.workers.items():
         for name, worker in workers.items():
             _raise_to(sequences, f"{key[0]}/{name}", worker.assignment.sequence)
-    for one in before.values():
-        _see(traders, one.assignment)
+    for name in sorted(entries):
+        _see(traders, entries[name][-1].assignment)
     for key, pool in pools.items():
         for name, assignment in pool.workers.items():
             _raise_to(sequences, f"{key[0]}/{name}", assignment.sequence)
-            for trader in assignment.traders:
+            for trader in sorted(assignment.traders, key=lambda each: each.incarnation):
                 _see(traders, trader)
     surplus = {
         pools[key].pool.full_name: placement.surplus_since_ms
         for key, placement in placements.items()
         if placement.surplus_since_ms is not None
     }
-    return Memory(surplus, _newest(sequences), _newest(traders))
+    since = {
+        name: current.memory.taking_over_since_ms.get(name, now_ms)
+        for name, one in sorted(asked.items())
+        if one.retires
+    }
+    failed = {name: one.failed for name, one in sorted(asked.items()) if one.failed is not None}
+    return Memory(surplus, _newest(sequences), _newest(traders), since, failed)
 
 
 def _see(traders: dict[str, Seen], trader: TraderAssignment) -> None:
-    traders.pop(trader.trader, None)  # to the end: the oldest are forgotten first
-    traders[trader.trader] = seen_of(trader)
+    before = traders.pop(trader.trader, None)  # to the end: the oldest are forgotten first
+    now = seen_of(trader)
+    traders[trader.trader] = before if before is not None and before.incarnation > now.incarnation else now
 
 
 def _raise_to(sequences: dict[str, int], name: str, sequence: int) -> None:

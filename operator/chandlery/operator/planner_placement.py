@@ -4,22 +4,27 @@ Rules, in this order:
 
 1. A trader stays where it is, as long as its worker stays and has room for it.
 2. Workers above ``max`` go at once: empty ones first, then the last.
-3. A worker not Ready for too long is *lost*: its traders move to others, where there is room.
+3. A worker not Ready for too long is *lost*: its traders move to others, where there is room. Of the workers with an
+   older template one at a time is emptied into Ready ones with room.
 4. New traders fill the first worker with room (in order of number); none has room: a new worker, up to ``max``;
    then a lost worker, whose place is better than none; then they wait.
 5. There are at least ``min`` workers, and ``spare`` empty ones within ``max``.
 6. A worker that isn't needed goes after a delay: empty ones first, then the last whose traders fit elsewhere.
+
+A trader that runs leaves its worker only when its successor has taken over: until then it takes its room there
+(*leaving*), and a worker that goes stays for so long (*retiring*).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
 from chandlery.core.assignment import SeriesRef
+from chandlery.operator.planner_standing import lost_at_ms
 from chandlery.operator.planner_types import Delays
 
 #: A ConfigMap, in which an assignment is kept, holds 1 MiB: what is around the traders, and some room.
@@ -42,14 +47,31 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """What the incarnation that decides takes in its worker (by its number)."""
+
+    number: int
+    series: frozenset[SeriesRef]
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Existing:
-    """A worker that is there: its number, the traders in it, and for how long it has been (not) Ready."""
+    """A worker that is there: its number, the traders in it, and for how long it has been (not) Ready.
+
+    Attributes:
+        traders: those whose home it is. leaving: those that run here, but whose successor is elsewhere, with the series
+            and bytes they take. outdated, rolled_out: as :class:`WorkerNow` has them.
+    """
 
     number: int
     traders: tuple[str, ...]
     ready: bool
     since_ms: int
     was_ready: bool
+    leaving: Mapping[str, Leaving] = field(default_factory=dict)
+    outdated: bool = False
+    rolled_out: bool = True
 
 
 @dataclass(slots=True)
@@ -61,6 +83,7 @@ class Placement:
         waiting: traders that found no place. crowded: those of them for which only bytes of an assignment lack.
         surplus_since_ms: since when a worker could be missed; None: none could.
         again_ms: when a delay passes next; None: no delay is running.
+        to_roll: numbers of outdated workers from which all has moved that can.
     """
 
     workers: dict[int, list[str]]
@@ -68,6 +91,7 @@ class Placement:
     surplus_since_ms: int | None
     again_ms: int | None
     crowded: frozenset[str] = frozenset()
+    to_roll: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -79,17 +103,21 @@ class _Worker:
     size_bytes: int = 0
     traders: dict[str, frozenset[SeriesRef]] = field(default_factory=dict)
     series: Counter[SeriesRef] = field(default_factory=Counter)
+    leaving: dict[str, Leaving] = field(default_factory=dict)
+    outdated: bool = False
+    rolled_out: bool = True
 
     def copy(self) -> _Worker:
-        traders, series = dict(self.traders), Counter(self.series)
-        return _Worker(self.number, self.ready, self.lost, self.sizes, self.size_bytes, traders, series)
+        return replace(
+            self, traders=dict(self.traders), series=Counter(self.series), leaving=dict(self.leaving)
+        )  # fmt: skip
 
     def fits(self, name: str, series: frozenset[SeriesRef], bounds: Bounds) -> bool:
         size_bytes = self.size_bytes + self.sizes.get(name, 0)
         return size_bytes <= bounds.assignment_bytes and self.fits_but_for_bytes(series, bounds)
 
     def fits_but_for_bytes(self, series: frozenset[SeriesRef], bounds: Bounds) -> bool:
-        if len(self.traders) >= bounds.traders:
+        if len(self.traders) + len(self.leaving) >= bounds.traders:
             return False
         more = sum(1 for one in series if one not in self.series)
         return len(self.series) + more <= bounds.series
@@ -101,7 +129,22 @@ class _Worker:
 
     def remove(self, name: str) -> None:
         self.size_bytes -= self.sizes.get(name, 0)
-        for one in self.traders.pop(name):
+        self._forget(self.traders.pop(name))
+
+    def hold(self, name: str, leaving: Leaving) -> None:
+        """Keep room for an incarnation that decides here until its successor does elsewhere."""
+        self.leaving[name] = leaving
+        self.series.update(leaving.series)
+        self.size_bytes += leaving.size_bytes
+
+    def release(self, name: str) -> None:
+        """What was held is not needed."""
+        leaving = self.leaving.pop(name)
+        self.size_bytes -= leaving.size_bytes
+        self._forget(leaving.series)
+
+    def _forget(self, series: frozenset[SeriesRef]) -> None:
+        for one in series:
             self.series[one] -= 1
             if not self.series[one]:
                 del self.series[one]
@@ -116,29 +159,48 @@ def place(
     now_ms: int,
     delays: Delays,
     sizes: Mapping[str, int] = MappingProxyType({}),
+    running: Mapping[str, Leaving] = MappingProxyType({}),
+    stuck: frozenset[str] = frozenset(),
 ) -> Placement:
     """Place a pool's traders. The result depends on no order of the inputs.
 
     Args:
         sizes: bytes that each trader takes in an encoded assignment; none: 0.
+        running: traders that run where they are, and may end there only when their successor decides; with what the
+            one that runs takes.
+        stuck: those of them that failed elsewhere: nothing is emptied of them.
     """
-    placer = _Placer(bounds, now_ms, delays, sizes)
+    placer = _Placer(bounds, now_ms, delays, sizes, running, stuck)
     placer.keep(wanted, existing)
     placer.settle()
     surplus = placer.shrink(surplus_since_ms)
-    if surplus is not None:
+    if surplus is not None and surplus + delays.shrink_ms > now_ms:
         placer.deadlines.append(surplus + delays.shrink_ms)
+    placer.let_go()
     return Placement(
-        workers={number: sorted(worker.traders) for number, worker in sorted(placer.workers.items())},
+        workers={number: sorted(worker.traders) for number, worker in sorted(placer.everywhere().items())},
         waiting=sorted(placer.waiting),
         surplus_since_ms=surplus,
         again_ms=min(placer.deadlines, default=None),
         crowded=placer.crowded(),
+        to_roll=placer.to_roll(),
     )
 
 
 class _Placer:
-    def __init__(self, bounds: Bounds, now_ms: int, delays: Delays, sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        bounds: Bounds,
+        now_ms: int,
+        delays: Delays,
+        sizes: Mapping[str, int],
+        running: Mapping[str, Leaving],
+        stuck: frozenset[str],
+    ) -> None:
+        self.running = running
+        self.stuck = stuck
+        self.retiring: dict[int, _Worker] = {}
+        self.drained: _Worker | None = None
         self.sizes = sizes
         self.bounds = bounds
         self.now_ms = now_ms
@@ -152,13 +214,25 @@ class _Placer:
         """Rules 1 and 2."""
         homeless = dict(wanted)
         for one in sorted(existing, key=lambda worker: worker.number):
-            worker = _Worker(one.number, one.ready, self._is_lost(one), self.sizes)
+            worker = _Worker(
+                one.number, one.ready, self._is_lost(one), self.sizes, outdated=one.outdated, rolled_out=one.rolled_out
+            )
             self.workers[one.number] = worker
+            unfit = []
             for name in sorted(set(one.traders)):
                 series = homeless.get(name)
-                if series is not None and worker.fits(name, series, self.bounds):
+                if series is None:
+                    continue
+                if worker.fits(name, series, self.bounds):
                     worker.add(name, series)
                     del homeless[name]
+                else:
+                    unfit.append(name)
+            # After those that stay: what goes must push nobody out.
+            for name in sorted(one.leaving):
+                worker.hold(name, one.leaving[name])
+            for name in unfit:
+                self._leave(worker, name)
         self.waiting = homeless
         while len(self.workers) > self.bounds.most:
             self._drop(self._by_dispensability()[0])
@@ -166,15 +240,22 @@ class _Placer:
     def _is_lost(self, one: Existing) -> bool:
         if one.ready:
             return False
-        lost_at_ms = one.since_ms + (self.delays.unready_ms if one.was_ready else self.delays.starting_ms)
-        if lost_at_ms > self.now_ms:
-            self.deadlines.append(lost_at_ms)
+        at_ms = lost_at_ms(one.since_ms, one.was_ready, self.delays)
+        if at_ms > self.now_ms:
+            self.deadlines.append(at_ms)
             return False
         return True
+
+    def _leave(self, worker: _Worker, name: str) -> None:
+        """A trader's home is no longer here: if it runs, it does so until it has taken over elsewhere."""
+        held = self.running.get(name)
+        if held is not None and held.number == worker.number and not worker.lost and name not in worker.leaving:
+            worker.hold(name, held)
 
     def settle(self) -> None:
         """Rules 3 to 5."""
         self._evacuate()
+        self._drain()
         for name in sorted(self.waiting):
             worker = self._home_for(name, self.waiting[name])
             if worker is not None:
@@ -194,6 +275,38 @@ class _Placer:
                 worker.remove(name)
                 refuge.add(name, series)
 
+    def _drain(self) -> None:
+        """Empty the outdated worker that is to be rolled next, as far as there is room in others."""
+        if not all(worker.ready and worker.rolled_out for worker in self.workers.values()):
+            return
+        outdated = [worker for worker in self.workers.values() if worker.outdated]
+        if not outdated:
+            return
+        # Empty ones first: there is nothing to move out of them, and then room in them that need not be left again.
+        drained = min(outdated, key=lambda worker: (bool(worker.traders or worker.leaving), worker.number))
+        self.drained = drained
+        others = sorted(
+            (worker for worker in self.workers.values() if worker is not drained),
+            key=lambda worker: (worker.outdated, worker.number),
+        )
+        for name in sorted(set(drained.traders) & set(self.running) - self.stuck):
+            series = drained.traders[name]
+            refuge = next((other for other in others if other.fits(name, series, self.bounds)), None)
+            if refuge is None:
+                continue
+            drained.remove(name)
+            self._leave(drained, name)
+            refuge.add(name, series)
+
+    def to_roll(self) -> tuple[int, ...]:
+        """The outdated worker that has been emptied as far as can be."""
+        drained = self.drained
+        if drained is None or drained.leaving or drained.number not in self.workers:
+            return ()
+        if self.stuck & set(drained.traders):
+            return ()  # what fails on workers with the newest template must not be taken where it runs
+        return (drained.number,)
+
     def _refuge(self, name: str, series: frozenset[SeriesRef]) -> _Worker | None:
         # A Ready worker first: what is moved from a lost one should decide again soon.
         sound = [worker for worker in self._ordered() if not worker.lost and worker.fits(name, series, self.bounds)]
@@ -204,7 +317,7 @@ class _Placer:
         fitting = [worker for worker in self._ordered() if worker.fits(name, series, self.bounds)]
         sound = [worker for worker in fitting if not worker.lost]
         if sound:
-            return sound[0]
+            return next((worker for worker in sound if worker is not self.drained), sound[0])
         alone = len(series) <= self.bounds.series and self.sizes.get(name, 0) <= self.bounds.assignment_bytes
         if alone and (new := self._new_if_allowed()) is not None:
             return new
@@ -216,7 +329,7 @@ class _Placer:
     def _new(self) -> _Worker:
         number = 0
         # A worker that goes in this plan can't come back in it: it would be taken for the same one.
-        while number in self.workers or number in self.gone:
+        while number in self.workers or number in self.gone or number in self.retiring:
             number += 1
         worker = self.workers[number] = _Worker(number, ready=False, lost=False, sizes=self.sizes)
         self.deadlines.append(self.now_ms + self.delays.starting_ms)
@@ -231,7 +344,12 @@ class _Placer:
     def _by_dispensability(self) -> list[_Worker]:
         return sorted(
             self.workers.values(),
-            key=lambda worker: (not worker.traders and worker.lost, not worker.traders, worker.number),
+            key=lambda worker: (
+                not worker.traders and worker.lost,
+                not worker.traders and bool(worker.leaving),
+                not worker.traders,
+                worker.number,
+            ),
             reverse=True,
         )
 
@@ -245,8 +363,28 @@ class _Placer:
 
     def _drop(self, worker: _Worker) -> None:
         del self.workers[worker.number]
-        self.gone.add(worker.number)
-        self.waiting.update(worker.traders)
+        homeless = dict(worker.traders)
+        for name in homeless:
+            worker.remove(name)
+            self._leave(worker, name)
+        if worker.leaving:
+            self.retiring[worker.number] = worker
+        else:
+            self.gone.add(worker.number)
+        self.waiting.update(homeless)
+
+    def let_go(self) -> None:
+        """What found no other home ends where it is, and workers from which nothing moves go."""
+        for worker in [*self.workers.values(), *self.retiring.values()]:
+            for name in sorted(set(worker.leaving) & set(self.waiting)):
+                worker.release(name)
+        for number in [number for number, worker in self.retiring.items() if not worker.leaving]:
+            del self.retiring[number]
+            self.gone.add(number)
+
+    def everywhere(self) -> dict[int, _Worker]:
+        """The workers there are to be, those included that go when what runs there has moved."""
+        return {**self.workers, **self.retiring}
 
     def shrink(self, surplus_since_ms: int | None) -> int | None:
         """Rule 6; returns since when there has been a worker too many, None: there is none."""
@@ -258,6 +396,8 @@ class _Placer:
                 return since
             self._drop(worker)
             self.settle()
+            if worker.number in self.retiring:
+                return since  # the next one's turn is when this one has gone
             since = self.now_ms
         return None
 
@@ -268,6 +408,8 @@ class _Placer:
         if any(worker.lost and worker.traders for worker in self.workers.values()):
             return None
         for worker in self._by_dispensability():
+            if self.stuck & set(worker.traders):
+                continue
             others = self._without(worker)
             if others is not None and self._empty(others) >= self.bounds.spare:
                 return worker

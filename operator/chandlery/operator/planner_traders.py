@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from chandlery.core import assignment as wire
 from chandlery.core.assignment import Mode, SeriesRef, TraderAssignment
 from chandlery.core.checks import Finding, World, check_pool, check_trader, source_of
 from chandlery.core.manifests import Key
 from chandlery.core.resources import APPROVE_ANNOTATION, Trader
-from chandlery.operator.planner_types import Desired, Seen
+from chandlery.operator.planner_standing import Standing, content_digest
+from chandlery.operator.planner_types import Desired, Failed, Seen
 
-#: With one of these, a version of a Trader that runs already is kept: a bad edit stops nothing.
-KEEPS_THE_OLD: Final = frozenset({"BadParameter", "UnknownStrategy", "BadStrategy", "BadSource", "UnknownTier"})
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """What a Trader's newest assignment was, and the worker that has it."""
-
-    pool: Key
-    worker: str
-    assignment: TraderAssignment
+#: With one of these, a version of a Trader that runs already is kept: a bad edit stops nothing. What a Trader may no
+#: longer do (``NotAllowed``), or do without (its pool, its feed), stops it.
+KEEPS_THE_OLD: Final = frozenset(
+    {"BadParameter", "UnknownStrategy", "BadStrategy", "BadSource", "UnknownTier", "UnknownSymbol"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +29,7 @@ class Candidate:
     Attributes:
         assignment: what it shall run, with the incarnation of before.
         reason, message: ``Suspended``, or why the content is that of before, whatever the manifest says now;
-            then ``stays`` is the end of the message.
+            then ``stays`` is the end of the message. failed: the version of now, where it has been tried.
     """
 
     pool: Key
@@ -43,6 +37,7 @@ class Candidate:
     reason: str = ""
     message: str = ""
     stays: str = ""
+    failed: Failed | None = None
 
     @property
     def series(self) -> frozenset[SeriesRef]:
@@ -59,29 +54,51 @@ class Refusal:
     message: str
 
 
-def judge(trader: Trader, desired: Desired, before: Before | None, seen: Seen | None) -> Candidate | Refusal:
+def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | None) -> Candidate | Refusal:
     """Decide whether a Trader may run, and what."""
     world = desired.world
     pool = trader.spec.pool.key(trader.namespace)
     refusal_pool = pool if pool in desired.pools else None
-    old = before.assignment if before is not None else None
+    old = standing.newest.assignment if standing.newest is not None else None
     finding = _first_finding(trader, desired, world)
     if finding is not None:
         reason, message = finding.reason, finding.message
-        keep = reason in KEEPS_THE_OLD and before is not None and before.pool == pool
-        return (keep and _keep(trader, world, old, reason, message)) or Refusal(refusal_pool, reason, message)
+        keep = _keep(trader, world, old, reason, message) if _leaves_the_old(finding, old) else None
+        return keep or Refusal(refusal_pool, reason, message)
     wanted = _assignment(trader, world)
     last = seen_of(old) if old is not None else seen
     if last is not None:
         _number(wanted, trader, last)
-        if _awaits_approval(trader, wanted, last):
+        known = [last, *(seen_of(one.assignment) for one in standing.entries)]
+        if _awaits_approval(trader, wanted, known):
             approval = f'{APPROVE_ANNOTATION}: "{wanted.generation}"'
             message = f"generation {wanted.generation} waits for the annotation {approval}"
             return _keep(trader, world, old, "AwaitingApproval", message) or Refusal(pool, "AwaitingApproval", message)
+    failed, decider = standing.failed, standing.decider
+    tried = failed is not None and failed.digest == content_digest(wanted) and not standing.move_failed
+    if failed is not None and tried and decider is not None and decider.is_running:
+        return _keep_before(trader, decider.assignment, failed, wanted.generation)
     if trader.spec.suspend:
         message = "spec.suspend is true: it keeps its place and decides nothing"
         return Candidate(pool, wanted, "Suspended", message)
     return Candidate(pool, wanted)
+
+
+def _leaves_the_old(finding: Finding, old: TraderAssignment | None) -> bool:
+    """Whether what is wrong is wrong with the newest version alone."""
+    # A source that the pool takes from nobody, in a Trader that has run without one: that one may run on.
+    source_alone = finding.reason == "NotAllowed" and "source" in finding.path and old is not None and not old.source
+    return finding.reason in KEEPS_THE_OLD or source_alone
+
+
+def _keep_before(trader: Trader, old: TraderAssignment, failed: Failed, generation: int) -> Candidate:
+    message = f"generation {generation} failed before it took over: {failed.message or failed.reason}"
+    kept = msgspec.structs.replace(old, mode=_mode(trader))
+    stays = (
+        f" (generation {old.generation} goes on; mend generation {generation} and apply it again, "
+        f"or apply what generation {old.generation} was)"
+    )
+    return Candidate(trader.spec.pool.key(trader.namespace), kept, failed.reason, message, stays, failed)
 
 
 def _keep(trader: Trader, world: World, old: TraderAssignment | None, reason: str, message: str) -> Candidate | None:
@@ -151,12 +168,12 @@ def _number(wanted: TraderAssignment, trader: Trader, last: Seen) -> None:
     wanted.incarnation = last.incarnation
 
 
-def _awaits_approval(trader: Trader, wanted: TraderAssignment, last: Seen) -> bool:
-    if trader.spec.rollout != "Manual" or last.uid != wanted.uid:
+def _awaits_approval(trader: Trader, wanted: TraderAssignment, known: Sequence[Seen]) -> bool:
+    if trader.spec.rollout != "Manual" or known[0].uid != wanted.uid:
         return False
-    # Suspending and resuming change no code and no parameter: they need no approval.
+    # Suspending and resuming change no code and no parameter, nor does going back to what runs: no approval needed.
     modes: tuple[Mode, ...] = ("active", "suspended")
-    if last.digest in {content_digest(wanted, mode=mode) for mode in modes}:
+    if {one.digest for one in known} & {content_digest(wanted, mode=mode) for mode in modes}:
         return False
     return trader.metadata.annotations.get(APPROVE_ANNOTATION) != str(wanted.generation)
 
@@ -164,13 +181,3 @@ def _awaits_approval(trader: Trader, wanted: TraderAssignment, last: Seen) -> bo
 def seen_of(old: TraderAssignment) -> Seen:
     """What is remembered of an assignment."""
     return Seen(old.uid, old.generation, old.incarnation, content_digest(old))
-
-
-def content_digest(assignment: TraderAssignment, *, mode: Mode | None = None) -> str:
-    """Digest of what a Trader runs, apart from which generation and incarnation that is (16 hex digits).
-
-    Args:
-        mode: taken instead of the assignment's own.
-    """
-    bare = msgspec.structs.replace(assignment, generation=1, incarnation=1, mode=mode or assignment.mode)
-    return hashlib.sha256(wire.encode(bare)).hexdigest()[:16]

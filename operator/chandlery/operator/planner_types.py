@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
-from chandlery.core.assignment import Assignment
+from chandlery.core.assignment import Assignment, WorkerStatus
 from chandlery.core.checks import World
 from chandlery.core.manifests import Key, ManifestSet, Problem
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
@@ -24,11 +24,19 @@ class Delays:
             a first history read; moving its traders to another new worker would only start that again.
         shrink_ms: more workers than needed for this long: the last goes. Longer than a rollout or a lunch
             break of traders being edited, so that workers don't come and go with every edit.
+        retire_ms: an incarnation whose successor decides, and that has not retired for this long, goes all the same.
+            It waits for candles that have closed on its busiest symbol to close on the others too, and for its
+            signals to be acknowledged: a feed that reconnects (backoff 30 s at most), its next heartbeat (1 s), a
+            broker that restarts (4 s), and as much again for a busy machine.
+        move_again_ms: a move whose successor failed is tried again after this long. Until then what runs stays where it
+            is, and its worker is not rolled: a template in which nothing runs must not end what does.
     """
 
     unready_ms: int = 30_000
     starting_ms: int = 300_000
     shrink_ms: int = 300_000
+    retire_ms: int = 70_000
+    move_again_ms: int = 300_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +91,17 @@ class WorkerNow:
         assignment: the newest one decided for it, acknowledged or not.
         ready: whether it is Ready. since_ms: since when it is so (or since it was made).
         was_ready: whether it has been Ready since it was made.
+        status: its newest answer; None: it has given none (since its pod came, or since who plans began).
+        outdated: its pod is not of the newest template yet. rolled_out: nothing of a roll is under way with it.
     """
 
     assignment: Assignment
     ready: bool
     since_ms: int
     was_ready: bool = True
+    status: WorkerStatus | None = None
+    outdated: bool = False
+    rolled_out: bool = True
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -100,22 +113,41 @@ class Seen(msgspec.Struct, frozen=True):
     digest: str
 
 
+class Failed(msgspec.Struct, frozen=True):
+    """A successor that did not get as far as to take over.
+
+    Attributes:
+        digest: of its content: that of another version, or of what runs (then it is a move that failed).
+        reason, message: why. at_ms: when, by the planner's clock.
+    """
+
+    digest: str
+    generation: int
+    reason: str
+    message: str
+    at_ms: int = 0
+
+
 class Memory(msgspec.Struct, frozen=True):
     """What the planner must find again next time; plain data, to be kept as it is (:class:`Plan` has the next).
 
-    Losing it is harmless: delays begin anew, and Traders and workers that are there are known from
-    their assignments.
+    Losing it is harmless: delays begin anew, a version that failed is tried once more, and Traders and workers that
+    are there are known from their assignments.
 
     Attributes:
         surplus_since_ms: by pool (``namespace/name``): since when it has more workers than it needs.
         sequences: by worker (``namespace/name``): last sequence, so that a worker that comes back under
             its name goes on from there.
         traders: by Trader (``namespace/name``).
+        taking_over_since_ms: by Trader: since when its successor decides while it has not retired.
+        failed: by Trader: the version that failed, while an older one runs.
     """
 
     surplus_since_ms: dict[str, int] = {}
     sequences: dict[str, int] = {}
     traders: dict[str, Seen] = {}
+    taking_over_since_ms: dict[str, int] = {}
+    failed: dict[str, Failed] = {}
 
 
 #: Most entries that Memory keeps of Traders and of workers that are gone; the oldest go first.
@@ -130,19 +162,50 @@ class Current:
     memory: Memory = field(default_factory=Memory)
 
 
+#: How far the change of a Trader from one incarnation to the next is.
+Phase = Literal[
+    "Waiting",  # for room, or for its turn
+    "Warming",  # the successor stands by until it is warm
+    "HandingOver",  # the old one has been told to stop at a candle; which one it was, is not known yet
+    "TakingOver",  # the successor decides; the old one has yet to retire
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A Trader's change to another version, or of its worker, while the incarnation before it decides.
+
+    Attributes:
+        generation, incarnation, worker: of the successor (incarnation 0, worker empty: none has been started yet).
+        is_move: the same version, on another worker.
+        from_ms: open time of the first candle that the successor decides, once that is known (0: not yet).
+        message: one sentence for a person.
+    """
+
+    phase: Phase
+    generation: int
+    message: str
+    incarnation: int = 0
+    worker: str = ""
+    is_move: bool = False
+    from_ms: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What becomes of a Trader.
 
     Attributes:
         trader: ``namespace/name``.
-        worker: name of the one worker whose assignment has it; None: none, and ``reason`` says why.
+        worker: name of the worker with the incarnation that decides; None: none has one, and ``reason`` says why.
         pool: key of the pool that runs it, where that is known.
         reason: stable word: ``PoolFull``, ``UnknownPool``, ``UnknownFeed``, ``NotAllowed``, ``UnknownStrategy``,
             ``BadParameter``, ``UnknownSymbol`` …; with a worker: ``Suspended`` (it keeps its place),
             or why the version before is kept (``BadParameter``, ``AwaitingApproval`` …). Else empty.
         message: one sentence that says what to do; empty without a reason.
-        generation, incarnation: as assigned, 0 without a worker.
+        generation, incarnation: of the one that decides, as assigned; 0 without a worker.
+        rollout: the change that is under way; None: none is.
+        keeps: the version of before runs, and ``reason`` says why the newest one doesn't. failed: it has been tried.
     """
 
     trader: str
@@ -152,6 +215,9 @@ class Verdict:
     message: str = ""
     generation: int = 0
     incarnation: int = 0
+    rollout: Rollout | None = None
+    keeps: bool = False
+    failed: Failed | None = None
 
     @property
     def runs_as_asked(self) -> bool:
@@ -177,6 +243,8 @@ class PoolPlan:
         workers: by name, in order of number: exactly those that shall exist, each with its whole assignment.
             An unchanged assignment is the very object of :class:`WorkerNow`.
         capacity: traders that fit in the most workers. used: traders assigned. pending: PoolFull.
+        rolling: traders whose change of version or worker is under way.
+        to_roll: workers that run an older template, and may be given the newest now: what could move away has.
     """
 
     pool: TraderPool
@@ -187,6 +255,8 @@ class PoolPlan:
     pending: int
     reason: str = ""
     message: str = ""
+    rolling: int = 0
+    to_roll: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

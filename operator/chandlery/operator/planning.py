@@ -88,7 +88,7 @@ class PoolPlanner:
         if not there:
             self._asked.pop(key, None)
             return Planned(None, made.verdicts, None)
-        self._remember(made.memory, pools[key].full_name)
+        self._remember(made.memory, pools[key].full_name, made.verdicts)
         planned = made.pools[key]
         if planned.feed is None:
             self._asked.pop(key, None)
@@ -112,9 +112,23 @@ class PoolPlanner:
     def _sound(self, kind: type[Any]) -> dict[Key, Any]:
         return {held.key: held.resource for held in self._cache.all_of(kind.KIND) if isinstance(held.resource, kind)}
 
-    def _remember(self, memory: Memory, pool: str) -> None:
-        others = {name: since for name, since in self._memory.surplus_since_ms.items() if name != pool}
-        self._memory = Memory({**others, **memory.surplus_since_ms}, memory.sequences, memory.traders)
+    def _remember(self, memory: Memory, pool: str, verdicts: Mapping[str, Verdict]) -> None:
+        # What the plan of one pool says nothing of stays, as long as it is there.
+        before = self._memory
+        others = {name: since for name, since in before.surplus_since_ms.items() if name != pool}
+        since = {name: one for name, one in before.taking_over_since_ms.items() if self._is_elsewhere(name, verdicts)}
+        failed = {name: one for name, one in before.failed.items() if self._is_elsewhere(name, verdicts)}
+        self._memory = Memory(
+            {**others, **memory.surplus_since_ms},
+            memory.sequences,
+            memory.traders,
+            {**since, **memory.taking_over_since_ms},
+            {**failed, **memory.failed},
+        )
+
+    def _is_elsewhere(self, trader: str, verdicts: Mapping[str, Verdict]) -> bool:
+        namespace, _, name = trader.partition("/")
+        return trader not in verdicts and self._cache.get(Trader.KIND, (namespace, name)) is not None
 
 
 def _problems(

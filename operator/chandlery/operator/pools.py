@@ -8,15 +8,17 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from chandlery.core.assignment import TraderAssignment
+from chandlery.core.assignment import TraderStatus as Reported
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.operator.applied import Children, uid_of
 from chandlery.operator.cache import Cache, Dirty, Held
+from chandlery.operator.changes import changes_to_tell
 from chandlery.operator.children.naming import Defaults
 from chandlery.operator.conditions import (
     State,
@@ -32,6 +34,8 @@ from chandlery.operator.kubernetes.kinds import (
     TRADER,
     TRADER_POOL,
 )
+from chandlery.operator.planner import Verdict, WorkerNow
+from chandlery.operator.planner_standing import told_of
 from chandlery.operator.planning import Planned, PoolPlanner
 from chandlery.operator.refusals import Refusals, is_of_quota, refusal_of
 from chandlery.operator.settings_of import kafka_settings
@@ -105,7 +109,7 @@ class Pools:
             held, traders = tools.cache.get(TraderPool.KIND, key), tools.cache.traders_of(key)
             planned = tools.planner.plan(
                 key,
-                {name: link.now() for name, link in tools.workers.of(key).items()},
+                self._workers_now(key, held),
                 configmaps=configmaps,
                 namespaces=tools.namespaces(),
                 catalogue=catalogue,
@@ -148,6 +152,25 @@ class Pools:
         held = self._tools.cache.traders_of(key)
         return [one.resource for one in held if isinstance(one.resource, Trader)]
 
+    def _workers_now(self, key: Key, held: Held | None) -> dict[str, WorkerNow]:
+        """The pool's workers as they are."""
+        tools = self._tools
+        workers = {name: link.now() for name, link in tools.workers.of(key).items()}
+        pool = held.resource if held is not None else None
+        if not isinstance(pool, TraderPool):
+            return workers
+        feed = tools.cache.get(MarketFeed.KIND, pool.spec.feed.key(pool.namespace))
+        if feed is None or not isinstance(feed.resource, MarketFeed):
+            return workers
+        kafka = kafka_settings(feed.resource, tools.defaults.kafka)
+        states = self._sets.states(pool, workers, kafka) if kafka.bootstrap else {}
+        return {
+            name: replace(now, outdated=states[name].outdated, rolled_out=states[name].rolled_out)
+            if name in states
+            else now
+            for name, now in workers.items()
+        }
+
     # Workers ------------------------------------------------------------------------------------------------
 
     async def _carry_out(self, pool: TraderPool, planned: Planned) -> int:
@@ -167,7 +190,7 @@ class Pools:
             tools.workers.link(pool, name).want(assignment)
         if not kafka.bootstrap:
             return 0
-        outdated = await self._sets.ensure(pool, list(made.workers), kafka)
+        outdated = await self._sets.ensure(pool, list(made.workers), kafka, made.to_roll)
         if self._sets.others(pool, made.workers):
             if await self._all_kept(pool.key, made.workers):
                 await self._sets.remove_others(pool, made.workers)
@@ -239,7 +262,7 @@ class Pools:
         tools, now = self._tools, timestamp()
         views = {name: link.view() for name, link in tools.workers.of(key).items()}
         assigned = {
-            trader.trader: trader
+            (trader.trader, trader.incarnation): trader
             for link in tools.workers.of(key).values()
             for trader in link.delivery.assignment.traders
         }
@@ -283,7 +306,7 @@ class Pools:
         held: Held,
         planned: Planned,
         views: Mapping[str, WorkerView],
-        assigned: Mapping[str, TraderAssignment],
+        assigned: Mapping[tuple[str, int], TraderAssignment],
         unknown: Sequence[str],
         now: str,
     ) -> None:
@@ -291,13 +314,12 @@ class Pools:
         verdict = planned.verdicts.get(name)
         view = views.get(verdict.worker) if verdict is not None and verdict.worker is not None else None
         state = trader_state(held, verdict, view, unknown)
-        status = trader_status(held, state, verdict, assigned.get(name), view, now)
+        runs = assigned.get((name, verdict.incarnation)) if verdict is not None else None
+        status = trader_status(held, state, verdict, runs, view, now, _successor(verdict, views))
         pool = held.pool or ("", "")
         await self._write(TRADER, held, state, status, ("pool", *pool))
-        before = held.status.get("worker")
-        if before and status.worker and before != status.worker:
-            note = f"from worker {before} to {status.worker}, as incarnation {status.incarnation}"
-            await self._tools.events.tell(held, "Normal", "Moved", note)
+        for level, reason, note in changes_to_tell(held.status, verdict, runs):
+            await self._tools.events.tell(held, level, reason, note)
 
     async def _write(self, kind: Any, held: Held, state: State, status: Any, dirty: Dirty) -> None:
         statuses = self._tools.statuses
@@ -319,6 +341,14 @@ class Pools:
                 self._tools.mark(one, _LOOK_AGAIN_S)
         elif outcome == "written":
             await self._tools.events.tell_state(held, state)
+
+
+def _successor(verdict: Verdict | None, views: Mapping[str, WorkerView]) -> Reported | None:
+    """What is told of the successor of what decides."""
+    rollout = verdict.rollout if verdict is not None else None
+    if verdict is None or rollout is None or rollout.worker not in views:
+        return None
+    return told_of(views[rollout.worker].status, verdict.trader, rollout.incarnation)
 
 
 def _named(traders: Iterable[Trader]) -> set[Key]:

@@ -19,6 +19,7 @@ from chandlery.operator.conditions import PodRefusal, WorkerView
 from chandlery.operator.delivery import Caller, Delivery, Reply
 from chandlery.operator.http_errors import in_words
 from chandlery.operator.planner import WorkerNow
+from chandlery.operator.planner_standing import news_of
 from chandlery.operator.podstate import address_of, is_ready, trouble_of
 
 log = logging.getLogger("chandlery.operator.worker")
@@ -29,6 +30,8 @@ _LONG_POLL_MS: Final = 20_000
 _QUIET_S: Final = 2.0
 #: While an assignment is under way every change is heard at once, but for bursts.
 _BUSY_S: Final = 0.05
+#: While a successor gets warm, which may take days, its last step is heard of within this.
+_STANDING_BY_S: Final = 0.5
 _RETRY_S: Final = 0.5
 _LAST_RETRY_S: Final = 5.0
 
@@ -204,7 +207,7 @@ class WorkerLink:
     def now(self) -> WorkerNow:
         """The worker as the planner sees it."""
         self._note_ready()
-        return WorkerNow(self.delivery.assignment, self._ready, self._since_ms, self._was_ready)
+        return WorkerNow(self.delivery.assignment, self._ready, self._since_ms, self._was_ready, self.status)
 
     def view(self) -> WorkerView:
         """The worker as conditions see it."""
@@ -224,6 +227,13 @@ class WorkerLink:
     def settled(self) -> bool:
         """Whether the worker has acknowledged the newest assignment."""
         return self.status is not None and self.status.sequence == self.delivery.assignment.sequence
+
+    def _quiet_s(self) -> float:
+        """How long to wait before the next question: what hands over, or is to, is heard of soon."""
+        if not self.settled or any(one.until_ms is not None for one in self.delivery.assignment.traders):
+            return _BUSY_S
+        standing_by = any(one.mode == "standby" for one in self.delivery.assignment.traders)
+        return _STANDING_BY_S if standing_by else _QUIET_S
 
     def _note_ready(self) -> None:
         ready = self.is_ready
@@ -251,7 +261,7 @@ class WorkerLink:
             failures, self.problem = 0, ""
             if asked == self._pod_uid:
                 self._take(status)
-            await self._pause(_QUIET_S if self.settled else _BUSY_S)
+            await self._pause(self._quiet_s())
 
     @staticmethod
     def _is_ending() -> bool:
@@ -285,21 +295,8 @@ class WorkerLink:
         if status.received_sequence < self.delivery.assignment.sequence:
             self.delivery.nudge()
         self._note_ready()
-        if before is None or _news(before) != _news(status):
+        if before is None or news_of(before) != news_of(status):
             self._changed()
-
-
-def _news(status: WorkerStatus) -> object:
-    """What of a worker's answer conditions depend on."""
-    return (
-        status.sequence,
-        status.supervisor_connected,
-        {
-            name: (one.state, one.reason, one.generation, one.incarnation, one.code, one.attempt > 0)
-            for name, one in status.traders.items()
-        },
-        [entry.get("name") for entry in status.catalogue],
-    )
 
 
 def now_ms() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,6 +55,14 @@ class _Manifests:
     secret: Object
 
 
+@dataclass(frozen=True, slots=True)
+class SetState:
+    """Whether a worker's pod is of an older template, and whether what was applied last has been rolled out."""
+
+    outdated: bool
+    rolled_out: bool
+
+
 class WorkerSets:
     """Workers' objects.
 
@@ -72,8 +80,23 @@ class WorkerSets:
         self._made: dict[Key, tuple[TraderPool, KafkaSettings, dict[str, _Manifests]]] = {}
         self._secret_applied_s: dict[tuple[Key, str], float] = {}
 
-    async def ensure(self, pool: TraderPool, names: Sequence[str], kafka: KafkaSettings) -> int:
+    def states(self, pool: TraderPool, names: Iterable[str], kafka: KafkaSettings) -> dict[str, SetState]:
+        """How each worker's pod compares with what it is to be."""
+        return {name: self._state(pool, name, kafka) for name in names}
+
+    def _state(self, pool: TraderPool, name: str, kafka: KafkaSettings) -> SetState:
+        if self._children.seen(STATEFUL_SET, (pool.namespace, name)) is None:
+            return SetState(outdated=False, rolled_out=False)
+        current = self._children.is_current(STATEFUL_SET, self._manifests(pool, name, kafka).workload)
+        return SetState(not current, self._rolled_out(pool, name))
+
+    async def ensure(
+        self, pool: TraderPool, names: Sequence[str], kafka: KafkaSettings, to_roll: Collection[str] = ()
+    ) -> int:
         """Make what is missing, put right what was changed, bring outdated workers up to date one at a time.
+
+        Args:
+            to_roll: the outdated workers from which all Traders have moved that could.
 
         Returns:
             How many workers still run an older template.
@@ -94,7 +117,7 @@ class WorkerSets:
         await each(missing, lambda name: self._apply(manifests[name]))
         current = [name for name in names if name not in missing and name not in outdated]
         await each(current, lambda name: children.ensure(CONFIG_MAP, manifests[name].settings))
-        return await self._roll(pool, names, outdated, manifests) if outdated else 0
+        return await self._roll(pool, names, outdated, manifests, to_roll) if outdated else 0
 
     def others(self, pool: TraderPool, stay: Collection[str]) -> list[str]:
         """Workers that there are beside those that are to be."""
@@ -177,13 +200,20 @@ class WorkerSets:
         await self._children.ensure(STATEFUL_SET, manifests.workload)
 
     async def _roll(
-        self, pool: TraderPool, names: Sequence[str], outdated: list[str], manifests: dict[str, _Manifests]
+        self,
+        pool: TraderPool,
+        names: Sequence[str],
+        outdated: list[str],
+        manifests: dict[str, _Manifests],
+        to_roll: Collection[str],
     ) -> int:
         links = self._workers.of(pool.key)
-        # One that isn't Ready has nothing to lose; of the others the first, once all the rest is up and rolled out.
+        # One that isn't Ready has nothing to lose; of the others one, once all the rest is up and rolled out and its
+        # Traders have moved where there was room.
         idle = [name for name in outdated if not links[name].is_ready]
         sound = all(links[name].is_ready and self._rolled_out(pool, name) for name in names)
-        for name in idle or (outdated[:1] if sound else []):
+        emptied = [name for name in outdated if name in to_roll][:1]
+        for name in idle or (emptied if sound else []):
             log.info("worker rolled", extra={"pool": pool.full_name, "worker": name})
             await self._apply(manifests[name])
             outdated.remove(name)

@@ -199,8 +199,19 @@ class LocalRuntime:
         if remembered != self._remembered:
             write_atomically(self.state.root / "memory.json", remembered)
             self._remembered = remembered
+        self._note_rollouts(made)
         self.plan = made
         return made
+
+    def _note_rollouts(self, made: Plan) -> None:
+        before = self.plan.verdicts if self.plan is not None else {}
+        for name, verdict in made.verdicts.items():
+            last = before.get(name)
+            if verdict.rollout is not None and (last is None or last.rollout != verdict.rollout):
+                facts = {"trader": name, "phase": verdict.rollout.phase, "generation": verdict.rollout.generation}
+                log.info("rollout: " + verdict.rollout.message, extra=facts)
+            if verdict.failed is not None and (last is None or last.failed != verdict.failed):
+                log.error("rollout failed", extra={"trader": name, "problem": verdict.message})
 
     async def _apply(self, made: Plan, *, wait: bool) -> None:
         """Make what runs what the plan says: assignments at once, what takes longer beside that."""
@@ -383,8 +394,10 @@ class LocalRuntime:
         asked = [5.0, self.feed_starts.next_s(), None if again_ms is None else (again_ms - now_ms()) / 1000]
         return max(0.1, min(each for each in asked if each is not None))
 
-    def _status_came(self) -> None:
+    def _status_came(self, has_news: bool) -> None:
         self.note_ready()
+        if has_news and self.phase == "running":
+            self._replan.set()  # what hands over goes on with what its worker tells
 
     def _child_changed(self, child: Child) -> None:
         for group in self.feeds.values():

@@ -18,6 +18,7 @@ from chandlery.cli.runtime.version import own_version
 from chandlery.console.model import FeedRow, PoolRow, ProcessRow, TraderRow, View
 from chandlery.core.assignment import TraderStatus
 from chandlery.operator.planner import Verdict
+from chandlery.operator.planner_standing import told_of
 
 _RATE_WINDOW_S: Final = 5.0
 
@@ -105,7 +106,8 @@ class Viewer:
         group = self._runtime.workers.get((verdict.pool, verdict.worker))
         if group is None or group.watch.status is None:
             return None
-        return group.watch.status.traders.get(verdict.trader)
+        status = group.watch.status
+        return told_of(status, verdict.trader, verdict.incarnation) or status.traders.get(verdict.trader)
 
     def _feed(self, group: FeedGroup) -> FeedRow:
         ingest, aggregator = group.ingest_watch.status, group.aggregator_watch.status
@@ -192,6 +194,8 @@ def _state(verdict: Verdict, status: TraderStatus | None) -> tuple[str, str, str
     state = status.state if status is not None else "Pending"
     if verdict.reason:
         return state, verdict.reason, verdict.message
+    if verdict.rollout is not None:
+        return state, verdict.rollout.phase, verdict.rollout.message
     return (state, status.reason, status.message) if status is not None else (state, "", "")
 
 

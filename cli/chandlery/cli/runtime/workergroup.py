@@ -27,6 +27,7 @@ from chandlery.core.errors import SegmentError, UnavailableError
 from chandlery.core.resources import TraderPool
 from chandlery.core.settings import FeedSettings, KafkaSettings, SupervisorSettings
 from chandlery.operator.planner import WorkerNow
+from chandlery.operator.planner_standing import news_of
 from chandlery.workers.segment import SignalRing
 
 log = logging.getLogger("chandlery.up")
@@ -58,7 +59,7 @@ class WorkerGroup:
         state: StateDir,
         variables: dict[str, str],
         on_change: Callable[[Child], None],
-        on_status: Callable[[], None],
+        on_status: Callable[[bool], None],
     ) -> None:
         self.pool = pool
         self.name = name
@@ -73,6 +74,7 @@ class WorkerGroup:
         self.feed = self._child("feed", "chandlery.workers.feed", variables, on_change)
         self.supervisor = self._child("supervisor", "chandlery.workers.supervisor", variables, on_change)
         self._on_status = on_status
+        self._news: object = None
         self._tasks: list[asyncio.Task[None]] = []
         self._ready = self._was_ready = False
         self._since_ms = now_ms()
@@ -110,7 +112,7 @@ class WorkerGroup:
         if ready != self._ready:
             self._ready, self._since_ms = ready, now_ms()
             self._was_ready = self._was_ready or ready
-        return WorkerNow(self.delivery.assignment, ready, self._since_ms, self._was_ready)
+        return WorkerNow(self.delivery.assignment, ready, self._since_ms, self._was_ready, self.watch.status)
 
     def want(self, assignment: Assignment) -> None:
         """Keep this assignment delivered from now on."""
@@ -177,7 +179,9 @@ class WorkerGroup:
         status = self.watch.status
         if status is not None and status.received_sequence < self.delivery.assignment.sequence:
             self.delivery.nudge()
-        self._on_status()
+        news = news_of(status) if status is not None else None
+        has_news, self._news = news != self._news, news
+        self._on_status(has_news)
 
     async def _end_tasks(self) -> None:
         for task in self._tasks:

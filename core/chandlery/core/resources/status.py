@@ -123,6 +123,9 @@ class PoolStatus(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True
     capacity: Annotated[int | None, Meta(description="Traders that fit into the most workers.")] = None
     used: Annotated[int | None, Meta(description="Traders that have a worker.")] = None
     pending: Annotated[int | None, Meta(description="Traders that wait for room, with reason PoolFull.")] = None
+    rolling: Annotated[
+        int | None, Meta(description="Traders whose change to a newer version or another worker is under way.")
+    ] = None
     workers: Annotated[int | None, Meta(description="Workers that there are to be now.")] = None
     ready_workers: Annotated[int | None, Meta(description="Workers that are Ready.")] = None
     updated_workers: Annotated[

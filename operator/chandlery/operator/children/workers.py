@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chandlery.core.assignment import Assignment
+from chandlery.core.assignment import Assignment, surge_of
 from chandlery.core.assignment import encode as encode_assignment
 from chandlery.core.errors import InputError
 from chandlery.core.quantities import parse_quantity
@@ -91,12 +91,17 @@ def traders_bytes(pool: TraderPool) -> int | None:
     return max(0, limit - _SUPERVISOR_BYTES - _rings_bytes(pool))
 
 
+def _most_traders(pool: TraderPool) -> int:
+    """Trader processes that there are at once at most: successors stand by beside those that decide."""
+    return pool.spec.traders_per_worker + surge_of(pool.spec.traders_per_worker)
+
+
 def _rings_bytes(pool: TraderPool) -> int:
-    return (pool.spec.traders_per_worker + 8) * _RING_BYTES
+    return (_most_traders(pool) + 8) * _RING_BYTES
 
 
 def _traders_limits(pool: TraderPool) -> Object:
-    traders = pool.spec.traders_per_worker * _TRADER_LIMIT_BYTES
+    traders = _most_traders(pool) * _TRADER_LIMIT_BYTES
     return {"memory": mebibytes(_SUPERVISOR_BYTES + _rings_bytes(pool) + traders)}
 
 
@@ -246,7 +251,7 @@ def _feed(pool: TraderPool, defaults: Defaults, segment: int, mounts: list[Objec
 
 
 def _traders(pool: TraderPool, defaults: Defaults) -> Object:
-    traders = pool.spec.traders_per_worker
+    traders = _most_traders(pool)
     return container(
         _TRADERS,
         pool.spec.image or defaults.worker_image,

@@ -18,14 +18,12 @@ from chandlery.core.assignment import (
     MOST_INCARNATIONS,
     Assignment,
     SeriesRef,
-    TraderStatus,
     WorkerStatus,
     decode_assignment,
 )
 from chandlery.core.errors import LoginError, MachineError
 from chandlery.core.intervals import parse_interval
 from chandlery.core.kafka_login import problem_of
-from chandlery.core.latency import account
 from chandlery.core.settings import FeedSettings
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.workers.control_messages import AssignmentMessage, StatusMessage

@@ -1,0 +1,292 @@
+"""Where a Trader stands: its incarnations as assigned and as their workers tell of them. Pure.
+
+At most two incarnations of a Trader are kept: the one that decides, and its successor, which stands by until it takes
+over. Which of a change's phases a Trader is in follows from assignments and workers' answers alone, so whoever plans
+next goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from chandlery.core.assignment import READY_STATES, Mode, TraderAssignment, TraderStatus, WorkerStatus, encode
+from chandlery.core.intervals import parse_interval
+from chandlery.core.manifests import Key
+from chandlery.operator.planner_types import Current, Delays, Failed, WorkerNow
+
+#: A successor that ended this often before it took over has failed: once is a busy machine, twice may be.
+MOST_ATTEMPTS: Final = 3
+#: States in which a process is there, or about to be, and its Trader has decided or will.
+_RUNNING: Final = READY_STATES | {"Retired"}
+_WARM: Final = frozenset({"Warm", "Active", "Blocked"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One incarnation, in one worker.
+
+    Attributes:
+        status: what its worker tells of this very incarnation; None: nothing.
+        lost: its worker is not Ready for too long. answers: the worker is Ready and has told its status.
+        acknowledged: every process of the worker has taken its newest assignment, which this entry is from.
+        ready: the worker is Ready.
+    """
+
+    pool: Key
+    worker: str
+    assignment: TraderAssignment
+    status: TraderStatus | None = None
+    lost: bool = False
+    ready: bool = False
+    answers: bool = False
+    acknowledged: bool = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is something to lose. A Ready worker that has not told anything yet has."""
+        if self.status is not None:
+            return self.status.state in _RUNNING
+        return self.ready and not self.answers
+
+    @property
+    def is_out(self) -> bool:
+        """Whether it decides nothing, and won't again by itself."""
+        if self.status is None:
+            return self.acknowledged
+        return self.status.state in ("Retired", "Stalled", "Suspended") and self.acknowledged
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether it could decide now."""
+        return self.status is not None and self.status.state in _WARM
+
+    @property
+    def decided_until_ms(self) -> int:
+        """Open time of the first candle after all that it is known to have decided; 0: not known."""
+        last_ms = self.status.last_open_time_ms if self.status is not None else 0
+        next_ms = parse_interval(self.assignment.interval).next_ms(last_ms) if last_ms > 0 else 0
+        return max(next_ms, self.assignment.from_ms)
+
+    def failure(self) -> tuple[str, str] | None:
+        """Why it doesn't get Ready (reason, message); None: it has, or still may."""
+        status = self.status
+        if status is None:
+            return None
+        if status.state == "Stalled":
+            return status.reason or "BadStrategy", status.message or status.last_error
+        if status.state == "Backoff" and (status.attempt >= MOST_ATTEMPTS or status.reason == "CrashLoop"):
+            return status.reason or "CrashLoop", status.last_error or status.message
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A Trader's incarnations, in the order in which they decide.
+
+    Attributes:
+        decider: the one that decides. successor: the one after it.
+        failed: what became of a successor that is gone or goes now.
+        highest: highest incarnation that is assigned anywhere.
+    """
+
+    decider: Entry | None = None
+    successor: Entry | None = None
+    failed: Failed | None = None
+    highest: int = 0
+
+    @property
+    def newest(self) -> Entry | None:
+        """The one that is to decide in the end."""
+        return self.successor or self.decider
+
+    @property
+    def move_failed(self) -> bool:
+        """Whether what failed is the very version that runs, on another worker."""
+        decider, failed = self.decider, self.failed
+        return decider is not None and failed is not None and failed.digest == content_digest(decider.assignment)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Both."""
+        return [one for one in (self.decider, self.successor) if one is not None]
+
+
+def is_lost(worker: WorkerNow, delays: Delays, now_ms: int) -> bool:
+    """Whether a worker has not been Ready for too long."""
+    return not worker.ready and lost_at_ms(worker.since_ms, worker.was_ready, delays) <= now_ms
+
+
+def lost_at_ms(since_ms: int, was_ready: bool, delays: Delays) -> int:
+    """When a worker that isn't Ready since then counts as lost."""
+    return since_ms + (delays.unready_ms if was_ready else delays.starting_ms)
+
+
+def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[Entry]]:
+    """All incarnations of each Trader, lowest first."""
+    found: dict[str, list[Entry]] = {}
+    for pool, workers in current.workers.items():
+        for name, worker in workers.items():
+            status, assignment = worker.status, worker.assignment
+            lost = is_lost(worker, delays, now_ms)
+            acknowledged = (
+                worker.ready
+                and status is not None
+                and status.sequence == assignment.sequence
+                and status.hash == assignment.hash
+            )
+            for trader in assignment.traders:
+                told = told_of(status, trader.trader, trader.incarnation)
+                found.setdefault(trader.trader, []).append(
+                    Entry(
+                        pool, name, trader, told, lost, worker.ready, worker.ready and status is not None, acknowledged
+                    )
+                )
+    for entries in found.values():
+        entries.sort(key=lambda one: (one.assignment.incarnation, one.pool, one.worker))
+    return found
+
+
+def told_of(status: WorkerStatus | None, trader: str, incarnation: int) -> TraderStatus | None:
+    """What a worker tells of one incarnation of a Trader; None: nothing."""
+    for answers in (status.traders, status.successors) if status is not None else ():
+        one = answers.get(trader)
+        if one is not None and one.incarnation == incarnation:
+            return one
+    return None
+
+
+def news_of(status: WorkerStatus) -> object:
+    """What of a worker's answer plans and conditions depend on, apart from figures that move by themselves."""
+    return (
+        status.sequence,
+        status.supervisor_connected,
+        [
+            {name: (one.state, one.reason, one.generation, one.incarnation, one.code, one.attempt > 0, _tried_out(one))
+             for name, one in answers.items()}
+            for answers in (status.traders, status.successors)
+        ],
+        [entry.get("name") for entry in status.catalogue],
+    )  # fmt: skip
+
+
+def _tried_out(one: TraderStatus) -> bool:
+    return one.attempt >= MOST_ATTEMPTS
+
+
+def standing_of(
+    entries: list[Entry], pool: Key, uid: str, failed: Failed | None, *, overdue: bool, now_ms: int
+) -> Standing:
+    """Where a Trader stands in its pool, once what needs no place is settled.
+
+    Args:
+        entries: all its incarnations, lowest first. pool, uid: what it belongs to, and its identity: what is in another
+            pool, or of another Trader of its name, goes.
+        failed: the successor that failed before. overdue: the one that decided has had its time to retire.
+    """
+    highest = max((one.assignment.incarnation for one in entries), default=0)
+    mine = _two(_one_each([one for one in entries if (one.pool, one.assignment.uid) == (pool, uid)]))
+    if not mine:
+        return Standing(failed=failed, highest=highest)
+    decider, successor = mine[0], mine[1] if len(mine) > 1 else None
+    if successor is None:
+        if decider.assignment.mode == "standby":  # what it stood by for is gone
+            decider = promoted(decider, decider.assignment.from_ms)
+        return Standing(decider, None, failed, highest)
+    if successor.assignment.mode != "standby":
+        # One without a bound was replaced at once, in a plan of which only half was carried out.
+        if decider.assignment.until_ms is None or decider.lost or decider.is_out or overdue:
+            return Standing(successor, None, failed, highest)
+        return Standing(decider, successor, failed, highest)
+    if decider.lost and not successor.lost:
+        return Standing(promoted(successor, _begins_ms(decider, successor)), None, failed, highest)
+    failure = successor.failure()
+    if failure is not None:
+        gone = Failed(
+            content_digest(successor.assignment), successor.assignment.generation, failure[0], failure[1][:500], now_ms
+        )
+        return Standing(decider, None, gone, highest)
+    if decider.is_out and decider.assignment.until_ms is None:
+        return Standing(promoted(successor, _begins_ms(decider, successor)), None, failed, highest)
+    return Standing(decider, successor, failed, highest)
+
+
+def _one_each(entries: list[Entry]) -> list[Entry]:
+    """One entry an incarnation: of one found in two workers (a plan of which half was kept), one that lives."""
+    found: dict[int, Entry] = {}
+    for one in entries:
+        other = found.get(one.assignment.incarnation)
+        if other is None or (other.lost and not one.lost):
+            found[one.assignment.incarnation] = one
+    return list(found.values())
+
+
+def _two(entries: list[Entry]) -> list[Entry]:
+    """The two that count, of more (a plan of which half was kept)."""
+    while len(entries) > 2:
+        # A successor that decides already was kept because the one before it was through; one that stands by is
+        # superseded by the next.
+        entries = entries[1:] if entries[1].assignment.mode != "standby" else [entries[0], *entries[2:]]
+    return entries
+
+
+def promoted(entry: Entry, from_ms: int) -> Entry:
+    """The entry as the one that decides, from a candle on."""
+    assignment = msgspec.structs.replace(entry.assignment, mode="active", from_ms=from_ms, until_ms=None)
+    return _with(entry, assignment)
+
+
+def bounded(entry: Entry, until_ms: int | None) -> Entry:
+    """The entry as one that decides up to a candle."""
+    return _with(entry, msgspec.structs.replace(entry.assignment, until_ms=until_ms))
+
+
+def _with(entry: Entry, assignment: TraderAssignment) -> Entry:
+    return Entry(
+        entry.pool, entry.worker, assignment, entry.status, entry.lost, entry.ready, entry.answers, entry.acknowledged
+    )
+
+
+def _begins_ms(decider: Entry, successor: Entry) -> int:
+    return follows_ms(decider, successor.assignment)
+
+
+def follows_ms(before: Entry, spec: TraderAssignment) -> int:
+    """From which candle an incarnation decides that follows one which can't be asked any more where it has stopped.
+
+    Of a lost worker's newest candle nobody knows whether its signals left the pod. The same version decides it again:
+    its signals have the same ids.
+    """
+    if before.lost and content_digest(before.assignment) == content_digest(spec) and before.status is not None:
+        return max(before.status.last_open_time_ms, before.assignment.from_ms)
+    return begins_ms(before, spec.interval)
+
+
+def begins_ms(before: Entry, interval: str, at_ms: int | None = None) -> int:
+    """From which candle a successor decides what the one before it has not decided.
+
+    Args:
+        interval: the successor's. at_ms: the candle of the one before; None: after all that it is known to have decided.
+
+    Returns:
+        Open time, ms; 0: not known, from the newest on. With another interval, the candle in which that falls.
+    """
+    at_ms = before.decided_until_ms if at_ms is None else at_ms
+    if at_ms <= 0 or interval == before.assignment.interval:
+        return max(0, at_ms)
+    return parse_interval(interval).floor_ms(at_ms)
+
+
+def content_digest(assignment: TraderAssignment, *, mode: Mode | None = None) -> str:
+    """Digest of what a Trader runs, apart from which generation and incarnation that is, and which candles it decides
+    (16 hex digits).
+
+    Args:
+        mode: taken instead of the assignment's own; one that stands by is to become active.
+    """
+    mode = mode or ("active" if assignment.mode == "standby" else assignment.mode)
+    bare = msgspec.structs.replace(assignment, generation=1, incarnation=1, mode=mode, from_ms=0, until_ms=None)
+    return hashlib.sha256(encode(bare)).hexdigest()[:16]

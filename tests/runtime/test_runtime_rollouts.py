@@ -1,0 +1,131 @@
+"""Traders that are edited while ``chandlery up`` runs: from one version to the next without a gap, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from tests.runtime.up_process import Up, teller, until, write_manifests
+
+from chandlery.cli.signal_topic import SignalTopic
+from chandlery.console.model import TraderRow
+from chandlery.core.signals import Signal
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(400)]
+
+SYMBOLS = "BTC/USDT, ETH/USDT"
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One instance for all tests here; each has Traders of its own names."""
+    folder = tmp_path_factory.mktemp("rollouts")
+    with Up(folder, write_manifests(folder / "m", keep=teller("keep"))) as running:
+        running.running()
+        yield running
+        assert running.end() == 0, running.said
+        assert running.left() == []
+
+
+def apply(up: Up, name: str, every: int) -> None:
+    (up.state.parent / "m" / f"{name}.yaml").write_text(teller(name, SYMBOLS, every))
+
+
+def row_of(up: Up, name: str) -> TraderRow:
+    row = up.trader(name)
+    return row if row is not None else TraderRow(name, "absent")
+
+
+def runs(up: Up, name: str, generation: int) -> None:
+    """Wait until a generation decides, and nothing of a change is under way."""
+
+    def done() -> bool:
+        row = row_of(up, name)
+        return row.ready and (row.generation, row.reason) == (generation, "") and row.state == "Active"
+
+    until(done, lambda: f"generation {generation} runs: {up.trader(name)}")
+
+
+def signals_of(up: Up, name: str) -> list[Signal]:
+    """Every signal of a Trader on the topic."""
+    view = up.view()
+    assert view is not None
+    (feed,) = view.feeds
+
+    async def read() -> list[Signal]:
+        async with SignalTopic(feed.bootstrap, feed.signals_topic) as topic:
+            return list((await topic.collect()).signals.values())
+
+    return [one for one in asyncio.run(read()) if one.trader == f"default/{name}"]
+
+
+def each_candle_once(signals: list[Signal]) -> None:
+    """Every candle from a symbol's first to its last was decided, and by one version alone."""
+    for symbol in SYMBOLS.split(", "):
+        mine = [one.open_time_ms for one in signals if one.symbol == symbol]
+        assert [open_ms for open_ms, count in Counter(mine).items() if count > 1] == [], f"{symbol}: decided twice"
+        assert sorted(mine) == list(range(min(mine), max(mine) + 1, 1_000)), f"{symbol}: not decided"
+
+
+def more_signals(up: Up, name: str, versions: int, code: str = "") -> list[Signal]:
+    """Wait until so many versions have signalled (the last one on five candles); all signals until then."""
+    found: list[Signal] = []
+
+    def enough() -> bool:
+        found[:] = signals_of(up, name)
+        by_code = Counter(one.code for one in found)
+        newest = max(found, key=lambda one: one.open_time_ms).code if found else ""
+        return len(by_code) == versions and by_code[newest] >= 10
+
+    until(enough, lambda: f"{versions} versions signal: {Counter(one.code for one in found)}, {up.trader(name)}")
+    return found
+
+
+def test_an_edited_trader_misses_no_candle_and_decides_none_twice(up: Up) -> None:
+    apply(up, "edited", 1)
+    runs(up, "edited", 1)
+    more_signals(up, "edited", 1)
+    first = row_of(up, "edited")
+    for generation in (2, 3):
+        apply(up, "edited", generation)
+        runs(up, "edited", generation)
+        signals = more_signals(up, "edited", generation)
+    after = row_of(up, "edited")
+    assert (after.incarnation, after.restarts) == (first.incarnation + 2, 0)
+    assert after.pid != first.pid
+    each_candle_once(signals)
+
+
+def test_a_version_that_fails_leaves_the_one_before_running_and_going_back_starts_nothing(up: Up) -> None:
+    apply(up, "failing", 1)
+    runs(up, "failing", 1)
+    before = row_of(up, "failing")
+    apply(up, "failing", 99)
+
+    def told() -> bool:
+        row = row_of(up, "failing")
+        return "generation 2 failed" in row.message and "ninety-nine" in row.message
+
+    until(told, lambda: f"says that it failed: {up.trader('failing')}")
+    row = row_of(up, "failing")
+    assert (row.ready, row.pid, row.generation, row.state) == (True, before.pid, 1, "Active")
+    apply(up, "failing", 1)
+    until(lambda: row_of(up, "failing").reason == "", lambda: f"all is well again: {up.trader('failing')}")
+    assert row_of(up, "failing").pid == before.pid
+    each_candle_once(more_signals(up, "failing", 1))
+
+
+def test_many_traders_edited_at_once_all_get_there_without_a_gap(up: Up) -> None:
+    names = [f"many-{number}" for number in range(8)]
+    for name in names:
+        apply(up, name, 1)
+    for name in names:
+        runs(up, name, 1)
+    for name in names:
+        apply(up, name, 2)
+    for name in names:
+        runs(up, name, 2)
+    for name in names:
+        each_candle_once(more_signals(up, name, 2))
