@@ -72,6 +72,7 @@ class Account(NamedTuple):
             together, any sign); None: unknown.
         recorded_skew_us: the same as recorded in a replayed capture; None: not a replay.
         corrected: stamps that contradicted their neighbours and were moved.
+        start_ns: where the first stage begins, ns by the pod's monotonic clock; 0 where there is none.
     """
 
     stages: list[Stage]
@@ -81,6 +82,7 @@ class Account(NamedTuple):
     skew_us: float | None
     recorded_skew_us: float | None
     corrected: int
+    start_ns: int
 
 
 class _Point(NamedTuple):
@@ -116,6 +118,7 @@ def account(stamps: SignalStamps) -> Account:
         skew_us=skew,
         recorded_skew_us=stamps.recorded_skew_ns / 1_000 if stamps.recorded_skew_ns else None,
         corrected=corrected,
+        start_ns=points[0].time_ns if points else 0,
     )
 
 

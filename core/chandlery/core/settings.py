@@ -1,6 +1,7 @@
 """Settings of each process kind, as one JSON file a process (``--config FILE``); whole, no environment magic.
 
-Addresses to listen on are ``unix:/path`` or ``host:port``.
+Addresses to listen on are ``unix:/path`` or ``host:port``. The one exception to "no environment" is where telemetry
+goes: what :class:`TelemetrySettings` leaves open is had from OpenTelemetry's own variables (docs/telemetry.md).
 """
 
 from __future__ import annotations
@@ -82,6 +83,22 @@ class AggregatorSettings(msgspec.Struct, omit_defaults=True):
     log_level: str = "info"
 
 
+class TelemetrySettings(msgspec.Struct, omit_defaults=True):
+    """Where traces go; what is empty is had from ``OTEL_…`` variables, and without an endpoint there are none.
+
+    Attributes:
+        otlp_endpoint: ``http://host:port`` or ``https://host:port`` of an OTLP receiver.
+        otlp_protocol: how it is spoken to.
+        tick_share: 0 … 1, which part of ordinary ticks (candle records that come live) gets a trace of its own.
+        resource: attributes of every span, such as ``k8s.pod.name``.
+    """
+
+    otlp_endpoint: str = ""
+    otlp_protocol: Literal["", "http/protobuf", "grpc"] = ""
+    tick_share: float = 0.0
+    resource: dict[str, str] = {}
+
+
 class FeedSettings(msgspec.Struct, omit_defaults=True):
     """``python -m chandlery.workers.feed``, the pod's gateway.
 
@@ -92,6 +109,7 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
         shm_dir: folder of the segment (the first volume). rings_dir: rings and sockets (the second volume).
         assignment_file: the mounted assignment, read at start and when it changes; may be absent.
         segment_rows: closed candles a series keeps; segment_series: most series.
+        telemetry: where the traces of signals go.
     """
 
     worker: str
@@ -106,6 +124,7 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
     segment_series: int = 512
     transport: Literal["SharedMemory", "Pipe"] = "SharedMemory"
     live: bool = True
+    telemetry: TelemetrySettings = msgspec.field(default_factory=TelemetrySettings)
     final_status: str = ""
     log_level: str = "info"
 

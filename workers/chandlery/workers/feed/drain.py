@@ -27,12 +27,15 @@ from chandlery.workers.feed.clients import signal_producer, stop_quickly
 from chandlery.workers.feed.histogram import LatencyBook
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.ring_drain import TURN_SLOTS, InFlight, RingDrain, Tally
+from chandlery.workers.feed.tracing import Tracing
 
 log = logging.getLogger("chandlery.feed.drain")
 
 #: Rings are looked at this often even if no bell rings (a trader may die between writing and ringing).
 POLL_S: Final = 0.1
 RECENT_SIGNALS: Final = 1_000
+#: W3C's name of the header that lets a record's consumer go on with its trace.
+TRACE_HEADER: Final = "traceparent"
 _RETRY_S: Final = 0.25
 
 
@@ -42,6 +45,7 @@ class Drain:
     Args:
         fences: those of now, by trader; asked again on every pass.
         corrupted: called with a trader's name when its ring can't be trusted.
+        tracing: is told of each signal that was acknowledged.
 
     Attributes:
         tally, latency: counts and histograms. recent: newest signals with their completion.
@@ -55,6 +59,7 @@ class Drain:
         notes: Notes,
         counts: Counter[str],
         corrupted: Callable[[str], None],
+        tracing: Tracing,
     ) -> None:
         self._kafka = kafka
         self._topic = topics_of(kafka).signals
@@ -63,6 +68,7 @@ class Drain:
         self._notes = notes
         self._counts = counts
         self._corrupted = corrupted
+        self._tracing = tracing
         self._ids = RecentIds()
         self._wake = asyncio.Event()
         self._broken = asyncio.Event()
@@ -185,9 +191,12 @@ class Drain:
             return
         value = signal_format.encode(signal)
         partition = partition_of(signal.symbol, self._kafka.partitions)
+        headers = [(TRACE_HEADER, self._tracing.traceparent(signal))]
         while not self._broken.is_set():
             try:
-                sent = await producer.send(self._topic, value, key=signal.symbol.encode(), partition=partition)
+                sent = await producer.send(
+                    self._topic, value, key=signal.symbol.encode(), partition=partition, headers=headers
+                )
             except KafkaTimeoutError:
                 continue
             entry.sent = sent
@@ -235,9 +244,11 @@ class Drain:
         stamps = msgspec.structs.replace(
             signal.stamps, acknowledged_ns=now_ns, wall_offset_ns=signal.stamps.wall_offset_ns or offset_ns
         )
-        self.latency.record(account(stamps))
+        told = account(stamps)
+        self.latency.record(told)
         self.recent.append((signal, completion))
         self._notes.complete(signal.symbol, completion)
+        self._tracing.completed(signal, stamps, told)
 
     def _discover(self) -> None:
         """Follow the ring files: new ones, replaced ones, and those that are gone."""

@@ -35,6 +35,7 @@ from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.router import Router, Track
 from chandlery.workers.feed.status import VersionBoard, is_news
 from chandlery.workers.feed.token import Token
+from chandlery.workers.feed.tracing import Tracing
 from chandlery.workers.segment import SegmentWriter
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ HEARTBEAT_S: Final = 0.1
 _TICKS_A_SECOND: Final = 10
 #: A supervisor that doesn't answer a request for a fresh ring is asked again.
 _ASK_AGAIN_TICKS: Final = 50
-#: From SIGTERM to SIGKILL a process has 10 s: 5 for the rings, 1 for completions, 2 each for two producers.
+#: From SIGTERM to SIGKILL a process has 10 s: 5 for the rings, 1 for completions and traces, 2 each for two producers.
 DRAIN_S: Final = 5.0
 _NOTES_S: Final = 1.0
 
@@ -109,8 +110,15 @@ class Feed:
             joined=self._joined,
             failed=self._failed,
         )
+        self._tracing = Tracing(settings)
         self._drain = Drain(
-            settings.kafka, self._rings_dir, lambda: self._store.fences, self._notes, self._counts, self._ring_corrupt
+            settings.kafka,
+            self._rings_dir,
+            lambda: self._store.fences,
+            self._notes,
+            self._counts,
+            self._ring_corrupt,
+            self._tracing,
         )
         self._control = ControlServer(
             self._rings_dir / "control.sock", self._counts, self._supervisor_says, self._versions.bump
@@ -154,6 +162,7 @@ class Feed:
         self._refresh_clock()
         self._spawn("watch", self._watch.run())
         self._spawn("notes", self._notes.run())
+        self._spawn("traces", self._tracing.run())
         self._spawn("drain", self._drain.run())
         self._spawn("closed", self._closed.run())
         self._spawn("forming", self._forming.run())
@@ -187,10 +196,13 @@ class Feed:
         if self._watch.connected and "drain" in self._tasks:
             await self._drain_rings()
         await self._cancel("drain")
-        if self._watch.connected and "notes" in self._tasks:
-            await self._notes.drain(_NOTES_S)
+        async with asyncio.TaskGroup() as last:
+            last.create_task(self._tracing.drain(_NOTES_S))
+            if self._watch.connected and "notes" in self._tasks:
+                last.create_task(self._notes.drain(_NOTES_S))
         for name in list(self._tasks):
             await self._cancel(name)
+        self._tracing.end()
         self._write_final_status()
         self._versions.close()
         await self._api.stop()
@@ -435,6 +447,7 @@ class Feed:
             },
             "rings": {trader: drain.gauges() for trader, drain in self._drain.rings.items()},
             "latency": self._drain.latency.summary(),
+            "traces": self._tracing.report(),
         }
 
     def segment_info(self) -> dict[str, Any]:
