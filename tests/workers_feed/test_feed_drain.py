@@ -20,6 +20,7 @@ from chandlery.core.errors import InputError
 from chandlery.core.settings import KafkaSettings
 from chandlery.workers.feed import drain as drain_module
 from chandlery.workers.feed.assignments import Fence
+from chandlery.workers.feed.board import Receipt
 from chandlery.workers.feed.drain import Drain
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.tracing import Tracing
@@ -83,7 +84,7 @@ def a_drain(folder: Path) -> tuple[Drain, SignalRing]:
     counts: Counter[str] = Counter()
     fences = {"desk/a": Fence.of(trader("a", ["BTC/USDT"]))}
     ring = SignalRing.create(f"{folder}/desk__a.ring", trader="desk/a", slots=64)
-    untraced = Tracing(feed_settings(folder, KAFKA), {})
+    untraced = Tracing(feed_settings(folder, KAFKA), Receipt(), {})
     drain = Drain(KAFKA, folder, lambda: fences, Notes(KAFKA, "test", counts), counts, lambda _trader: None, untraced)
     return drain, ring
 

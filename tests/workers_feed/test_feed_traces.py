@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
@@ -11,10 +12,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from tests.support.otlp_receiver import Receiver, grpc_receiver, http_receiver
 from tests.workers_feed.feed_setup import (
+    MINUTE,
     api,
     assignment,
+    candle,
     feed_settings,
     make_ring,
     published,
@@ -26,11 +30,14 @@ from tests.workers_feed.feed_setup import (
 )
 
 from chandlery.core import signals as signal_format
-from chandlery.core.clocks import now_ns, wall_offset_ns
+from chandlery.core import wire
+from chandlery.core.clocks import Stamps, now_ns, wall_offset_ns
 from chandlery.core.settings import FeedSettings, KafkaSettings, TelemetrySettings
 from chandlery.core.signals import Signal, SignalStamps
+from chandlery.core.topics import partition_of, topics_of
 from chandlery.stream.topics import ensure_topics
 from chandlery.workers.feed import tracing
+from chandlery.workers.feed.board import Receipt
 from chandlery.workers.feed.service import Feed
 from chandlery.workers.feed.tracing import Tracing
 
@@ -98,10 +105,6 @@ async def test_each_signal_is_a_trace_and_its_record_names_it(
 
 @pytest.mark.broker
 async def test_the_record_carries_w3c_context(tmp_path: Path, kafka_settings: KafkaSettings) -> None:
-    from aiokafka import AIOKafkaConsumer
-
-    from chandlery.core.topics import topics_of
-
     await ensure_topics(kafka_settings)
     settings = feed_settings(tmp_path, kafka_settings)
     async with running_feed(settings) as feed:
@@ -194,10 +197,49 @@ async def test_a_receivers_partial_success_is_counted(tmp_path: Path, kafka_sett
             assert adds_up(feed)["last_error"] == "too many attributes"
 
 
+@pytest.mark.broker
+async def test_a_share_of_ordinary_ticks_is_traced_and_signals_of_one_are_linked_to_it(
+    tmp_path: Path, kafka_settings: KafkaSettings
+) -> None:
+    await ensure_topics(kafka_settings)
+    with http_receiver() as receiver:
+        settings = traced(tmp_path, kafka_settings, receiver.endpoint, tick_share=1.0)
+        async with (
+            running_feed(settings) as feed,
+            api(settings) as client,
+            AIOKafkaProducer(bootstrap_servers=kafka_settings.bootstrap) as producer,
+        ):
+            await put(client, assignment(1, trader("a", [BTC])))
+            await until("joined", lambda: not feed.status().feed["catching_up"])
+            at, topics = now_ns(), topics_of(kafka_settings)
+            given = Stamps(received_ns=at - 4_000_000, aggregated_ns=at - 2_000_000, emitted_ns=at - 1_000_000)
+            value = wire.encode(wire.CandlesRecord(BTC, 0, 1, [candle(MINUTE)]))
+            header = ("stamps", given.pack(wall_offset_ns()))
+            partition = partition_of(BTC, kafka_settings.partitions)
+            await producer.send_and_wait(topics.candles, value, key=BTC.encode(), partition=partition, headers=[header])
+            await until("the tick's trace", lambda: len(receiver.traces()) == 1)
+            (spans,) = receiver.traces().values()
+            assert {span.attributes.get("chandlery.stage", "whole") for span in spans} == {
+                "whole", "aggregated", "emitted", "fed", "published",
+            }  # fmt: skip
+            (root,) = [span for span in spans if not span.parent_id]
+            assert (root.name, root.attributes["chandlery.symbol"]) == ("frame to segment", BTC)
+            stamps = SignalStamps(
+                received_ns=given.received_ns, aggregated_ns=given.aggregated_ns, emitted_ns=given.emitted_ns,
+                fed_ns=at, published_ns=at, woken_ns=at, decided_ns=at, signalled_ns=at,
+            )  # fmt: skip
+            ring = make_ring(settings, "a")
+            assert ring.push(signal_format.encode(signal("a", 1, stamps=stamps)))
+            await until("the signal's trace", lambda: len(receiver.traces()) == 2)
+    (linked,) = [span for span in receiver.spans if span.links]
+    assert [(trace_id, span_id) for trace_id, span_id, _ in linked.links] == [(root.trace_id, root.span_id)]
+
+
 async def test_headers_and_compression_reach_the_receiver(tmp_path: Path) -> None:
     with http_receiver() as receiver:
         made = Tracing(
             traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint),
+            Receipt(),
             {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20x", "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"},
         )
         assert await exported(made, [stamped(1)]) == 1
@@ -211,7 +253,7 @@ async def test_more_than_can_wait_drops_the_oldest_and_counts_them(
 ) -> None:
     monkeypatch.setattr(tracing, "MOST_WAITING", 10)
     with http_receiver() as receiver:
-        made = Tracing(traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint), {})
+        made = Tracing(traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint), Receipt(), {})
         signals = [stamped(number) for number in range(25)]
         assert await exported(made, signals) == 10
         assert made.dropped == {"queue_full": 15}
@@ -221,7 +263,7 @@ async def test_more_than_can_wait_drops_the_oldest_and_counts_them(
 async def test_a_share_of_signals_is_the_same_share_everywhere(tmp_path: Path) -> None:
     environment = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}
     with http_receiver() as receiver:
-        made = Tracing(traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint), environment)
+        made = Tracing(traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint), Receipt(), environment)
         signals = [stamped(number) for number in range(200)]
         sampled = {one.id for one in signals if made.traceparent(one).endswith(b"-01")}
         assert 60 < len(sampled) < 140
@@ -230,7 +272,8 @@ async def test_a_share_of_signals_is_the_same_share_everywhere(tmp_path: Path) -
 
 
 def test_a_wrong_setting_is_told_and_nothing_else_stands_still(tmp_path: Path) -> None:
-    made = Tracing(feed_settings(tmp_path, KafkaSettings("b:9092", "f")), {"OTEL_EXPORTER_OTLP_ENDPOINT": "nowhere"})
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "nowhere"}
+    made = Tracing(feed_settings(tmp_path, KafkaSettings("b:9092", "f")), Receipt(), environment)
     one = stamped(1)
     made.completed(one, one.stamps, tracing.account(one.stamps))
     assert (made.on, made.built) == (False, 0)
@@ -239,8 +282,6 @@ def test_a_wrong_setting_is_told_and_nothing_else_stands_still(tmp_path: Path) -
 
 async def exported(made: Tracing, signals: list[Signal]) -> int:
     """Send the traces of acknowledged signals; how many the receiver took."""
-    import asyncio
-
     for one in signals:
         stamps = msgspec.structs.replace(one.stamps, acknowledged_ns=now_ns())
         made.completed(one, stamps, tracing.account(stamps))

@@ -109,7 +109,8 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
         shm_dir: folder of the segment (the first volume). rings_dir: rings and sockets (the second volume).
         assignment_file: the mounted assignment, read at start and when it changes; may be absent.
         segment_rows: closed candles a series keeps; segment_series: most series.
-        telemetry: where the traces of signals go.
+        telemetry: where the traces of signals go. metrics_listen: where ``GET /metrics`` answers, without a token;
+            empty: nowhere.
     """
 
     worker: str
@@ -125,6 +126,7 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
     transport: Literal["SharedMemory", "Pipe"] = "SharedMemory"
     live: bool = True
     telemetry: TelemetrySettings = msgspec.field(default_factory=TelemetrySettings)
+    metrics_listen: str = ""
     final_status: str = ""
     log_level: str = "info"
 

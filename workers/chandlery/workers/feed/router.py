@@ -17,7 +17,7 @@ import msgspec
 
 from chandlery.core.assignment import SeriesRef
 from chandlery.core.clocks import Stamps, unpack_stamps
-from chandlery.core.wire import CandlesRecord, decode_candles
+from chandlery.core.wire import CandlesRecord, CandleUpdate, decode_candles
 from chandlery.workers.feed.candle_rows import (
     CLOSING_BRACE,
     MOST_INTEGER,
@@ -96,6 +96,8 @@ class Router:
         self._rung: set[int] = set()
         #: Series that changed since :meth:`take_changed`, with the strongest change. Kept only on demand.
         self.watch_changes = False
+        #: Told of each candle that was written live; None: nobody asks.
+        self.written: Callable[[str, CandleUpdate, Stamps], None] | None = None
         self._changed: dict[SeriesRef, Change] = {}
 
     def add(self, ref: SeriesRef, track: Track) -> None:
@@ -243,6 +245,8 @@ class Router:
                 missing.discard(interval)
             if change is not Change.NONE:
                 self._note(decoded.symbol, interval, track, change)
+                if self.written is not None:
+                    self.written(decoded.symbol, update, stamps)
                 strongest = max(strongest, change)
         return strongest
 

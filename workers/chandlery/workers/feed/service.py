@@ -110,7 +110,9 @@ class Feed:
             joined=self._joined,
             failed=self._failed,
         )
-        self._tracing = Tracing(settings)
+        self._tracing = Tracing(settings, receipt)
+        if self._tracing.ticks_below:
+            self._router.written = self._tracing.tick
         self._drain = Drain(
             settings.kafka,
             self._rings_dir,

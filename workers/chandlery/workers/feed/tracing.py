@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from chandlery.core.clocks import boot_id
+from chandlery.core.clocks import Stamps, boot_id, now_ns, wall_offset_ns
 from chandlery.core.errors import InputError
 from chandlery.core.latency import Account, account
 from chandlery.core.settings import FeedSettings
@@ -36,6 +36,8 @@ from chandlery.core.telemetry import (
 )
 from chandlery.core.telemetry.spans import TICK_ROOT, span_id_of
 from chandlery.core.topics import partition_of, topics_of
+from chandlery.core.wire import CandleUpdate
+from chandlery.workers.feed.board import Receipt
 
 if TYPE_CHECKING:
     from chandlery.workers.feed.otlp import Answer, Encoder, Exporter
@@ -87,6 +89,7 @@ class Tracing:
     """The feed's traces.
 
     Args:
+        receipt: when the records now being taken in were received.
         environment: where OpenTelemetry's variables are looked for.
 
     Attributes:
@@ -94,8 +97,10 @@ class Tracing:
         built, exported: traces. dropped: by reason. spans_rejected: left out by a receiver that took the rest.
     """
 
-    def __init__(self, settings: FeedSettings, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, settings: FeedSettings, receipt: Receipt, environment: Mapping[str, str] | None = None) -> None:
         self._settings = settings
+        self._receipt = receipt
+        self._last_tick = b""
         self._topics = topics_of(settings.kafka)
         self._waiting: deque[_Told | _Tick] = deque()
         self._some = asyncio.Event()
@@ -141,9 +146,25 @@ class Tracing:
         if self.on and self._wants(signal):
             self._add(_Told(signal, stamps, told))
 
-    def tick(self, symbol: str, interval: str, forming: bool, stamps: SignalStamps) -> None:
-        """A candle record was written into the segment and is among those traced for themselves."""
-        self._add(_Tick(self._record_trace(symbol, stamps), symbol, interval, forming, stamps))
+    def tick(self, symbol: str, update: CandleUpdate, stamps: Stamps) -> None:
+        """A candle was written into the segment: one in so many is traced for itself."""
+        if stamps.emitted_ns * _SPREAD & _SHARE_MASK >= self.ticks_below or not stamps.emitted_ns:
+            return
+        whole = SignalStamps(
+            exchange_ns=stamps.exchange_ns,
+            received_ns=stamps.received_ns,
+            appended_ns=stamps.appended_ns,
+            aggregated_ns=stamps.aggregated_ns,
+            emitted_ns=stamps.emitted_ns,
+            fed_ns=self._receipt.fed_ns,
+            published_ns=now_ns(),
+            recorded_skew_ns=stamps.recorded_skew_ns,
+            wall_offset_ns=wall_offset_ns(),
+        )
+        trace_id = self._record_trace(symbol, whole)
+        if trace_id != self._last_tick:  # a record holds every interval's candle
+            self._last_tick = trace_id
+            self._add(_Tick(trace_id, symbol, update.interval, update.state == "forming", whole))
 
     def _wants(self, signal: Signal) -> bool:
         return self.on and int.from_bytes(trace_id_of(signal.id)[8:]) < self._signals_below
@@ -262,7 +283,7 @@ class Tracing:
         known = self._records.get(key)
         if known is None:
             known = self._records[key] = []
-            if self.ticks_below and self.is_traced(stamps.emitted_ns):
+            if stamps.emitted_ns * _SPREAD & _SHARE_MASK < self.ticks_below:
                 trace_id = self._record_trace(signal.symbol, stamps)
                 known.append(Link(trace_id, span_id_of(trace_id, TICK_ROOT), {"chandlery.link": "candle record"}))
             if len(self._records) > _MOST_RECORDS:
@@ -273,10 +294,6 @@ class Tracing:
             about: Attributes = {"chandlery.link": "same candle record", "chandlery.trader": signal.trader}
             known.append(Link(trace_id, span_id_of(trace_id, "decided"), about))
         return links
-
-    def is_traced(self, emitted_ns: int) -> bool:
-        """Whether the candle record emitted then is among those traced for themselves."""
-        return emitted_ns * _SPREAD & _SHARE_MASK < self.ticks_below
 
     def _record_trace(self, symbol: str, stamps: SignalStamps) -> bytes:
         what = f"{self._settings.worker}\0{symbol}\0{stamps.received_ns}\0{stamps.emitted_ns}"
