@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
+import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests.runtime.up_process import Up, teller, until, write_manifests
 from tests.support.otlp_receiver import Receiver, Seen, grpc_receiver, http_receiver
+from tests.support.promtool import promtool_finds_nothing
 
 from chandlery.cli.signal_topic import SignalTopic
 from chandlery.console.model import FeedRow
@@ -92,3 +97,47 @@ def test_every_signal_is_one_whole_trace(
     assert linked, "traders on one symbol decided on the same record"
     for span in linked:
         assert all(trace_id in traces for trace_id, _, _ in span.links)
+
+
+def test_every_process_shows_its_figures_to_prometheus(tmp_path: Path) -> None:
+    manifests = write_manifests(tmp_path / "m", one=teller("one"))
+    with Up(tmp_path, manifests, "--metrics-port", str(free_port())) as up:
+        until(lambda: (row := up.trader("one")) is not None and row.signals > 2, "signals")
+        groups = json.loads((up.state / "prometheus-targets.json").read_text())
+        targets = {group["labels"]["process"]: group["targets"][0] for group in groups}
+        assert targets.keys() == {"ingest-market", "aggregator-market", "feed-demo-0"}
+        found: dict[str, float] = {}
+        for target in targets.values():
+            text = fetch(target, "*/*")
+            promtool_finds_nothing(text)
+            assert fetch(target, "application/openmetrics-text").endswith("# EOF\n")
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    found.setdefault(sample.name, sample.value)
+        assert up.end() == 0, up.said
+    for name in (
+        "chandlery_ingest_trades_appended_total",
+        "chandlery_ingest_append_seconds_count",
+        "chandlery_aggregator_trades_received_total",
+        "chandlery_aggregator_aggregated_seconds_count",
+        "chandlery_feed_signals_published_total",
+        "chandlery_frame_to_signal_seconds_count",
+        "chandlery_trader_calls_total",
+        "process_proportional_memory_bytes",
+    ):
+        assert found[name] > 0, name
+
+
+def fetch(target: str, accept: str) -> str:
+    """A target's figures."""
+    request = urllib.request.Request(f"http://{target}/metrics", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def free_port() -> int:
+    """A port that is free now, with a few free behind it as likely as not."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])

@@ -50,6 +50,7 @@ class IngestSettings(msgspec.Struct, omit_defaults=True):
         status_listen: where ``GET /v1/status`` answers.
         final_status: file to which the last status is written at exit.
         position_file: where the source's acknowledged position survives a restart within the session.
+        metrics_listen: where ``GET /metrics`` answers alone, beside ``status_listen``; empty: nowhere.
     """
 
     kafka: KafkaSettings
@@ -66,11 +67,16 @@ class IngestSettings(msgspec.Struct, omit_defaults=True):
     silence_timeout_ms: int = 10_000
     final_status: str = ""
     position_file: str = ""
+    metrics_listen: str = ""
     log_level: str = "info"
 
 
 class AggregatorSettings(msgspec.Struct, omit_defaults=True):
-    """``python -m chandlery.stream.aggregator``: intervals to build, allowed lateness, checkpoint period."""
+    """``python -m chandlery.stream.aggregator``: intervals to build, allowed lateness, checkpoint period.
+
+    Attributes:
+        metrics_listen: where ``GET /metrics`` answers alone, beside ``status_listen``; empty: nowhere.
+    """
 
     kafka: KafkaSettings
     intervals: list[str]
@@ -80,6 +86,7 @@ class AggregatorSettings(msgspec.Struct, omit_defaults=True):
     max_fill_candles: int = 5_000
     checkpoint_ms: int = 500
     final_status: str = ""
+    metrics_listen: str = ""
     log_level: str = "info"
 
 
@@ -110,7 +117,7 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
         assignment_file: the mounted assignment, read at start and when it changes; may be absent.
         segment_rows: closed candles a series keeps; segment_series: most series.
         telemetry: where the traces of signals go. metrics_listen: where ``GET /metrics`` answers, without a token;
-            empty: nowhere.
+            empty: nowhere. metrics_traders: most Traders with a label of their own, the others share ``_other``.
     """
 
     worker: str
@@ -127,6 +134,7 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
     live: bool = True
     telemetry: TelemetrySettings = msgspec.field(default_factory=TelemetrySettings)
     metrics_listen: str = ""
+    metrics_traders: int = 100
     final_status: str = ""
     log_level: str = "info"
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from chandlery.cli.runtime.metrics_ports import MetricsPorts
+
 Transport = Literal["SharedMemory", "Pipe"]
 
 
@@ -17,7 +19,7 @@ class UpOptions:
         manifests: folders and files, as given. state: the state folder. strategies: folder of strategy files.
         kafka: ``host:port`` of a Kafka to use instead of the embedded one. port: the embedded one's port.
         transport: overrides the pools'. speed: overrides replays' (a number, or ``max``).
-        run_for_s: end after this many seconds from ready on. until_end: end when every replay has ended.
+        metrics: hands out ports for the processes' figures. run_for_s: end after this many seconds from ready on. until_end: end when every replay has ended.
     """
 
     manifests: tuple[str, ...]
@@ -29,4 +31,5 @@ class UpOptions:
     speed: float | Literal["max"] | None = None
     run_for_s: float | None = None
     until_end: bool = False
+    metrics: MetricsPorts | None = None
     log_level: str = "info"

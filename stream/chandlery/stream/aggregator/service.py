@@ -6,14 +6,15 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from chandlery.core.clocks import HEADER_NAME, Stamps, now_ns, unpack_stamps, wall_offset_ns
 from chandlery.core.errors import MachineError, UnavailableError
+from chandlery.core.histogram import Histogram
 from chandlery.core.settings import AggregatorSettings
 from chandlery.core.topics import Topics, partition_of, topics_of
 from chandlery.stream.aggregation import AggregationPlan
@@ -27,7 +28,13 @@ from chandlery.stream.aggregator.position import SeekPatience, Verdict, judge, n
 from chandlery.stream.aggregator.status import PartitionStatus, RateMeter, Status, all_symbols, totals_of
 from chandlery.stream.aggregator.watchdog import Watchdog
 from chandlery.stream.aggregator.web import StatusServer
+from chandlery.stream.metrics_server import MetricsServer
 from chandlery.stream.topics import ensure_topics
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+    from chandlery.core.telemetry.exposition import Labelled
 
 log = logging.getLogger("chandlery.aggregator")
 
@@ -66,7 +73,11 @@ class Aggregator:
         )
         self._applying = asyncio.Lock()
         self._checkpoints = Checkpoints(self._outputs, self._faust.changelog, self._applying, self._faust.commit)
-        self._web = StatusServer(settings.status_listen, self.status)
+        self._web = StatusServer(settings.status_listen, self.status, self._families)
+        self._metrics = MetricsServer(settings.metrics_listen, self._families)
+        self._labelled: Labelled | None = None
+        #: From a trade's receipt to its candle's being computed.
+        self._aggregating = Histogram()
         self._partitions: dict[int, PartitionState] = {}
         self._ready = False
         self._draining = False
@@ -88,11 +99,13 @@ class Aggregator:
         loop = asyncio.get_running_loop()
         self._failure = loop.create_future()
         await self._web.start()
+        await self._metrics.start()
         try:
             if await self._started(stop):
                 await self._run_until(stop)
         finally:
             await self._end()
+            await self._metrics.stop()
             await self._web.stop()
         log.info("stopped", extra={"records": self._records, "checkpoints": self._checkpoints.taken})
 
@@ -207,6 +220,15 @@ class Aggregator:
             temporary.replace(target)
         except OSError as error:
             raise MachineError(f"{target}: can't write the final status: {error.strerror}") from error
+
+    def _families(self) -> Iterable[Metric]:
+        # Prometheus' client is only imported where somebody asks.
+        from chandlery.core.telemetry.exposition import Labelled
+        from chandlery.stream.aggregator.metrics import MOST_SYMBOLS, families
+
+        if self._labelled is None:
+            self._labelled = Labelled(MOST_SYMBOLS)
+        return families(self.status(), self._aggregating, self._labelled)
 
     async def _checkpoint_forever(self) -> None:
         period_s = self._settings.checkpoint_ms / 1000
@@ -334,6 +356,8 @@ class Aggregator:
         offset_ns = self._wall_offset_ns
         stamps = _stamps_of(record, offset_ns)
         stamps.aggregated_ns = now_ns()
+        if stamps.received_ns:
+            self._aggregating.record((stamps.aggregated_ns - stamps.received_ns) / 1_000)
         for each in outgoing:
             if not each.is_candles:
                 number = record.partition

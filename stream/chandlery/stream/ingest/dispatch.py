@@ -172,6 +172,7 @@ class Dispatcher:
             counts.heartbeats += record.heartbeat
             if record.trades:
                 self.latencies_ns.append(now_ns - record.received_ns)
+                counts.appending.record((now_ns - record.received_ns) / 1_000)
         del self.latencies_ns[:-_LATENCY_SAMPLES]
 
     async def room(self) -> None:

@@ -245,7 +245,7 @@ class Drain:
             signal.stamps, acknowledged_ns=now_ns, wall_offset_ns=signal.stamps.wall_offset_ns or offset_ns
         )
         told = account(stamps)
-        self.latency.record(told)
+        self.latency.record(told, self._tracing.shown_as(signal))
         self.recent.append((signal, completion))
         self._notes.complete(signal.symbol, completion)
         self._tracing.completed(signal, stamps, told)

@@ -30,6 +30,7 @@ from chandlery.workers.feed.clients import BrokerWatch, candle_consumer, forming
 from chandlery.workers.feed.consumer import LiveConsumer
 from chandlery.workers.feed.control import ControlServer
 from chandlery.workers.feed.drain import Drain
+from chandlery.workers.feed.histogram import LatencyBook
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.router import Router, Track
@@ -39,6 +40,7 @@ from chandlery.workers.feed.tracing import Tracing
 from chandlery.workers.segment import SegmentWriter
 
 if TYPE_CHECKING:
+    from chandlery.workers.feed.metrics import MetricsServer
     from chandlery.workers.feed.window_sender import WindowSender
 
 log = logging.getLogger("chandlery.feed")
@@ -132,6 +134,11 @@ class Feed:
 
             self._router.watch_changes = True
             self._pipes = WindowSender(self._rings_dir / "windows.sock", self._segment_path, self._counts)
+        self._metrics: MetricsServer | None = None
+        if settings.metrics_listen:
+            from chandlery.workers.feed.metrics import MetricsServer  # 1 MB that nobody scraped does without
+
+            self._metrics = MetricsServer(settings, self)
         self._supervisor = StatusMessage(0, "", {})
         self._rate = report.Rate()
         self._told: dict[str, Any] = {}
@@ -143,6 +150,16 @@ class Feed:
     def address(self) -> str:
         """Where the API listens, port 0 resolved."""
         return self._api.bound
+
+    @property
+    def metrics_address(self) -> str:
+        """Where Prometheus finds the figures, port 0 resolved; empty: nowhere."""
+        return self._metrics.bound if self._metrics is not None else ""
+
+    @property
+    def latency(self) -> LatencyBook:
+        """Histograms of every stage."""
+        return self._drain.latency
 
     # ---- life ----
 
@@ -161,6 +178,8 @@ class Feed:
         self._read_mount()
         self._follow()
         await self._api.start()
+        if self._metrics is not None:
+            await self._metrics.start()
         self._refresh_clock()
         self._spawn("watch", self._watch.run())
         self._spawn("notes", self._notes.run())
@@ -208,6 +227,8 @@ class Feed:
         self._write_final_status()
         self._versions.close()
         await self._api.stop()
+        if self._metrics is not None:
+            await self._metrics.stop()
         await self._control.stop()
         if self._pipes is not None:
             await self._pipes.stop()

@@ -141,6 +141,10 @@ class Tracing:
         """The header of a signal's record."""
         return traceparent_of(signal.id, sampled=self._wants(signal))
 
+    def shown_as(self, signal: Signal) -> str:
+        """Trace id (hex) by which a signal can be found, empty where it isn't traced."""
+        return signal.id if self._wants(signal) else ""
+
     def completed(self, signal: Signal, stamps: SignalStamps, told: Account) -> None:
         """The broker has acknowledged a signal: its trace is to be sent."""
         if self.on and self._wants(signal):
