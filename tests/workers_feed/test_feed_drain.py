@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.workers_feed.feed_setup import feed_settings, signal, trader, until
 
 from chandlery.core import signals as signal_format
+from chandlery.core.clocks import HostClocks
 from chandlery.core.errors import InputError
 from chandlery.core.settings import KafkaSettings
 from chandlery.workers.feed import drain as drain_module
@@ -84,7 +85,7 @@ def a_drain(folder: Path) -> tuple[Drain, SignalRing]:
     counts: Counter[str] = Counter()
     fences = {"desk/a": Fence.of(trader("a", ["BTC/USDT"]))}
     ring = SignalRing.create(f"{folder}/desk__a.ring", trader="desk/a", slots=64)
-    untraced = Tracing(feed_settings(folder, KAFKA), Receipt(), {})
+    untraced = Tracing(feed_settings(folder, KAFKA), Receipt(), HostClocks(), {})
     drain = Drain(KAFKA, folder, lambda: fences, Notes(KAFKA, "test", counts), counts, lambda _trader: None, untraced)
     return drain, ring
 

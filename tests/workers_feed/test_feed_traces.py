@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from tests.support.otlp_receiver import Receiver, grpc_receiver, http_receiver
@@ -31,9 +30,10 @@ from tests.workers_feed.feed_setup import (
 
 from chandlery.core import signals as signal_format
 from chandlery.core import wire
-from chandlery.core.clocks import Stamps, now_ns, wall_offset_ns
+from chandlery.core.clocks import HostClocks, Stamps, now_ns, wall_offset_ns
+from chandlery.core.latency import account
 from chandlery.core.settings import FeedSettings, KafkaSettings, TelemetrySettings
-from chandlery.core.signals import Signal, SignalStamps
+from chandlery.core.signals import Completion, Signal, SignalStamps, completed
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.stream.topics import ensure_topics
 from chandlery.workers.feed import tracing
@@ -240,6 +240,7 @@ async def test_headers_and_compression_reach_the_receiver(tmp_path: Path) -> Non
         made = Tracing(
             traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint),
             Receipt(),
+            HostClocks(),
             {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20x", "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"},
         )
         assert await exported(made, [stamped(1)]) == 1
@@ -253,7 +254,7 @@ async def test_more_than_can_wait_drops_the_oldest_and_counts_them(
 ) -> None:
     monkeypatch.setattr(tracing, "MOST_WAITING", 10)
     with http_receiver() as receiver:
-        made = Tracing(traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint), Receipt(), {})
+        made = Tracing(traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint), Receipt(), HostClocks(), {})
         signals = [stamped(number) for number in range(25)]
         assert await exported(made, signals) == 10
         assert made.dropped == {"queue_full": 15}
@@ -263,7 +264,9 @@ async def test_more_than_can_wait_drops_the_oldest_and_counts_them(
 async def test_a_share_of_signals_is_the_same_share_everywhere(tmp_path: Path) -> None:
     environment = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}
     with http_receiver() as receiver:
-        made = Tracing(traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint), Receipt(), environment)
+        made = Tracing(
+            traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint), Receipt(), HostClocks(), environment
+        )
         signals = [stamped(number) for number in range(200)]
         sampled = {one.id for one in signals if made.traceparent(one).endswith(b"-01")}
         assert 60 < len(sampled) < 140
@@ -273,9 +276,9 @@ async def test_a_share_of_signals_is_the_same_share_everywhere(tmp_path: Path) -
 
 def test_a_wrong_setting_is_told_and_nothing_else_stands_still(tmp_path: Path) -> None:
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "nowhere"}
-    made = Tracing(feed_settings(tmp_path, KafkaSettings("b:9092", "f")), Receipt(), environment)
+    made = Tracing(feed_settings(tmp_path, KafkaSettings("b:9092", "f")), Receipt(), HostClocks(), environment)
     one = stamped(1)
-    made.completed(one, one.stamps, tracing.account(one.stamps))
+    made.completed(one, Completion(one.id, one.trader, 1, 1), one.stamps, account(one.stamps))
     assert (made.on, made.built) == (False, 0)
     assert "http://host:port" in made.report()["last_error"]
 
@@ -283,8 +286,9 @@ def test_a_wrong_setting_is_told_and_nothing_else_stands_still(tmp_path: Path) -
 async def exported(made: Tracing, signals: list[Signal]) -> int:
     """Send the traces of acknowledged signals; how many the receiver took."""
     for one in signals:
-        stamps = msgspec.structs.replace(one.stamps, acknowledged_ns=now_ns())
-        made.completed(one, stamps, tracing.account(stamps))
+        completion = Completion(one.id, one.trader, now_ns(), wall_offset_ns())
+        stamps = completed(one.stamps, completion)
+        made.completed(one, completion, stamps, account(stamps))
     running = asyncio.create_task(made.run())
     await made.drain(30.0)
     running.cancel()

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from chandlery.console.model import SignalRow, signal_row
 from chandlery.core.errors import UnavailableError
 from chandlery.core.latency import account
-from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
+from chandlery.core.signals import Completion, Signal, SignalsRecord, completed, decode_record
 from chandlery.stream.topics import end_offsets
 
 #: An answer of a broker on this machine takes milliseconds; 10 s is aiokafka's own retry loop three times over.
@@ -73,10 +73,7 @@ class Collected:
         if signal is None:
             self._early[completion.id] = completion
         elif not signal.stamps.acknowledged_ns:
-            stamps = msgspec.structs.replace(signal.stamps, acknowledged_ns=completion.acknowledged_ns)
-            if not stamps.wall_offset_ns:
-                stamps = msgspec.structs.replace(stamps, wall_offset_ns=completion.wall_offset_ns)
-            signal.stamps = stamps
+            signal.stamps = completed(signal.stamps, completion)
 
 
 class SignalTopic:

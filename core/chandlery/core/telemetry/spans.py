@@ -115,7 +115,7 @@ def signal_spans(
     topics: Topics,
     *,
     partition: int,
-    clocks: Attributes | None = None,
+    hosts: tuple[str, str] = ("", ""),
     links: Sequence[Link] = (),
 ) -> list[Span]:
     """The whole trace of an acknowledged signal, root first; empty where it came without stamps.
@@ -123,15 +123,15 @@ def signal_spans(
     Args:
         stamps: the signal's, completed by the acknowledgement. told: their account.
         topics: of the feed. partition: of the signal's symbol in each of them.
-        clocks: what is known of other hosts' and the exchange's clocks.
+        hosts: boot ids (hex) of the hosts that ingest and aggregator ran on; empty: this one.
         links: traces that came of the same record.
     """
     trace_id = trace_id_of(signal.id)
-    spans = _stages(trace_id, ROOT, stamps, told, _names(topics, signal), partition)
+    spans = _stages(trace_id, ROOT, stamps, told, _names(topics, signal), partition, hosts)
     if not spans:
         return []
     root = spans[0]
-    root.attributes.update(_about(signal), **(clocks or {}))
+    root.attributes.update(_about(signal))
     spans[0] = root._replace(links=links)
     for span in spans:
         stage = span.attributes.get("chandlery.stage")
@@ -169,13 +169,21 @@ def tick_spans(
 
 
 def _stages(
-    trace_id: bytes, root: str, stamps: SignalStamps, told: Account, topics: dict[str, str], partition: int
+    trace_id: bytes,
+    root: str,
+    stamps: SignalStamps,
+    told: Account,
+    topics: dict[str, str],
+    partition: int,
+    hosts: tuple[str, str] = ("", ""),
 ) -> list[Span]:
     if not told.stages:
         return []
     root_id = span_id_of(trace_id, root)
     at_ns = begin_ns = told.start_ns + stamps.wall_offset_ns
     made: list[Span] = []
+    here = boot_id().hex()
+    clocks = {"aggregator": hosts[1] or here, "feed": here, "trader": here}
     for stage in told.stages:
         step = _STEPS[stage.name]
         end_ns = at_ns + round(stage.duration_us * 1_000)
@@ -183,6 +191,8 @@ def _stages(
             "chandlery.stage": stage.name,
             "chandlery.stage.duration_us": stage.duration_us,
             "chandlery.stage.clock": stage.clock,
+            # By whose clock the stage's end was read.
+            "chandlery.stage.clock.host": clocks.get(step.service, "broker"),
         }
         if stage.uncertainty_us:
             attributes["chandlery.stage.uncertainty_us"] = stage.uncertainty_us
@@ -215,14 +225,19 @@ def _stages(
         at_ns = end_ns
     service = _STEPS[told.stages[0].name].service
     about = _clock_attributes(told)
+    if hosts[0]:
+        about["chandlery.received.clock.host"] = hosts[0]
+        about["chandlery.received.clock.uncertainty_us"] = stamps.origin_uncertainty_ns / 1_000
+    if hosts[1]:
+        about["chandlery.aggregated.clock.host"] = hosts[1]
+        about["chandlery.aggregated.clock.uncertainty_us"] = stamps.host_uncertainty_ns / 1_000
     return [Span(root, "internal", service, trace_id, root_id, b"", begin_ns, at_ns, about), *made]
 
 
 def _clock_attributes(told: Account) -> Attributes:
     known: Attributes = {
         "chandlery.whole_us": told.whole_us,
-        "chandlery.clock": "monotonic",
-        "chandlery.clock.host.boot_id": boot_id().hex(),
+        "chandlery.clock.host": boot_id().hex(),
     }
     if told.frame_to_signal_us is not None:
         known["chandlery.frame_to_signal_us"] = told.frame_to_signal_us
@@ -230,6 +245,10 @@ def _clock_attributes(told: Account) -> Attributes:
         known["chandlery.visible_to_decided_us"] = told.visible_to_decided_us
     if told.skew_us is not None:
         known["chandlery.exchange.skew_us"] = told.skew_us
+    if told.transit_us is not None:
+        known["chandlery.exchange.transit_us"] = told.transit_us
+        known["chandlery.exchange.offset_us"] = (told.skew_us or 0.0) - told.transit_us
+        known["chandlery.exchange.uncertainty_us"] = told.transit_uncertainty_us
     if told.recorded_skew_us is not None:
         known["chandlery.exchange.recorded_skew_us"] = told.recorded_skew_us
     if told.corrected:

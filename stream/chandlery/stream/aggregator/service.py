@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from chandlery.core.clocks import HEADER_NAME, Stamps, now_ns, unpack_stamps, wall_offset_ns
+from chandlery.core.clocks import HEADER_NAME, HostClocks, Stamps, now_ns, wall_offset_ns
 from chandlery.core.errors import MachineError, UnavailableError
 from chandlery.core.histogram import Histogram
 from chandlery.core.settings import AggregatorSettings
@@ -85,7 +85,7 @@ class Aggregator:
         self._seeking: asyncio.Task[None] | None = None
         self._failure: asyncio.Future[None] | None = None
         self._rate = RateMeter()
-        self._wall_offset_ns = wall_offset_ns()
+        self._clocks = HostClocks()
         self._records = 0
         self._offset_gaps = 0
         self._healed = 0
@@ -243,7 +243,7 @@ class Aggregator:
         watchdog = Watchdog(time.monotonic())
         while True:
             await asyncio.sleep(_CLOCK_PERIOD_S)
-            self._wall_offset_ns = wall_offset_ns()
+            self._clocks.wall_offset = wall_offset_ns()
             wrong = watchdog.look(time.monotonic(), ready=self._ready, records=self._records, lag=self._lag())
             if wrong:
                 raise UnavailableError(wrong)
@@ -353,8 +353,8 @@ class Aggregator:
                 await self._append(record, outgoing)
 
     async def _append(self, record: Record, outgoing: list[Outgoing]) -> None:
-        offset_ns = self._wall_offset_ns
-        stamps = _stamps_of(record, offset_ns)
+        offset_ns = self._clocks.wall_offset
+        stamps = _stamps_of(record, self._clocks)
         stamps.aggregated_ns = now_ns()
         if stamps.received_ns:
             self._aggregating.record((stamps.aggregated_ns - stamps.received_ns) / 1_000)
@@ -370,9 +370,9 @@ class Aggregator:
             await self._outputs.append(each.topic, record.partition, each.key, each.value, [header])
 
 
-def _stamps_of(record: Record, wall_offset: int) -> Stamps:
+def _stamps_of(record: Record, clocks: HostClocks) -> Stamps:
     """The record's stamps, with the broker's append time."""
     headers: Mapping[str, bytes] = record.headers if isinstance(record.headers, Mapping) else dict(record.headers or ())
-    stamps = unpack_stamps(headers.get(HEADER_NAME), wall_offset)
+    stamps = clocks.unpack(headers.get(HEADER_NAME))
     stamps.appended_ns = round(record.timestamp * 1000) * 1_000_000
     return stamps

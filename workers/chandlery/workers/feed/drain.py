@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
@@ -19,7 +18,7 @@ from chandlery.core import signals as signal_format
 from chandlery.core.errors import InputError
 from chandlery.core.latency import account
 from chandlery.core.settings import KafkaSettings
-from chandlery.core.signals import Completion, Signal
+from chandlery.core.signals import Completion, Signal, completed
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.workers.feed.admission import RecentIds
 from chandlery.workers.feed.assignments import Fence, ring_file_name
@@ -240,15 +239,13 @@ class Drain:
         self.tally.published += 1
         self.tally.unique += 1  # repeated ids were dropped before they were sent
         now_ns, offset_ns = clocks.now_ns(), clocks.wall_offset_ns()
-        completion = Completion(signal.id, signal.trader, now_ns, offset_ns)
-        stamps = msgspec.structs.replace(
-            signal.stamps, acknowledged_ns=now_ns, wall_offset_ns=signal.stamps.wall_offset_ns or offset_ns
-        )
+        completion = self._tracing.complete(Completion(signal.id, signal.trader, now_ns, offset_ns))
+        stamps = completed(signal.stamps, completion)
         told = account(stamps)
         self.latency.record(told, self._tracing.shown_as(signal))
         self.recent.append((signal, completion))
         self._notes.complete(signal.symbol, completion)
-        self._tracing.completed(signal, stamps, told)
+        self._tracing.completed(signal, completion, stamps, told)
 
     def _discover(self) -> None:
         """Follow the ring files: new ones, replaced ones, and those that are gone."""

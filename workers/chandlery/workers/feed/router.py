@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import msgspec
 
 from chandlery.core.assignment import SeriesRef
-from chandlery.core.clocks import Stamps, unpack_stamps
+from chandlery.core.clocks import HostClocks, Stamps
 from chandlery.core.wire import CandlesRecord, CandleUpdate, decode_candles
 from chandlery.workers.feed.candle_rows import (
     CLOSING_BRACE,
@@ -91,7 +91,7 @@ class Router:
         self._symbols: dict[bytes, _SymbolTrack] = {}
         self.counts = counts
         self._refuse = refuse
-        self.wall_offset = 0
+        self.clocks = HostClocks()
         #: Doorbells to ring for what changed since :meth:`take_rung`.
         self._rung: set[int] = set()
         #: Series that changed since :meth:`take_changed`, with the strongest change. Kept only on demand.
@@ -235,7 +235,7 @@ class Router:
             if track is None or not track.joined:
                 continue
             if stamps is None:
-                stamps = unpack_stamps(stamps_header(record.headers), self.wall_offset)
+                stamps = self.clocks.unpack(stamps_header(record.headers))
             try:
                 change = track.sequence.apply(decoded.session, update, stamps)
             except ValueError as error:

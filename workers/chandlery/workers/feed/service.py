@@ -19,6 +19,7 @@ from chandlery.core.errors import MachineError
 from chandlery.core.intervals import parse_interval
 from chandlery.core.latency import account
 from chandlery.core.settings import FeedSettings
+from chandlery.core.signals import completed
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
 from chandlery.workers.feed import report
@@ -112,7 +113,7 @@ class Feed:
             joined=self._joined,
             failed=self._failed,
         )
-        self._tracing = Tracing(settings, receipt)
+        self._tracing = Tracing(settings, receipt, self._router.clocks)
         if self._tracing.ticks_below:
             self._router.written = self._tracing.tick
         self._drain = Drain(
@@ -374,7 +375,7 @@ class Feed:
         self._versions.bump()
 
     def _refresh_clock(self) -> None:
-        self._router.wall_offset = self._catchup.wall_offset = clocks.wall_offset_ns()
+        self._router.clocks.wall_offset = self._catchup.wall_offset = clocks.wall_offset_ns()
 
     async def _tick(self) -> None:
         ticks = 0
@@ -492,13 +493,7 @@ class Feed:
             {
                 "signal": signal,
                 "completion": completion,
-                "account": account(
-                    msgspec.structs.replace(
-                        signal.stamps,
-                        acknowledged_ns=completion.acknowledged_ns,
-                        wall_offset_ns=signal.stamps.wall_offset_ns or completion.wall_offset_ns,
-                    )
-                )._asdict(),
+                "account": account(completed(signal.stamps, completion))._asdict(),
             }
             for signal, completion in reversed(newest)
         ]

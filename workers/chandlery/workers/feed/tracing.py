@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from chandlery.core.clocks import Stamps, boot_id, now_ns, wall_offset_ns
+from chandlery.core.clocks import HostClocks, Stamps, boot_id, now_ns, wall_offset_ns
 from chandlery.core.errors import InputError
 from chandlery.core.latency import Account, account
 from chandlery.core.settings import FeedSettings
-from chandlery.core.signals import Signal, SignalStamps
+from chandlery.core.signals import Completion, Signal, SignalStamps
 from chandlery.core.telemetry import (
     Attributes,
     Link,
@@ -76,6 +76,7 @@ class _Told(NamedTuple):
     """A signal that is to be traced."""
 
     signal: Signal
+    completion: Completion
     stamps: SignalStamps
     account: Account
 
@@ -89,7 +90,7 @@ class Tracing:
     """The feed's traces.
 
     Args:
-        receipt: when the records now being taken in were received.
+        receipt: when the records now being taken in were received. clocks: other hosts' and the exchange's.
         environment: where OpenTelemetry's variables are looked for.
 
     Attributes:
@@ -97,8 +98,15 @@ class Tracing:
         built, exported: traces. dropped: by reason. spans_rejected: left out by a receiver that took the rest.
     """
 
-    def __init__(self, settings: FeedSettings, receipt: Receipt, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: FeedSettings,
+        receipt: Receipt,
+        clocks: HostClocks,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._settings = settings
+        self._clocks = clocks
         self._receipt = receipt
         self._last_tick = b""
         self._topics = topics_of(settings.kafka)
@@ -145,10 +153,20 @@ class Tracing:
         """Trace id (hex) by which a signal can be found, empty where it isn't traced."""
         return signal.id if self._wants(signal) else ""
 
-    def completed(self, signal: Signal, stamps: SignalStamps, told: Account) -> None:
+    def complete(self, completion: Completion) -> Completion:
+        """Note in a completion what is known of other clocks by now."""
+        newest = self._clocks.newest
+        completion.origin, completion.host = newest.origin.hex(), newest.host.hex()
+        completion.origin_uncertainty_ns = newest.origin_uncertainty_ns
+        completion.host_uncertainty_ns = newest.host_uncertainty_ns
+        completion.exchange_offset_ns = newest.exchange_offset_ns
+        completion.exchange_uncertainty_ns = newest.exchange_uncertainty_ns
+        return completion
+
+    def completed(self, signal: Signal, completion: Completion, stamps: SignalStamps, told: Account) -> None:
         """The broker has acknowledged a signal: its trace is to be sent."""
         if self.on and self._wants(signal):
-            self._add(_Told(signal, stamps, told))
+            self._add(_Told(signal, completion, stamps, told))
 
     def tick(self, symbol: str, update: CandleUpdate, stamps: Stamps) -> None:
         """A candle was written into the segment: one in so many is traced for itself."""
@@ -272,12 +290,9 @@ class Tracing:
             what.account,
             self._topics,
             partition=partition_of(signal.symbol, partitions),
-            clocks=self._clocks(),
+            hosts=(what.completion.origin, what.completion.host),
             links=self._links(signal, what.stamps),
         )
-
-    def _clocks(self) -> Attributes:
-        return {}
 
     def _links(self, signal: Signal, stamps: SignalStamps) -> list[Link]:
         """The traces that came of the same candle record: earlier signals', and the record's own if it has one."""
