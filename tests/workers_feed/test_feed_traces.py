@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -32,6 +34,7 @@ from chandlery.core import signals as signal_format
 from chandlery.core import wire
 from chandlery.core.clocks import HostClocks, Stamps, now_ns, wall_offset_ns
 from chandlery.core.latency import account
+from chandlery.core.logs import JsonFormatter, TerminalFormatter
 from chandlery.core.settings import FeedSettings, KafkaSettings, TelemetrySettings
 from chandlery.core.signals import Completion, Signal, SignalStamps, completed
 from chandlery.core.topics import partition_of, topics_of
@@ -295,3 +298,23 @@ async def exported(made: Tracing, signals: list[Signal]) -> int:
     await asyncio.gather(running, return_exceptions=True)
     made.end()
     return made.exported
+
+
+@pytest.mark.broker
+async def test_each_signal_is_a_line_in_the_log_that_names_its_trace(
+    tmp_path: Path, kafka_settings: KafkaSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    await ensure_topics(kafka_settings)
+    caplog.set_level(logging.INFO, "chandlery")
+    async with running_feed(feed_settings(tmp_path, kafka_settings)) as feed:
+        made = await signals_through(feed, feed_settings(tmp_path, kafka_settings), 3)
+    formatter = JsonFormatter("feed")
+    lines = [json.loads(formatter.format(record)) for record in caplog.records]
+    said = [line for line in lines if line["message"] == "signal published"]
+    assert [line["trace_id"] for line in said] == [one.id for one in made]
+    for line in said:
+        assert (line["trader"], line["action"], line["component"]) == ("desk/a", "buy", "feed")
+        assert len(line["span_id"]) == 16
+        assert line["frame_to_signal_us"] > 0
+    (text,) = TerminalFormatter("feed").format(caplog.records[-1]).splitlines()
+    assert "feed" in text

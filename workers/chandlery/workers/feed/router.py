@@ -96,7 +96,7 @@ class Router:
         self._rung: set[int] = set()
         #: Series that changed since :meth:`take_changed`, with the strongest change. Kept only on demand.
         self.watch_changes = False
-        #: Told of each candle that was written live; None: nobody asks.
+        #: Told of each record that changed a series: symbol, its last update, its stamps. None: nobody asks.
         self.written: Callable[[str, CandleUpdate, Stamps], None] | None = None
         self._changed: dict[SeriesRef, Change] = {}
 
@@ -245,9 +245,9 @@ class Router:
                 missing.discard(interval)
             if change is not Change.NONE:
                 self._note(decoded.symbol, interval, track, change)
-                if self.written is not None:
-                    self.written(decoded.symbol, update, stamps)
                 strongest = max(strongest, change)
+        if strongest is not Change.NONE and stamps is not None and self.written is not None:
+            self.written(decoded.symbol, update, stamps)
         return strongest
 
     def _note(self, symbol: str, interval: str, track: Track, change: Change) -> None:

@@ -1,4 +1,4 @@
-"""Traces of signals, sent after the fact: behind the broker's acknowledgement, beside everything that matters.
+"""Traces of signals, and their lines in the log: told after the broker's acknowledgement, beside all that matters.
 
 A signal that was acknowledged waits here with its stamps, at most :data:`MOST_WAITING` of them; nothing else is done
 in its way. A task makes spans of them, a signal at a time with a turn for others in between, and sends them packed. A
@@ -42,7 +42,7 @@ from chandlery.workers.feed.board import Receipt
 if TYPE_CHECKING:
     from chandlery.workers.feed.otlp import Answer, Encoder, Exporter
 
-log = logging.getLogger("chandlery.feed.traces")
+log = logging.getLogger("chandlery.feed.signals")
 
 #: Signals and ticks that wait for the receiver; beyond it the oldest is dropped. About 2 kB each: 8 MB at most.
 MOST_WAITING: Final = 4_096
@@ -81,6 +81,24 @@ class _Told(NamedTuple):
     account: Account
 
 
+def _say(what: _Told) -> None:
+    """One line for one signal, by which its trace is found."""
+    signal = what.signal
+    log.info(
+        "signal published",
+        extra={
+            "trader": signal.trader,
+            "action": signal.action,
+            "symbol": signal.symbol,
+            "interval": signal.interval,
+            "price": signal.price,
+            "frame_to_signal_us": what.account.frame_to_signal_us,
+            "trace_id": trace_id_of(signal.id).hex(),
+            "span_id": span_id_of(trace_id_of(signal.id), "acknowledged").hex(),
+        },
+    )
+
+
 def _threshold(share: float) -> int:
     """What a 64-bit number must be below to be among ``share`` of all."""
     return round(share * (1 << _SHARE_BITS))
@@ -108,9 +126,11 @@ class Tracing:
         self._settings = settings
         self._clocks = clocks
         self._receipt = receipt
-        self._last_tick = b""
         self._topics = topics_of(settings.kafka)
         self._waiting: deque[_Told | _Tick] = deque()
+        #: Acknowledged signals whose line in the log is still to be written.
+        self._unsaid: deque[_Told] = deque()
+        self._any_unsaid = asyncio.Event()
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -165,8 +185,11 @@ class Tracing:
 
     def completed(self, signal: Signal, completion: Completion, stamps: SignalStamps, told: Account) -> None:
         """The broker has acknowledged a signal: its trace is to be sent."""
+        what = _Told(signal, completion, stamps, told)
+        if log.isEnabledFor(logging.INFO):
+            self._log(what)
         if self.on and self._wants(signal):
-            self._add(_Told(signal, completion, stamps, told))
+            self._add(what)
 
     def tick(self, symbol: str, update: CandleUpdate, stamps: Stamps) -> None:
         """A candle was written into the segment: one in so many is traced for itself."""
@@ -183,10 +206,8 @@ class Tracing:
             recorded_skew_ns=stamps.recorded_skew_ns,
             wall_offset_ns=wall_offset_ns(),
         )
-        trace_id = self._record_trace(symbol, whole)
-        if trace_id != self._last_tick:  # a record holds every interval's candle
-            self._last_tick = trace_id
-            self._add(_Tick(trace_id, symbol, update.interval, update.state == "forming", whole))
+        forming = update.state == "forming"
+        self._add(_Tick(self._record_trace(symbol, whole), symbol, update.interval, forming, whole))
 
     def _wants(self, signal: Signal) -> bool:
         return self.on and int.from_bytes(trace_id_of(signal.id)[8:]) < self._signals_below
@@ -200,29 +221,45 @@ class Tracing:
         self._idle.clear()
         self._some.set()
 
+    def _log(self, what: _Told) -> None:
+        self._unsaid.append(what)
+        if len(self._unsaid) > MOST_WAITING:  # nothing is lost, it only comes at once
+            _say(self._unsaid.popleft())
+        self._any_unsaid.set()
+
     # ---- beside it ----
 
     async def run(self) -> None:
-        """Send what waits until cancelled; returns at once where nothing is sent."""
-        if self._exporter is None:
-            return
+        """Log and send what waits until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._say_all())
+            if self._exporter is not None:
+                tasks.create_task(self._send_all(self._exporter))
+
+    async def _say_all(self) -> None:
+        while True:
+            await self._any_unsaid.wait()
+            self._any_unsaid.clear()
+            await self._pause(LINGER_S)
+            while self._unsaid:
+                _say(self._unsaid.popleft())
+                await asyncio.sleep(0)
+
+    async def _send_all(self, exporter: Exporter) -> None:
         try:
             while True:
                 await self._some.wait()
                 await self._pause(LINGER_S)
-                packed = await self._pack()
-                if packed:
-                    await self._deliver(self._exporter, b"".join(packed), len(packed))
+                if packed := await self._pack():
+                    await self._deliver(exporter, b"".join(packed), len(packed))
                 if not self._waiting:
                     self._some.clear()
                     self._idle.set()
         finally:
-            await self._exporter.close()
+            await exporter.close()
 
     async def drain(self, timeout_s: float) -> None:
         """At the end: send what waits without lingering, at most ``timeout_s``; what is left then is dropped."""
-        if not self.on:
-            return
         self._hurry.set()
         try:
             async with asyncio.timeout(timeout_s):
@@ -232,7 +269,9 @@ class Tracing:
             log.warning("traces not sent at the end", extra={"waiting": left, "reason": self.problem})
 
     def end(self) -> None:
-        """Nothing more is sent: what still waits is counted as dropped."""
+        """Nothing more is sent: what still waits is counted as dropped, and logged."""
+        while self._unsaid:
+            _say(self._unsaid.popleft())
         left = len(self._waiting) + self._under_way
         if left:
             self.dropped["ended"] += left
