@@ -12,6 +12,8 @@ Action = Literal["buy", "sell", "close", "custom"]
 #: Most bytes of an encoded signal: one slot of a signal ring less its header (see workers/segment).
 MAX_SIGNAL_BYTES: Final = 1008
 MAX_REASON_CHARS: Final = 200
+#: W3C's header of a signal's record: whoever acts on it goes on with its trace.
+TRACE_HEADER: Final = "traceparent"
 
 
 class SignalStamps(msgspec.Struct, omit_defaults=True):

@@ -12,6 +12,7 @@ clock is stepped meanwhile, no span has a negative length.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 
@@ -24,7 +25,10 @@ from chandlery.core.topics import Topics
 Kind = Literal["internal", "producer", "consumer", "client"]
 #: The process a span happened in; ``chandlery-`` before it is its ``service.name``.
 Service = Literal["ingest", "aggregator", "feed", "trader"]
-Attributes = dict[str, str | int | float | bool]
+Value = str | int | float | bool
+Attributes = dict[str, Value]
+#: Attributes that many spans share: made once, and by an encoder that remembers them encoded once.
+Shared = tuple[tuple[str, Value], ...]
 
 ROOT: Final = "frame to signal"
 TICK_ROOT: Final = "frame to segment"
@@ -45,6 +49,7 @@ class Span(NamedTuple):
     Attributes:
         trace_id: 16 bytes. span_id: 8. parent_id: 8, empty for the root.
         start_ns, end_ns: wall clock, ns since 1970; end ≥ start.
+        shared: attributes that other traces' spans have too. own: those of this one.
     """
 
     name: str
@@ -55,8 +60,14 @@ class Span(NamedTuple):
     parent_id: bytes
     start_ns: int
     end_ns: int
-    attributes: Attributes
+    shared: Shared
+    own: Attributes
     links: Sequence[Link] = ()
+
+    @property
+    def attributes(self) -> Attributes:
+        """All of them."""
+        return {**dict(self.shared), **self.own}
 
 
 class _Step(NamedTuple):
@@ -131,25 +142,25 @@ def signal_spans(
     if not spans:
         return []
     root = spans[0]
-    root.attributes.update(_about(signal))
-    spans[0] = root._replace(links=links)
-    for span in spans:
-        stage = span.attributes.get("chandlery.stage")
-        if stage == "decided" and 0 < signal.strategy_ns <= span.end_ns - span.start_ns:
-            spans.append(
-                Span(
-                    "on candle",
-                    "internal",
-                    "trader",
-                    trace_id,
-                    span_id_of(trace_id, _STRATEGY),
-                    span.span_id,
-                    span.end_ns - signal.strategy_ns,
-                    span.end_ns,
-                    {"chandlery.strategy": signal.strategy, "code.function.name": "on_candle"},
-                )
+    root.own.update(_about(signal))
+    spans[0] = root._replace(shared=_whose(signal.trader, signal.strategy, signal.code, signal.interval), links=links)
+    decided = next((at for at, stage in enumerate(told.stages) if stage.name == "decided"), -1)
+    if decided >= 0 and 0 < signal.strategy_ns <= spans[decided + 1].end_ns - spans[decided + 1].start_ns:
+        around = spans[decided + 1]
+        spans.append(
+            Span(
+                "on candle",
+                "internal",
+                "trader",
+                trace_id,
+                span_id_of(trace_id, _STRATEGY),
+                around.span_id,
+                around.end_ns - signal.strategy_ns,
+                around.end_ns,
+                (("chandlery.strategy", signal.strategy), ("code.function.name", "on_candle")),
+                {},
             )
-            break
+        )
     return spans
 
 
@@ -162,9 +173,7 @@ def tick_spans(
     names = {"trades": topics.trades, "candles": candles, "signals": topics.signals}
     spans = _stages(trace_id, TICK_ROOT, stamps, told, names, partition)
     if spans:
-        spans[0].attributes.update(
-            {"chandlery.symbol": symbol, "chandlery.interval": interval, "chandlery.forming": forming}
-        )
+        spans[0].own.update({"chandlery.symbol": symbol, "chandlery.interval": interval, "chandlery.forming": forming})
     return spans
 
 
@@ -187,31 +196,10 @@ def _stages(
     for stage in told.stages:
         step = _STEPS[stage.name]
         end_ns = at_ns + round(stage.duration_us * 1_000)
-        attributes: Attributes = {
-            "chandlery.stage": stage.name,
-            "chandlery.stage.duration_us": stage.duration_us,
-            "chandlery.stage.clock": stage.clock,
-            # By whose clock the stage's end was read.
-            "chandlery.stage.clock.host": clocks.get(step.service, "broker"),
-        }
-        if stage.uncertainty_us:
-            attributes["chandlery.stage.uncertainty_us"] = stage.uncertainty_us
-        name = step.name
-        if step.topic:
-            topic = topics[step.topic]
-            name = f"{name} {topic}"
-            attributes.update(
-                {
-                    "messaging.system": "kafka",
-                    "messaging.operation.name": step.operation,
-                    "messaging.operation.type": step.operation,
-                    "messaging.destination.name": topic,
-                    "messaging.destination.partition.id": str(partition),
-                }
-            )
+        topic = topics.get(step.topic, "")
         made.append(
             Span(
-                name,
+                f"{step.name} {topic}" if topic else step.name,
                 step.kind,
                 step.service,
                 trace_id,
@@ -219,7 +207,8 @@ def _stages(
                 root_id,
                 at_ns,
                 end_ns,
-                attributes,
+                _of_stage(stage.name, stage.clock, clocks.get(step.service, "broker"), topic, partition),
+                {"chandlery.stage.uncertainty_us": stage.uncertainty_us} if stage.uncertainty_us else {},
             )
         )
         at_ns = end_ns
@@ -231,7 +220,34 @@ def _stages(
     if hosts[1]:
         about["chandlery.aggregated.clock.host"] = hosts[1]
         about["chandlery.aggregated.clock.uncertainty_us"] = stamps.host_uncertainty_ns / 1_000
-    return [Span(root, "internal", service, trace_id, root_id, b"", begin_ns, at_ns, about), *made]
+    return [Span(root, "internal", service, trace_id, root_id, b"", begin_ns, at_ns, (), about), *made]
+
+
+@lru_cache(maxsize=4_096)
+def _of_stage(stage: str, clock: str, host: str, topic: str, partition: int) -> Shared:
+    """What every span of a stage says; host: by whose clock its end was read."""
+    about: Attributes = {"chandlery.stage": stage, "chandlery.stage.clock": clock, "chandlery.stage.clock.host": host}
+    if topic:
+        operation = _STEPS[stage].operation
+        about |= {
+            "messaging.system": "kafka",
+            "messaging.operation.name": operation,
+            "messaging.operation.type": operation,
+            "messaging.destination.name": topic,
+            "messaging.destination.partition.id": str(partition),
+        }
+    return tuple(about.items())
+
+
+@lru_cache(maxsize=4_096)
+def _whose(trader: str, strategy: str, code: str, interval: str) -> Shared:
+    """What every signal of a Trader says."""
+    return (
+        ("chandlery.trader", trader),
+        ("chandlery.strategy", strategy),
+        ("chandlery.code", code),
+        ("chandlery.interval", interval),
+    )
 
 
 def _clock_attributes(told: Account) -> Attributes:
@@ -259,13 +275,9 @@ def _clock_attributes(told: Account) -> Attributes:
 def _about(signal: Signal) -> Attributes:
     return {
         "chandlery.signal.id": signal.id,
-        "chandlery.trader": signal.trader,
-        "chandlery.strategy": signal.strategy,
-        "chandlery.code": signal.code,
         "chandlery.rule": signal.rule,
         "chandlery.action": signal.action,
         "chandlery.symbol": signal.symbol,
-        "chandlery.interval": signal.interval,
         "chandlery.open_time_ms": signal.open_time_ms,
         "chandlery.session": signal.session,
         "chandlery.forming": signal.forming,

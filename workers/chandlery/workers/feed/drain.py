@@ -33,8 +33,6 @@ log = logging.getLogger("chandlery.feed.drain")
 #: Rings are looked at this often even if no bell rings (a trader may die between writing and ringing).
 POLL_S: Final = 0.1
 RECENT_SIGNALS: Final = 1_000
-#: W3C's name of the header that lets a record's consumer go on with its trace.
-TRACE_HEADER: Final = "traceparent"
 _RETRY_S: Final = 0.25
 
 
@@ -190,7 +188,7 @@ class Drain:
             return
         value = signal_format.encode(signal)
         partition = partition_of(signal.symbol, self._kafka.partitions)
-        headers = [(TRACE_HEADER, self._tracing.traceparent(signal))]
+        headers = [(signal_format.TRACE_HEADER, self._tracing.traceparent(signal))]
         while not self._broken.is_set():
             try:
                 sent = await producer.send(

@@ -307,7 +307,7 @@ class Tracing:
             self._under_way += 1
             spans = self._spans_of(what)
             if spans:
-                trader = {"service.instance.id": what.signal.trader} if isinstance(what, _Told) else {}
+                trader = what.signal.trader if isinstance(what, _Told) else ""
                 packed.append(self._encoder.encode(spans, trader))
             else:  # a record that carried no stamps has no time to tell of
                 self._under_way -= 1
