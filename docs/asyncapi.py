@@ -30,6 +30,15 @@ CHANNELS: Final[dict[str, tuple[str, tuple[type[msgspec.Struct], ...]]]] = {
     "signals": ("Signals, and later the completion of each.", (signals.Signal, signals.Completion)),
 }
 
+STAMPED: Final[dict[str, Any]] = {clocks.HEADER_NAME: {"type": "string", "format": "binary"}}
+#: Headers of records that carry no stamps.
+HEADERS: Final[dict[type[msgspec.Struct], dict[str, Any]]] = {
+    signals.Signal: {signals.TRACE_HEADER: {"type": "string"}},
+    signals.Completion: {},
+    wire.LateRecord: {},
+    wire.DeadLetter: {},
+}
+
 
 def document() -> dict[str, Any]:
     """The AsyncAPI 3.0 document."""
@@ -40,10 +49,7 @@ def document() -> dict[str, Any]:
             "summary": (inspect.getdoc(kind) or "").split("\n", 1)[0],
             "contentType": "application/json",
             "payload": {"$ref": f"#/components/schemas/{kind.__name__}"},
-            "headers": {
-                "type": "object",
-                "properties": {clocks.HEADER_NAME: {"type": "string", "format": "binary"}},
-            },
+            "headers": {"type": "object", "properties": HEADERS.get(kind, STAMPED)},
         }
         for kind in types
     }
@@ -53,7 +59,8 @@ def document() -> dict[str, Any]:
             "title": "Chandlery topics",
             "version": "v1alpha1",
             "description": "JSON records keyed by symbol (UTF-8); topic timestamps are LogAppendTime, event times stand in "
-            "the value. The header `stamps` is the 84-byte form described in core/chandlery/core/clocks.py.",
+            "the value. The header `stamps` is the binary form described in core/chandlery/core/clocks.py; "
+            "`traceparent` is W3C's trace context.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",

@@ -157,8 +157,40 @@ def test_workers_may_speak_to_dns_kafka_and_otlp_alone() -> None:
     spec = pools.network_policy(pool, "a.example:9093, b.example:19092,c.example", DEFAULTS)["spec"]
     ports = [port["port"] for rule in spec["egress"] for port in rule["ports"]]
     assert sorted(ports) == [53, 53, 4318, 9092, 9093, 19092]
-    (rule,) = spec["ingress"]
+    rule, scraped = spec["ingress"]
+    assert scraped == {"ports": [{"protocol": "TCP", "port": 9464}]}, "Prometheus may be anywhere"
     assert rule["from"][0]["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "chandlery-system"}}
+
+
+@pytest.mark.parametrize(
+    ("telemetry", "port"),
+    [
+        ({"otlpEndpoint": "http://c:1234"}, 1234),
+        ({"otlpEndpoint": "https://c"}, 443),
+        ({"otlpEndpoint": "http://c", "otlpProtocol": "grpc"}, 4317),
+    ],
+)
+def test_the_receiver_of_traces_is_reached_at_the_port_that_its_address_means(
+    telemetry: dict[str, str], port: int
+) -> None:
+    spec = pools.network_policy(a_pool(telemetry=telemetry), "", DEFAULTS)["spec"]
+    assert {"protocol": "TCP", "port": port} in [one for rule in spec["egress"] for one in rule["ports"]]
+
+
+def test_a_feed_knows_its_pod_and_where_traces_go() -> None:
+    pool = a_pool(telemetry={"otlpEndpoint": "http://c:4318", "tickShare": 0.01})
+    settings = msgspec.json.decode(workers.worker_settings(pool, "quants-0", KAFKA, DEFAULTS)["feed.json"])
+    assert settings["telemetry"] == {
+        "otlp_endpoint": "http://c:4318",
+        "otlp_protocol": "http/protobuf",
+        "tick_share": 0.01,
+    }
+    assert settings["metrics_listen"] == "0.0.0.0:9464"
+    (feed,) = workers.worker_set(pool, "quants-0", KAFKA, DEFAULTS)["spec"]["template"]["spec"]["initContainers"]
+    variables = {one["name"]: one for one in feed["env"]}
+    assert variables["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+    assert "k8s.pod.name=$(POD_NAME)" in variables["OTEL_RESOURCE_ATTRIBUTES"]["value"]
+    assert list(variables).index("POD_NAME") < list(variables).index("OTEL_RESOURCE_ATTRIBUTES"), "or it isn't expanded"
 
 
 def test_children_go_with_their_owner_and_need_no_finalizer() -> None:

@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chandlery.core.assignment import TraderStatus
+from chandlery.core.histogram import Histogram, bucket_of, upper_us
 from chandlery.core.latency import account
 from chandlery.core.signals import SignalStamps
 from chandlery.workers.feed.admission import RecentIds
 from chandlery.workers.feed.catchup import Depth
-from chandlery.workers.feed.histogram import Histogram, LatencyBook, bucket_of, upper_us
+from chandlery.workers.feed.histogram import LatencyBook
 from chandlery.workers.feed.status import is_news
 
 

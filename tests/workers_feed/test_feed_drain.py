@@ -13,15 +13,18 @@ from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, OutOfOrderS
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests.workers_feed.feed_setup import signal, trader, until
+from tests.workers_feed.feed_setup import feed_settings, signal, trader, until
 
 from chandlery.core import signals as signal_format
+from chandlery.core.clocks import HostClocks
 from chandlery.core.errors import InputError
 from chandlery.core.settings import KafkaSettings
 from chandlery.workers.feed import drain as drain_module
 from chandlery.workers.feed.assignments import Fence
+from chandlery.workers.feed.board import Receipt
 from chandlery.workers.feed.drain import Drain
 from chandlery.workers.feed.notes import Notes
+from chandlery.workers.feed.tracing import Tracing
 from chandlery.workers.segment import SignalRing
 
 KAFKA = KafkaSettings("127.0.0.1:9", "none")
@@ -57,7 +60,9 @@ class FakeProducer:
     async def partitions_for(self, _topic: str) -> set[int]:
         return set(range(self._broker.partitions))
 
-    async def send(self, _topic: str, value: bytes, *, key: bytes, partition: int) -> asyncio.Future[Any]:
+    async def send(
+        self, _topic: str, value: bytes, *, key: bytes, partition: int, headers: list[tuple[str, bytes]]
+    ) -> asyncio.Future[Any]:
         fate = next(self._broker.fates, "ok")
         if fate == "full":
             raise KafkaTimeoutError()
@@ -80,7 +85,8 @@ def a_drain(folder: Path) -> tuple[Drain, SignalRing]:
     counts: Counter[str] = Counter()
     fences = {"desk/a@1": Fence.of(trader("a", ["BTC/USDT"]))}
     ring = SignalRing.create(f"{folder}/desk__a@1.ring", trader="desk/a", slots=64)
-    drain = Drain(KAFKA, folder, lambda: fences, Notes(KAFKA, "test", counts), counts, lambda _trader: None)
+    untraced = Tracing(feed_settings(folder, KAFKA), Receipt(), HostClocks(), {})
+    drain = Drain(KAFKA, folder, lambda: fences, Notes(KAFKA, "test", counts), counts, lambda _trader: None, untraced)
     return drain, ring
 
 
@@ -126,11 +132,13 @@ async def test_a_slot_is_kept_until_everything_before_it_is_acknowledged(
     broker = Broker(iter(()))
 
     class OutOfOrder(FakeProducer):
-        async def send(self, _topic: str, value: bytes, *, key: bytes, partition: int) -> asyncio.Future[Any]:
+        async def send(
+            self, _topic: str, value: bytes, *, key: bytes, partition: int, headers: list[tuple[str, bytes]]
+        ) -> asyncio.Future[Any]:
             if not never:  # the first one's acknowledgement doesn't come
                 never.append(asyncio.get_running_loop().create_future())
                 return never[0]
-            return await super().send(_topic, value, key=key, partition=partition)
+            return await super().send(_topic, value, key=key, partition=partition, headers=headers)
 
     monkeypatch.setattr(drain_module, "signal_producer", lambda _kafka: OutOfOrder(broker))
     drain, ring = a_drain(tmp_path)

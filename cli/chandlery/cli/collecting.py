@@ -10,7 +10,7 @@ import msgspec
 from chandlery.console.model import SignalRow, signal_row
 from chandlery.core.errors import InputError
 from chandlery.core.latency import account
-from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
+from chandlery.core.signals import Completion, Signal, SignalsRecord, completed, decode_record
 
 
 @dataclass
@@ -56,10 +56,7 @@ class Collected:
         if signal is None:
             self._early[completion.id] = completion
         elif not signal.stamps.acknowledged_ns:
-            stamps = msgspec.structs.replace(signal.stamps, acknowledged_ns=completion.acknowledged_ns)
-            if not stamps.wall_offset_ns:
-                stamps = msgspec.structs.replace(stamps, wall_offset_ns=completion.wall_offset_ns)
-            signal.stamps = stamps
+            signal.stamps = completed(signal.stamps, completion)
 
 
 def row_of(signal: Signal) -> SignalRow:

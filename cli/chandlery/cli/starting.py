@@ -14,6 +14,7 @@ from chandlery.cli.options import DEFAULT_STATE, Json, Manifests, State, Strateg
 from chandlery.cli.presenting import Presenter
 from chandlery.cli.running import run_up
 from chandlery.cli.runtime.desired import read_catalogue, read_first
+from chandlery.cli.runtime.metrics_ports import TARGETS, MetricsPorts
 from chandlery.cli.runtime.options import Transport, UpOptions
 from chandlery.cli.screen import remarks
 from chandlery.core.durations import parse_duration
@@ -56,6 +57,10 @@ def up(
         str | None, typer.Option("--for", metavar="60s", help="End after this long, with a summary and a verdict.")
     ] = None,
     until_end: Annotated[bool, typer.Option("--until-end", help="End when every replay has ended.")] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", min=1024, max=65_000, help="Figures for Prometheus: first port, one a process."),
+    ] = None,
     json: Json = False,
     view: Annotated[bool, typer.Option("--view/--no-view", help="The live view, on terminals.")] = True,
     log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
@@ -77,6 +82,7 @@ def up(
         run_for_s=parse_duration(run_for) / 1000 if run_for is not None else None,
         until_end=until_end,
         log_level=_level(log_level),
+        metrics=MetricsPorts(metrics_port, state / TARGETS) if metrics_port is not None else None,
     )
     return asyncio.run(run_up(options, Presenter(remarks(), view=view), json=json))
 

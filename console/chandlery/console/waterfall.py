@@ -123,6 +123,11 @@ def _remarks(told: Account) -> list[Text]:
             f"exchange to frame: {duration_us(told.skew_us)} by two wall clocks (network and clock difference "
             "together, so not a stage)"
         )
+    if told.transit_us is not None:
+        lines.append(
+            f"of that, more than the quickest frame of the last minutes took: {duration_us(told.transit_us)} "
+            f"± {duration_us(told.transit_uncertainty_us)}"
+        )
     if told.recorded_skew_us is not None:
         lines.append(
             f"replay: when captured, the frame's receive clock read {duration_us(told.recorded_skew_us)} "

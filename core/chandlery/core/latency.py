@@ -70,8 +70,11 @@ class Account(NamedTuple):
         visible_to_decided_us: visible in the segment → strategy decided; None where a stamp is missing.
         skew_us: this host's wall clock at receipt less the exchange's stamp (network and clock difference
             together, any sign); None: unknown.
+        transit_us: that less the least of it over the last minutes, ≥ 0: what this frame took longer than the
+            quickest; right within ± ``transit_uncertainty_us``. None: unknown.
         recorded_skew_us: the same as recorded in a replayed capture; None: not a replay.
         corrected: stamps that contradicted their neighbours and were moved.
+        start_ns: where the first stage begins, ns by the pod's monotonic clock; 0 where there is none.
     """
 
     stages: list[Stage]
@@ -81,6 +84,9 @@ class Account(NamedTuple):
     skew_us: float | None
     recorded_skew_us: float | None
     corrected: int
+    start_ns: int
+    transit_us: float | None = None
+    transit_uncertainty_us: float = 0.0
 
 
 class _Point(NamedTuple):
@@ -96,11 +102,13 @@ def account(stamps: SignalStamps) -> Account:
     received = next((point for point in points if point.name == "received"), None)
     at = {point.name: point.time_ns for point in points}
     _place_appended(points, stamps)
+    # Between stamps of one host the clock is one; it is the step from host to host that is uncertain.
+    crossing = {"aggregated": abs(stamps.origin_uncertainty_ns), "fed": abs(stamps.host_uncertainty_ns)}
     stages = [
         Stage(
             later.name,
             (later.time_ns - earlier.time_ns) / 1_000,
-            (earlier.uncertainty_ns + later.uncertainty_ns) / 1_000,
+            (earlier.uncertainty_ns + later.uncertainty_ns + crossing.get(later.name, 0)) / 1_000,
             "wall" if "wall" in (earlier.clock, later.clock) else "monotonic",
         )
         for earlier, later in pairwise(points)
@@ -108,6 +116,9 @@ def account(stamps: SignalStamps) -> Account:
     skew = None
     if received is not None and stamps.exchange_ns > 0 and stamps.wall_offset_ns > 0:
         skew = (received.time_ns + stamps.wall_offset_ns - stamps.exchange_ns) / 1_000
+    transit = None
+    if skew is not None and stamps.exchange_uncertainty_ns > 0:
+        transit = max(0.0, skew - stamps.exchange_offset_ns / 1_000)
     return Account(
         stages=stages,
         whole_us=(points[-1].time_ns - points[0].time_ns) / 1_000 if points else 0.0,
@@ -116,6 +127,9 @@ def account(stamps: SignalStamps) -> Account:
         skew_us=skew,
         recorded_skew_us=stamps.recorded_skew_ns / 1_000 if stamps.recorded_skew_ns else None,
         corrected=corrected,
+        start_ns=points[0].time_ns if points else 0,
+        transit_us=transit,
+        transit_uncertainty_us=stamps.exchange_uncertainty_ns / 1_000 if transit is not None else 0.0,
     )
 
 

@@ -1,6 +1,7 @@
 """Settings of each process kind, as one JSON file a process (``--config FILE``); whole, no environment magic.
 
-Addresses to listen on are ``unix:/path`` or ``host:port``.
+Addresses to listen on are ``unix:/path`` or ``host:port``. The one exception to "no environment" is where telemetry
+goes: what :class:`TelemetrySettings` leaves open is had from OpenTelemetry's own variables (docs/telemetry.md).
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class IngestSettings(msgspec.Struct, omit_defaults=True):
         status_listen: where ``GET /v1/status`` answers.
         final_status: file to which the last status is written at exit.
         position_file: where the source's acknowledged position survives a restart within the session.
+        metrics_listen: where ``GET /metrics`` answers alone, beside ``status_listen``; empty: nowhere.
     """
 
     kafka: KafkaSettings
@@ -94,11 +96,16 @@ class IngestSettings(msgspec.Struct, omit_defaults=True):
     silence_timeout_ms: int = 10_000
     final_status: str = ""
     position_file: str = ""
+    metrics_listen: str = ""
     log_level: str = "info"
 
 
 class AggregatorSettings(msgspec.Struct, omit_defaults=True):
-    """``python -m chandlery.stream.aggregator``: intervals to build, allowed lateness, checkpoint period."""
+    """``python -m chandlery.stream.aggregator``: intervals to build, allowed lateness, checkpoint period.
+
+    Attributes:
+        metrics_listen: where ``GET /metrics`` answers alone, beside ``status_listen``; empty: nowhere.
+    """
 
     kafka: KafkaSettings
     intervals: list[str]
@@ -108,7 +115,24 @@ class AggregatorSettings(msgspec.Struct, omit_defaults=True):
     max_fill_candles: int = 5_000
     checkpoint_ms: int = 500
     final_status: str = ""
+    metrics_listen: str = ""
     log_level: str = "info"
+
+
+class TelemetrySettings(msgspec.Struct, omit_defaults=True):
+    """Where traces go; what is empty is had from ``OTEL_…`` variables, and without an endpoint there are none.
+
+    Attributes:
+        otlp_endpoint: ``http://host:port`` or ``https://host:port`` of an OTLP receiver.
+        otlp_protocol: how it is spoken to.
+        tick_share: 0 … 1, which part of ordinary ticks (candle records that come live) gets a trace of its own.
+        resource: attributes of every span, such as ``k8s.pod.name``.
+    """
+
+    otlp_endpoint: str = ""
+    otlp_protocol: Literal["", "http/protobuf", "grpc"] = ""
+    tick_share: float = 0.0
+    resource: dict[str, str] = {}
 
 
 class FeedSettings(msgspec.Struct, omit_defaults=True):
@@ -121,6 +145,8 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
         shm_dir: folder of the segment (the first volume). rings_dir: rings and sockets (the second volume).
         assignment_file: the mounted assignment, read at start and when it changes; may be absent.
         segment_rows: closed candles a series keeps; segment_series: most series.
+        telemetry: where the traces of signals go. metrics_listen: where ``GET /metrics`` answers, without a token;
+            empty: nowhere. metrics_traders: most Traders with a label of their own, the others share ``_other``.
     """
 
     worker: str
@@ -135,6 +161,9 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
     segment_series: int = 512
     transport: Literal["SharedMemory", "Pipe"] = "SharedMemory"
     live: bool = True
+    telemetry: TelemetrySettings = msgspec.field(default_factory=TelemetrySettings)
+    metrics_listen: str = ""
+    metrics_traders: int = 100
     final_status: str = ""
     log_level: str = "info"
 

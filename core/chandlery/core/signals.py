@@ -12,10 +12,20 @@ Action = Literal["buy", "sell", "close", "custom"]
 #: Most bytes of an encoded signal: one slot of a signal ring less its header (see workers/segment).
 MAX_SIGNAL_BYTES: Final = 1008
 MAX_REASON_CHARS: Final = 200
+#: W3C's header of a signal's record: whoever acts on it goes on with its trace.
+TRACE_HEADER: Final = "traceparent"
 
 
 class SignalStamps(msgspec.Struct, omit_defaults=True):
-    """Stage stamps of one signal, ns. All monotonic of the pod's host except exchange and appended (wall)."""
+    """Stage stamps of one signal, ns. All monotonic of the pod's host except exchange and appended (wall).
+
+    The last four come with the completion: what the feed knows of clocks that aren't the pod's host's (clocks.py).
+
+    Attributes:
+        origin_uncertainty_ns, host_uncertainty_ns: how far ``received``, and how far all stamps up to ``emitted``, may
+            be off for having been made on another host.
+        exchange_offset_ns, exchange_uncertainty_ns: the exchange's clock with the least time on the network.
+    """
 
     exchange_ns: int = 0
     received_ns: int = 0
@@ -30,6 +40,10 @@ class SignalStamps(msgspec.Struct, omit_defaults=True):
     acknowledged_ns: int = 0
     recorded_skew_ns: int = 0
     wall_offset_ns: int = 0
+    origin_uncertainty_ns: int = 0
+    host_uncertainty_ns: int = 0
+    exchange_offset_ns: int = 0
+    exchange_uncertainty_ns: int = 0
 
 
 class Signal(msgspec.Struct, tag="signal", tag_field="kind", omit_defaults=True):
@@ -70,13 +84,37 @@ class Signal(msgspec.Struct, tag="signal", tag_field="kind", omit_defaults=True)
     stamps: SignalStamps = msgspec.field(default_factory=SignalStamps)
 
 
-class Completion(msgspec.Struct, tag="completion", tag_field="kind"):
-    """What only became known after the broker took a signal (topic ``signals``, same key)."""
+class Completion(msgspec.Struct, tag="completion", tag_field="kind", omit_defaults=True):
+    """What only became known after the broker took a signal (topic ``signals``, same key).
+
+    Attributes:
+        origin, host: boot ids (hex) of the hosts whose clocks stamped ``received``, and ``aggregated`` and
+            ``emitted``; empty: the pod's own. The uncertainties and the offset: see :class:`SignalStamps`.
+    """
 
     id: str
     trader: str
     acknowledged_ns: int
     wall_offset_ns: int
+    origin: str = ""
+    host: str = ""
+    origin_uncertainty_ns: int = 0
+    host_uncertainty_ns: int = 0
+    exchange_offset_ns: int = 0
+    exchange_uncertainty_ns: int = 0
+
+
+def completed(stamps: SignalStamps, completion: Completion) -> SignalStamps:
+    """A signal's stamps with what its completion adds: those that its account is made from."""
+    return msgspec.structs.replace(
+        stamps,
+        acknowledged_ns=completion.acknowledged_ns,
+        wall_offset_ns=stamps.wall_offset_ns or completion.wall_offset_ns,
+        origin_uncertainty_ns=completion.origin_uncertainty_ns,
+        host_uncertainty_ns=completion.host_uncertainty_ns,
+        exchange_offset_ns=completion.exchange_offset_ns,
+        exchange_uncertainty_ns=completion.exchange_uncertainty_ns,
+    )
 
 
 SignalsRecord = Signal | Completion

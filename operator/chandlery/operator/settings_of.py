@@ -19,6 +19,7 @@ from chandlery.core.settings import (
     KafkaSecurity,
     KafkaSettings,
     SupervisorSettings,
+    TelemetrySettings,
 )
 
 #: Where pods find the Secrets that their Kafka needs, as {secret}/{key}.
@@ -222,8 +223,17 @@ def feed_settings(
         segment_rows=pool.spec.segment.candles,
         segment_series=pool.spec.segment.series,
         transport=pool.spec.transport,
+        telemetry=telemetry_settings(pool),
         **more,
     )
+
+
+def telemetry_settings(pool: TraderPool) -> TelemetrySettings:
+    """Where the traces of a pool's feeds go; without an endpoint, OpenTelemetry's variables may still say."""
+    telemetry = pool.spec.telemetry
+    if telemetry.otlp_endpoint is None:
+        return TelemetrySettings(tick_share=telemetry.tick_share)
+    return TelemetrySettings(telemetry.otlp_endpoint, telemetry.otlp_protocol, telemetry.tick_share)
 
 
 def supervisor_settings(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from chandlery.cli.runtime.metrics_ports import MetricsPorts
+
 Transport = Literal["SharedMemory", "Pipe"]
 
 
@@ -19,7 +21,7 @@ class UpOptions:
         kafka_config: a Kafka client's properties, of how that one is entered.
         secrets: folder with the Secrets that MarketFeeds name, as ``{secret}/{key}``.
         transport: overrides the pools'. speed: overrides replays' (a number, or ``max``).
-        run_for_s: end after this many seconds from ready on. until_end: end when every replay has ended.
+        metrics: hands out ports for the processes' figures. run_for_s: end after this many seconds from ready on. until_end: end when every replay has ended.
     """
 
     manifests: tuple[str, ...]
@@ -33,4 +35,5 @@ class UpOptions:
     speed: float | Literal["max"] | None = None
     run_for_s: float | None = None
     until_end: bool = False
+    metrics: MetricsPorts | None = None
     log_level: str = "info"

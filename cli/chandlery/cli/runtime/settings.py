@@ -63,6 +63,7 @@ def ingest_of(
         status_listen=f"unix:{state.socket(f'ingest-{label}')}",
         final_status=str(state.final(f"ingest-{label}")),
         position_file=str(state.position(label)),
+        metrics_listen=_metrics(options, f"ingest-{label}"),
         log_level=options.log_level,
     )
     if settings.source == "binance":
@@ -85,6 +86,7 @@ def aggregator_of(
         status_listen=f"unix:{state.socket(f'aggregator-{label}')}",
         data_dir=str(state.aggregator(label)),
         final_status=str(state.final(f"aggregator-{label}")),
+        metrics_listen=_metrics(options, f"aggregator-{label}"),
         log_level=options.log_level,
     )
 
@@ -115,6 +117,7 @@ def feed_of(
         rings_dir=str(state.rings(label)),
         assignment_file=str(state.assignment(label)),
         final_status=str(state.final(f"feed-{label}")),
+        metrics_listen=_metrics(options, f"feed-{label}"),
         log_level=options.log_level,
     )
     return msgspec.structs.replace(settings, transport=transport_of(pool, options))
@@ -133,6 +136,10 @@ def supervisor_of(
         log_level=options.log_level,
     )
     return msgspec.structs.replace(settings, transport=transport_of(pool, options))
+
+
+def _metrics(options: UpOptions, process: str) -> str:
+    return options.metrics.listen(process) if options.metrics is not None else ""
 
 
 def by_length(intervals: Iterable[str]) -> list[str]:

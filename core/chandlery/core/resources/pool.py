@@ -84,7 +84,14 @@ class Telemetry(Spec):
     """Where workers send what they measure."""
 
     otlp_endpoint: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = Field(
-        default=None, description="OTLP receiver, http:// or https://; absent: nothing is exported."
+        default=None, description="OTLP receiver of signals' traces, http:// or https://; absent: none is exported."
+    )
+    otlp_protocol: Literal["http/protobuf", "grpc"] = Field(
+        default="http/protobuf",
+        description="How the receiver is spoken to: http/protobuf, or grpc (12 MB more a feed).",
+    )
+    tick_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="Which part of ordinary ticks is traced too, 0 … 1; signals always are."
     )
 
 

@@ -30,6 +30,8 @@ SELECTOR: Final = f"{MANAGED_BY}={OPERATOR}"
 WORKER_PORT: Final = 8080
 INGEST_PORT: Final = 8081
 AGGREGATOR_PORT: Final = 8082
+#: Where Prometheus finds the figures of a worker's feed; those of ingest and aggregator are at their status' port.
+METRICS_PORT: Final = 9464
 
 Component = Literal["worker", "ingest", "aggregator"]
 

@@ -12,6 +12,24 @@ MEBIBYTE: Final = 1 << 20
 SETTINGS_FOLDER: Final = "/etc/chandlery/settings"
 
 
+def _field(variable: str, path: str) -> Object:
+    return {"name": variable, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+#: What of a pod its spans say, in the semantic conventions' names: the pod knows it, its manifest doesn't yet.
+POD_IDENTITY: Final[tuple[Object, ...]] = (
+    _field("POD_NAME", "metadata.name"),
+    _field("POD_NAMESPACE", "metadata.namespace"),
+    _field("POD_UID", "metadata.uid"),
+    _field("NODE_NAME", "spec.nodeName"),
+    {
+        "name": "OTEL_RESOURCE_ATTRIBUTES",
+        "value": "k8s.pod.name=$(POD_NAME),k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.uid=$(POD_UID),"
+        "k8s.node.name=$(NODE_NAME)",
+    },
+)
+
+
 def pod_security(defaults: Defaults) -> Object:
     """Pod level: the "restricted" Pod Security Standard."""
     return {

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from chandlery.core.resources import TraderPool
 from chandlery.operator.children.naming import (
+    METRICS_PORT,
     PART_OF,
     Defaults,
     Object,
@@ -44,14 +45,14 @@ def disruption_budget(pool: TraderPool) -> Object:
 
 
 def network_policy(pool: TraderPool, kafka: str, defaults: Defaults) -> Object:
-    """In: the worker's API, from the operator's namespace. Out: DNS, Kafka's ports, and OTLP's.
+    """In: the worker's API, from the operator's namespace; metrics, from anywhere. Out: DNS, Kafka's ports, and OTLP's.
 
     Addresses outside of Kubernetes can't be named here by host, so ports are what is allowed.
     """
     ports = sorted({_port_of(one.strip(), 9092) for one in kafka.split(",") if one.strip()})
     otlp = pool.spec.telemetry.otlp_endpoint
     if otlp:
-        ports = sorted({*ports, urlsplit(otlp).port or 4318})
+        ports = sorted({*ports, otlp_port(otlp, pool.spec.telemetry.otlp_protocol)})
     callers: Object = {}
     if defaults.callers:
         namespace = {"matchLabels": {"kubernetes.io/metadata.name": defaults.callers}}
@@ -63,7 +64,10 @@ def network_policy(pool: TraderPool, kafka: str, defaults: Defaults) -> Object:
             "spec": {
                 "podSelector": {"matchLabels": labels},
                 "policyTypes": ["Ingress", "Egress"],
-                "ingress": [{**callers, "ports": [{"protocol": "TCP", "port": defaults.worker_port}]}],
+                "ingress": [
+                    {**callers, "ports": [{"protocol": "TCP", "port": defaults.worker_port}]},
+                    {"ports": [{"protocol": "TCP", "port": METRICS_PORT}]},
+                ],
                 "egress": [
                     {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
                     {"ports": [{"protocol": "TCP", "port": port} for port in ports]},
@@ -71,6 +75,14 @@ def network_policy(pool: TraderPool, kafka: str, defaults: Defaults) -> Object:
             },
         }
     )
+
+
+def otlp_port(endpoint: str, protocol: str) -> int:
+    """The port that traces are sent to: the address's, its scheme's over HTTP, or gRPC's of OTLP."""
+    parts = urlsplit(endpoint)
+    if parts.port is not None:
+        return parts.port
+    return 4317 if protocol == "grpc" else {"https": 443}.get(parts.scheme, 80)
 
 
 def _port_of(address: str, default: int) -> int:

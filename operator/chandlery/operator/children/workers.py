@@ -21,6 +21,7 @@ from chandlery.core.quantities import parse_quantity
 from chandlery.core.resources import TraderPool
 from chandlery.core.settings import KafkaSettings
 from chandlery.operator.children.naming import (
+    METRICS_PORT,
     SETTINGS,
     Defaults,
     Object,
@@ -32,6 +33,7 @@ from chandlery.operator.children.naming import (
 )
 from chandlery.operator.children.pods import (
     MEBIBYTE,
+    POD_IDENTITY,
     config_volume,
     container,
     disk_volume,
@@ -133,6 +135,7 @@ def worker_settings(pool: TraderPool, worker: str, kafka: KafkaSettings, default
         worker=worker,
         kafka=kafka,
         listen=f"0.0.0.0:{defaults.worker_port}",
+        metrics_listen=f"0.0.0.0:{METRICS_PORT}",
         token_file=f"{TOKEN_FOLDER}/token",
         assignment_file=f"{ASSIGNMENT_FOLDER}/{ASSIGNMENT_KEY}",
         **places,
@@ -242,7 +245,11 @@ def _feed(pool: TraderPool, defaults: Defaults, segment: int, mounts: list[Objec
     return {
         **made,
         "restartPolicy": "Always",
-        "ports": [{"name": "api", "containerPort": defaults.worker_port}],
+        "env": [*made["env"], *POD_IDENTITY],
+        "ports": [
+            {"name": "api", "containerPort": defaults.worker_port},
+            {"name": "metrics", "containerPort": METRICS_PORT},
+        ],
         # Segment and socket are there within 1 s of the interpreter's start; a cold node takes its time.
         "startupProbe": probe("api", period_s=1, failures=120),
         "readinessProbe": probe("api", period_s=5, failures=2),

@@ -6,14 +6,15 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from chandlery.core.clocks import HEADER_NAME, Stamps, now_ns, unpack_stamps, wall_offset_ns
+from chandlery.core.clocks import HEADER_NAME, HostClocks, Stamps, now_ns, wall_offset_ns
 from chandlery.core.errors import LoginError, MachineError, UnavailableError
+from chandlery.core.histogram import Histogram
 from chandlery.core.kafka_login import problem_of
 from chandlery.core.settings import AggregatorSettings
 from chandlery.core.topics import Topics, partition_of, topics_of
@@ -28,7 +29,13 @@ from chandlery.stream.aggregator.position import SeekPatience, Verdict, judge, n
 from chandlery.stream.aggregator.status import PartitionStatus, RateMeter, Status, all_symbols, totals_of
 from chandlery.stream.aggregator.watchdog import Watchdog
 from chandlery.stream.aggregator.web import StatusServer
+from chandlery.stream.metrics_server import MetricsServer
 from chandlery.stream.topics import ensure_topics
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+    from chandlery.core.telemetry.exposition import Labelled
 
 log = logging.getLogger("chandlery.aggregator")
 
@@ -69,7 +76,11 @@ class Aggregator:
         )
         self._applying = asyncio.Lock()
         self._checkpoints = Checkpoints(self._outputs, self._faust.changelog, self._applying, self._faust.commit)
-        self._web = StatusServer(settings.status_listen, self.status)
+        self._web = StatusServer(settings.status_listen, self.status, self._families)
+        self._metrics = MetricsServer(settings.metrics_listen, self._families)
+        self._labelled: Labelled | None = None
+        #: From a trade's receipt to its candle's being computed.
+        self._aggregating = Histogram()
         self._partitions: dict[int, PartitionState] = {}
         self._ready = False
         self._problem: LoginError | None = None
@@ -78,7 +89,7 @@ class Aggregator:
         self._seeking: asyncio.Task[None] | None = None
         self._failure: asyncio.Future[None] | None = None
         self._rate = RateMeter()
-        self._wall_offset_ns = wall_offset_ns()
+        self._clocks = HostClocks()
         self._records = 0
         self._offset_gaps = 0
         self._healed = 0
@@ -92,11 +103,13 @@ class Aggregator:
         loop = asyncio.get_running_loop()
         self._failure = loop.create_future()
         await self._web.start()
+        await self._metrics.start()
         try:
             if await self._started(stop):
                 await self._run_until(stop)
         finally:
             await self._end()
+            await self._metrics.stop()
             await self._web.stop()
         log.info("stopped", extra={"records": self._records, "checkpoints": self._checkpoints.taken})
 
@@ -227,6 +240,15 @@ class Aggregator:
         except OSError as error:
             raise MachineError(f"{target}: can't write the final status: {error.strerror}") from error
 
+    def _families(self) -> Iterable[Metric]:
+        # Prometheus' client is only imported where somebody asks.
+        from chandlery.core.telemetry.exposition import Labelled
+        from chandlery.stream.aggregator.metrics import MOST_SYMBOLS, families
+
+        if self._labelled is None:
+            self._labelled = Labelled(MOST_SYMBOLS)
+        return families(self.status(), self._aggregating, self._labelled)
+
     async def _checkpoint_forever(self) -> None:
         period_s = self._settings.checkpoint_ms / 1000
         while True:
@@ -240,7 +262,7 @@ class Aggregator:
         watchdog = Watchdog(time.monotonic())
         while True:
             await asyncio.sleep(_CLOCK_PERIOD_S)
-            self._wall_offset_ns = wall_offset_ns()
+            self._clocks.wall_offset = wall_offset_ns()
             wrong = watchdog.look(time.monotonic(), ready=self._ready, records=self._records, lag=self._lag())
             if wrong:
                 raise UnavailableError(wrong)
@@ -350,9 +372,11 @@ class Aggregator:
                 await self._append(record, outgoing)
 
     async def _append(self, record: Record, outgoing: list[Outgoing]) -> None:
-        offset_ns = self._wall_offset_ns
-        stamps = _stamps_of(record, offset_ns)
+        offset_ns = self._clocks.wall_offset
+        stamps = _stamps_of(record, self._clocks)
         stamps.aggregated_ns = now_ns()
+        if stamps.received_ns:
+            self._aggregating.record((stamps.aggregated_ns - stamps.received_ns) / 1_000)
         for each in outgoing:
             if not each.is_candles:
                 number = record.partition
@@ -365,9 +389,9 @@ class Aggregator:
             await self._outputs.append(each.topic, record.partition, each.key, each.value, [header])
 
 
-def _stamps_of(record: Record, wall_offset: int) -> Stamps:
+def _stamps_of(record: Record, clocks: HostClocks) -> Stamps:
     """The record's stamps, with the broker's append time."""
     headers: Mapping[str, bytes] = record.headers if isinstance(record.headers, Mapping) else dict(record.headers or ())
-    stamps = unpack_stamps(headers.get(HEADER_NAME), wall_offset)
+    stamps = clocks.unpack(headers.get(HEADER_NAME))
     stamps.appended_ns = round(record.timestamp * 1000) * 1_000_000
     return stamps

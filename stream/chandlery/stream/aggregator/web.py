@@ -10,16 +10,18 @@ from aiohttp import web
 from chandlery.core.errors import MachineError
 from chandlery.core.settings import parse_listen
 from chandlery.stream.aggregator.status import Status
+from chandlery.stream.metrics_server import Families, metrics_handler
 
 
 class StatusServer:
-    """``GET /v1/status`` (:class:`Status` as JSON) and ``GET /healthz`` (200 while the process serves)."""
+    """``GET /v1/status`` (:class:`Status` as JSON), ``GET /metrics``, ``GET /healthz`` (200 while the process serves)."""
 
-    def __init__(self, listen: str, status: Callable[[], Status]) -> None:
+    def __init__(self, listen: str, status: Callable[[], Status], families: Families) -> None:
         self._listen = listen
         self._status = status
         app = web.Application()
         app.router.add_get("/v1/status", self._get_status)
+        app.router.add_get("/metrics", metrics_handler(families))
         app.router.add_get("/healthz", self._get_health)
         self._runner = web.AppRunner(app, access_log=None)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -37,6 +38,12 @@ from chandlery.stream.ingest.sink import KafkaSink, Sink
 from chandlery.stream.ingest.source import Position, Source
 from chandlery.stream.ingest.status import Status, StatusServer, build_status
 from chandlery.stream.ingest.synthetic import SyntheticSource
+from chandlery.stream.metrics_server import MetricsServer
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+    from chandlery.core.telemetry.exposition import Labelled
 
 log = logging.getLogger("chandlery.ingest")
 
@@ -127,7 +134,9 @@ class Ingest:
         self._opened = set(self._resume)
         self._go = asyncio.Event()
         self._waiting_for_go = False
-        self.server = StatusServer(settings.status_listen, self.status, self._go)
+        self._labelled: Labelled | None = None
+        self.server = StatusServer(settings.status_listen, self.status, self._families, self._go)
+        self.metrics = MetricsServer(settings.metrics_listen, self._families)
 
     def _lane(self, symbol: str) -> Lane:
         settings = self._settings
@@ -150,6 +159,15 @@ class Ingest:
             problem_of(self._sink.problem),
         )
 
+    def _families(self) -> Iterable[Metric]:
+        # Prometheus' client is only imported where somebody asks.
+        from chandlery.core.telemetry.exposition import Labelled
+        from chandlery.stream.ingest.metrics import MOST_SYMBOLS, families
+
+        if self._labelled is None:
+            self._labelled = Labelled(MOST_SYMBOLS)
+        return families(self.status(), self.counts.appending, self._labelled)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Run until the market ends (only with ``exit_at_end``) or ``stop`` is set.
 
@@ -161,6 +179,7 @@ class Ingest:
         """
         self._failure = asyncio.get_running_loop().create_future()
         await self.server.start()
+        await self.metrics.start()
         log.info("ingest started", extra={"source": self._settings.source, "status": self.server.address})
         market = asyncio.create_task(self._market())
         saver = asyncio.create_task(self._save_positions())
@@ -179,6 +198,7 @@ class Ingest:
             self._write_positions()
             self._write_final_status()
             await self._sink.close()
+            await self.metrics.stop()
             await self.server.close()
             # Retrieved, so that a failure that nobody waits for any more makes no noise.
             if self._failure.done():

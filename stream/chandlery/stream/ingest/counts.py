@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
+from chandlery.core.histogram import Histogram
+
 #: Missing id ranges remembered a symbol, so that a trade that comes late is not taken for a repetition.
 _MAX_MISSING_RANGES: Final = 1_024
 
@@ -82,6 +84,7 @@ class Counts:
         received: trades parsed; always ``received = appended + dropped + waiting``.
         unknown_symbols: symbols that the exchange refused.
         clock_offset_ms: exchange's wall clock minus ours, None until known.
+        appending: how long records with trades took from receipt to acknowledgement.
     """
 
     symbols: dict[str, SymbolCounts]
@@ -98,6 +101,7 @@ class Counts:
     finished: bool = False
     unknown_symbols: set[str] = field(default_factory=set)
     clock_offset_ms: float | None = None
+    appending: Histogram = field(default_factory=Histogram)
 
 
 def new_counts(last_ids: dict[str, int]) -> Counts:

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from chandlery.core.clocks import wall_offset_ns
+from chandlery.core.clocks import ExchangeClock, wall_offset_ns
 from chandlery.stream.ingest.clock import Clock
 from chandlery.stream.ingest.counts import Counts
 from chandlery.stream.ingest.packer import Lane, Packed
@@ -69,6 +69,7 @@ class Dispatcher:
         self._scheduled = False
         self._acknowledged = asyncio.Event()
         self._started = False
+        self._exchange = ExchangeClock()
         self.latencies_ns: list[int] = []
 
     def start(self) -> None:
@@ -152,6 +153,7 @@ class Dispatcher:
                 break
             del dirty[symbol]
             record = lane.pop()
+            self._exchange.see(record.stamps, offset_ns)
             records.append(OutgoingRecord(lane.key, record.value, record.stamps.pack(offset_ns)))
             packed.append((lane, record))
             size += len(record.value) + _RECORD_OVERHEAD_BYTES
@@ -172,6 +174,7 @@ class Dispatcher:
             counts.heartbeats += record.heartbeat
             if record.trades:
                 self.latencies_ns.append(now_ns - record.received_ns)
+                counts.appending.record((now_ns - record.received_ns) / 1_000)
         del self.latencies_ns[:-_LATENCY_SAMPLES]
 
     async def room(self) -> None:

@@ -15,6 +15,7 @@ from chandlery.core.settings import IngestSettings, parse_listen
 from chandlery.core.wire import scaled_to_text
 from chandlery.stream.ingest.counts import Counts
 from chandlery.stream.ingest.packer import Lane
+from chandlery.stream.metrics_server import Families, metrics_handler
 
 
 class TradeTotals(msgspec.Struct):
@@ -114,19 +115,20 @@ def build_status(
 
 
 class StatusServer:
-    """Serves ``GET /v1/status``, ``GET /healthz`` and ``POST /v1/go``.
+    """Serves ``GET /v1/status``, ``GET /metrics``, ``GET /healthz`` and ``POST /v1/go``.
 
     Args:
         listen: ``unix:/path`` or ``host:port`` (port 0: any free one, see ``address``).
-        status: gives the status now. go: set by ``POST /v1/go``.
+        status: gives the status now. families: gives the figures now. go: set by ``POST /v1/go``.
     """
 
-    def __init__(self, listen: str, status: Callable[[], Status], go: asyncio.Event) -> None:
+    def __init__(self, listen: str, status: Callable[[], Status], families: Families, go: asyncio.Event) -> None:
         self._listen = listen
         self._status = status
         self._go = go
         app = web.Application()
         app.router.add_get("/v1/status", self._get_status)
+        app.router.add_get("/metrics", metrics_handler(families))
         app.router.add_get("/healthz", self._get_health)
         app.router.add_post("/v1/go", self._post_go)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
@@ -19,7 +18,7 @@ from chandlery.core import signals as signal_format
 from chandlery.core.errors import InputError
 from chandlery.core.latency import account
 from chandlery.core.settings import KafkaSettings
-from chandlery.core.signals import Completion, Signal
+from chandlery.core.signals import Completion, Signal, completed
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.workers.feed.admission import RecentIds
 from chandlery.workers.feed.assignments import Fence
@@ -27,6 +26,7 @@ from chandlery.workers.feed.clients import signal_producer, stop_quickly
 from chandlery.workers.feed.histogram import LatencyBook
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.ring_drain import TURN_SLOTS, InFlight, RingDrain, Tally
+from chandlery.workers.feed.tracing import Tracing
 from chandlery.workers.ring_names import ring_file_name
 
 log = logging.getLogger("chandlery.feed.drain")
@@ -43,6 +43,7 @@ class Drain:
     Args:
         fences: those of now, by incarnation (``namespace/name@3``); asked again on every pass.
         corrupted: called with the incarnation whose ring can't be trusted.
+        tracing: is told of each signal that was acknowledged.
 
     Attributes:
         tally, latency: counts and histograms. recent: newest signals with their completion.
@@ -56,6 +57,7 @@ class Drain:
         notes: Notes,
         counts: Counter[str],
         corrupted: Callable[[str], None],
+        tracing: Tracing,
     ) -> None:
         self._kafka = kafka
         self._topic = topics_of(kafka).signals
@@ -64,6 +66,7 @@ class Drain:
         self._notes = notes
         self._counts = counts
         self._corrupted = corrupted
+        self._tracing = tracing
         self._ids = RecentIds()
         self._wake = asyncio.Event()
         self._broken = asyncio.Event()
@@ -197,9 +200,12 @@ class Drain:
             return
         value = signal_format.encode(signal)
         partition = partition_of(signal.symbol, self._kafka.partitions)
+        headers = [(signal_format.TRACE_HEADER, self._tracing.traceparent(signal))]
         while not self._broken.is_set():
             try:
-                sent = await producer.send(self._topic, value, key=signal.symbol.encode(), partition=partition)
+                sent = await producer.send(
+                    self._topic, value, key=signal.symbol.encode(), partition=partition, headers=headers
+                )
             except KafkaTimeoutError:
                 continue
             entry.sent = sent
@@ -243,13 +249,13 @@ class Drain:
         self.tally.published += 1
         self.tally.unique += 1  # repeated ids were dropped before they were sent
         now_ns, offset_ns = clocks.now_ns(), clocks.wall_offset_ns()
-        completion = Completion(signal.id, signal.trader, now_ns, offset_ns)
-        stamps = msgspec.structs.replace(
-            signal.stamps, acknowledged_ns=now_ns, wall_offset_ns=signal.stamps.wall_offset_ns or offset_ns
-        )
-        self.latency.record(account(stamps))
+        completion = self._tracing.complete(Completion(signal.id, signal.trader, now_ns, offset_ns))
+        stamps = completed(signal.stamps, completion)
+        told = account(stamps)
+        self.latency.record(told, self._tracing.shown_as(signal))
         self.recent.append((signal, completion))
         self._notes.complete(signal.symbol, completion)
+        self._tracing.completed(signal, completion, stamps, told)
 
     def _discover(self) -> None:
         """Follow the ring files: new ones, replaced ones, and those that are gone."""

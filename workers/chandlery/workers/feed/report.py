@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
-
 from chandlery.core.latency import account
-from chandlery.core.signals import Completion, Signal
+from chandlery.core.signals import Completion, Signal, completed
 
 #: Counters of updates and records that were left out, by reason. Everything else counts what was done.
 DROP_REASONS: Final = (
@@ -31,13 +29,7 @@ def signal_report(newest: Sequence[tuple[Signal, Completion]]) -> list[dict[str,
         {
             "signal": signal,
             "completion": completion,
-            "account": account(
-                msgspec.structs.replace(
-                    signal.stamps,
-                    acknowledged_ns=completion.acknowledged_ns,
-                    wall_offset_ns=signal.stamps.wall_offset_ns or completion.wall_offset_ns,
-                )
-            )._asdict(),
+            "account": account(completed(signal.stamps, completion))._asdict(),
         }
         for signal, completion in reversed(newest)
     ]

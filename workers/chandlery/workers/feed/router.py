@@ -16,8 +16,8 @@ from typing import Final, Protocol
 import msgspec
 
 from chandlery.core.assignment import SeriesRef
-from chandlery.core.clocks import Stamps, unpack_stamps
-from chandlery.core.wire import CandlesRecord, decode_candles
+from chandlery.core.clocks import HostClocks, Stamps
+from chandlery.core.wire import CandlesRecord, CandleUpdate, decode_candles
 from chandlery.workers.feed.candle_rows import (
     CLOSING_BRACE,
     MOST_INTEGER,
@@ -91,11 +91,13 @@ class Router:
         self._symbols: dict[bytes, _SymbolTrack] = {}
         self.counts = counts
         self._refuse = refuse
-        self.wall_offset = 0
+        self.clocks = HostClocks()
         #: Doorbells to ring for what changed since :meth:`take_rung`.
         self._rung: set[int] = set()
         #: Series that changed since :meth:`take_changed`, with the strongest change. Kept only on demand.
         self.watch_changes = False
+        #: Told of each record that changed a series: symbol, its last update, its stamps. None: nobody asks.
+        self.written: Callable[[str, CandleUpdate, Stamps], None] | None = None
         self._changed: dict[SeriesRef, Change] = {}
 
     def add(self, ref: SeriesRef, track: Track) -> None:
@@ -233,7 +235,7 @@ class Router:
             if track is None or not track.joined:
                 continue
             if stamps is None:
-                stamps = unpack_stamps(stamps_header(record.headers), self.wall_offset)
+                stamps = self.clocks.unpack(stamps_header(record.headers))
             try:
                 change = track.sequence.apply(decoded.session, update, stamps)
             except ValueError as error:
@@ -244,6 +246,8 @@ class Router:
             if change is not Change.NONE:
                 self._note(decoded.symbol, interval, track, change)
                 strongest = max(strongest, change)
+        if strongest is not Change.NONE and stamps is not None and self.written is not None:
+            self.written(decoded.symbol, update, stamps)
         return strongest
 
     def _note(self, symbol: str, interval: str, track: Track, change: Change) -> None:

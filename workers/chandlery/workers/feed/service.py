@@ -36,16 +36,19 @@ from chandlery.workers.feed.clients import BrokerWatch, candle_consumer, forming
 from chandlery.workers.feed.consumer import LiveConsumer
 from chandlery.workers.feed.control import ControlServer
 from chandlery.workers.feed.drain import Drain
+from chandlery.workers.feed.histogram import LatencyBook
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.ring_drain import RingDrain
 from chandlery.workers.feed.router import Router, Track
 from chandlery.workers.feed.status import VersionBoard, is_news, statuses, tell_corrupt
 from chandlery.workers.feed.token import Token
+from chandlery.workers.feed.tracing import Tracing
 from chandlery.workers.ring_names import ring_file_name
 from chandlery.workers.segment import SegmentWriter
 
 if TYPE_CHECKING:
+    from chandlery.workers.feed.metrics import MetricsServer
     from chandlery.workers.feed.window_sender import WindowSender
 
 log = logging.getLogger("chandlery.feed")
@@ -54,7 +57,7 @@ HEARTBEAT_S: Final = 0.1
 _TICKS_A_SECOND: Final = 10
 #: A supervisor that doesn't answer a request for a fresh ring is asked again.
 _ASK_AGAIN_TICKS: Final = 50
-#: From SIGTERM to SIGKILL a process has 10 s: 5 for the rings, 1 for completions, 2 each for two producers.
+#: From SIGTERM to SIGKILL a process has 10 s: 5 for the rings, 1 for completions and traces, 2 each for two producers.
 DRAIN_S: Final = 5.0
 _NOTES_S: Final = 1.0
 
@@ -117,8 +120,17 @@ class Feed:
             joined=self._joined,
             failed=self._failed,
         )
+        self._tracing = Tracing(settings, receipt, self._router.clocks)
+        if self._tracing.ticks_below:
+            self._router.written = self._tracing.tick
         self._drain = Drain(
-            settings.kafka, self._rings_dir, lambda: self._store.fences, self._notes, self._counts, self._ring_corrupt
+            settings.kafka,
+            self._rings_dir,
+            lambda: self._store.fences,
+            self._notes,
+            self._counts,
+            self._ring_corrupt,
+            self._tracing,
         )
         self._control = ControlServer(
             self._rings_dir / "control.sock", self._counts, self._supervisor_says, self._versions.bump
@@ -130,6 +142,11 @@ class Feed:
 
             self._router.watch_changes = True
             self._pipes = WindowSender(self._rings_dir / "windows.sock", self._segment_path, self._counts)
+        self._metrics: MetricsServer | None = None
+        if settings.metrics_listen:
+            from chandlery.workers.feed.metrics import MetricsServer  # 1 MB that nobody scraped does without
+
+            self._metrics = MetricsServer(settings, self)
         self._supervisor = StatusMessage(0, "", {})
         self._rate = report.Rate()
         self._told: dict[str, Any] = {}
@@ -142,6 +159,16 @@ class Feed:
     def address(self) -> str:
         """Where the API listens, port 0 resolved."""
         return self._api.bound
+
+    @property
+    def metrics_address(self) -> str:
+        """Where Prometheus finds the figures, port 0 resolved; empty: nowhere."""
+        return self._metrics.bound if self._metrics is not None else ""
+
+    @property
+    def latency(self) -> LatencyBook:
+        """Histograms of every stage."""
+        return self._drain.latency
 
     # ---- life ----
 
@@ -160,9 +187,12 @@ class Feed:
         self._read_mount()
         self._follow()
         await self._api.start()
+        if self._metrics is not None:
+            await self._metrics.start()
         self._refresh_clock()
         self._spawn("watch", self._watch.run())
         self._spawn("notes", self._notes.run())
+        self._spawn("traces", self._tracing.run())
         self._spawn("drain", self._drain.run())
         self._spawn("closed", self._closed.run())
         self._spawn("forming", self._forming.run())
@@ -196,13 +226,18 @@ class Feed:
         if self._watch.connected and "drain" in self._tasks:
             await self._drain_rings()
         await self._cancel("drain")
-        if self._watch.connected and "notes" in self._tasks:
-            await self._notes.drain(_NOTES_S)
+        async with asyncio.TaskGroup() as last:
+            last.create_task(self._tracing.drain(_NOTES_S))
+            if self._watch.connected and "notes" in self._tasks:
+                last.create_task(self._notes.drain(_NOTES_S))
         for name in list(self._tasks):
             await self._cancel(name)
+        self._tracing.end()
         self._write_final_status()
         self._versions.close()
         await self._api.stop()
+        if self._metrics is not None:
+            await self._metrics.stop()
         await self._control.stop()
         if self._pipes is not None:
             await self._pipes.stop()
@@ -352,7 +387,7 @@ class Feed:
         self._versions.bump()
 
     def _refresh_clock(self) -> None:
-        self._router.wall_offset = self._catchup.wall_offset = clocks.wall_offset_ns()
+        self._router.clocks.wall_offset = self._catchup.wall_offset = clocks.wall_offset_ns()
 
     async def _tick(self) -> None:
         ticks = 0
@@ -445,6 +480,7 @@ class Feed:
             },
             "rings": {name: drain.gauges() for name, drain in self._shown_rings().items()},
             "latency": self._drain.latency.summary(),
+            "traces": self._tracing.report(),
         }
 
     def segment_info(self) -> dict[str, Any]:

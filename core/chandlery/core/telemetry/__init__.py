@@ -1,0 +1,30 @@
+"""What Chandlery tells of itself in OpenTelemetry's and Prometheus' words. Pure: nothing here sends or serves anything."""
+
+from chandlery.core.telemetry.environment import TraceExport, trace_export
+from chandlery.core.telemetry.spans import (
+    Attributes,
+    Kind,
+    Link,
+    Service,
+    Shared,
+    Span,
+    signal_spans,
+    tick_spans,
+    trace_id_of,
+    traceparent_of,
+)
+
+__all__ = [
+    "Attributes",
+    "Kind",
+    "Link",
+    "Service",
+    "Shared",
+    "Span",
+    "TraceExport",
+    "signal_spans",
+    "tick_spans",
+    "trace_export",
+    "trace_id_of",
+    "traceparent_of",
+]

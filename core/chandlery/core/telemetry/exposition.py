@@ -1,0 +1,140 @@
+"""Figures in Prometheus' form: families read where they are kept, when somebody asks. Nothing is counted twice.
+
+prometheus_client is imported here alone: a process that nobody scrapes does without it (1 MB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
+from prometheus_client.utils import floatToGoString
+
+from chandlery.core.histogram import BOUNDS_US, Histogram
+
+_BOUNDS: tuple[str, ...] = tuple(floatToGoString(bound / 1e6) for bound in BOUNDS_US)
+
+
+class Exposition(Collector):
+    """One process's figures.
+
+    Args:
+        families: gives every family of now, of names under ``chandlery_``. Those of the process come beside them.
+    """
+
+    def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
+        self._families = families
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """Every family."""
+        yield from self._families()
+        yield gauge(
+            "process_proportional_memory_bytes",
+            "Memory of the process with what it shares divided among those who share it (PSS)",
+            pss_bytes(),
+        )
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: names are known when they are collected."""
+        return ()
+
+    def answer(self, accept: str) -> tuple[bytes, str]:
+        """The figures, and their content type: OpenMetrics (with exemplars) for who accepts it, else text 0.0.4."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+def counter(name: str, meaning: str, values: float | Mapping[str, float], label: str = "") -> CounterMetricFamily:
+    """A counter, or one a value of ``label``; ``_total`` comes behind its name by itself."""
+    if not isinstance(values, Mapping):
+        return CounterMetricFamily(name, meaning, value=values)
+    family = CounterMetricFamily(name, meaning, labels=(label,))
+    for value, number in values.items():
+        family.add_metric((value,), number)
+    return family
+
+
+def gauge(name: str, meaning: str, values: float | Mapping[str, float], label: str = "") -> GaugeMetricFamily:
+    """A gauge, or one a value of ``label``."""
+    if not isinstance(values, Mapping):
+        return GaugeMetricFamily(name, meaning, value=values)
+    family = GaugeMetricFamily(name, meaning, labels=(label,))
+    for value, number in values.items():
+        family.add_metric((value,), number)
+    return family
+
+
+def histogram(
+    name: str, meaning: str, histograms: Histogram | Mapping[str, Histogram], label: str = ""
+) -> HistogramMetricFamily:
+    """Durations in seconds, in buckets from 1 µs to 67 s, each with its newest trace as exemplar."""
+    if isinstance(histograms, Histogram):
+        family = HistogramMetricFamily(name, meaning)
+        family.add_metric((), _buckets(histograms), histograms.sum_us / 1e6)
+        return family
+    family = HistogramMetricFamily(name, meaning, labels=(label,))
+    for value, one in histograms.items():
+        family.add_metric((value,), _buckets(one), one.sum_us / 1e6)
+    return family
+
+
+def _buckets(one: Histogram) -> list[tuple[str, float, Exemplar | None]]:
+    made: list[tuple[str, float, Exemplar | None]] = []
+    for index, (bound, number) in enumerate(zip((*_BOUNDS, "+Inf"), (*one.below(), one.count), strict=True)):
+        shown = one.exemplars.get(index)
+        exemplar = Exemplar({"trace_id": shown.trace_id}, shown.value_us / 1e6, shown.at_s) if shown else None
+        made.append((bound, float(number), exemplar))
+    return made
+
+
+class Labelled:
+    """Names that may be labels: the first ``most`` to come keep theirs, the others share ``_other``.
+
+    A label's value is a time series for as long as Prometheus remembers: names that anybody may invent must not be
+    without a bound.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._names: set[str] = set()
+        self.others = 0
+
+    def follow(self, names: Iterable[str]) -> None:
+        """These are the names of now; those that are gone make room."""
+        now = set(names)
+        self._names &= now
+        for name in sorted(now - self._names):
+            if len(self._names) < self._most:
+                self._names.add(name)
+        self.others = len(now - self._names)
+
+    def __getitem__(self, name: str) -> str:
+        """The label for a name."""
+        return name if name in self._names else "_other"
+
+    def summed(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Values by name as values by label."""
+        summed: dict[str, float] = {}
+        for name, value in values.items():
+            label = self[name]
+            summed[label] = summed.get(label, 0.0) + value
+        return summed
+
+
+def pss_bytes() -> int:
+    """Proportional set size of this process; 0 where the kernel doesn't tell."""
+    try:
+        with open("/proc/self/smaps_rollup", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        return 0
+    return 0

@@ -1,0 +1,143 @@
+"""``chandlery up`` with an OTLP receiver: every signal is one whole trace, and says what everything else says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import urllib.request
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from tests.runtime.up_process import Up, teller, until, write_manifests
+from tests.support.otlp_receiver import Receiver, Seen, grpc_receiver, http_receiver
+from tests.support.promtool import promtool_finds_nothing
+
+from chandlery.cli.signal_topic import SignalTopic
+from chandlery.console.model import FeedRow
+from chandlery.core.latency import STAGES, account
+from chandlery.core.signals import Signal
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(400)]
+
+_SERVICE_OF = {
+    "appended": "chandlery-ingest",
+    "aggregated": "chandlery-aggregator",
+    "emitted": "chandlery-aggregator",
+    "fed": "chandlery-feed",
+    "published": "chandlery-feed",
+    "woken": "chandlery-trader",
+    "decided": "chandlery-trader",
+    "signalled": "chandlery-trader",
+    "acknowledged": "chandlery-feed",
+}
+
+
+def whole(spans: list[Seen], signal: Signal) -> None:
+    """One signal's trace is complete, lies end to end, and tells the account's numbers."""
+    told = account(signal.stamps)
+    (root,) = [span for span in spans if not span.parent_id]
+    stages = [span for span in spans if span.parent_id == root.span_id]
+    stages.sort(key=lambda span: STAGES.index(span.attributes["chandlery.stage"]))
+    assert [span.attributes["chandlery.stage"] for span in stages] == list(STAGES)
+    assert len({span.span_id for span in spans}) == len(spans)
+    assert {span.attributes["chandlery.stage"]: span.service for span in stages} == _SERVICE_OF
+    for span, stage in zip(stages, told.stages, strict=True):
+        assert span.end_ns >= span.start_ns
+        assert span.length_us == pytest.approx(stage.duration_us, abs=0.001), stage.name
+        assert span.attributes["chandlery.stage.clock"] == stage.clock
+    assert [span.start_ns for span in stages[1:]] == [span.end_ns for span in stages[:-1]], "end to end"
+    assert (stages[0].start_ns, stages[-1].end_ns) == (root.start_ns, root.end_ns)
+    assert root.length_us == pytest.approx(told.whole_us, abs=0.001)
+    assert root.attributes["chandlery.frame_to_signal_us"] == told.frame_to_signal_us
+    assert root.attributes["chandlery.trader"] == signal.trader
+    inner = [span for span in spans if span.parent_id and span.parent_id != root.span_id]
+    assert [span.name for span in inner] == ["on candle"]
+    assert stages[-1].attributes["messaging.destination.name"].endswith(".signals")
+    assert abs(root.start_ns / 1e9 - signal.emitted_wall_ms / 1e3) < 60, "in wall clock"
+
+
+async def on_topic(feed: FeedRow) -> dict[str, Signal]:
+    """Every signal on the topic of a feed."""
+    async with SignalTopic(feed.bootstrap, feed.signals_topic) as topic:
+        return (await topic.collect()).signals
+
+
+@pytest.mark.parametrize(("receiving", "protocol"), [(http_receiver, "http/protobuf"), (grpc_receiver, "grpc")])
+def test_every_signal_is_one_whole_trace(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    receiving: Callable[[], AbstractContextManager[Receiver]],
+    protocol: str,
+) -> None:
+    manifests = write_manifests(tmp_path / "m", one=teller("one"), two=teller("two", "ETH/USDT"), three=teller("three"))
+    with receiving() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+        with Up(tmp_path, manifests, "--json") as up:
+            (feed,) = up.running().feeds
+            signals: dict[str, Signal] = {}
+
+            def enough() -> bool:
+                signals.update(asyncio.run(on_topic(feed)))
+                return len(signals) >= 9
+
+            until(enough, "nine signals are on the topic")
+            assert up.end() == 0, up.said
+            published = up.summary()["signals"]["published"]
+        traces = receiver.traces()
+    assert len(traces) == published, "a trace each, the last ones too"
+    for signal_id, signal in signals.items():
+        if signal.stamps.acknowledged_ns:
+            whole(traces[signal_id], signal)
+    linked = [span for spans in traces.values() for span in spans if span.links]
+    assert linked, "traders on one symbol decided on the same record"
+    for span in linked:
+        assert all(trace_id in traces for trace_id, _, _ in span.links)
+
+
+def test_every_process_shows_its_figures_to_prometheus(tmp_path: Path) -> None:
+    manifests = write_manifests(tmp_path / "m", one=teller("one"))
+    with Up(tmp_path, manifests, "--metrics-port", str(free_port())) as up:
+        until(lambda: (row := up.trader("one")) is not None and row.signals > 2, "signals")
+        groups = json.loads((up.state / "prometheus-targets.json").read_text())
+        targets = {group["labels"]["process"]: group["targets"][0] for group in groups}
+        assert targets.keys() == {"ingest-market", "aggregator-market", "feed-demo-0"}
+        found: dict[str, float] = {}
+        for target in targets.values():
+            text = fetch(target, "*/*")
+            promtool_finds_nothing(text)
+            assert fetch(target, "application/openmetrics-text").endswith("# EOF\n")
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    found.setdefault(sample.name, sample.value)
+        assert up.end() == 0, up.said
+    for name in (
+        "chandlery_ingest_trades_appended_total",
+        "chandlery_ingest_append_seconds_count",
+        "chandlery_aggregator_trades_received_total",
+        "chandlery_aggregator_aggregated_seconds_count",
+        "chandlery_feed_signals_published_total",
+        "chandlery_frame_to_signal_seconds_count",
+        "chandlery_trader_calls_total",
+        "process_proportional_memory_bytes",
+    ):
+        assert found[name] > 0, name
+
+
+def fetch(target: str, accept: str) -> str:
+    """A target's figures."""
+    request = urllib.request.Request(f"http://{target}/metrics", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def free_port() -> int:
+    """A port that is free now, with a few free behind it as likely as not."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])

@@ -1,0 +1,119 @@
+"""The worker's figures for Prometheus: the status' own numbers, in clean OpenMetrics."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from tests.support.otlp_receiver import http_receiver
+from tests.support.promtool import promtool_finds_nothing
+from tests.workers_feed.feed_setup import (
+    api,
+    assignment,
+    candle_writer,
+    feed_settings,
+    make_ring,
+    put,
+    running_feed,
+    signal,
+    supervisor,
+    trader,
+    until,
+)
+from tests.workers_feed.test_feed_traces import stamped
+
+from chandlery.core import signals as signal_format
+from chandlery.core.assignment import TraderStatus
+from chandlery.core.settings import KafkaSettings, TelemetrySettings
+from chandlery.stream.topics import ensure_topics
+
+pytestmark = pytest.mark.broker
+BTC = "BTC/USDT"
+OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
+
+
+async def scraped(address: str) -> tuple[str, dict[str, Metric]]:
+    """The classic text, and the families of OpenMetrics."""
+    url = f"http://{address}/metrics"
+    async with aiohttp.ClientSession() as client:
+        async with client.get(url, headers=OPENMETRICS) as got:
+            assert got.status == 200
+            assert got.headers["Content-Type"].startswith("application/openmetrics-text")
+            families = {family.name: family for family in text_string_to_metric_families(await got.text())}
+        async with client.get(url) as got:
+            return await got.text(), families
+
+
+def value(families: dict[str, Metric], name: str, **labels: str) -> float:
+    """One sample's value; ``_total`` is left out in ``name``."""
+    (found,) = [
+        one.value
+        for one in families[name].samples
+        if one.labels == labels and one.name in (name, f"{name}_total", f"{name}_count")
+    ]
+    return found
+
+
+async def test_the_figures_are_the_statuss(tmp_path: Path, kafka_settings: KafkaSettings) -> None:
+    await ensure_topics(kafka_settings)
+    with http_receiver() as receiver:
+        settings = feed_settings(
+            tmp_path,
+            kafka_settings,
+            metrics_listen="127.0.0.1:0",
+            metrics_traders=2,
+            telemetry=TelemetrySettings(receiver.endpoint),
+        )
+        async with (
+            running_feed(settings) as feed,
+            api(settings) as client,
+            candle_writer(kafka_settings) as writer,
+            supervisor(settings) as said,
+        ):
+            await put(client, assignment(1, *[trader(name, [BTC]) for name in "abc"]))
+            await writer.closed(BTC, 0, 10)
+            rings = {name: make_ring(settings, name) for name in "abc"}
+            made = [stamped(number) for number in range(5)]
+            for one in made:
+                assert rings["a"].push(signal_format.encode(one))
+            assert rings["b"].push(signal_format.encode(signal("a", 1)))  # not its own
+            said.say(
+                sequence=1, hash="x",
+                traders={f"desk/{name}": TraderStatus("Active", calls=10, rss_bytes=1_000) for name in "abc"},
+            )  # fmt: skip
+            await until("published", lambda: feed.status().feed["signals"]["published"] == 5)
+            await until("candles", lambda: feed.status().feed["candles"]["closed"] == 10)
+            await until("traders", lambda: feed.status().traders["desk/a"].calls == 10)
+            await until("traces", lambda: feed.status().feed["traces"]["exported"] == 5)
+            await until("dropped", lambda: feed.status().feed["drops"].get("bad_signal"))
+            text, families = await scraped(feed.metrics_address)
+            told = feed.status()
+    for name, labels, number in [
+        ("chandlery_feed_signals_published", {}, 5),
+        ("chandlery_feed_candles", {"outcome": "closed"}, told.feed["candles"]["closed"]),
+        ("chandlery_feed_drops", {"reason": "bad_signal"}, 1),
+        ("chandlery_feed_series", {}, 1),
+        ("chandlery_feed_traces_exported", {}, 5),
+        ("chandlery_feed_broker_connected", {}, 1),
+        ("chandlery_trader_calls", {"trader": "desk/a"}, 10),
+        ("chandlery_trader_calls", {"trader": "_other"}, 10),
+        ("chandlery_trader_resident_memory_bytes", {"trader": "desk/b"}, 1_000),
+        ("chandlery_trader_state", {"trader": "desk/a", "state": "Active"}, 1),
+        ("chandlery_feed_traders_unlabelled", {}, 1),
+        ("chandlery_frame_to_signal_seconds", {}, 5),
+        ("chandlery_stage_seconds", {"stage": "decided"}, 5),
+    ]:
+        assert value(families, name, **labels) == number, name
+    shown = [one.exemplar for one in families["chandlery_frame_to_signal_seconds"].samples if one.exemplar]
+    assert shown
+    assert {one.labels["trace_id"] for one in shown} <= receiver.traces().keys(), "each exemplar's trace is there"
+    await asyncio.to_thread(promtool_finds_nothing, text)
+
+
+async def test_nothing_listens_where_nothing_is_asked(tmp_path: Path, kafka_settings: KafkaSettings) -> None:
+    async with running_feed(feed_settings(tmp_path, kafka_settings)) as feed:
+        assert feed.metrics_address == ""
