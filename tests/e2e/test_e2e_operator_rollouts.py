@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.kubectl import Namespace
-from tests.e2e.test_e2e_operator import running_one, scope, staged
+from tests.e2e.operator_cases import running_one, scope, staged
 from tests.support.operator_stage import Object, Stage, conditions_of, feed, pool, trader
 from tests.support.simulated_workers import active
 

@@ -55,7 +55,7 @@ def signals_of(up: Up, name: str) -> list[Signal]:
     (feed,) = view.feeds
 
     async def read() -> list[Signal]:
-        async with SignalTopic(feed.bootstrap, feed.signals_topic) as topic:
+        async with SignalTopic(feed.kafka(), feed.signals_topic) as topic:
             return list((await topic.collect()).signals.values())
 
     return [one for one in asyncio.run(read()) if one.trader == f"default/{name}"]

@@ -62,7 +62,7 @@ def whole(spans: list[Seen], signal: Signal) -> None:
 
 async def on_topic(feed: FeedRow) -> dict[str, Signal]:
     """Every signal on the topic of a feed."""
-    async with SignalTopic(feed.bootstrap, feed.signals_topic) as topic:
+    async with SignalTopic(feed.kafka(), feed.signals_topic) as topic:
         return (await topic.collect()).signals
 
 
