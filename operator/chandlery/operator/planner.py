@@ -20,7 +20,7 @@ from chandlery.core.resources import Trader
 from chandlery.operator.planner_homes import Asked, full_message, home_before, place_all, steps_of, worker_name
 from chandlery.operator.planner_homes import worker_number as worker_number
 from chandlery.operator.planner_placement import Placement
-from chandlery.operator.planner_standing import Entry, entries_of, standing_of
+from chandlery.operator.planner_standing import Entry, content_digest, entries_of, standing_of
 from chandlery.operator.planner_traders import Refusal, judge, seen_of
 from chandlery.operator.planner_types import (
     MAX_REMEMBERED,
@@ -114,7 +114,8 @@ def _ask(
     if wanted.mode == "standby":
         wanted.mode = "active"
     highest = max(standing.highest, seen.incarnation if seen is not None else 0)
-    return Asked(judged, wanted, standing, highest + 1, overdue, home_before(standing, wanted, entries, pool))
+    digest = content_digest(wanted)
+    return Asked(judged, wanted, digest, standing, highest + 1, overdue, home_before(standing, digest, entries, pool))
 
 
 def _plan_pool(
@@ -250,8 +251,11 @@ def _remember(
 
 def _see(traders: dict[str, Seen], trader: TraderAssignment) -> None:
     before = traders.pop(trader.trader, None)  # to the end: the oldest are forgotten first
-    now = seen_of(trader)
-    traders[trader.trader] = before if before is not None and before.incarnation > now.incarnation else now
+    if before is None or before.incarnation < trader.incarnation or before.uid != trader.uid:
+        before = seen_of(trader)
+    elif before.incarnation == trader.incarnation and before.generation != trader.generation:
+        before = msgspec.structs.replace(before, generation=trader.generation)  # an incarnation's content stays
+    traders[trader.trader] = before
 
 
 def _raise_to(sequences: dict[str, int], name: str, sequence: int) -> None:

@@ -21,7 +21,6 @@ from chandlery.operator.planner_standing import (
     Standing,
     begins_ms,
     bounded,
-    content_digest,
     follows_ms,
     promoted,
 )
@@ -44,7 +43,7 @@ class Step:
     retires: bool = False
 
 
-def begins_beside(standing: Standing, wanted: TraderAssignment, home: str) -> bool:
+def begins_beside(standing: Standing, wanted: TraderAssignment, digest: str, home: str) -> bool:
     """Whether the next step would be to start a successor in the very worker of what runs."""
     decider, successor = standing.decider, standing.successor
     return (
@@ -52,7 +51,7 @@ def begins_beside(standing: Standing, wanted: TraderAssignment, home: str) -> bo
         and decider.worker == home
         and (successor is None or successor.worker != home)
         and not _at_once(standing, wanted)
-        and not _same(decider, wanted)
+        and decider.digest != digest
     )
 
 
@@ -65,6 +64,7 @@ def stands_beside(standing: Standing, home: str) -> bool:
 def next_step(
     standing: Standing,
     wanted: TraderAssignment,
+    digest: str,
     home: str,
     *,
     incarnation: int,
@@ -75,7 +75,7 @@ def next_step(
     """The next step of one Trader.
 
     Args:
-        wanted: what it shall run. home: name of the worker that shall run it. incarnation: the next one's number.
+        wanted: what it shall run; digest: of its content. home: name of the worker that shall run it. incarnation: the next one's number.
         may_begin: there is room for a successor now. in_place: there will never be, it has to take the old one's place.
         overdue: what is only waited for has had its time.
     """
@@ -84,19 +84,19 @@ def next_step(
     if decider is None:
         return Step([(home, fresh)])
     if successor is not None and successor.assignment.mode != "standby" and wanted.mode != "suspended":
-        return _taking_over(decider, successor, wanted, home, incarnation)
-    if _same(decider, wanted) and decider.worker == home:
+        return _taking_over(decider, successor, wanted, digest, home, incarnation)
+    if decider.digest == digest and decider.worker == home:
         return Step([(home, _kept(decider, wanted))])
     if _at_once(standing, wanted):
         if wanted.mode == "active" and decider.assignment.mode == "active":
-            fresh.from_ms = follows_ms(decider, fresh)
+            fresh.from_ms = follows_ms(decider, fresh.interval, digest)
         return Step([(home, fresh)])
-    if successor is not None and _same(successor, wanted) and successor.worker == home:
+    if successor is not None and successor.digest == digest and successor.worker == home:
         return _standing_by(decider, successor, wanted)
     if in_place:
         return _in_place(decider, fresh, home, overdue)
     running = bounded(decider, None).assignment
-    is_move = _same(decider, wanted)
+    is_move = decider.digest == digest
     if not may_begin and not (successor is not None and successor.worker == home):
         message = f"generation {wanted.generation} waits for room to roll out beside others on worker {home}"
         return Step([(decider.worker, running)], Rollout("Waiting", wanted.generation, message, is_move=is_move))
@@ -115,17 +115,13 @@ def _at_once(standing: Standing, wanted: TraderAssignment) -> bool:
     return crashed or decider.lost
 
 
-def _same(entry: Entry, wanted: TraderAssignment) -> bool:
-    return content_digest(entry.assignment) == content_digest(wanted)
-
-
 def _kept(entry: Entry, wanted: TraderAssignment) -> TraderAssignment:
     """What runs, as it is: a generation that changes nothing is only told."""
     return msgspec.structs.replace(entry.assignment, generation=wanted.generation, until_ms=None)
 
 
 def _standing_by(decider: Entry, successor: Entry, wanted: TraderAssignment) -> Step:
-    is_move = _same(decider, wanted)
+    is_move = decider.digest == successor.digest
     successor_now = msgspec.structs.replace(successor.assignment, generation=wanted.generation)
     told = decider.assignment.until_ms
     if told is None and not (successor.is_warm and decider.status is not None):
@@ -151,15 +147,17 @@ def _standing_by(decider: Entry, successor: Entry, wanted: TraderAssignment) -> 
     )
 
 
-def _taking_over(decider: Entry, successor: Entry, wanted: TraderAssignment, home: str, incarnation: int) -> Step:
+def _taking_over(
+    decider: Entry, successor: Entry, wanted: TraderAssignment, digest: str, home: str, incarnation: int
+) -> Step:
     """The successor decides; another change waits until the old one is gone."""
     now, worker = successor.assignment, successor.worker
-    if _same(successor, wanted):
+    if successor.digest == digest:
         now = msgspec.structs.replace(now, generation=wanted.generation)
     if successor.lost and home != worker:
         now = msgspec.structs.replace(now, incarnation=incarnation, from_ms=successor.decided_until_ms)
         worker = home
-    is_move = content_digest(decider.assignment) == content_digest(now)
+    is_move = decider.digest == successor.digest
     return Step(
         [(decider.worker, decider.assignment), (worker, now)],
         _change("TakingOver", "has taken over", decider, now, worker, is_move),
