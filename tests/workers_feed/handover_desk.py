@@ -32,7 +32,7 @@ from chandlery.core.processes import PARENT_VARIABLE
 from chandlery.core.settings import KafkaSettings, SupervisorSettings
 from chandlery.core.signals import Signal
 
-BTC = "BTC/USDT"
+BTC, ETH = "BTC/USDT", "ETH/USDT"
 TRADER = "desk/a"
 _STRATEGY = '''
 """Signals on every candle."""
@@ -181,12 +181,12 @@ async def house(name: str, kafka: KafkaSettings, **changes: Any) -> AsyncIterato
 
 
 class LiveMarket:
-    """Closes a minute every now and then, and shows each forming before."""
+    """Closes a minute every now and then, of one symbol after the other, and shows each forming before."""
 
-    def __init__(self, writer: CandleWriter, first: int) -> None:
+    def __init__(self, writer: CandleWriter, first: int, symbols: tuple[str, ...] = (BTC,)) -> None:
         self._writer = writer
+        self._symbols = symbols
         self.next = first
-        self._task: asyncio.Task[None] | None = None
 
     @property
     def next_open_ms(self) -> int:
@@ -196,50 +196,51 @@ class LiveMarket:
     async def close(self, count: int = 1) -> None:
         """Close minutes by hand."""
         for _ in range(count):
-            forming = candle(self.next * MINUTE, "forming", close=str(self.next))
-            await self._writer.write(self._writer.topics.candles_live, BTC, forming)
-            await self._writer.closed(BTC, self.next, 1)
+            for symbol in self._symbols:
+                forming = candle(self.next * MINUTE, "forming", close=str(self.next))
+                await self._writer.write(self._writer.topics.candles_live, symbol, forming)
+                await self._writer.closed(symbol, self.next, 1)
             self.next += 1
 
-    async def _run(self, every_s: float) -> None:
-        while True:
+    async def _run(self, every_s: float, stop: asyncio.Event) -> None:
+        while not stop.is_set():
             await self.close()
             await asyncio.sleep(every_s)
 
     @contextlib.asynccontextmanager
     async def going(self, every_s: float = 0.03) -> AsyncIterator[None]:
         """Minutes close by themselves meanwhile."""
-        task = asyncio.create_task(self._run(every_s))
+        stop = asyncio.Event()
+        task = asyncio.create_task(self._run(every_s, stop))
         try:
             yield
-            assert not task.done(), task.exception()
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            stop.set()
+            await task
 
 
-async def decisions(kafka: KafkaSettings) -> dict[int, list[int]]:
-    """Who decided each closed candle: incarnations by minute, each signal once."""
+async def decisions(kafka: KafkaSettings, symbol: str = BTC) -> dict[int, list[int]]:
+    """Who decided each closed candle of a symbol: incarnations by minute, each signal once."""
     out, _ = await published(kafka)
     unique: dict[str, Signal] = {signal.id: signal for signal in out}
     by_minute: dict[int, list[int]] = {}
     for signal in unique.values():
-        if not signal.forming:
+        if signal.symbol == symbol and not signal.forming:
             by_minute.setdefault(signal.open_time_ms // MINUTE, []).append(signal.incarnation)
     return by_minute
 
 
-async def all_decided(kafka: KafkaSettings, first: int, last: int, deadline_s: float = 30.0) -> dict[int, list[int]]:
+async def all_decided(kafka: KafkaSettings, first: int, last: int, symbol: str = BTC) -> dict[int, list[int]]:
     """Wait until minutes ``first`` … ``last`` are all decided; returns all decisions."""
 
     async def there() -> dict[int, list[int]] | None:
-        found = await decisions(kafka)
+        found = await decisions(kafka, symbol)
         return found if set(range(first, last + 1)) <= found.keys() else None
 
     try:
-        found = await until(f"minutes {first} … {last} decided", there, deadline_s)
+        found = await until(f"minutes {first} … {last} decided", there)
     except AssertionError:
-        found = await decisions(kafka)
+        found = await decisions(kafka, symbol)
         missing = sorted(set(range(first, last + 1)) - found.keys())
         raise AssertionError(f"minutes without a decision: {missing}; decided: {found}") from None
     assert isinstance(found, dict)

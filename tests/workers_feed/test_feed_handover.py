@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from tests.workers_feed.feed_setup import MINUTE, candle_writer, published, rows, until
-from tests.workers_feed.handover_desk import BTC, House, LiveMarket, all_decided, house, spec
+from tests.workers_feed.handover_desk import BTC, ETH, House, LiveMarket, all_decided, house, spec
 
-from chandlery.core.assignment import TraderAssignment
+from chandlery.core.assignment import TraderAssignment, WorkerStatus
 from chandlery.core.settings import KafkaSettings
 from chandlery.stream.broker import EmbeddedBroker
 from chandlery.stream.topics import ensure_topics
@@ -102,6 +102,51 @@ async def test_a_handover_between_two_workers(kafka_settings: KafkaSettings, fau
             await until("some more minutes", lambda: market.next_open_ms > at_ms + 5 * MINUTE)
         found = await all_decided(kafka_settings, 5, market.next - 1)
         exactly_once(found, 5, at_ms, market.next - 1)
+
+
+def after_all(status: WorkerStatus) -> int:
+    """Open time of the candle after all that ``desk/a`` has decided."""
+    return status.traders["desk/a"].last_open_time_ms + MINUTE
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["one worker", "two workers"])
+async def test_an_end_at_the_very_next_candle_moves_behind_what_was_decided_meanwhile(
+    kafka_settings: KafkaSettings, here: bool
+) -> None:
+    """As planners do it: no margin, and the successor begins when the old one hasn't heard yet that its end moved."""
+    await ensure_topics(kafka_settings)
+    symbols = [BTC, ETH]
+    old, new = spec(1, symbols=symbols), spec(2, symbols=symbols, mode="standby")
+    async with (
+        candle_writer(kafka_settings) as writer,
+        house("w-0", kafka_settings) as first,
+        house("w-1", kafka_settings) as other,
+    ):
+        market = LiveMarket(writer, 0, (BTC, ETH))
+        await market.close(5)
+        await first.applied(old)
+        await first.reaches(1, "Active")
+        second = first if here else other
+        beside = [new] if here else []
+        async with market.going(every_s=0.005):
+            await second.applied(*([old] if here else []), new)
+            await second.reaches(2, "Warm")
+            old.until_ms = after_all(await first.status())
+            status = await first.applied(old, *beside)
+            assert old.until_ms is not None
+            at_ms = max(old.until_ms, after_all(status))
+            new.mode, new.from_ms = "active", at_ms
+            if not here:
+                await other.applied(new)
+                await other.reaches(2, "Active")
+            old.until_ms = at_ms
+            await first.applied(old, *beside)
+            await first.reaches(1, "Retired")
+            await first.applied(*beside)
+            await until("some more minutes", lambda: market.next_open_ms > at_ms + 20 * MINUTE)
+        for symbol in symbols:
+            found = await all_decided(kafka_settings, 5, market.next - 1, symbol)
+            exactly_once(found, 5, at_ms, market.next - 1)
 
 
 async def test_a_dead_worker_s_traders_go_on_elsewhere_from_where_they_were(kafka_settings: KafkaSettings) -> None:

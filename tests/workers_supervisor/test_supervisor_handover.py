@@ -91,6 +91,20 @@ async def test_an_end_is_acknowledged_by_the_process_itself() -> None:
         await made.applied(sequence)
 
 
+async def test_an_end_that_is_taken_in_shows_although_another_trader_waits() -> None:
+    async with worker() as made:
+        await side_by_side(made)
+        made.close(2.0)
+        at_ms = made.next_open_ms
+        waiting = trader("b", symbols=["ETH/USDT"])
+        sequence = made.assign(old(until_ms=at_ms), new(mode="standby"), waiting)
+        status = await made.until(lambda status: status.traders["desk/a"].until_ms == at_ms)
+        assert status.sequence < sequence
+        assert status.traders["desk/a"].last_open_time_ms < at_ms
+        made.assign(old(), new(mode="standby"), waiting)
+        await made.until(lambda status: status.traders["desk/a"].until_ms is None)
+
+
 async def test_an_end_that_comes_too_late_shows_and_is_moved() -> None:
     async with worker() as made:
         await side_by_side(made)

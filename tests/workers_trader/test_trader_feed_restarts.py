@@ -89,3 +89,19 @@ def test_a_feed_that_restarts_before_the_first_decision_hides_no_candle(stage: S
     stage.close(stage.series(), 0, 1, 2, live=False)
     player.settle()
     assert opens(stage.signals()) == [2]
+
+
+def test_what_a_feed_still_reads_up_to_the_last_decision_is_not_decided_again(stage: Stage) -> None:
+    index = stage.series()
+    player = stage.trader()
+    player.settle()
+    stage.close(index, 0, 1, 2, 3)
+    player.settle()
+    assert opens(stage.signals()) == [0, 1, 2, 3]
+    stage.writer.close()
+    stage.writer = SegmentWriter.create(stage.path, rows=stage.rows, series=8)
+    again = stage.series()
+    for row in range(6):
+        stage.close(again, row, live=False)
+        player.settle()
+    assert opens(stage.signals()) == [4, 5]

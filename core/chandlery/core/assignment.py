@@ -154,6 +154,9 @@ class TraderStatus(msgspec.Struct, omit_defaults=True):
     Attributes:
         last_open_time_ms: open time of the newest closed candle that it has begun to signal on or is done with, over
             all its symbols; whatever can have left its process is covered.
+        until_ms: the end that its process has taken in, or will be launched with: nothing at or after it is decided
+            beyond what ``last_open_time_ms`` shows. Known before the whole assignment is acknowledged, which waits
+            for every other Trader too.
     """
 
     state: TraderState
@@ -179,6 +182,7 @@ class TraderStatus(msgspec.Struct, omit_defaults=True):
     rss_bytes: int = 0
     last_open_time_ms: int = 0
     last_error: str = ""
+    until_ms: int | None = None
 
 
 class WorkerStatus(msgspec.Struct):

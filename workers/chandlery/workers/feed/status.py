@@ -13,6 +13,7 @@ from chandlery.workers.control_messages import StatusMessage
 #: What of a trader's status is news at once; everything else is a counter or gauge that may ride along.
 _NEWS = (
     "state", "reason", "message", "generation", "incarnation", "pid", "attempt", "restarts", "code", "last_error",
+    "until_ms",
 )  # fmt: skip
 
 

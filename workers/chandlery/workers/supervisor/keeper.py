@@ -356,6 +356,8 @@ class Keeper:
         self._status.warm_need = report.warm_need
         self._status.generation = report.generation
         self._status.incarnation = report.incarnation
+        if report.orders == self._orders:
+            self._status.until_ms = self.spec.until_ms
         self._set(report.state, message=report.message, orders=report.orders)
 
     # -- its state
@@ -370,6 +372,7 @@ class Keeper:
             status.generation, status.incarnation = self.spec.generation, self.spec.incarnation
             if state in ("Stalled", "Backoff", "Suspended"):
                 self._settled = self._orders
+                status.until_ms = self.spec.until_ms
         if (state, reason, self._settled) != before:
             _log.info("trader state", extra=self._facts(state=state, reason=reason))
         self._changed()

@@ -153,7 +153,11 @@ class SymbolRun:
             due_from_ms = self._due_from_ms(view)
             if due_from_ms < 0:
                 return None, 0
-            self.next_ordinal = view.find_after(due_from_ms - 1)
+            found = view.find_after(due_from_ms - 1)
+            if found >= count:
+                # Rows that open earlier may still come: a feed that starts reads its way up to where we are.
+                return None, 0
+            self.next_ordinal = found
             if self.next_ordinal == first and first > 0 and (self.anchored or self.came_over):
                 lapped = self._gap_before(view, first, due_from_ms)
         elif self.next_ordinal < first:
