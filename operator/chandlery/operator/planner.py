@@ -103,9 +103,11 @@ def _ask(
     pool = trader.spec.pool.key(trader.namespace)
     failed = memory.failed.get(name)
     standing = standing_of(entries, pool, trader.identity, failed, overdue=overdue, now_ms=now_ms)
-    again_ms = standing.failed.at_ms + desired.delays.move_again_ms if standing.failed is not None else now_ms
-    if standing.move_failed and now_ms >= again_ms:
-        standing = replace(standing, failed=None)
+    if standing.move_failed and standing.failed is not None:
+        # A time to come is of another clock (the machine was started again): tried now.
+        waited_ms = now_ms - standing.failed.at_ms
+        if not 0 <= waited_ms < desired.delays.move_again_ms:
+            standing = replace(standing, failed=None)
     judged = judge(trader, desired, standing, memory.traders.get(name))
     if isinstance(judged, Refusal):
         return judged
@@ -241,7 +243,7 @@ def _remember(
         if placement.surplus_since_ms is not None
     }
     since = {
-        name: current.memory.taking_over_since_ms.get(name, now_ms)
+        name: min(current.memory.taking_over_since_ms.get(name, now_ms), now_ms)
         for name, one in sorted(asked.items())
         if one.retires
     }
