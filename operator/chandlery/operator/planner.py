@@ -94,9 +94,8 @@ def plan(desired: Desired, current: Current, *, now_ms: int) -> Plan:
     )
 
 
-def _ask(
-    trader: Trader, desired: Desired, current: Current, entries: list[Entry], now_ms: int
-) -> Asked | Refusal:  # fmt: skip
+def _ask(trader: Trader, desired: Desired, current: Current, entries: list[Entry], now_ms: int) -> Asked | Refusal:
+    """Whether a Trader may run, what, and where it stands."""
     name, memory = trader.full_name, current.memory
     since_ms = memory.taking_over_since_ms.get(name)
     overdue = since_ms is not None and now_ms - since_ms >= desired.delays.retire_ms

@@ -11,6 +11,7 @@ T is open time of a candle, never a time of day: a replayed market's candles are
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 
 import msgspec
@@ -24,7 +25,7 @@ from chandlery.operator.planner_standing import (
     follows_ms,
     promoted,
 )
-from chandlery.operator.planner_types import Rollout
+from chandlery.operator.planner_types import Phase, Rollout
 
 Placed = tuple[str, TraderAssignment]
 
@@ -75,7 +76,8 @@ def next_step(
     """The next step of one Trader.
 
     Args:
-        wanted: what it shall run; digest: of its content. home: name of the worker that shall run it. incarnation: the next one's number.
+        wanted: what it shall run; digest: of its content. home: name of the worker that shall run it.
+        incarnation: the next one's number.
         may_begin: there is room for a successor now. in_place: there will never be, it has to take the old one's place.
         overdue: what is only waited for has had its time.
     """
@@ -185,18 +187,19 @@ def _warming(decider: Entry, successor: TraderAssignment, worker: str, is_move: 
     return _change("Warming", "stands by until it is warm", decider, successor, worker, is_move)
 
 
-def _change(phase: str, does: str, decider: Entry, successor: TraderAssignment, worker: str, is_move: bool) -> Rollout:
+def _change(
+    phase: Phase, does: str, decider: Entry, successor: TraderAssignment, worker: str, is_move: bool
+) -> Rollout:
     old = f"generation {decider.assignment.generation}"
-    what = f"generation {successor.generation} on worker {worker}"
-    after = "" if phase == "TakingOver" else f"; {old} decides meanwhile"
+    from_ms = successor.from_ms if successor.mode == "active" else 0
     if phase == "TakingOver":
-        after = f" from the candle of {successor.from_ms} ms on; {old} ends" if successor.from_ms else f"; {old} ends"
-    return Rollout(
-        phase,  # type: ignore[arg-type]
-        successor.generation,
-        f"{what} {does}{after}",
-        successor.incarnation,
-        worker,
-        is_move,
-        successor.from_ms if successor.mode != "standby" else 0,
-    )
+        does += (f" from the candle of {candle_text(from_ms)} on" if from_ms else "") + f"; {old} ends"
+    else:
+        does += f"; {old} decides meanwhile"
+    message = f"generation {successor.generation} on worker {worker} {does}"
+    return Rollout(phase, successor.generation, message, successor.incarnation, worker, is_move, from_ms)
+
+
+def candle_text(open_time_ms: int) -> str:
+    """A candle's open time for a person: RFC 3339, UTC, whole seconds."""
+    return dt.datetime.fromtimestamp(open_time_ms / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
