@@ -509,5 +509,5 @@ async def test_whatever_is_lost_killed_or_doubled_every_trader_ends_where_it_bel
 
         await stage.until("every Trader in one worker, in its newest generation, and nothing else", right, 90)
         histories = [set(pod.pushed) for pod in stage.workers.pods.values()]
-        assert max(map(len, histories)) > 10, "too little was pushed to tell"
+        assert sum(map(len, histories)) > 10, "too little was pushed to tell"
         assert [one_content_each(history) for history in histories] == [True] * len(histories), histories
