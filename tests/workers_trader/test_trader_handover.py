@@ -289,6 +289,34 @@ def test_the_newest_open_time_is_the_newest_over_all_symbols(stage: Stage) -> No
     assert player.counters()["last_open_time_ms"] == 4 * STEP_MS
 
 
+def test_a_candle_whose_signal_has_left_shows_although_the_process_was_killed_before_its_position(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    index = stage.series()
+    stage.close(index, 0)
+    player = stage.trader()
+    player.settle()
+    stage.close(index, 1)
+    with monkeypatch.context() as context:
+        context.setattr(player.loop, "_complete", die)
+        with pytest.raises(Killed):
+            player.settle()
+    (left,) = stage.signals()
+    again = stage.trader(stage.spec(until_ms=STEP_MS))
+    assert retired(again)
+    assert again.counters()["last_open_time_ms"] == STEP_MS, "so the end moves behind it"
+    again.loop.apply(told(stage, until_ms=2 * STEP_MS))
+    again.turn(2)
+    assert [each.id for each in stage.signals()] == [left.id]
+    assert retired(again)
+
+
 @hypothesis_settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_whatever_the_bounds_and_restarts_each_candle_has_one_decision(
