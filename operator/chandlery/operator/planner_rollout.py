@@ -2,7 +2,7 @@
 
 1. A successor stands by, beside the old one or where it is to run.
 2. It is warm: the old one is told to stop at candle T, the one after all that it has decided (event time).
-3. The old one's worker has acknowledged that: nothing later than what its status tells is decided there any more. If
+3. The old one's process has taken that in: nothing later than what its status tells is decided there any more. If
    it had gone on past T meanwhile, T is after that. The successor decides from T on.
 4. The old one has decided all that is before T on every symbol, and goes.
 
@@ -131,7 +131,7 @@ def _standing_by(decider: Entry, successor: Entry, wanted: TraderAssignment) -> 
             [(decider.worker, decider.assignment), (successor.worker, successor_now)],
             _warming(decider, successor_now, successor.worker, is_move),
         )
-    if told is None or not decider.acknowledged:
+    if told is None or not decider.is_bounded:
         until_ms = decider.decided_until_ms if told is None else told
         return Step(
             [(decider.worker, bounded(decider, until_ms).assignment), (successor.worker, successor_now)],
@@ -170,10 +170,10 @@ def _taking_over(
 def _in_place(decider: Entry, fresh: TraderAssignment, home: str, overdue: bool) -> Step:
     """Stop the old one at a candle, and start the new one in its place from there: nothing is missed but time."""
     told, due_ms = decider.assignment.until_ms, decider.decided_until_ms
-    if told is not None and decider.acknowledged and due_ms <= told and (decider.is_out or overdue):
+    if told is not None and decider.is_bounded and due_ms <= told and (decider.is_out or overdue):
         fresh.from_ms = begins_ms(decider, fresh.interval, told)
         return Step([(home, fresh)])
-    until_ms = due_ms if told is None or decider.acknowledged else told
+    until_ms = due_ms if told is None or decider.is_bounded else told
     old = bounded(decider, until_ms if told is None else max(told, until_ms)).assignment
     message = (
         f"generation {fresh.generation} has no room beside generation {old.generation}: it starts in its place, when "

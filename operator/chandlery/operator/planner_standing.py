@@ -55,11 +55,22 @@ class Entry:
         return self.ready and not self.answers
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether its process has taken in the end that it has been given: it decides nothing there or later."""
+        if self.assignment.until_ms is None:
+            return False
+        # Said of the one Trader; the whole assignment waits for others that may only be starting.
+        taken = self.status is not None and self.status.until_ms == self.assignment.until_ms
+        return taken or self.acknowledged
+
+    @property
     def is_out(self) -> bool:
         """Whether it decides nothing, and won't again by itself."""
         if self.status is None:
             return self.acknowledged
-        return self.status.state in ("Retired", "Stalled", "Suspended") and self.acknowledged
+        if self.status.state == "Retired":
+            return self.is_bounded
+        return self.status.state in ("Stalled", "Suspended") and self.acknowledged
 
     @property
     def is_warm(self) -> bool:
@@ -175,7 +186,7 @@ def news_of(status: WorkerStatus) -> object:
         status.sequence,
         status.supervisor_connected,
         [
-            {name: (one.state, one.reason, one.generation, one.incarnation, one.code, one.attempt > 0, _tried_out(one))
+            {name: _news_of(one)
              for name, one in answers.items()}
             for answers in (status.traders, status.successors)
         ],
@@ -183,8 +194,9 @@ def news_of(status: WorkerStatus) -> object:
     )  # fmt: skip
 
 
-def _tried_out(one: TraderStatus) -> bool:
-    return one.attempt >= MOST_ATTEMPTS
+def _news_of(one: TraderStatus) -> object:
+    tried = (one.attempt > 0, one.attempt >= MOST_ATTEMPTS)
+    return one.state, one.reason, one.generation, one.incarnation, one.code, one.until_ms, tried
 
 
 def standing_of(
