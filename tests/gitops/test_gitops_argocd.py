@@ -73,6 +73,8 @@ def health(manifest: dict[str, Any], kind: str = "Trader") -> tuple[str, str]:
         ({"metadata": {"generation": 1}, "spec": {}}, "Progressing", "not seen this version"),
         (trader(("True", "Running", ""), observed=2), "Progressing", "not seen this version"),
         (trader(("True", "Running", "")), "Healthy", "Running"),
+        (trader(("True", "Running", "of the version before"), reconciling=True), "Progressing", "version before"),
+        (trader(("True", "CrashLoop", "generation 2 failed"), stalled=True), "Degraded", "generation 2 failed"),
         (trader(("False", "WorkerStarting", "worker p-0 is starting"), reconciling=True), "Progressing", "p-0"),
         (trader(("False", "PoolFull", "raise spec.workers.max"), stalled=True), "Degraded", "PoolFull: raise"),
         (trader(("False", "AwaitingApproval", "wait"), reconciling=True), "Suspended", "AwaitingApproval"),

@@ -52,6 +52,7 @@ class Process:
             generation=self.spec.generation,
             incarnation=self.spec.incarnation,
             last_open_time_ms=self.last_ms,
+            until_ms=self.spec.until_ms,
         )
 
 

@@ -89,6 +89,30 @@ def test_a_changed_trader_is_handed_over_at_a_candle_in_four_steps() -> None:
     sound(fleet)
 
 
+def test_a_handover_waits_for_no_other_trader_of_the_worker() -> None:
+    fleet = running(wanted_of(edited(2)))
+    fleet.settle(wanted_of(edited(3)), 3)
+    new = wanted_of(edited(3), edited(2, "b"))
+    key = (POOL, "pool-0")
+    for _ in range(8):
+        fleet.plan(new)
+        fleet.hear(key)
+        fleet.close()
+        fleet.decide(key)
+        fleet.tell(key)
+        fleet.members[key].processes["default/b", 1].state = "Init"  # it never gets through its start
+        for name, process in fleet.members[key].processes.items():
+            if name != ("default/b", 1) and process.state in ("Pending", "Init", "Ready"):
+                process.state = "Warm"
+        fleet.tell(key)
+        status = fleet.members[key].status
+        assert status is not None
+        assert status.sequence == 0, "not acknowledged as a whole"
+    assert modes(fleet) == [("active", None)]
+    assert fleet.entries(A)[0][1].parameters == {"fast": 3}
+    sound(fleet)
+
+
 def test_a_trader_that_is_not_running_is_replaced_at_once() -> None:
     fleet = running(wanted_of(edited(BROKEN)))
     fleet.plan(wanted_of(edited(3)))

@@ -129,3 +129,21 @@ def test_many_traders_edited_at_once_all_get_there_without_a_gap(up: Up) -> None
         runs(up, name, 2)
     for name in names:
         each_candle_once(more_signals(up, name, 2))
+
+
+def test_a_successor_that_waits_for_history_says_how_much_it_has_while_the_old_one_decides(up: Up) -> None:
+    apply(up, "patient", 1)
+    runs(up, "patient", 1)
+    pid = row_of(up, "patient").pid
+    path = up.state.parent / "m" / "patient.yaml"
+    path.write_text(teller("patient", SYMBOLS, 2).replace("interval: 1s}", "interval: 1s, warmup: 900}"))
+
+    def says() -> bool:
+        row = row_of(up, "patient")
+        return row.reason == "Warming" and "of 900 closed candles" in row.message
+
+    until(says, lambda: f"says how warm it is: {up.trader('patient')}")
+    row = row_of(up, "patient")
+    assert (row.ready, row.pid, row.state, row.generation) == (True, pid, "Active", 1)
+    path.unlink()
+    until(lambda: up.trader("patient") is None, "deleted")

@@ -101,6 +101,7 @@ def active(assigned: TraderAssignment) -> TraderStatus:
         states[assigned.mode] if assigned.until_ms is None else "Retired",
         generation=assigned.generation, incarnation=assigned.incarnation,
         code="simulated", warm_have=50, warm_need=50, last_open_time_ms=newest_ms if assigned.mode == "active" else 0,
+        until_ms=assigned.until_ms,
     )  # fmt: skip
 
 

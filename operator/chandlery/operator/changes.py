@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from chandlery.core.assignment import TraderAssignment
 from chandlery.operator.planner import Verdict
+from chandlery.operator.planner_rollout import candle_text
 
 News = tuple[Literal["Normal", "Warning"], str, str]
 
@@ -35,7 +35,7 @@ def changes_to_tell(
     last_incarnation, last_generation = before.get("incarnation") or 0, before.get("runningGeneration") or 0
     if not last_incarnation or last_incarnation >= runs.incarnation:
         return
-    took_over = f"; it decides from the candle of {_time(runs.from_ms)} on" if runs.from_ms else ""
+    took_over = f"; it decides from the candle of {candle_text(runs.from_ms)} on" if runs.from_ms else ""
     if last_generation and last_generation != runs.generation:
         note = (
             f"generation {runs.generation} (incarnation {runs.incarnation}) took over from generation {last_generation}"
@@ -45,7 +45,3 @@ def changes_to_tell(
     if last_worker and last_worker != verdict.worker:
         note = f"from worker {last_worker} to {verdict.worker}, as incarnation {runs.incarnation}"
         yield "Normal", "Moved", note + took_over
-
-
-def _time(time_ms: int) -> str:
-    return dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

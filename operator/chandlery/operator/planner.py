@@ -20,7 +20,7 @@ from chandlery.core.resources import Trader
 from chandlery.operator.planner_homes import Asked, full_message, home_before, place_all, steps_of, worker_name
 from chandlery.operator.planner_homes import worker_number as worker_number
 from chandlery.operator.planner_placement import Placement
-from chandlery.operator.planner_standing import Entry, entries_of, standing_of
+from chandlery.operator.planner_standing import Entry, content_digest, entries_of, standing_of
 from chandlery.operator.planner_traders import Refusal, judge, seen_of
 from chandlery.operator.planner_types import (
     MAX_REMEMBERED,
@@ -94,18 +94,19 @@ def plan(desired: Desired, current: Current, *, now_ms: int) -> Plan:
     )
 
 
-def _ask(
-    trader: Trader, desired: Desired, current: Current, entries: list[Entry], now_ms: int
-) -> Asked | Refusal:  # fmt: skip
+def _ask(trader: Trader, desired: Desired, current: Current, entries: list[Entry], now_ms: int) -> Asked | Refusal:
+    """Whether a Trader may run, what, and where it stands."""
     name, memory = trader.full_name, current.memory
     since_ms = memory.taking_over_since_ms.get(name)
     overdue = since_ms is not None and now_ms - since_ms >= desired.delays.retire_ms
     pool = trader.spec.pool.key(trader.namespace)
     failed = memory.failed.get(name)
     standing = standing_of(entries, pool, trader.identity, failed, overdue=overdue, now_ms=now_ms)
-    again_ms = standing.failed.at_ms + desired.delays.move_again_ms if standing.failed is not None else now_ms
-    if standing.move_failed and now_ms >= again_ms:
-        standing = replace(standing, failed=None)
+    if standing.move_failed and standing.failed is not None:
+        # A time to come is of another clock (the machine was started again): tried now.
+        waited_ms = now_ms - standing.failed.at_ms
+        if not 0 <= waited_ms < desired.delays.move_again_ms:
+            standing = replace(standing, failed=None)
     judged = judge(trader, desired, standing, memory.traders.get(name))
     if isinstance(judged, Refusal):
         return judged
@@ -114,7 +115,8 @@ def _ask(
     if wanted.mode == "standby":
         wanted.mode = "active"
     highest = max(standing.highest, seen.incarnation if seen is not None else 0)
-    return Asked(judged, wanted, standing, highest + 1, overdue, home_before(standing, wanted, entries, pool))
+    digest = content_digest(wanted)
+    return Asked(judged, wanted, digest, standing, highest + 1, overdue, home_before(standing, digest, entries, pool))
 
 
 def _plan_pool(
@@ -240,7 +242,7 @@ def _remember(
         if placement.surplus_since_ms is not None
     }
     since = {
-        name: current.memory.taking_over_since_ms.get(name, now_ms)
+        name: min(current.memory.taking_over_since_ms.get(name, now_ms), now_ms)
         for name, one in sorted(asked.items())
         if one.retires
     }
@@ -250,8 +252,11 @@ def _remember(
 
 def _see(traders: dict[str, Seen], trader: TraderAssignment) -> None:
     before = traders.pop(trader.trader, None)  # to the end: the oldest are forgotten first
-    now = seen_of(trader)
-    traders[trader.trader] = before if before is not None and before.incarnation > now.incarnation else now
+    if before is None or before.incarnation < trader.incarnation or before.uid != trader.uid:
+        before = seen_of(trader)
+    elif before.incarnation == trader.incarnation and before.generation != trader.generation:
+        before = msgspec.structs.replace(before, generation=trader.generation)  # an incarnation's content stays
+    traders[trader.trader] = before
 
 
 def _raise_to(sequences: dict[str, int], name: str, sequence: int) -> None:

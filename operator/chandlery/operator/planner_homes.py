@@ -21,7 +21,7 @@ from chandlery.operator.planner_placement import (
     place,
 )
 from chandlery.operator.planner_rollout import Step, begins_beside, next_step, stands_beside
-from chandlery.operator.planner_standing import Entry, Standing, content_digest
+from chandlery.operator.planner_standing import Entry, Standing
 from chandlery.operator.planner_traders import Candidate
 from chandlery.operator.planner_types import Current, Desired, Failed, Rollout, WorkerNow
 
@@ -41,7 +41,7 @@ class Asked:
     """A Trader that may run.
 
     Attributes:
-        wanted: what it shall run, active or suspended, without bounds. incarnation: number of the next one.
+        wanted: what it shall run, active or suspended, without bounds; digest: of its content. incarnation: number of the next one.
         overdue: what is waited for in its change has had its time. home: worker that is its home so far.
         room: ``beside``: what runs and what shall run both find room; ``alone``: they don't, anywhere: one after the
             other; ``old``: not even that, so what runs stays.
@@ -50,6 +50,7 @@ class Asked:
 
     candidate: Candidate
     wanted: TraderAssignment
+    digest: str
     standing: Standing
     incarnation: int
     overdue: bool
@@ -80,7 +81,7 @@ class Asked:
     def differs(self) -> bool:
         """Whether what runs is another version."""
         decider = self.standing.decider
-        return decider is not None and content_digest(decider.assignment) != content_digest(self.wanted)
+        return decider is not None and decider.digest != self.digest
 
     @property
     def series(self) -> frozenset[SeriesRef]:
@@ -100,14 +101,14 @@ class Asked:
         return size
 
 
-def home_before(standing: Standing, wanted: TraderAssignment, entries: list[Entry], pool: Key) -> str | None:
+def home_before(standing: Standing, digest: str, entries: list[Entry], pool: Key) -> str | None:
     """The worker that is a Trader's home so far."""
     decider, successor = standing.decider, standing.successor
     if decider is None:
         return next((one.worker for one in reversed(entries) if one.pool == pool), None)
     if successor is None:
         return decider.worker
-    goes_back = content_digest(decider.assignment) == content_digest(wanted) != content_digest(successor.assignment)
+    goes_back = decider.digest == digest != successor.digest
     if goes_back and successor.assignment.mode == "standby":
         return decider.worker
     return successor.worker
@@ -143,7 +144,7 @@ def _make_do(pool: TraderPool, one: Asked, room: Literal["alone", "old"]) -> Non
         stays = f" (generation {decider.assignment.generation} stays)"
         kept = replace(one.candidate, reason="PoolFull", message=message, stays=stays)
         one.candidate = kept
-        one.wanted = _unbounded(decider.assignment)
+        one.wanted, one.digest = _unbounded(decider.assignment), decider.digest
         one.home = decider.worker
 
 
@@ -224,10 +225,11 @@ def steps_of(pool: TraderPool, placement: Placement, asked: Mapping[str, Asked])
         for name in names:
             one = asked[name]
             alone = one.room == "alone" and one.standing.decider is not None and one.standing.decider.worker == home
-            begins = not alone and begins_beside(one.standing, one.wanted, home)
+            begins = not alone and begins_beside(one.standing, one.wanted, one.digest, home)
             steps[name] = next_step(
                 one.standing,
                 one.wanted,
+                one.digest,
                 home,
                 incarnation=one.incarnation,
                 may_begin=not begins or free > 0,

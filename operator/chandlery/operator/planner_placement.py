@@ -108,9 +108,7 @@ class _Worker:
     rolled_out: bool = True
 
     def copy(self) -> _Worker:
-        return replace(
-            self, traders=dict(self.traders), series=Counter(self.series), leaving=dict(self.leaving)
-        )  # fmt: skip
+        return replace(self, traders=dict(self.traders), series=Counter(self.series), leaving=dict(self.leaving))
 
     def fits(self, name: str, series: frozenset[SeriesRef], bounds: Bounds) -> bool:
         size_bytes = self.size_bytes + self.sizes.get(name, 0)

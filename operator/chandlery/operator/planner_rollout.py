@@ -2,7 +2,7 @@
 
 1. A successor stands by, beside the old one or where it is to run.
 2. It is warm: the old one is told to stop at candle T, the one after all that it has decided (event time).
-3. The old one's worker has acknowledged that: nothing later than what its status tells is decided there any more. If
+3. The old one's process has taken that in: nothing later than what its status tells is decided there any more. If
    it had gone on past T meanwhile, T is after that. The successor decides from T on.
 4. The old one has decided all that is before T on every symbol, and goes.
 
@@ -11,6 +11,7 @@ T is open time of a candle, never a time of day: a replayed market's candles are
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 
 import msgspec
@@ -21,11 +22,10 @@ from chandlery.operator.planner_standing import (
     Standing,
     begins_ms,
     bounded,
-    content_digest,
     follows_ms,
     promoted,
 )
-from chandlery.operator.planner_types import Rollout
+from chandlery.operator.planner_types import Phase, Rollout
 
 Placed = tuple[str, TraderAssignment]
 
@@ -44,7 +44,7 @@ class Step:
     retires: bool = False
 
 
-def begins_beside(standing: Standing, wanted: TraderAssignment, home: str) -> bool:
+def begins_beside(standing: Standing, wanted: TraderAssignment, digest: str, home: str) -> bool:
     """Whether the next step would be to start a successor in the very worker of what runs."""
     decider, successor = standing.decider, standing.successor
     return (
@@ -52,7 +52,7 @@ def begins_beside(standing: Standing, wanted: TraderAssignment, home: str) -> bo
         and decider.worker == home
         and (successor is None or successor.worker != home)
         and not _at_once(standing, wanted)
-        and not _same(decider, wanted)
+        and decider.digest != digest
     )
 
 
@@ -65,6 +65,7 @@ def stands_beside(standing: Standing, home: str) -> bool:
 def next_step(
     standing: Standing,
     wanted: TraderAssignment,
+    digest: str,
     home: str,
     *,
     incarnation: int,
@@ -75,7 +76,8 @@ def next_step(
     """The next step of one Trader.
 
     Args:
-        wanted: what it shall run. home: name of the worker that shall run it. incarnation: the next one's number.
+        wanted: what it shall run; digest: of its content. home: name of the worker that shall run it.
+        incarnation: the next one's number.
         may_begin: there is room for a successor now. in_place: there will never be, it has to take the old one's place.
         overdue: what is only waited for has had its time.
     """
@@ -84,19 +86,19 @@ def next_step(
     if decider is None:
         return Step([(home, fresh)])
     if successor is not None and successor.assignment.mode != "standby" and wanted.mode != "suspended":
-        return _taking_over(decider, successor, wanted, home, incarnation)
-    if _same(decider, wanted) and decider.worker == home:
+        return _taking_over(decider, successor, wanted, digest, home, incarnation)
+    if decider.digest == digest and decider.worker == home:
         return Step([(home, _kept(decider, wanted))])
     if _at_once(standing, wanted):
         if wanted.mode == "active" and decider.assignment.mode == "active":
-            fresh.from_ms = follows_ms(decider, fresh)
+            fresh.from_ms = follows_ms(decider, fresh.interval, digest)
         return Step([(home, fresh)])
-    if successor is not None and _same(successor, wanted) and successor.worker == home:
+    if successor is not None and successor.digest == digest and successor.worker == home:
         return _standing_by(decider, successor, wanted)
     if in_place:
         return _in_place(decider, fresh, home, overdue)
     running = bounded(decider, None).assignment
-    is_move = _same(decider, wanted)
+    is_move = decider.digest == digest
     if not may_begin and not (successor is not None and successor.worker == home):
         message = f"generation {wanted.generation} waits for room to roll out beside others on worker {home}"
         return Step([(decider.worker, running)], Rollout("Waiting", wanted.generation, message, is_move=is_move))
@@ -115,17 +117,13 @@ def _at_once(standing: Standing, wanted: TraderAssignment) -> bool:
     return crashed or decider.lost
 
 
-def _same(entry: Entry, wanted: TraderAssignment) -> bool:
-    return content_digest(entry.assignment) == content_digest(wanted)
-
-
 def _kept(entry: Entry, wanted: TraderAssignment) -> TraderAssignment:
     """What runs, as it is: a generation that changes nothing is only told."""
     return msgspec.structs.replace(entry.assignment, generation=wanted.generation, until_ms=None)
 
 
 def _standing_by(decider: Entry, successor: Entry, wanted: TraderAssignment) -> Step:
-    is_move = _same(decider, wanted)
+    is_move = decider.digest == successor.digest
     successor_now = msgspec.structs.replace(successor.assignment, generation=wanted.generation)
     told = decider.assignment.until_ms
     if told is None and not (successor.is_warm and decider.status is not None):
@@ -133,7 +131,7 @@ def _standing_by(decider: Entry, successor: Entry, wanted: TraderAssignment) -> 
             [(decider.worker, decider.assignment), (successor.worker, successor_now)],
             _warming(decider, successor_now, successor.worker, is_move),
         )
-    if told is None or not decider.acknowledged:
+    if told is None or not decider.is_bounded:
         until_ms = decider.decided_until_ms if told is None else told
         return Step(
             [(decider.worker, bounded(decider, until_ms).assignment), (successor.worker, successor_now)],
@@ -151,15 +149,17 @@ def _standing_by(decider: Entry, successor: Entry, wanted: TraderAssignment) -> 
     )
 
 
-def _taking_over(decider: Entry, successor: Entry, wanted: TraderAssignment, home: str, incarnation: int) -> Step:
+def _taking_over(
+    decider: Entry, successor: Entry, wanted: TraderAssignment, digest: str, home: str, incarnation: int
+) -> Step:
     """The successor decides; another change waits until the old one is gone."""
     now, worker = successor.assignment, successor.worker
-    if _same(successor, wanted):
+    if successor.digest == digest:
         now = msgspec.structs.replace(now, generation=wanted.generation)
     if successor.lost and home != worker:
         now = msgspec.structs.replace(now, incarnation=incarnation, from_ms=successor.decided_until_ms)
         worker = home
-    is_move = content_digest(decider.assignment) == content_digest(now)
+    is_move = decider.digest == successor.digest
     return Step(
         [(decider.worker, decider.assignment), (worker, now)],
         _change("TakingOver", "has taken over", decider, now, worker, is_move),
@@ -170,10 +170,10 @@ def _taking_over(decider: Entry, successor: Entry, wanted: TraderAssignment, hom
 def _in_place(decider: Entry, fresh: TraderAssignment, home: str, overdue: bool) -> Step:
     """Stop the old one at a candle, and start the new one in its place from there: nothing is missed but time."""
     told, due_ms = decider.assignment.until_ms, decider.decided_until_ms
-    if told is not None and decider.acknowledged and due_ms <= told and (decider.is_out or overdue):
+    if told is not None and decider.is_bounded and due_ms <= told and (decider.is_out or overdue):
         fresh.from_ms = begins_ms(decider, fresh.interval, told)
         return Step([(home, fresh)])
-    until_ms = due_ms if told is None or decider.acknowledged else told
+    until_ms = due_ms if told is None or decider.is_bounded else told
     old = bounded(decider, until_ms if told is None else max(told, until_ms)).assignment
     message = (
         f"generation {fresh.generation} has no room beside generation {old.generation}: it starts in its place, when "
@@ -187,18 +187,19 @@ def _warming(decider: Entry, successor: TraderAssignment, worker: str, is_move: 
     return _change("Warming", "stands by until it is warm", decider, successor, worker, is_move)
 
 
-def _change(phase: str, does: str, decider: Entry, successor: TraderAssignment, worker: str, is_move: bool) -> Rollout:
+def _change(
+    phase: Phase, does: str, decider: Entry, successor: TraderAssignment, worker: str, is_move: bool
+) -> Rollout:
     old = f"generation {decider.assignment.generation}"
-    what = f"generation {successor.generation} on worker {worker}"
-    after = "" if phase == "TakingOver" else f"; {old} decides meanwhile"
+    from_ms = successor.from_ms if successor.mode == "active" else 0
     if phase == "TakingOver":
-        after = f" from the candle of {successor.from_ms} ms on; {old} ends" if successor.from_ms else f"; {old} ends"
-    return Rollout(
-        phase,  # type: ignore[arg-type]
-        successor.generation,
-        f"{what} {does}{after}",
-        successor.incarnation,
-        worker,
-        is_move,
-        successor.from_ms if successor.mode != "standby" else 0,
-    )
+        does += (f" from the candle of {candle_text(from_ms)} on" if from_ms else "") + f"; {old} ends"
+    else:
+        does += f"; {old} decides meanwhile"
+    message = f"generation {successor.generation} on worker {worker} {does}"
+    return Rollout(phase, successor.generation, message, successor.incarnation, worker, is_move, from_ms)
+
+
+def candle_text(open_time_ms: int) -> str:
+    """A candle's open time for a person: RFC 3339, UTC, whole seconds."""
+    return dt.datetime.fromtimestamp(open_time_ms / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

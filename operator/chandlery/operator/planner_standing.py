@@ -8,7 +8,7 @@ next goes on where the last one stopped.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -30,6 +30,7 @@ class Entry:
     """One incarnation, in one worker.
 
     Attributes:
+        digest: of its content, see :func:`content_digest`.
         status: what its worker tells of this very incarnation; None: nothing.
         lost: its worker is not Ready for too long. answers: the worker is Ready and has told its status.
         acknowledged: every process of the worker has taken its newest assignment, which this entry is from.
@@ -39,6 +40,7 @@ class Entry:
     pool: Key
     worker: str
     assignment: TraderAssignment
+    digest: str
     status: TraderStatus | None = None
     lost: bool = False
     ready: bool = False
@@ -53,11 +55,22 @@ class Entry:
         return self.ready and not self.answers
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether its process has taken in the end that it has been given: it decides nothing there or later."""
+        if self.assignment.until_ms is None:
+            return False
+        # Said of the one Trader; the whole assignment waits for others that may only be starting.
+        taken = self.status is not None and self.status.until_ms == self.assignment.until_ms
+        return taken or self.acknowledged
+
+    @property
     def is_out(self) -> bool:
         """Whether it decides nothing, and won't again by itself."""
         if self.status is None:
             return self.acknowledged
-        return self.status.state in ("Retired", "Stalled", "Suspended") and self.acknowledged
+        if self.status.state == "Retired":
+            return self.is_bounded
+        return self.status.state in ("Stalled", "Suspended") and self.acknowledged
 
     @property
     def is_warm(self) -> bool:
@@ -107,7 +120,7 @@ class Standing:
     def move_failed(self) -> bool:
         """Whether what failed is the very version that runs, on another worker."""
         decider, failed = self.decider, self.failed
-        return decider is not None and failed is not None and failed.digest == content_digest(decider.assignment)
+        return decider is not None and failed is not None and failed.digest == decider.digest
 
     @property
     def entries(self) -> list[Entry]:
@@ -142,7 +155,15 @@ def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[
                 told = told_of(status, trader.trader, trader.incarnation)
                 found.setdefault(trader.trader, []).append(
                     Entry(
-                        pool, name, trader, told, lost, worker.ready, worker.ready and status is not None, acknowledged
+                        pool,
+                        name,
+                        trader,
+                        content_digest(trader),
+                        told,
+                        lost,
+                        worker.ready,
+                        worker.ready and status is not None,
+                        acknowledged,
                     )
                 )
     for entries in found.values():
@@ -165,7 +186,7 @@ def news_of(status: WorkerStatus) -> object:
         status.sequence,
         status.supervisor_connected,
         [
-            {name: (one.state, one.reason, one.generation, one.incarnation, one.code, one.attempt > 0, _tried_out(one))
+            {name: _news_of(one)
              for name, one in answers.items()}
             for answers in (status.traders, status.successors)
         ],
@@ -173,8 +194,9 @@ def news_of(status: WorkerStatus) -> object:
     )  # fmt: skip
 
 
-def _tried_out(one: TraderStatus) -> bool:
-    return one.attempt >= MOST_ATTEMPTS
+def _news_of(one: TraderStatus) -> object:
+    tried = (one.attempt > 0, one.attempt >= MOST_ATTEMPTS)
+    return one.state, one.reason, one.generation, one.incarnation, one.code, one.until_ms, tried
 
 
 def standing_of(
@@ -205,9 +227,7 @@ def standing_of(
         return Standing(promoted(successor, _begins_ms(decider, successor)), None, failed, highest)
     failure = successor.failure()
     if failure is not None:
-        gone = Failed(
-            content_digest(successor.assignment), successor.assignment.generation, failure[0], failure[1][:500], now_ms
-        )
+        gone = Failed(successor.digest, successor.assignment.generation, failure[0], failure[1][:500], now_ms)
         return Standing(decider, None, gone, highest)
     if decider.is_out and decider.assignment.until_ms is None:
         return Standing(promoted(successor, _begins_ms(decider, successor)), None, failed, highest)
@@ -245,24 +265,22 @@ def bounded(entry: Entry, until_ms: int | None) -> Entry:
 
 
 def _with(entry: Entry, assignment: TraderAssignment) -> Entry:
-    return Entry(
-        entry.pool, entry.worker, assignment, entry.status, entry.lost, entry.ready, entry.answers, entry.acknowledged
-    )
+    return replace(entry, assignment=assignment)
 
 
 def _begins_ms(decider: Entry, successor: Entry) -> int:
-    return follows_ms(decider, successor.assignment)
+    return follows_ms(decider, successor.assignment.interval, successor.digest)
 
 
-def follows_ms(before: Entry, spec: TraderAssignment) -> int:
+def follows_ms(before: Entry, interval: str, digest: str) -> int:
     """From which candle an incarnation decides that follows one which can't be asked any more where it has stopped.
 
     Of a lost worker's newest candle nobody knows whether its signals left the pod. The same version decides it again:
     its signals have the same ids.
     """
-    if before.lost and content_digest(before.assignment) == content_digest(spec) and before.status is not None:
+    if before.lost and before.digest == digest and before.status is not None:
         return max(before.status.last_open_time_ms, before.assignment.from_ms)
-    return begins_ms(before, spec.interval)
+    return begins_ms(before, interval)
 
 
 def begins_ms(before: Entry, interval: str, at_ms: int | None = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,8 +68,8 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
     last = seen_of(old) if old is not None else seen
     if last is not None:
         _number(wanted, trader, last)
-        known = [last, *(seen_of(one.assignment) for one in standing.entries)]
-        if _awaits_approval(trader, wanted, known):
+        known = {last.digest, *(one.digest for one in standing.entries)}
+        if last.uid == wanted.uid and _awaits_approval(trader, wanted, known):
             approval = f'{APPROVE_ANNOTATION}: "{wanted.generation}"'
             message = f"generation {wanted.generation} waits for the annotation {approval}"
             return _keep(trader, world, old, "AwaitingApproval", message) or Refusal(pool, "AwaitingApproval", message)
@@ -168,12 +167,12 @@ def _number(wanted: TraderAssignment, trader: Trader, last: Seen) -> None:
     wanted.incarnation = last.incarnation
 
 
-def _awaits_approval(trader: Trader, wanted: TraderAssignment, known: Sequence[Seen]) -> bool:
-    if trader.spec.rollout != "Manual" or known[0].uid != wanted.uid:
+def _awaits_approval(trader: Trader, wanted: TraderAssignment, known: set[str]) -> bool:
+    if trader.spec.rollout != "Manual":
         return False
     # Suspending and resuming change no code and no parameter, nor does going back to what runs: no approval needed.
     modes: tuple[Mode, ...] = ("active", "suspended")
-    if {one.digest for one in known} & {content_digest(wanted, mode=mode) for mode in modes}:
+    if known & {content_digest(wanted, mode=mode) for mode in modes}:
         return False
     return trader.metadata.annotations.get(APPROVE_ANNOTATION) != str(wanted.generation)
 

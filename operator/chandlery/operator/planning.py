@@ -105,6 +105,11 @@ class PoolPlanner:
         intervals = {interval for one in asked for interval in one.intervals} | set(feed.spec.intervals)
         return FeedPlan(feed, tuple(sorted(symbols)), by_length(intervals))
 
+    @property
+    def memory(self) -> Memory:
+        """What the next plan finds again."""
+        return self._memory
+
     def forget(self, key: Key) -> None:
         """A pool is gone, and nobody names it."""
         self._asked.pop(key, None)

@@ -228,7 +228,7 @@ class WorkerLink:
         """Whether the worker has acknowledged the newest assignment."""
         return self.status is not None and self.status.sequence == self.delivery.assignment.sequence
 
-    def _quiet_s(self) -> float:
+    def pace_s(self) -> float:
         """How long to wait before the next question: what hands over, or is to, is heard of soon."""
         if not self.settled or any(one.until_ms is not None for one in self.delivery.assignment.traders):
             return _BUSY_S
@@ -261,7 +261,7 @@ class WorkerLink:
             failures, self.problem = 0, ""
             if asked == self._pod_uid:
                 self._take(status)
-            await self._pause(self._quiet_s())
+            await self._pause(self.pace_s())
 
     @staticmethod
     def _is_ending() -> bool:

@@ -71,6 +71,7 @@ class Viewer:
         trader = self._runtime.wanted.manifests.traders.get((namespace, name))
         status = self._status_of(verdict)
         row = TraderRow(verdict.trader, *_state(verdict, status))
+        row.message += self._how_warm(verdict)
         row.ready = verdict.worker is not None and is_ready(verdict, status)
         row.pool = "/".join(verdict.pool) if verdict.pool else ""
         row.worker = verdict.worker or ""
@@ -85,6 +86,17 @@ class Viewer:
             row.reason, row.message = "FeedFailed", why
         row.frame_to_signal_p50_us, row.frame_to_signal_p99_us = self._recent.quantiles(verdict.trader)
         return row
+
+    def _how_warm(self, verdict: Verdict) -> str:
+        """How much history a successor has that waits for more; empty: none does."""
+        rollout = verdict.rollout
+        if rollout is None or rollout.phase != "Warming" or verdict.pool is None or verdict.reason:
+            return ""
+        group = self._runtime.workers.get((verdict.pool, rollout.worker))
+        told = told_of(group.watch.status, verdict.trader, rollout.incarnation) if group is not None else None
+        if told is None or not told.warm_need:
+            return ""
+        return f"; it has {told.warm_have} of {told.warm_need} closed candles"
 
     def _why_no_feed(self, verdict: Verdict) -> str:
         """Why the market of an assigned Trader's pool isn't there; empty when it is."""
