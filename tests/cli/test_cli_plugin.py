@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -272,6 +273,42 @@ def test_without_kubectl_it_says_where_to_get_it(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (3, "")
     assert "there is no kubectl" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+_KUBECTL = """#!/bin/sh
+case "$1 $*" in
+  get*) if [ -e {folder}/moved ]; then cat {folder}/there; else cat {folder}/here; fi ;;
+  logs*quants-1-0*) cat {folder}/log-there; exec sleep 60 ;;
+  logs*--follow*) touch {folder}/moved; exec sleep 60 ;;
+  logs*) cat {folder}/log-here ;;
+esac
+"""
+
+
+def test_a_trader_that_moves_while_it_is_followed_is_followed_to_its_new_pod(tmp_path: Path) -> None:
+    # No Kubernetes here moves a Trader from one live worker to another; what kubectl says of one is short enough.
+    there = a_trader()
+    there["status"] = {**there["status"], "pod": "quants-1-0"}
+    (tmp_path / "here").write_text(json.dumps(a_trader()))
+    (tmp_path / "there").write_text(json.dumps(there))
+    (tmp_path / "log-here").write_text(line(component="trader desk/sma", message="said here") + "\n")
+    (tmp_path / "log-there").write_text(line(component="trader desk/sma", message="said there") + "\n")
+    (tmp_path / "kubectl").write_text(_KUBECTL.format(folder=tmp_path))
+    (tmp_path / "kubectl").chmod(0o755)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "chandlery.cli.plugin", "logs", "desk/sma", "--follow"],
+        env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert "said here" in process.stdout.readline()
+        assert "said there" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, remarks = process.communicate(timeout=60)
+        assert (process.returncode, remarks) == (130, "desk/sma goes on in platform/quants-1-0\n")
+    finally:
+        process.kill()
 
 
 def test_the_verbs_are_completed_as_kubectl_asks_for_it() -> None:

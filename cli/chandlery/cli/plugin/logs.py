@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import sys
 import time
 from collections import deque
@@ -24,6 +26,10 @@ from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 
 #: A container that ended starts again within a second or later; a moved Trader's new pod is known as soon.
 _AGAIN_S: Final = 1.0
+#: Whether the Trader is still in the pod whose log is followed: a request of 0.1 s.
+_STILL_THERE_S: Final = 5.0
+
+Place = tuple[str, str]
 
 
 def logs(
@@ -55,6 +61,8 @@ def logs(
     last: deque[LogLine] = deque(maxlen=max(tail, 0))
     seen, any_wanted = "", False
     for line in _lines(kubectl, namespace, pod, wanted, *window):
+        if line is None:
+            continue
         seen = max(seen, line.stamp)
         if not line.is_wanted:
             continue
@@ -66,48 +74,63 @@ def logs(
     for line in last:
         show(line)
     if follow:
-        _follow(kubectl, row.trader, wanted, (namespace, pod), seen, show)
+        try:
+            _follow(kubectl, row.trader, wanted, (namespace, pod), seen, show)
+        except NotFoundError:
+            remarks().print(f"{row.trader} was deleted", markup=False)
     elif not any_wanted:
         remarks().print(f"no lines of {row.trader} in {namespace}/{pod}", markup=False)
 
 
-def _follow(kubectl: Kubectl, trader: str, wanted: str, place: tuple[str, str], seen: str, show: _Shower) -> None:
+def _follow(kubectl: Kubectl, trader: str, wanted: str, place: Place, seen: str, show: _Shower) -> None:
     """Show new lines until the Trader is deleted; its pod may be replaced, and it may move."""
     told = ""
     while True:
         try:
             # The server cuts by whole seconds: what was shown of the last one is left out here.
             window = (f"--since-time={seen[:19]}{seen[29:]}",) if seen else ()
-            for line in _lines(kubectl, *place, wanted, "--follow", *window):
+            for line in _lines(kubectl, *place, wanted, "--follow", *window, tick_s=_STILL_THERE_S):
+                if line is None:
+                    if _place_of(kubectl, trader) not in (place, None):
+                        break  # it moved: this pod's log goes on without it
+                    continue
                 if line.stamp and line.stamp <= seen:
                     continue
                 seen = line.stamp or seen
                 if line.is_wanted:
                     show(line)
-        except ForbiddenError:
+        except (ForbiddenError, NotFoundError):
             raise
         except ChandleryError as error:
             if str(error) != told:  # said once, not each second
                 told = str(error)
                 remarks().print(f"waiting: {told}", style="dim", markup=False)
         time.sleep(_AGAIN_S)
-        try:
-            now = pod_of(trader_state(find_trader(kubectl, trader)))
-        except NotFoundError:
-            remarks().print(f"{trader} was deleted", markup=False)
-            return
-        except UnavailableError:
-            continue
-        if now != place:
+        now = _place_of(kubectl, trader)
+        if now is not None and now != place:
             remarks().print(f"{trader} goes on in {'/'.join(now)}", style="dim", markup=False)
             place, seen = now, ""
 
 
-def _lines(kubectl: Kubectl, namespace: str, pod: str, wanted: str, *window: str) -> Iterator[LogLine]:
+def _place_of(kubectl: Kubectl, trader: str) -> Place | None:
+    """The pod that runs a Trader; None: none does now, or that can't be known now.
+
+    Raises:
+        NotFoundError: the Trader is gone.
+    """
+    try:
+        return pod_of(trader_state(find_trader(kubectl, trader)))
+    except UnavailableError:
+        return None
+
+
+def _lines(
+    kubectl: Kubectl, namespace: str, pod: str, wanted: str, *window: str, tick_s: float = float("inf")
+) -> Iterator[LogLine | None]:
     """Lines of a worker's traders container.
 
     Args:
-        wanted: the Trader whose lines are wanted; empty: all.
+        wanted: the Trader whose lines are wanted; empty: all. tick_s: this often comes a None, whatever comes beside it.
 
     Raises:
         ForbiddenError: may not read that pod's log. UnavailableError: there is none now.
@@ -116,8 +139,8 @@ def _lines(kubectl: Kubectl, namespace: str, pod: str, wanted: str, *window: str
     with kubectl.started(*arguments) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        for raw in process.stdout:
-            yield read_line(raw.decode(errors="replace").rstrip("\n"), wanted)
+        for raw in _ticking(process.stdout.fileno(), tick_s):
+            yield None if raw is None else read_line(raw.decode(errors="replace"), wanted)
         complaint = process.stderr.read().decode(errors="replace")
         code = process.wait()
     if code:
@@ -132,6 +155,27 @@ def _lines(kubectl: Kubectl, namespace: str, pod: str, wanted: str, *window: str
                 f"{namespace}/{pod}: its traders container was not started again: there is no log before"
             )
         raise UnavailableError(f"{namespace}/{pod}: {error}")
+
+
+def _ticking(descriptor: int, tick_s: float) -> Iterator[bytes | None]:
+    """Lines as they come, without their ends, and a None every ``tick_s``."""
+    begun, next_s = b"", time.monotonic() + tick_s
+    while True:
+        left_s = next_s - time.monotonic()
+        if left_s <= 0:
+            next_s += tick_s
+            yield None
+            continue
+        readable, _, _ = select.select([descriptor], [], [], None if left_s == float("inf") else left_s)
+        if not readable:
+            continue
+        chunk = os.read(descriptor, 65_536)
+        if not chunk:
+            if begun:
+                yield begun
+            return
+        *whole, begun = (begun + chunk).split(b"\n")
+        yield from whole
 
 
 class _Shower:
