@@ -13,7 +13,6 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,32 +20,14 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from chandlery.core.errors import InputError, InvariantError, LoginError, UnavailableError
-from chandlery.core.kafka_properties import parse_jaas, parse_properties
-from chandlery.core.settings import KafkaSecurity, KafkaSettings, Mechanism
+from chandlery.core.kafka_credentials import Credentials, new_context, of_properties, show, stores_of, trust
+from chandlery.core.kafka_properties import parse_jaas
+from chandlery.core.settings import KafkaSecurity, KafkaSettings
 
 log = logging.getLogger("chandlery.kafka")
 
 Client = TypeVar("Client")
 Connection = TypeVar("Connection")
-
-_PROTOCOLS: Final = {(False, False): "PLAINTEXT", (True, False): "SSL", (False, True): "SASL_PLAINTEXT", (True, True): "SASL_SSL"}  # fmt: skip
-_MECHANISMS: Final[tuple[Mechanism, ...]] = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-_STORES: Final = ("ssl.truststore", "ssl.keystore")
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Credentials:
-    """What a connection needs. Has no text form: it holds a password."""
-
-    context: ssl.SSLContext | None = None
-    mechanism: Mechanism = ""
-    username: str = ""
-    password: str = ""
-
-    @property
-    def protocol(self) -> str:
-        """Kafka's ``security.protocol``."""
-        return _PROTOCOLS[self.context is not None, bool(self.mechanism)]
 
 
 class KafkaProblem(msgspec.Struct, frozen=True):
@@ -132,13 +113,13 @@ class KafkaLogin:
         if security.strimzi_user:
             return [*security.trusted, *(f"{security.strimzi_user}/{key}" for key in STRIMZI_USER_KEYS)]
         if security.properties:
-            return [security.properties, *_stores_of(security.properties)]
+            return [security.properties, *stores_of(security.properties)]
         return [path for path in (*security.trusted, security.certificate, security.key, security.password) if path]
 
     def _read(self) -> Credentials:
         security = self._security
         if security.properties:
-            return _of_properties(security.properties)
+            return of_properties(security.properties)
         if security.strimzi_user:
             return self._of_strimzi_user()
         mechanism, password = security.mechanism, ""
@@ -172,14 +153,14 @@ class KafkaLogin:
     def _context(self, own: tuple[bytes, ...], field: str) -> ssl.SSLContext:
         trusted_field = "strimzi.cluster" if self._security.strimzi_user else "tls.trustedCertificates"
         trusted = [(path, self._bytes(path, trusted_field)) for path in self._security.trusted]
-        context = _new_context(not trusted)
+        context = new_context(not trusted)
         for path, pem in trusted:
-            _trust(context, pem, self._named(path, trusted_field))
+            trust(context, pem, self._named(path, trusted_field))
         if own:
             file = (
                 f"{self._security.strimzi_user}/user.crt" if self._security.strimzi_user else self._security.certificate
             )
-            _show(context, b"\n".join(own), "", self._named(file, field))
+            show(context, b"\n".join(own), "", self._named(file, field))
         return context
 
     def _bytes(self, path: str, field: str) -> bytes:
@@ -407,42 +388,6 @@ def addresses_of(bootstrap: str) -> list[tuple[str, int]]:
     return found
 
 
-# Certificates ---------------------------------------------------------------------------------------------------
-
-
-def _new_context(of_machine: bool) -> ssl.SSLContext:
-    """A context of a client that verifies the broker's certificate and its host name."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if of_machine:
-        context.load_default_certs()
-    return context
-
-
-def _trust(context: ssl.SSLContext, pem: bytes, named: str) -> None:
-    try:
-        context.load_verify_locations(cadata=pem.decode("ascii", "replace"))
-    except (ssl.SSLError, ValueError):
-        raise LoginError(f"{named}: it holds no certificates in PEM", reason="BadSecret") from None
-
-
-def _show(context: ssl.SSLContext, pem: bytes, password: str, named: str) -> None:
-    """Have the client show a certificate: ``pem`` is its chain and its key."""
-    # ssl takes them from files only; this one is in memory, and nobody else's.
-    descriptor = os.memfd_create("chandlery-certificate")
-    try:
-        os.write(descriptor, pem)
-        # Without an answer of ours OpenSSL would ask the terminal for an encrypted key's password.
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=lambda: password)
-    except (ssl.SSLError, ValueError):
-        raise LoginError(
-            f"{named}: certificate and key don't belong together, or aren't PEM, or the key is encrypted",
-            reason="BadSecret",
-        ) from None
-    finally:
-        os.close(descriptor)
-
-
 def _state(path: str) -> tuple[int, ...]:
     """Changes whenever the file is replaced or written."""
     try:
@@ -450,83 +395,3 @@ def _state(path: str) -> tuple[int, ...]:
     except OSError:
         return ()
     return state.st_ino, state.st_mtime_ns, state.st_size
-
-
-# Properties -----------------------------------------------------------------------------------------------------
-
-
-def _properties(path: str) -> dict[str, str]:
-    try:
-        return parse_properties(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoginError(
-            f"{path}: can't be read: {getattr(error, 'strerror', 'no text')}", reason="SecretMissing"
-        ) from None
-
-
-def _stores_of(path: str) -> list[str]:
-    try:
-        properties = _properties(path)
-    except LoginError:
-        return []
-    return [properties[f"{store}.location"] for store in _STORES if f"{store}.location" in properties]
-
-
-def _of_properties(path: str) -> Credentials:
-    """What a Kafka client's properties say.
-
-    Raises:
-        LoginError: they can't be used; names the property.
-    """
-    given = _properties(path)
-
-    def wrong(name: str, what: str) -> LoginError:
-        return LoginError(f"{path}: {name}: {what}", reason="BadSecret")
-
-    protocol = given.get("security.protocol", "PLAINTEXT").upper()
-    if protocol not in _PROTOCOLS.values():
-        raise wrong("security.protocol", f"{protocol!r} isn't one of {', '.join(_PROTOCOLS.values())}")
-    context = None
-    if protocol.endswith("SSL"):
-        if given.get("ssl.endpoint.identification.algorithm", "https").lower() != "https":
-            raise wrong("ssl.endpoint.identification.algorithm", "host names are always verified; leave it out")
-        trusted = _pem_of(given, "ssl.truststore", ("ssl.truststore.certificates",), wrong)
-        own = _pem_of(given, "ssl.keystore", ("ssl.keystore.certificate.chain", "ssl.keystore.key"), wrong)
-        context = _new_context(not trusted)
-        if trusted:
-            _trust(context, trusted, f"{path}: ssl.truststore")
-        if own:
-            _show(context, own, given.get("ssl.key.password", ""), f"{path}: ssl.keystore")
-    if not protocol.startswith("SASL"):
-        return Credentials(context)
-    mechanism = next((one for one in _MECHANISMS if one == given.get("sasl.mechanism", "").upper()), None)
-    if mechanism is None:
-        raise wrong("sasl.mechanism", f"write one of {', '.join(_MECHANISMS)}")
-    if mechanism == "PLAIN" and context is None:
-        raise wrong("security.protocol", "PLAIN without TLS would send the password in the clear")
-    try:
-        username, password = parse_jaas(given.get("sasl.jaas.config", ""))
-    except InputError as error:
-        raise LoginError(f"{path}: {error}", reason="BadSecret") from None
-    return Credentials(context, mechanism, username, password)
-
-
-def _pem_of(
-    given: dict[str, str], store: str, inline: tuple[str, ...], wrong: Callable[[str, str], LoginError]
-) -> bytes:
-    """Certificates of a store: its file, or written into the properties; empty: none."""
-    written = [given[name] for name in inline if name in given]
-    location = given.get(f"{store}.location", "")
-    if not written and not location:
-        return b""
-    kind = given.get(f"{store}.type", "PEM" if written else "JKS").upper()
-    if kind != "PEM":
-        raise wrong(
-            f"{store}.type", f"{kind} can't be read, only PEM: `openssl pkcs12 -in STORE -nodes` makes it of one"
-        )
-    if written:
-        return "\n".join(written).encode()
-    try:
-        return Path(location).read_bytes()
-    except OSError as error:
-        raise wrong(f"{store}.location", f"{location}: {error.strerror}") from None
