@@ -37,7 +37,7 @@ _UNDER_WAY: Final = frozenset({"AwaitingApproval"})
 
 @dataclass(frozen=True, slots=True)
 class PodRefusal:
-    """Why a worker's pod can't be made: a stable word, and a sentence that says what to do."""
+    """Why a pod can't be made: a stable word, and a sentence that says what to do."""
 
     reason: str
     message: str
@@ -300,12 +300,20 @@ def pool_status(
     )
 
 
-def feed_state(held: Held, *, symbols: int, kafka: str, unready: Sequence[str], problem: str) -> State:
-    """What is to be said of a MarketFeed; ``unready``: those of its pods that aren't Ready."""
+def feed_state(
+    held: Held, *, symbols: int, kafka: str, unready: Sequence[str], problem: str, refused: PodRefusal | None = None
+) -> State:
+    """What is to be said of a MarketFeed.
+
+    Args:
+        unready: those of its pods that aren't Ready. refused: why one of them can't be made.
+    """
     if held.problem:
         return State("BadManifest", held.problem, stalled=True)
     if not kafka:
         return State("NoKafka", "name spec.kafka.bootstrapServers, or give the operator a default Kafka", stalled=True)
+    if refused is not None:
+        return State(refused.reason, refused.message, stalled=True)
     if problem:
         return State("Refused", problem, stalled=True)
     if not symbols:
