@@ -103,7 +103,7 @@ def test_every_value_is_in_the_schema_and_every_default_fits_it() -> None:
 def test_the_operator_is_told_what_the_values_say(helm: str) -> None:
     objects = rendered(
         helm, "kafka.embedded.enabled=true", "operator.namespaces={one,two}", "images.registry=r.example.com/t",
-        "images.workers.tag=v7", "images.pullPolicy=Never", "images.pullSecrets={login}", "priorityClasses.urgent=high",
+        "operator.watchFor=9s", "images.workers.tag=v7", "images.pullPolicy=Never", "images.pullSecrets={login}", "priorityClasses.urgent=high",
     )  # fmt: skip
     (container,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert {
@@ -112,6 +112,7 @@ def test_the_operator_is_told_what_the_values_say(helm: str) -> None:
         "--namespace=one",
         "--namespace=two",
         "--callers-namespace=here",
+        "--watch-for=9s",
         "--image-pull-policy=Never",
         "--image-pull-secret=login",
         "--priority-class=urgent=high",

@@ -391,7 +391,7 @@ async def test_a_deleted_pool_takes_its_children_along_and_its_traders_say_so(
 async def test_an_api_server_that_is_killed_loses_no_change(on_control_plane: Namespace, tmp_path: Path) -> None:
     if on_control_plane.cluster.logs is None:
         pytest.skip("somebody else's cluster: its API server is not ours to kill")
-    async with staged(on_control_plane, tmp_path) as (stage, ns):
+    async with staged(on_control_plane, tmp_path, restarts=True) as (stage, ns):
         operator = await stage.operator(*scope(ns))
         await running_one(stage, ns)
         for number in range(2):

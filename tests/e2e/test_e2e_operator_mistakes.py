@@ -17,6 +17,7 @@ from chandlery.core.assignment import MOST_SEQUENCE, TraderAssignment, TraderSta
 from chandlery.operator.kubernetes.api import GoneError, Kind
 from chandlery.operator.kubernetes.kinds import (
     CONFIG_MAP,
+    MARKET_FEED,
     NETWORK_POLICY,
     POD_DISRUPTION_BUDGET,
     SECRET,
@@ -66,9 +67,23 @@ async def test_a_quota_that_refuses_a_workers_pod_is_told_by_pool_and_traders_an
         assert (await told(stage, ns, "two")).count("QuotaExceeded") == 1
         assert (await told(stage, ns, "quants")).count("QuotaExceeded") == 1
         await raised(stage, ns, "small", pods="9")
-        # Its controller tries again by itself, at intervals that double; a pool that is asked for anew has it try now.
+        # Its controller tries again by itself, at intervals that double.
         await stage.until_reason(ns, "two", "Running")
         await stage.until_reason(ns, "quants", "Running", TRADER_POOL)
+
+
+async def test_a_quota_that_refuses_a_feeds_pods_is_told_by_the_feed(
+    on_control_plane: Namespace, tmp_path: Path
+) -> None:
+    async with staged(on_control_plane, tmp_path) as (stage, ns):
+        await limited(stage, ns, "none", pods="0")
+        await stage.operator(*scope(ns))
+        await stage.apply(feed(ns, symbols=["BTC/USDT"], intervals=["1s"]))
+        await stage.until_reason(ns, "market", "QuotaExceeded", MARKET_FEED)
+        assert "none" in await message(stage, ns, "market", MARKET_FEED)
+        assert (await told(stage, ns, "market")).count("QuotaExceeded") == 1
+        await raised(stage, ns, "none", pods="9")
+        await stage.until_reason(ns, "market", "Running", MARKET_FEED)
 
 
 async def test_a_quota_that_refuses_a_workers_statefulset_is_told_the_same_way(

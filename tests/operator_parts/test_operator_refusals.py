@@ -24,7 +24,11 @@ POLICY = _SAID + 'violates PodSecurity "restricted:latest": host namespaces (hos
 @pytest.mark.parametrize(
     ("said", "reason", "words"),
     [
-        (EXCEEDED, "QuotaExceeded", ["small", "limits.memory=5912Mi", "limits.memory=1Gi", "spec.hard", "tradersPer"]),
+        (
+            EXCEEDED,
+            "QuotaExceeded",
+            ["small", "limits.memory=5912Mi", "limits.memory=1Gi", "spec.hard", "tradersPer", "quants-0"],
+        ),
         (UNSAID, "QuotaExceeded", ["cores", "limits.cpu", "feed,traders", "spec.podTemplate"]),
         (POLICY, "PodRefused", ["quants-0", "PodSecurity", "hostNetwork"]),
     ],

@@ -17,7 +17,7 @@ from typing import Any, Final
 import aiohttp
 import kopf
 
-from chandlery.core.errors import InputError, UnavailableError
+from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.resources import MarketFeed, Trader
 from chandlery.operator import watching
 from chandlery.operator.applied import Children, owner_of
@@ -55,6 +55,8 @@ log = logging.getLogger("chandlery.operator")
 _RESYNC_S: Final = 300.0
 #: The API server may come up after the operator: this long it is waited for before the pod restarts.
 _START_PATIENCE_S: Final = 60.0
+#: One that has just come up knows no roles for a second or two, and refuses everything; ten times that.
+_ROLES_PATIENCE_S: Final = 15.0
 
 
 class Operator:
@@ -236,20 +238,23 @@ class Operator:
 
     async def _patiently(self, work: Coroutine[Any, Any, None]) -> None:
         """Do what needs the API server, which may still be coming up."""
-        deadline = time.monotonic() + _START_PATIENCE_S
+        began_s = time.monotonic()
         attempt = work
         while True:
             try:
                 await attempt
                 return
             except (RefusedError, GoneError) as error:
-                raise InputError(f"missing permission or CustomResourceDefinition? {error}") from error
+                if time.monotonic() - began_s > _ROLES_PATIENCE_S or self._stop.is_set():
+                    raise InputError(f"missing permission or CustomResourceDefinition? {error}") from error
+                problem: ChandleryError = error
             except UnavailableError as error:
-                if time.monotonic() > deadline or self._stop.is_set():
+                if time.monotonic() - began_s > _START_PATIENCE_S or self._stop.is_set():
                     raise
-                log.warning("waiting for the API server", extra={"problem": str(error)})
-                await asyncio.sleep(1.0)
-                attempt = self._list_all()
+                problem = error
+            log.warning("waiting for the API server", extra={"problem": str(problem)})
+            await asyncio.sleep(1.0)
+            attempt = self._list_all()
 
     async def _token_key(self) -> bytes:
         """The key that workers' tokens derive from, out of the operator's own Secret; made at the first start."""

@@ -41,7 +41,7 @@ _UNDER_WAY: Final = frozenset({"AwaitingApproval"})
 
 @dataclass(frozen=True, slots=True)
 class PodRefusal:
-    """Why a worker's pod can't be made: a stable word, and a sentence that says what to do."""
+    """Why a pod can't be made: a stable word, and a sentence that says what to do."""
 
     reason: str
     message: str
@@ -366,18 +366,21 @@ def feed_state(
     kafka: str,
     unready: Sequence[str],
     problem: str,
+    refused: PodRefusal | None = None,
     kafka_problem: KafkaProblem | None = None,
 ) -> State:
     """What is to be said of a MarketFeed.
 
     Args:
         unready: those of its pods that aren't Ready. problem: what the API server refused.
-        kafka_problem: why ingest can't append.
+        refused: why one of them can't be made. kafka_problem: why ingest can't append.
     """
     if held.problem:
         return State("BadManifest", held.problem, stalled=True)
     if not kafka:
         return State("NoKafka", "name spec.kafka.bootstrapServers, or give the operator a default Kafka", stalled=True)
+    if refused is not None:
+        return State(refused.reason, refused.message, stalled=True)
     if problem:
         return State("Refused", problem, stalled=True)
     if not symbols:

@@ -26,7 +26,7 @@ from chandlery.operator.children.naming import (
     Component,
     Object,
 )
-from chandlery.operator.conditions import feed_state, feed_status
+from chandlery.operator.conditions import PodRefusal, feed_state, feed_status
 from chandlery.operator.http_errors import in_words
 from chandlery.operator.kubernetes.api import GoneError, KubeApi
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, MARKET_FEED, POD, STATEFUL_SET
@@ -61,6 +61,7 @@ class _Known:
     ingest: IngestStatus = field(default_factory=IngestStatus)
     asked_s: float = float("-inf")
     problem: str = ""
+    refused: PodRefusal | None = None
 
 
 class Feeds:
@@ -103,6 +104,7 @@ class Feeds:
                 failure = error
             except ChandleryError as error:
                 failure = error
+            await self._look_for_pods(feed, known)
             await self._ask(feed, known)
         await self._say(held, feed if isinstance(feed, MarketFeed) else None, plan, known)
         if failure is not None:
@@ -165,6 +167,28 @@ class Feeds:
     def _pod(self, feed: MarketFeed, component: Component) -> Object | None:
         return self._tools.children.seen(POD, (feed.namespace, f"{child_name(feed, component)}-0"))
 
+    async def _look_for_pods(self, feed: MarketFeed, known: _Known) -> None:
+        """Find out why ingest or aggregator has no pod."""
+        found: list[PodRefusal] = []
+        for component in _COMPONENTS:
+            item = self._tools.children.seen(STATEFUL_SET, (feed.namespace, child_name(feed, component)))
+            if item is None:
+                continue
+            refused: PodRefusal | None = None
+            again_s: float | None = _ASK_S
+            try:
+                has_pod = self._pod(feed, component) is not None
+                refused, again_s = await self._tools.refusals.look(item, has_pod=has_pod)
+            except ChandleryError as error:
+                log.warning("can't ask why a feed has no pod", extra={"feed": feed.full_name, "problem": str(error)})
+            if refused is not None:
+                found.append(refused)
+            if again_s is not None:
+                self._tools.mark(("feed", *feed.key), again_s)
+        # What was told first stays told as long as it holds: one event, not one for each pod.
+        if known.refused not in found:
+            known.refused = found[0] if found else None
+
     async def _ask(self, feed: MarketFeed, known: _Known) -> None:
         """Ask ingest what it knows; what it says of symbols concerns the pools' Traders."""
         pod = self._pod(feed, "ingest")
@@ -208,6 +232,7 @@ class Feeds:
             kafka=bootstrap,
             unready=unready,
             problem=known.problem,
+            refused=known.refused,
             kafka_problem=known.ingest.kafka_problem,
         )
         status = feed_status(

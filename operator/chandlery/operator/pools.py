@@ -16,7 +16,7 @@ from chandlery.core.assignment import TraderStatus as Reported
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
-from chandlery.operator.applied import Children, uid_of
+from chandlery.operator.applied import Children
 from chandlery.operator.cache import Cache, Dirty, Held
 from chandlery.operator.changes import changes_to_tell
 from chandlery.operator.children.naming import Defaults
@@ -205,7 +205,7 @@ class Pools:
             if item is None:
                 continue
             try:
-                again_s = await self._tools.refusals.look(link, key[0], uid_of(item))
+                link.refused, again_s = await self._tools.refusals.look(item, has_pod=bool(link.view().pod))
             except ChandleryError as error:
                 log.warning("can't ask why a worker has no pod", extra={"worker": name, "problem": str(error)})
                 again_s = _KEPT_WAIT_S

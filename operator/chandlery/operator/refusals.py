@@ -1,4 +1,4 @@
-"""Why a worker's pod can't be made: a StatefulSet has no condition for it, its controller tells it by events alone."""
+"""Why a pod can't be made: a StatefulSet has no condition for it, its controller tells it by events alone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import time
 from typing import Final, Protocol
 
 from chandlery.operator.conditions import PodRefusal
-from chandlery.operator.kubernetes.api import Kind, Page
+from chandlery.operator.kubernetes.api import Kind, Object, Page
 from chandlery.operator.kubernetes.kinds import EVENT
-from chandlery.operator.workerlink import WorkerLink
 
 #: A pod comes within milliseconds of its StatefulSet; nobody is asked why there is none before this is over.
 _USUAL_S: Final = 1.0
@@ -30,66 +29,67 @@ class Lister(Protocol):
 
 
 class Refusals:
-    """Finds out why workers have no pods."""
+    """Finds out why StatefulSets have no pods."""
 
     def __init__(self, api: Lister) -> None:
         self._api = api
         self._without_pod_s: dict[str, float] = {}
         self._asked_s: dict[str, float] = {}
+        self._found: dict[str, PodRefusal | None] = {}
 
-    async def look(self, link: WorkerLink, namespace: str, uid: str) -> float | None:
-        """Note at a worker why it has no pod.
+    async def look(self, item: Object, *, has_pod: bool) -> tuple[PodRefusal | None, float | None]:
+        """Why a StatefulSet has no pod.
 
         Args:
-            uid: of its StatefulSet.
+            item: the StatefulSet. has_pod: whether its pod is there.
 
         Returns:
-            Seconds until it must be looked at again; None: it has its pod.
+            Why, None: it has one, or nothing is known; and seconds until it must be looked at again, None: it has one.
 
         Raises:
             ChandleryError: the events can't be listed now.
         """
-        if link.view().pod:
-            self._without_pod_s.pop(uid, None)
-            self._asked_s.pop(uid, None)
-            link.refused = None
-            return None
-        now_s = time.monotonic()
+        meta = item["metadata"]
+        uid, now_s = meta["uid"], time.monotonic()
+        if has_pod:
+            for known in (self._without_pod_s, self._asked_s, self._found):
+                known.pop(uid, None)
+            return None, None
         due_s = max(
             self._without_pod_s.setdefault(uid, now_s) + _USUAL_S, self._asked_s.get(uid, float("-inf")) + _ASK_S
         )
         if now_s < due_s:
-            return due_s - now_s
+            return self._found.get(uid), due_s - now_s
         self._asked_s[uid] = now_s
-        page = await self._api.list(EVENT, namespace, fields=f"regarding.uid={uid},reason=FailedCreate")
-        newest = max(page.items, key=lambda item: int(item["metadata"]["resourceVersion"]), default=None)
-        link.refused = refusal_of(str(newest.get("note", "")), link.name) if newest is not None else None
-        return _ASK_S
+        page = await self._api.list(EVENT, meta["namespace"], fields=f"regarding.uid={uid},reason=FailedCreate")
+        newest = max(page.items, key=lambda event: int(event["metadata"]["resourceVersion"]), default=None)
+        self._found[uid] = refusal_of(str(newest.get("note", "")), meta["name"]) if newest is not None else None
+        return self._found[uid], _ASK_S
 
 
-def refusal_of(said: str, worker: str) -> PodRefusal:
-    """What the cluster's words mean for a worker. Without what is used already, which moves by itself.
+def refusal_of(said: str, workload: str) -> PodRefusal:
+    """What the cluster's words mean for a workload. Without what is used already, which moves by itself.
 
     Args:
-        said: an event's note, or the answer to a write.
+        said: an event's note, or the answer to a write. workload: name of the StatefulSet.
     """
     if found := _QUOTA.search(said):
         quota, requested, _, limited = found.groups()
         return PodRefusal(
             "QuotaExceeded",
-            f"ResourceQuota {quota} refuses worker {worker}: it asks for {requested}, all together may have {limited}; "
-            f"raise the quota's spec.hard, or lower the pool's spec.tradersPerWorker, spec.segment or spec.workers",
+            f"ResourceQuota {quota} refuses {workload}: it asks for {requested}, all together may have {limited}; "
+            f"raise the quota's spec.hard, or ask for less (of a pool: spec.tradersPerWorker, spec.segment, spec.workers)",
         )
     if found := _UNSAID.search(said):
         quota, amounts, containers = found.groups()
         return PodRefusal(
             "QuotaExceeded",
-            f"ResourceQuota {quota} refuses worker {worker}: it counts {amounts}, which {containers} don't name; "
-            f"give them in the pool's spec.podTemplate",
+            f"ResourceQuota {quota} refuses {workload}: it counts {amounts}, which {containers} don't name; "
+            f"give them in the pool's spec.podTemplate, or leave {amounts} out of the quota",
         )
     cause = _ERROR.search(said)
     words = cause[1] if cause is not None else said
-    return PodRefusal("PodRefused", f"the cluster refuses the pod of worker {worker}: {words[:_MOST_CHARS]}")
+    return PodRefusal("PodRefused", f"the cluster refuses the pod of {workload}: {words[:_MOST_CHARS]}")
 
 
 def is_of_quota(said: str) -> bool:

@@ -79,6 +79,7 @@ class WorkerSets:
         self._mark = mark
         self._made: dict[Key, tuple[TraderPool, KafkaSettings, dict[str, _Manifests]]] = {}
         self._secret_applied_s: dict[tuple[Key, str], float] = {}
+        self._secret_denied_s: dict[tuple[Key, str], float] = {}
 
     def states(self, pool: TraderPool, names: Iterable[str], kafka: KafkaSettings) -> dict[str, SetState]:
         """How each worker's pod compares with what it is to be."""
@@ -163,8 +164,9 @@ class WorkerSets:
     def forget(self, key: Key) -> None:
         """A pool is gone; Kubernetes removes its children, which are its own."""
         self._made.pop(key, None)
-        for one in [one for one in self._secret_applied_s if one[0] == key]:
-            del self._secret_applied_s[one]
+        for when_s in (self._secret_applied_s, self._secret_denied_s):
+            for one in [one for one in when_s if one[0] == key]:
+                del when_s[one]
 
     async def _shared(self, pool: TraderPool, kafka: KafkaSettings) -> None:
         await self._children.ensure(SERVICE, workers_service(pool, self._defaults))
@@ -187,11 +189,15 @@ class WorkerSets:
     async def _ensure_secret(self, pool: TraderPool, name: str, secret: Object) -> None:
         key, now_s = (pool.key, name), time.monotonic()
         link = self._workers.of(pool.key).get(name)
-        is_doubtful = link is not None and (not link.is_ready or link.denied)
-        period_s = _SECRET_AGAIN_S if is_doubtful else _SECRET_RESYNC_S
-        if now_s - self._secret_applied_s.get(key, float("-inf")) > period_s:
+        is_denied = link is not None and link.denied
+        is_doubtful = is_denied or (link is not None and not link.is_ready)
+        last_s = (self._secret_denied_s if is_denied else self._secret_applied_s).get(key, float("-inf"))
+        is_due = now_s - last_s > (_SECRET_AGAIN_S if is_doubtful else _SECRET_RESYNC_S)
+        if is_due or not self._children.is_current(SECRET, secret):
             await self._children.apply(SECRET, secret)
             self._secret_applied_s[key] = now_s
+            if is_denied:
+                self._secret_denied_s[key] = now_s
         if is_doubtful:
             self._mark(("pool", *pool.key), _SECRET_AGAIN_S)
 

@@ -74,8 +74,7 @@ class Followed:
         self._version = ""
 
     def problem(self) -> str:
-        """Why what is held may be old; empty: the watch is alive, or the API server answers nothing at all (then
-        nothing changes either, and another process would see no more)."""
+        """Why what is held may be old; empty: the watch is alive, or what it is of can't be listed either."""
         silent_s = time.monotonic() - self.answered_s
         if silent_s <= _DEAD * self._watch_s:
             return ""
@@ -119,8 +118,9 @@ class Followed:
     async def _list_again(self) -> None:
         try:
             await self.list_once()
-        except UnavailableError:
-            # The API server is away, or comes up: a watch can bring nothing either, which says nothing against it.
+        except ChandleryError:
+            # The API server is away, or comes up, or refuses this: a watch can bring nothing either, which says nothing
+            # against it, and another process would see no more.
             self.answered_s = time.monotonic()
             raise
 
