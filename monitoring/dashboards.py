@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 from grafana_foundation_sdk.builders import dashboard, heatmap, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 #: Grafana's variable for how far apart points are: a rate needs at least four scrapes.
@@ -341,7 +342,7 @@ def rendered(board: Board) -> str:
 
 
 def _panel(panel: Panel) -> Any:
-    kinds = {"timeseries": timeseries.Panel, "stat": stat.Panel, "heatmap": heatmap.Panel}
+    kinds: dict[str, Any] = {"timeseries": timeseries.Panel, "stat": stat.Panel, "heatmap": heatmap.Panel}
     made: Any = kinds[panel.kind]()
     made = made.title(panel.title).datasource(SOURCE).span(panel.width).height(4 if panel.kind == "stat" else 8)
     made = made.unit(panel.unit)
@@ -353,6 +354,6 @@ def _panel(panel: Panel) -> Any:
         if query.legend:
             target = target.legend_format(query.legend)
         if panel.kind == "heatmap":
-            target = target.format("heatmap")
+            target = target.format(PromQueryFormat.HEATMAP)
         made = made.with_target(target)
     return made
