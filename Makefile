@@ -11,7 +11,7 @@ RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 NATIVE := $(addprefix workers/chandlery/workers/segment/,_native.c layout.h protocol.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e images bench lint format docs crds manifests lock setup clean
+.PHONY: help up test e2e images bench lint format docs dashboards crds manifests lock setup clean
 
 help: ## what can be made
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -56,7 +56,7 @@ bench: setup ## every benchmark, one table; COMPARE=REV sets them beside an earl
 lint: setup ## format, lint, types, import contract, docs
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy $(SOURCES:%=%/chandlery) benchmarks docs images tests
+	@$(BIN)/mypy $(SOURCES:%=%/chandlery) benchmarks docs images monitoring tests
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/check.py
 
@@ -66,6 +66,9 @@ format: setup ## put the code in form
 
 docs: setup ## check the docs: links, component table, changelog fragments
 	@$(BIN)/python docs/check.py
+
+dashboards: setup ## write Grafana's dashboards and the alert rules in the chart anew
+	@$(BIN)/python -m monitoring
 
 crds: setup ## write the CustomResourceDefinitions in charts/chandlery/crds anew from the resources' types
 	@$(BIN)/python -m chandlery.core.crds charts/chandlery/crds

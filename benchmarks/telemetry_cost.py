@@ -85,7 +85,8 @@ def candle_records(count: int) -> list[_Raw]:
 def tick_us(folder: str, size: int, rounds: int) -> tuple[float, float]:
     """µs of a record without and with telemetry; every record is a batch of its own, as in a quiet market."""
     batches, live = candle_records(size), topics_of(KAFKA).candles_live
-    off, on = [], []
+    off: list[float] = []
+    on: list[float] = []
     for number in range(2 * rounds):
         traced = bool(number % 2)
         writer = SegmentWriter.create(f"{folder}/segment-{number}", rows=100, series=64, bells=4)
@@ -120,11 +121,15 @@ def _refused(_record: object, reason: str) -> None:
 
 def a_signal(number: int) -> tuple[Signal, Completion]:
     """An acknowledged signal with every stamp."""
-    at = now_ns()
-    stamps = SignalStamps(
-        at, *[at - 10_000_000, at + wall_offset_ns() - 9_000_000], *[at - part * 1_000_000 for part in range(8, 1, -1)],
-        wall_offset_ns=wall_offset_ns(),
-    )  # fmt: skip
+    at, offset = now_ns(), wall_offset_ns()
+    placed = [
+        at + offset,
+        at - 10_000_000,
+        at + offset - 9_000_000,
+        *[at - part * 1_000_000 for part in range(8, 1, -1)],
+    ]
+    stamps = SignalStamps(*placed)
+    stamps.wall_offset_ns = offset
     identity = signal_id(
         trader="b/t", uid="u", code="c", symbol="BTC/USDT", interval="1m", open_time_ms=number, rule="cross", ordinal=0
     )
@@ -132,7 +137,7 @@ def a_signal(number: int) -> tuple[Signal, Completion]:
         identity, "b/t", "sma-cross", "c", "cross", 0, "buy", "BTC/USDT", "1m", number, 0, "61000.5", 0.5,
         "fast average crossed above", strategy_ns=200_000, stamps=stamps,
     )  # fmt: skip
-    return signal, Completion(identity, "b/t", at, wall_offset_ns())
+    return signal, Completion(identity, "b/t", at, offset)
 
 
 def in_the_way_us(rounds: int) -> float:

@@ -16,6 +16,8 @@ import pytest
 from chandlery.core.settings import KafkaSettings
 from chandlery.stream.broker import EmbeddedBroker
 
+pytest.register_assert_rewrite("tests.support.whole_traces", "tests.support.otlp_receiver")
+
 Result = TypeVar("Result")
 
 # A shell's background job ignores SIGINT, and so would every process that a test starts there: Ctrl-C would

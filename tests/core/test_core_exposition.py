@@ -33,7 +33,7 @@ def an_exposition() -> Exposition:
 def test_who_asks_for_openmetrics_gets_it_with_exemplars() -> None:
     body, content_type = an_exposition().answer(OPENMETRICS)
     assert content_type.startswith("application/openmetrics-text")
-    found = {family.name: family for family in parse_openmetrics(body.decode())}
+    found = {family.name: family for family in parse_openmetrics(body.decode())}  # type: ignore[no-untyped-call]
     assert {sample.labels["reason"] for sample in found["chandlery_x_things"].samples} == {"one", 'a "quoted"\nname'}
     buckets = [one for one in found["chandlery_stage_seconds"].samples if one.name.endswith("_bucket")]
     shown = [one for one in buckets if one.exemplar is not None]

@@ -30,6 +30,7 @@ VALUES = [
     ("operator.namespaces={one,two}", "rbac.aggregate=false", "images.pullSecrets={login}"),
     ("monitoring.enabled=true", "images.registry=registry.example.com/team", "images.operator.tag=sha256:abc"),
     ("monitoring.enabled=true", "monitoring.kind=PodMonitor", "priorityClasses.urgent=high"),
+    ("monitoring.enabled=true", "monitoring.dashboards.enabled=true", "operator.namespaces={one}"),
 ]
 
 

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ from tests.real_input.real_desk import FEED, desks, write_manifests
 from tests.real_input.real_run import Run, up
 from tests.real_input.real_topics import read_topics
 from tests.support.exchange_server import ExchangeServer, ServerConnection, other_frame
+from tests.support.otlp_receiver import Receiver, http_receiver
+from tests.support.whole_traces import check_all_traced
 
 from chandlery.core.latency import account
 from chandlery.core.settings import KafkaSettings
@@ -55,6 +58,14 @@ def trades(market: Captures) -> pd.DataFrame:
     table = read_trades(market.paths)
     assert dict(table["symbol"].value_counts()) == TRADES
     return table
+
+
+@pytest.fixture
+def traced_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """An OTLP receiver to which the runs of a test send their traces."""
+    with http_receiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+        yield receiver
 
 
 def new_prefix() -> str:
@@ -123,7 +134,12 @@ async def run_replayed(folder: Path, broker: EmbeddedBroker, market: Captures, t
 
 @pytest.mark.parametrize("count", [5, 10, 20])
 async def test_real_frames_become_exact_candles_and_accounted_signals(
-    tmp_path: Path, broker: EmbeddedBroker, market: Captures, trades: pd.DataFrame, count: int
+    tmp_path: Path,
+    broker: EmbeddedBroker,
+    market: Captures,
+    trades: pd.DataFrame,
+    traced_to: Receiver,
+    count: int,
 ) -> None:
     outcome = await run_live(tmp_path, broker, market, trades, count)
     check_frames(outcome)
@@ -132,18 +148,20 @@ async def test_real_frames_become_exact_candles_and_accounted_signals(
     check_traders(outcome)
     for signal in outcome.topics.signals:
         check_account(signal)
+    check_all_traced(traced_to, outcome.topics.signals)
     check_exchange_clock(outcome, trades)
     check_decisions(outcome, trades)
 
 
 async def test_a_replay_keeps_the_recorded_clock_skew_apart(
-    tmp_path: Path, broker: EmbeddedBroker, market: Captures, trades: pd.DataFrame
+    tmp_path: Path, broker: EmbeddedBroker, market: Captures, trades: pd.DataFrame, traced_to: Receiver
 ) -> None:
     outcome = await run_replayed(tmp_path, broker, market, trades)
     check_counts(outcome, trades)
     check_candles(outcome, trades)
     check_traders(outcome)
     check_decisions(outcome, trades)
+    check_all_traced(traced_to, outcome.topics.signals)
     recorded = {symbol: set(trades.loc[trades["symbol"] == symbol, "skew_ns"]) for symbol in TRADES}
     skews_s = []
     for signal in outcome.topics.signals:

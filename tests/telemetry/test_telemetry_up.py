@@ -13,51 +13,15 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.runtime.up_process import Up, teller, until, write_manifests
-from tests.support.otlp_receiver import Receiver, Seen, grpc_receiver, http_receiver
+from tests.support.otlp_receiver import Receiver, grpc_receiver, http_receiver
 from tests.support.promtool import promtool_finds_nothing
+from tests.support.whole_traces import check_trace
 
 from chandlery.cli.signal_topic import SignalTopic
 from chandlery.console.model import FeedRow
-from chandlery.core.latency import STAGES, account
 from chandlery.core.signals import Signal
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(400)]
-
-_SERVICE_OF = {
-    "appended": "chandlery-ingest",
-    "aggregated": "chandlery-aggregator",
-    "emitted": "chandlery-aggregator",
-    "fed": "chandlery-feed",
-    "published": "chandlery-feed",
-    "woken": "chandlery-trader",
-    "decided": "chandlery-trader",
-    "signalled": "chandlery-trader",
-    "acknowledged": "chandlery-feed",
-}
-
-
-def whole(spans: list[Seen], signal: Signal) -> None:
-    """One signal's trace is complete, lies end to end, and tells the account's numbers."""
-    told = account(signal.stamps)
-    (root,) = [span for span in spans if not span.parent_id]
-    stages = [span for span in spans if span.parent_id == root.span_id]
-    stages.sort(key=lambda span: STAGES.index(span.attributes["chandlery.stage"]))
-    assert [span.attributes["chandlery.stage"] for span in stages] == list(STAGES)
-    assert len({span.span_id for span in spans}) == len(spans)
-    assert {span.attributes["chandlery.stage"]: span.service for span in stages} == _SERVICE_OF
-    for span, stage in zip(stages, told.stages, strict=True):
-        assert span.end_ns >= span.start_ns
-        assert span.length_us == pytest.approx(stage.duration_us, abs=0.001), stage.name
-        assert span.attributes["chandlery.stage.clock"] == stage.clock
-    assert [span.start_ns for span in stages[1:]] == [span.end_ns for span in stages[:-1]], "end to end"
-    assert (stages[0].start_ns, stages[-1].end_ns) == (root.start_ns, root.end_ns)
-    assert root.length_us == pytest.approx(told.whole_us, abs=0.001)
-    assert root.attributes["chandlery.frame_to_signal_us"] == told.frame_to_signal_us
-    assert root.attributes["chandlery.trader"] == signal.trader
-    inner = [span for span in spans if span.parent_id and span.parent_id != root.span_id]
-    assert [span.name for span in inner] == ["on candle"]
-    assert stages[-1].attributes["messaging.destination.name"].endswith(".signals")
-    assert abs(root.start_ns / 1e9 - signal.emitted_wall_ms / 1e3) < 60, "in wall clock"
 
 
 async def on_topic(feed: FeedRow) -> dict[str, Signal]:
@@ -92,11 +56,25 @@ def test_every_signal_is_one_whole_trace(
     assert len(traces) == published, "a trace each, the last ones too"
     for signal_id, signal in signals.items():
         if signal.stamps.acknowledged_ns:
-            whole(traces[signal_id], signal)
+            check_trace(traces[signal_id], signal)
     linked = [span for spans in traces.values() for span in spans if span.links]
     assert linked, "traders on one symbol decided on the same record"
     for span in linked:
         assert all(trace_id in traces for trace_id, _, _ in span.links)
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "nonsense"])
+def test_a_receiver_that_is_not_there_changes_neither_signals_nor_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    manifests = write_manifests(tmp_path / "m", one=teller("one"))
+    with Up(tmp_path, manifests, "--for", "4s", "--json") as up:
+        summary = up.summary()
+        assert up.wait() == 0, up.said
+        assert up.left() == []
+    assert summary["reconciles"] is True
+    assert summary["signals"]["emitted"] == summary["signals"]["published"] > 0
 
 
 def test_every_process_shows_its_figures_to_prometheus(tmp_path: Path) -> None:

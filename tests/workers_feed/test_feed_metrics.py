@@ -43,7 +43,8 @@ async def scraped(address: str) -> tuple[str, dict[str, Metric]]:
         async with client.get(url, headers=OPENMETRICS) as got:
             assert got.status == 200
             assert got.headers["Content-Type"].startswith("application/openmetrics-text")
-            families = {family.name: family for family in text_string_to_metric_families(await got.text())}
+            parsed = text_string_to_metric_families(await got.text())  # type: ignore[no-untyped-call]
+            families = {family.name: family for family in parsed}
         async with client.get(url) as got:
             return await got.text(), families
 

@@ -52,12 +52,10 @@ Receiving = Callable[[], AbstractContextManager[Receiver]]
 
 def stamped(number: int, name: str = "a") -> Signal:
     """A signal that has come all the way just now."""
-    at = now_ns() - 10_000_000
-    stamps = SignalStamps(
-        *[at + wall_offset_ns() - 3_000_000, at, at + wall_offset_ns() + 1_000_000],
-        *[at + part * 1_000_000 for part in range(2, 9)],
-        wall_offset_ns=wall_offset_ns(),
-    )
+    at, offset = now_ns() - 10_000_000, wall_offset_ns()
+    placed = [at + offset - 3_000_000, at, at + offset + 1_000_000, *[at + part * 1_000_000 for part in range(2, 9)]]
+    stamps = SignalStamps(*placed)
+    stamps.wall_offset_ns = offset
     return signal(name, number, stamps=stamps)
 
 

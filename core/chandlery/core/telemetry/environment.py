@@ -15,7 +15,7 @@ from chandlery.core.errors import InputError
 from chandlery.core.settings import TelemetrySettings
 
 Protocol = Literal["http/protobuf", "grpc"]
-_PROTOCOLS: Final = get_args(Protocol)
+_PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
 #: What the specification gives an export, ms.
 _TIMEOUT_MS: Final = 10_000.0
 
@@ -60,9 +60,10 @@ def trace_export(settings: TelemetrySettings, environment: Mapping[str, str]) ->
             f"OTEL_EXPORTER_OTLP_{name}", default
         )
 
-    protocol = settings.otlp_protocol or of_traces("PROTOCOL", "http/protobuf")
-    if protocol not in _PROTOCOLS:
-        raise InputError(f"OTLP protocol {protocol!r}: write http/protobuf or grpc")
+    said = settings.otlp_protocol or of_traces("PROTOCOL", "http/protobuf")
+    protocol = next((known for known in _PROTOCOLS if known == said), None)
+    if protocol is None:
+        raise InputError(f"OTLP protocol {said!r}: write http/protobuf or grpc")
     endpoint = _endpoint(settings, environment, protocol)
     if not endpoint:
         return None

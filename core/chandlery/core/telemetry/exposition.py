@@ -6,6 +6,7 @@ prometheus_client is imported here alone: a process that nobody scrapes does wit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -16,7 +17,7 @@ from prometheus_client.utils import floatToGoString
 
 from chandlery.core.histogram import BOUNDS_US, Histogram
 
-_BOUNDS: tuple[str, ...] = tuple(floatToGoString(bound / 1e6) for bound in BOUNDS_US)
+_BOUNDS: Final = tuple(str(floatToGoString(bound / 1e6)) for bound in BOUNDS_US)  # type: ignore[no-untyped-call]
 
 
 class Exposition(Collector):
@@ -85,12 +86,15 @@ def histogram(
     return family
 
 
-def _buckets(one: Histogram) -> list[tuple[str, float, Exemplar | None]]:
-    made: list[tuple[str, float, Exemplar | None]] = []
+def _buckets(one: Histogram) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    made: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
     for index, (bound, number) in enumerate(zip((*_BOUNDS, "+Inf"), (*one.below(), one.count), strict=True)):
         shown = one.exemplars.get(index)
-        exemplar = Exemplar({"trace_id": shown.trace_id}, shown.value_us / 1e6, shown.at_s) if shown else None
-        made.append((bound, float(number), exemplar))
+        if shown is None:
+            made.append((bound, float(number)))
+        else:
+            exemplar = Exemplar({"trace_id": shown.trace_id}, shown.value_us / 1e6, shown.at_s)
+            made.append((bound, float(number), exemplar))
     return made
 
 

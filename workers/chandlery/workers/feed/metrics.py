@@ -106,7 +106,7 @@ def _of_traders(traders: dict[str, TraderStatus], labelled: Labelled) -> Iterabl
     )
     counts: dict[tuple[str, str], int] = {}
     for name, trader in traders.items():
-        key = (labelled[name], trader.state)
+        key = (labelled[name], str(trader.state))
         counts[key] = counts.get(key, 0) + 1
     for key, number in counts.items():
         states.add_metric(key, number)

@@ -1,0 +1,1 @@
+"""Dashboards and alert rules, generated: ``python -m monitoring`` writes them into the chart."""

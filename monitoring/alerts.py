@@ -1,0 +1,189 @@
+"""Alert rules, as data. Each has a section of its name in docs/alerts.md that says what to do; promtool tests them."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import yaml
+
+RUNBOOK: Final = "docs/alerts.md"
+#: A signal shall be acknowledged this soon after its frame, s: a bound of the histogram.
+SIGNAL_S: Final = "0.065536"
+#: Shares that may miss their objective over 30 days: signals, and the time in which an assignment isn't applied.
+SIGNAL_BUDGET: Final = 0.01
+DELIVERY_BUDGET: Final = 0.001
+#: Windows of burn rates (Google's SRE workbook): budget of 30 days used up in 2 and in 5 days.
+FAST: Final = ("1h", "5m", 14.4)
+SLOW: Final = ("6h", "30m", 6.0)
+
+
+class Alert(NamedTuple):
+    """One rule; ``lasting``: how long before it fires. ``summary`` may name labels."""
+
+    name: str
+    expr: str
+    lasting: str
+    severity: str
+    summary: str
+
+
+def _slow_signals(window: str) -> str:
+    family = "chandlery_frame_to_signal_seconds"
+    within = f'sum(rate({family}_bucket{{le="{SIGNAL_S}"}}[{window}]))'
+    return f"(1 - {within} / sum(rate({family}_count[{window}])))"
+
+
+def _not_applied(window: str) -> str:
+    behind = "chandlery_feed_assignment_received > bool chandlery_feed_assignment_applied"
+    return f"avg(avg_over_time(({behind})[{window}:15s]))"
+
+
+def _burns(share: Any, budget: float, windows: tuple[str, str, float]) -> str:
+    long, short, rate = windows
+    limit = f"{rate * budget:.6g}"
+    return f"{share(long)} > {limit} and {share(short)} > {limit}"
+
+
+ALERTS: Final = (
+    Alert(
+        "ChandleryMarketAway",
+        "chandlery_ingest_connected == 0",
+        "1m",
+        "critical",
+        "Ingest {{ $labels.instance }} has no connection to its market.",
+    ),
+    Alert(
+        "ChandleryKafkaAway",
+        "chandlery_feed_broker_connected == 0",
+        "1m",
+        "critical",
+        "Worker {{ $labels.instance }} doesn't reach Kafka: its signals wait in their rings.",
+    ),
+    Alert(
+        "ChandlerySupervisorAway",
+        "chandlery_feed_supervisor_connected == 0",
+        "1m",
+        "critical",
+        "Worker {{ $labels.instance }} has no supervisor: its Traders don't run.",
+    ),
+    Alert(
+        "ChandleryTraderNotRunning",
+        'sum by (trader, state) (chandlery_trader_state{state=~"Pending|Init|Backoff|Stalled"}) > 0',
+        "5m",
+        "warning",
+        "Trader {{ $labels.trader }} is {{ $labels.state }}.",
+    ),
+    Alert(
+        "ChandleryTraderMemoryGrows",
+        "deriv(chandlery_trader_resident_memory_bytes[1h]) * 3600 > 8 * 1024 * 1024",
+        "30m",
+        "warning",
+        "Trader {{ $labels.trader }} grows by {{ $value | humanize1024 }}B an hour.",
+    ),
+    Alert(
+        "ChandleryTraderBlocked",
+        "chandlery_trader_ring_depth > 0.8 * chandlery_trader_ring_capacity",
+        "1m",
+        "warning",
+        "The signal ring of {{ $labels.trader }} is nearly full: it will pause.",
+    ),
+    Alert(
+        "ChandleryCandlesLapped",
+        "increase(chandlery_trader_lapped_total[10m]) > 0",
+        "0m",
+        "warning",
+        "Trader {{ $labels.trader }} was too slow for {{ $value | humanize }} closed candles.",
+    ),
+    Alert(
+        "ChandleryTradesDropped",
+        "sum by (instance, reason) (increase(chandlery_ingest_trades_dropped_total[10m])) > 0",
+        "0m",
+        "critical",
+        "Ingest {{ $labels.instance }} gave up trades ({{ $labels.reason }}).",
+    ),
+    Alert(
+        "ChandleryAggregatorBehind",
+        "chandlery_aggregator_lag_records > 5000",
+        "2m",
+        "warning",
+        "The aggregator {{ $labels.instance }} is {{ $value | humanize }} records behind.",
+    ),
+    Alert(
+        "ChandleryFeedBehind",
+        "chandlery_feed_lag_records > 5000",
+        "2m",
+        "warning",
+        "The feed {{ $labels.instance }} is {{ $value | humanize }} records behind.",
+    ),
+    Alert(
+        "ChandleryDeadLetters",
+        "sum by (instance) (increase(chandlery_feed_dead_letters_total[10m])) > 0 or "
+        "sum by (instance) (increase(chandlery_aggregator_dead_letters_total[10m])) > 0",
+        "0m",
+        "warning",
+        "{{ $labels.instance }} refused records: they are in the dead-letter topic.",
+    ),
+    Alert(
+        "ChandleryTracesDropped",
+        "sum by (instance, reason) (increase(chandlery_feed_traces_dropped_total[30m])) > 0",
+        "10m",
+        "info",
+        "Traces of {{ $labels.instance }} are dropped ({{ $labels.reason }}); signals are not.",
+    ),
+    Alert(
+        "ChandlerySegmentNearlyFull",
+        "chandlery_feed_series > 0.9 * chandlery_feed_series_capacity",
+        "5m",
+        "warning",
+        "Worker {{ $labels.instance }} has room for few more series.",
+    ),
+    Alert(
+        "ChandlerySignalLatencyBurnsFast",
+        _burns(_slow_signals, SIGNAL_BUDGET, FAST),
+        "2m",
+        "critical",
+        "Too many signals take longer than 66 ms: the month's budget is gone in two days.",
+    ),
+    Alert(
+        "ChandlerySignalLatencyBurnsSlowly",
+        _burns(_slow_signals, SIGNAL_BUDGET, SLOW),
+        "15m",
+        "warning",
+        "Too many signals take longer than 66 ms: the month's budget is gone in five days.",
+    ),
+    Alert(
+        "ChandleryAssignmentDeliveryBurnsFast",
+        _burns(_not_applied, DELIVERY_BUDGET, FAST),
+        "2m",
+        "critical",
+        "Workers are too long without what they are assigned: the month's budget is gone in two days.",
+    ),
+    Alert(
+        "ChandleryAssignmentDeliveryBurnsSlowly",
+        _burns(_not_applied, DELIVERY_BUDGET, SLOW),
+        "15m",
+        "warning",
+        "Workers are too long without what they are assigned: the month's budget is gone in five days.",
+    ),
+)
+
+
+def groups() -> dict[str, Any]:
+    """The rules in Prometheus' form."""
+    rules = [
+        {
+            "alert": alert.name,
+            "expr": alert.expr,
+            "for": alert.lasting,
+            "labels": {"severity": alert.severity},
+            "annotations": {"summary": alert.summary, "runbook": f"{RUNBOOK}#{alert.name.lower()}"},
+        }
+        for alert in ALERTS
+    ]
+    return {"groups": [{"name": "chandlery", "rules": rules}]}
+
+
+def rendered() -> str:
+    """The rules' file."""
+    head = "# Made by python -m monitoring; don't edit.\n"
+    return head + yaml.safe_dump(groups(), sort_keys=False, allow_unicode=True, width=120)
