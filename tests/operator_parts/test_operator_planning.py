@@ -205,7 +205,7 @@ def test_a_trader_that_may_have_more_memory_than_its_container_is_told_both_fiel
     verdict = memory(pool_body(tradersPerWorker=2), "1Gi").verdicts["default/one"]
     assert (verdict.reason, verdict.worker) == ("BadParameter", None)
     assert "spec.resources.memory" in verdict.message
-    assert "512Mi" in verdict.message, "what there is"
+    assert "768Mi" in verdict.message, "what there is: two traders and a successor beside them"
     assert "spec.tradersPerWorker" in verdict.message
 
 
