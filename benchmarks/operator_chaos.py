@@ -29,9 +29,9 @@ _QUICK_PATIENCE_S: Final = 20.0
 
 
 def measure(quick: bool) -> list[Row]:
-    """All rows. ``quick``: a fifth of the changes, and one kill of the API server."""
+    """All rows. ``quick``: less than a fifth of the changes, and one kill of the API server."""
     chances = (
-        Chances(changes=400, names=60, pause_s=0.03, operator_lives_s=(1.5, 3.0), api_kills=1)
+        Chances(changes=300, names=60, pause_s=0.02, operator_lives_s=(1.5, 3.0), api_kills=1)
         if quick
         else Chances(changes=2000, names=200, pause_s=0.03, operator_lives_s=(2.0, 5.0), api_kills=3)
     )
