@@ -203,7 +203,8 @@ def news_of(status: WorkerStatus) -> object:
 
 def _news_of(one: TraderStatus) -> object:
     tried = (one.attempt > 0, one.attempt >= MOST_ATTEMPTS)
-    return one.state, one.reason, one.generation, one.incarnation, one.code, one.until_ms, tried
+    begun = one.last_open_time_ms > 0
+    return one.state, one.reason, one.generation, one.incarnation, one.code, one.until_ms, begun, tried
 
 
 def standing_of(
