@@ -28,6 +28,7 @@ from chandlery.operator.kubernetes.api import Kind
 from chandlery.operator.kubernetes.follow import Followed
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, STATEFUL_SET
 from chandlery.operator.planner import Delays, Verdict, WorkerNow
+from chandlery.operator.planner_standing import news_of
 from chandlery.operator.planner_types import Failed, Rollout
 from chandlery.operator.planning import Planned, PoolPlanner
 from chandlery.operator.workerlink import PodEndpoint, WorkerLink
@@ -259,3 +260,12 @@ async def test_a_worker_that_hands_over_is_heard_at_once_and_one_that_is_quiet_n
         handing = pace(spec(until_ms=5), spec(2, 2, mode="standby"))
         warming = pace(spec(), spec(2, 2, mode="standby"))
         assert handing < warming < pace(spec())
+
+
+def test_what_a_plan_depends_on_is_news_and_figures_are_not() -> None:
+    def news(**more: Any) -> object:
+        told = {NAME: reported("Active", **more)}
+        return news_of(WorkerStatus("quants-0", 1, 1, "h", 1, True, told, [], {}))
+
+    assert news(calls=1, last_open_time_ms=5) == news(calls=2, last_open_time_ms=6)
+    assert len({str(news(**more)) for more in ({}, {"last_open_time_ms": 5}, {"until_ms": 7}, {"attempt": 3})}) == 4

@@ -89,6 +89,24 @@ def test_a_changed_trader_is_handed_over_at_a_candle_in_four_steps() -> None:
     sound(fleet)
 
 
+def test_a_trader_that_has_not_decided_anything_yet_is_given_its_first_candle_before_it_is_told_where_to_end() -> None:
+    fleet = Fleet()
+    key = (POOL, "pool-0")
+    new = wanted_of(edited(3))
+    for wanted in (wanted_of(edited(2)), new):
+        for _ in range(6):
+            fleet.plan(wanted)
+            fleet.up(key)
+            fleet.hear(key)
+            fleet.advance(key)
+    assert modes(fleet) == [("active", None), ("standby", None)], "no candle has closed yet"
+    fleet.settle(new, 5)
+    assert modes(fleet) == [("active", None)]
+    sound(fleet)
+    first = fleet.decided[A, "BTC/USDT", 0]
+    assert first == [1]
+
+
 def test_a_handover_waits_for_no_other_trader_of_the_worker() -> None:
     fleet = running(wanted_of(edited(2)))
     fleet.settle(wanted_of(edited(3)), 3)

@@ -69,7 +69,7 @@ def each_candle_once(signals: list[Signal]) -> None:
         assert sorted(mine) == list(range(min(mine), max(mine) + 1, 1_000)), f"{symbol}: not decided"
 
 
-def more_signals(up: Up, name: str, versions: int, code: str = "") -> list[Signal]:
+def more_signals(up: Up, name: str, versions: int) -> list[Signal]:
     """Wait until so many versions have signalled (the last one on five candles); all signals until then."""
     found: list[Signal] = []
 
@@ -123,6 +123,7 @@ def test_many_traders_edited_at_once_all_get_there_without_a_gap(up: Up) -> None
         apply(up, name, 1)
     for name in names:
         runs(up, name, 1)
+        more_signals(up, name, 1)
     for name in names:
         apply(up, name, 2)
     for name in names:

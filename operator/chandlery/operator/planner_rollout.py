@@ -131,6 +131,12 @@ def _standing_by(decider: Entry, successor: Entry, wanted: TraderAssignment) -> 
             [(decider.worker, decider.assignment), (successor.worker, successor_now)],
             _warming(decider, successor_now, successor.worker, is_move),
         )
+    if told is None and decider.is_about_to_begin:
+        does = "takes over after its first candle"
+        return Step(
+            [(decider.worker, decider.assignment), (successor.worker, successor_now)],
+            _change("HandingOver", does, decider, successor_now, successor.worker, is_move),
+        )
     if told is None or not decider.is_bounded:
         until_ms = decider.decided_until_ms if told is None else told
         return Step(

@@ -78,6 +78,13 @@ class Entry:
         return self.status is not None and self.status.state in _WARM
 
     @property
+    def is_about_to_begin(self) -> bool:
+        """Whether it is to decide its first candle within a minute: before that nobody can say where it ends."""
+        status = self.status
+        begun = status is not None and status.state in ("Active", "Blocked")
+        return begun and not self.decided_until_ms and parse_interval(self.assignment.interval).length_ms <= 60_000
+
+    @property
     def decided_until_ms(self) -> int:
         """Open time of the first candle after all that it is known to have decided; 0: not known."""
         last_ms = self.status.last_open_time_ms if self.status is not None else 0
@@ -196,7 +203,8 @@ def news_of(status: WorkerStatus) -> object:
 
 def _news_of(one: TraderStatus) -> object:
     tried = (one.attempt > 0, one.attempt >= MOST_ATTEMPTS)
-    return one.state, one.reason, one.generation, one.incarnation, one.code, one.until_ms, tried
+    begun = one.last_open_time_ms > 0
+    return one.state, one.reason, one.generation, one.incarnation, one.code, one.until_ms, begun, tried
 
 
 def standing_of(
