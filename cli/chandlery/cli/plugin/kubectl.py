@@ -221,7 +221,8 @@ def _exec_arguments(
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "LC_ALL": "C", "KUBECTL_COMMAND_HEADERS": "false"}
+    # Its complaints are read: they must be the English ones.
+    return {**os.environ, "LC_ALL": "C.UTF-8"}
 
 
 def _no_kubectl() -> MachineError:
