@@ -91,6 +91,7 @@ def _properties(path: str) -> dict[str, str]:
 
 
 def stores_of(path: str) -> list[str]:
+    """Files that a client's properties name; none where they can't be read."""
     try:
         properties = _properties(path)
     except LoginError:
