@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from tests.support.otlp_receiver import Receiver, grpc_receiver, http_receiver
@@ -296,6 +297,41 @@ async def exported(made: Tracing, signals: list[Signal]) -> int:
     await asyncio.gather(running, return_exceptions=True)
     made.end()
     return made.exported
+
+
+@pytest.mark.broker
+async def test_a_trader_that_lies_spoils_no_others_trace_and_no_signal(
+    tmp_path: Path, kafka_settings: KafkaSettings
+) -> None:
+    await ensure_topics(kafka_settings)
+    hostile: list[dict[str, Any]] = [
+        {"session": 2**63},
+        {"incarnation": 1, "revision": -(2**62), "open_time_ms": 2**64 - 1},
+        {"strategy_ns": -5},
+        {"strategy_ns": 2**62},
+        {"stamps": SignalStamps(*[-(2**62)] * 13)},
+        {"stamps": SignalStamps(*[2**62] * 13)},
+        {"stamps": SignalStamps(*[1] * 10)},
+        {"stamps": SignalStamps()},
+        {"rule": "\x00\u202e" * 20, "strategy": "", "code": "ö" * 50},
+    ]
+    with http_receiver() as receiver:
+        settings = traced(tmp_path, kafka_settings, receiver.endpoint)
+        async with running_feed(settings) as feed, api(settings) as client:
+            await put(client, assignment(1, trader("a", [BTC]), trader("b", [BTC])))
+            bad, good = make_ring(settings, "a", slots=64), make_ring(settings, "b", slots=64)
+            for number, lie in enumerate(hostile):
+                assert bad.push(signal_format.encode(msgspec.structs.replace(stamped(number), **lie)))
+                assert good.push(signal_format.encode(stamped(number, "b")))
+            wanted = {stamped(number, "b").id for number in range(len(hostile))}
+            await until("the honest ones' traces", lambda: wanted <= receiver.traces().keys())
+            told = feed.status().feed
+    ended = adds_up(feed)
+    assert ended["waiting"] == 0
+    assert ended["dropped"]["unencodable"] > 0
+    assert told["signals"]["emitted"] == told["signals"]["published"] + sum(told["signals"]["dropped"].values())
+    for spans in receiver.traces().values():
+        assert all(span.end_ns >= span.start_ns for span in spans)
 
 
 @pytest.mark.broker

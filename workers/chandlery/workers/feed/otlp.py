@@ -11,7 +11,7 @@ import gzip
 import ssl
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,6 +27,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from chandlery.core.errors import InputError
 from chandlery.core.telemetry import Kind, Service, Shared, Span, TraceExport
+from chandlery.workers.feed.trace_answer import Answer
 
 if TYPE_CHECKING:
     import grpc
@@ -46,20 +47,6 @@ _KINDS: Final[dict[Kind, SpanMessage.SpanKind.ValueType]] = {
     "consumer": SpanMessage.SPAN_KIND_CONSUMER,
     "client": SpanMessage.SPAN_KIND_CLIENT,
 }
-
-
-class Answer(NamedTuple):
-    """What became of a request.
-
-    Attributes:
-        verdict: ``taken``; ``later``: send it again after ``after_s`` (0: not said); ``refused``: never will be.
-        rejected: spans that a receiver left out of a request that it took. words: why, for a person.
-    """
-
-    verdict: Literal["taken", "later", "refused"]
-    words: str = ""
-    after_s: float = 0.0
-    rejected: int = 0
 
 
 class Exporter(Protocol):

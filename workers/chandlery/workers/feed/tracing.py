@@ -38,9 +38,10 @@ from chandlery.core.telemetry.spans import TICK_ROOT, span_id_of
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.core.wire import CandleUpdate
 from chandlery.workers.feed.board import Receipt
+from chandlery.workers.feed.trace_answer import Answer
 
 if TYPE_CHECKING:
-    from chandlery.workers.feed.otlp import Answer, Encoder, Exporter
+    from chandlery.workers.feed.otlp import Encoder, Exporter
 
 log = logging.getLogger("chandlery.feed.signals")
 
@@ -300,20 +301,30 @@ class Tracing:
 
     async def _pack(self) -> list[bytes]:
         """Encode some of what waits, with a turn for everything else after each."""
-        assert self._encoder is not None
         packed: list[bytes] = []
         while self._waiting and len(packed) < MOST_PACKED:
             what = self._waiting.popleft()
             self._under_way += 1
-            spans = self._spans_of(what)
-            if spans:
-                trader = what.signal.trader if isinstance(what, _Told) else ""
-                packed.append(self._encoder.encode(spans, trader))
-            else:  # a record that carried no stamps has no time to tell of
+            encoded, why = self._encoded(what)
+            if encoded:
+                packed.append(encoded)
+            else:
                 self._under_way -= 1
-                self.dropped["no_stamps"] += 1
+                self.dropped[why] += 1
             await asyncio.sleep(0)
         return packed
+
+    def _encoded(self, what: _Told | _Tick) -> tuple[bytes, str]:
+        """A trace as a request, or nothing and why: a trader may say what it likes, also what no span can."""
+        assert self._encoder is not None
+        try:
+            spans = self._spans_of(what)
+            if not spans:  # a record that carried no stamps has no time to tell of
+                return b"", "no_stamps"
+            return self._encoder.encode(spans, what.signal.trader if isinstance(what, _Told) else ""), ""
+        except (ValueError, TypeError, OverflowError) as error:  # a number beyond 64 bits, or before 1970
+            self._trouble(Answer("refused", f"can't be told as a trace: {error}"))
+            return b"", "unencodable"
 
     def _spans_of(self, what: _Told | _Tick) -> list[Span]:
         partitions = self._settings.kafka.partitions
