@@ -352,3 +352,13 @@ async def test_each_signal_is_a_line_in_the_log_that_names_its_trace(
         assert line["frame_to_signal_us"] > 0
     (text,) = TerminalFormatter("feed").format(caplog.records[-1]).splitlines()
     assert "feed" in text
+
+
+async def test_a_flood_of_signals_is_told_by_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "chandlery")
+    made = Tracing(feed_settings(tmp_path, KafkaSettings("b:9092", "f")), Receipt(), HostClocks(), {})
+    assert await exported(made, [stamped(number) for number in range(tracing.MOST_LINES + 1_000)]) == 0
+    named = [record for record in caplog.records if record.message == "signal published"]
+    (counted,) = [record for record in caplog.records if record.message.startswith("more signals")]
+    assert len(named) == tracing.MOST_LINES
+    assert vars(counted)["signals"] == 1_000

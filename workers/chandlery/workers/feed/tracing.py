@@ -47,6 +47,8 @@ log = logging.getLogger("chandlery.feed.signals")
 
 #: Signals and ticks that wait for the receiver; beyond it the oldest is dropped. About 2 kB each: 8 MB at most.
 MOST_WAITING: Final = 4_096
+#: Signals of half a second that get a line each in the log; of a flood the newest do, the others are told by number.
+MOST_LINES: Final = 200
 #: Traces of one request: about 2.5 kB each encoded, 160 kB together.
 MOST_PACKED: Final = 64
 #: Company is waited for this long, so that nothing is encoded while a burst of signals is still under way.
@@ -132,6 +134,7 @@ class Tracing:
         #: Acknowledged signals whose line in the log is still to be written.
         self._unsaid: deque[_Told] = deque()
         self._any_unsaid = asyncio.Event()
+        self._unnamed = 0
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -224,8 +227,9 @@ class Tracing:
 
     def _log(self, what: _Told) -> None:
         self._unsaid.append(what)
-        if len(self._unsaid) > MOST_WAITING:  # nothing is lost, it only comes at once
-            _say(self._unsaid.popleft())
+        if len(self._unsaid) > MOST_LINES:
+            self._unsaid.popleft()
+            self._unnamed += 1
         self._any_unsaid.set()
 
     # ---- beside it ----
@@ -245,6 +249,12 @@ class Tracing:
             while self._unsaid:
                 _say(self._unsaid.popleft())
                 await asyncio.sleep(0)
+            self._say_unnamed()
+
+    def _say_unnamed(self) -> None:
+        if self._unnamed:
+            log.info("more signals published than are named here", extra={"signals": self._unnamed})
+            self._unnamed = 0
 
     async def _send_all(self, exporter: Exporter) -> None:
         try:
@@ -273,6 +283,7 @@ class Tracing:
         """Nothing more is sent: what still waits is counted as dropped, and logged."""
         while self._unsaid:
             _say(self._unsaid.popleft())
+        self._say_unnamed()
         left = len(self._waiting) + self._under_way
         if left:
             self.dropped["ended"] += left
