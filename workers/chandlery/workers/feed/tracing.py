@@ -38,6 +38,7 @@ from chandlery.core.telemetry.spans import TICK_ROOT, span_id_of
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.core.wire import CandleUpdate
 from chandlery.workers.feed.board import Receipt
+from chandlery.workers.feed.router import SHARE_MASK
 from chandlery.workers.feed.trace_answer import Answer
 
 if TYPE_CHECKING:
@@ -59,10 +60,6 @@ _LONGEST_PAUSE_S: Final = 30.0
 #: Signals whose record is remembered, so that later ones of the same record are linked to them.
 _MOST_RECORDS: Final = 512
 _MOST_LINKS: Final = 16
-_SHARE_BITS: Final = 64
-_SHARE_MASK: Final = (1 << _SHARE_BITS) - 1
-#: 2^64 over the golden ratio: spreads stamps, which are close to each other, over all of 64 bits.
-_SPREAD: Final = 0x9E3779B97F4A7C15
 
 
 class _Tick(NamedTuple):
@@ -103,8 +100,8 @@ def _say(what: _Told) -> None:
 
 
 def _threshold(share: float) -> int:
-    """What a 64-bit number must be below to be among ``share`` of all."""
-    return round(share * (1 << _SHARE_BITS))
+    """What the low 64 bits of a trace's id must be below to be among ``share`` of all, as in OpenTelemetry's sampler."""
+    return round(share * (1 << 64))
 
 
 class Tracing:
@@ -158,8 +155,8 @@ class Tracing:
             log.error("no traces", extra={"reason": str(error)})
         self.on = self._export is not None
         self._signals_below = _threshold(self._export.signal_share) if self._export else 0
-        #: What a tick's number must be below to be traced; 0: none is.
-        self.ticks_below = _threshold(self._export.tick_share) if self._export else 0
+        #: What the low bits of a tick's time must be below to be traced; 0: none is.
+        self.ticks_below = round(self._export.tick_share * (SHARE_MASK + 1)) if self._export else 0
 
     def _prepare(self, export: TraceExport) -> None:
         from chandlery.workers.feed.otlp import Encoder, exporter_to
@@ -196,8 +193,8 @@ class Tracing:
             self._add(what)
 
     def tick(self, symbol: str, update: CandleUpdate, stamps: Stamps) -> None:
-        """A candle was written into the segment: one in so many is traced for itself."""
-        if stamps.emitted_ns * _SPREAD & _SHARE_MASK >= self.ticks_below or not stamps.emitted_ns:
+        """A candle was written into the segment, and is among those that are traced for themselves."""
+        if not stamps.emitted_ns:
             return
         whole = SignalStamps(
             exchange_ns=stamps.exchange_ns,
@@ -363,7 +360,7 @@ class Tracing:
         known = self._records.get(key)
         if known is None:
             known = self._records[key] = []
-            if stamps.emitted_ns * _SPREAD & _SHARE_MASK < self.ticks_below:
+            if stamps.emitted_ns & SHARE_MASK < self.ticks_below:
                 trace_id = self._record_trace(signal.symbol, stamps)
                 known.append(Link(trace_id, span_id_of(trace_id, TICK_ROOT), {"chandlery.link": "candle record"}))
             if len(self._records) > _MOST_RECORDS:
