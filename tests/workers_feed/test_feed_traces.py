@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from tests.support.otlp_receiver import Receiver, grpc_receiver, http_receiver
+from tests.support.otlp_receiver import Identity, Receiver, grpc_receiver, http_receiver, make_identity
 from tests.workers_feed.feed_setup import (
     MINUTE,
     api,
@@ -362,3 +362,31 @@ async def test_a_flood_of_signals_is_told_by_number(tmp_path: Path, caplog: pyte
     (counted,) = [record for record in caplog.records if record.message.startswith("more signals")]
     assert len(named) == tracing.MOST_LINES
     assert vars(counted)["signals"] == 1_000
+
+
+@receiving
+async def test_a_receiver_is_trusted_by_the_given_authority_and_by_no_other(
+    tmp_path: Path, receiving: Callable[[Identity], AbstractContextManager[Receiver]], protocol: str
+) -> None:
+    identity = make_identity(tmp_path)
+    with receiving(identity) as receiver:
+        settings = traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint, protocol)
+        known = {"OTEL_EXPORTER_OTLP_CERTIFICATE": str(identity.certificate)}
+        assert await exported(Tracing(settings, Receipt(), HostClocks(), known), [stamped(1)]) == 1
+        stranger = Tracing(settings, Receipt(), HostClocks(), {})
+        trying = asyncio.create_task(stranger.run())
+        one = stamped(2)
+        stranger.completed(one, Completion(one.id, one.trader, 1, 1), one.stamps, account(one.stamps))
+        await until("it was not trusted", lambda: stranger.problem)
+        trying.cancel()
+        await asyncio.gather(trying, return_exceptions=True)
+        assert len(receiver.traces()) == 1
+
+
+def test_a_certificate_that_is_not_there_is_told(tmp_path: Path) -> None:
+    environment = {"OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "none.pem")}
+    made = Tracing(
+        traced(tmp_path, KafkaSettings("b:9092", "f"), "https://localhost:1"), Receipt(), HostClocks(), environment
+    )
+    assert not made.on
+    assert "certificates" in made.report()["last_error"]

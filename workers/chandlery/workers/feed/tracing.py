@@ -57,6 +57,8 @@ LINGER_S: Final = 0.5
 #: After a refusal to take it now: this long, doubled each time, with up to as much again at random.
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
+#: However much longer a receiver asks for.
+_MOST_PATIENCE_S: Final = 300.0
 #: Signals whose record is remembered, so that later ones of the same record are linked to them.
 _MOST_RECORDS: Final = 512
 _MOST_LINKS: Final = 16
@@ -385,7 +387,7 @@ class Tracing:
             if answer.verdict != "later":
                 break
             self._trouble(answer)
-            await asyncio.sleep(max(answer.after_s, pause_s * (1 + random.random())))
+            await asyncio.sleep(max(min(answer.after_s, _MOST_PATIENCE_S), pause_s * (1 + random.random())))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         self._under_way = 0
         if answer.verdict == "refused":
