@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import ssl
+import subprocess
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import grpc
 from aiohttp import web
@@ -111,6 +114,22 @@ class Receiver:
         return response
 
 
+class Identity(NamedTuple):
+    """A certificate for 127.0.0.1 that vouches for itself, and its key; PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+def make_identity(folder: Path) -> Identity:
+    """A new one, by openssl."""
+    made = Identity(folder / "certificate.pem", folder / "key.pem")
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    words += ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*words, "-out", made.certificate, "-keyout", made.key], check=True, capture_output=True)
+    return made
+
+
 def _plain(pairs: Sequence[KeyValue]) -> dict[str, Any]:
     found = {pair.key: getattr(pair.value, str(pair.value.WhichOneof("value"))) for pair in pairs}
     assert len(found) == len(pairs), "an attribute's name stands once"
@@ -118,9 +137,13 @@ def _plain(pairs: Sequence[KeyValue]) -> dict[str, Any]:
 
 
 @contextmanager
-def http_receiver() -> Iterator[Receiver]:
-    """OTLP over HTTP on a free port of this machine, in a thread of its own."""
+def http_receiver(identity: Identity | None = None) -> Iterator[Receiver]:
+    """OTLP over HTTP on a free port of this machine, in a thread of its own; over TLS with an identity."""
     receiver = Receiver()
+    tls: ssl.SSLContext | None = None
+    if identity is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(identity.certificate, identity.key)
 
     async def export(request: web.Request) -> web.Response:
         receiver.requests.append({name.lower(): value for name, value in request.headers.items()})
@@ -140,7 +163,7 @@ def http_receiver() -> Iterator[Receiver]:
         app.router.add_post("/v1/traces", export)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         started(runner.addresses[0][1])
         await stop.wait()
         await runner.cleanup()
@@ -155,7 +178,7 @@ def http_receiver() -> Iterator[Receiver]:
             ends.append(lambda: loop.call_soon_threadsafe(stop.set))
 
             def started(port: int) -> None:
-                receiver.endpoint = f"http://127.0.0.1:{port}"
+                receiver.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
                 ready.set()
 
             await serve(started, stop)
@@ -174,8 +197,8 @@ def http_receiver() -> Iterator[Receiver]:
 
 
 @contextmanager
-def grpc_receiver() -> Iterator[Receiver]:
-    """OTLP over gRPC on a free port of this machine."""
+def grpc_receiver(identity: Identity | None = None) -> Iterator[Receiver]:
+    """OTLP over gRPC on a free port of this machine; over TLS with an identity."""
     receiver = Receiver()
 
     class Service(trace_service_pb2_grpc.TraceServiceServicer):
@@ -191,7 +214,12 @@ def grpc_receiver() -> Iterator[Receiver]:
 
     server = grpc.server(ThreadPoolExecutor(4))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]
-    receiver.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    if identity is None:
+        receiver.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    else:
+        pair = (identity.key.read_bytes(), identity.certificate.read_bytes())
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+        receiver.endpoint = f"https://127.0.0.1:{port}"
     server.start()
     try:
         yield receiver

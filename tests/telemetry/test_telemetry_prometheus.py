@@ -55,6 +55,8 @@ def asked(address: str, path: str, **parameters: str) -> list[Any]:
         with urllib.request.urlopen(url, timeout=30) as answer:
             told = json.loads(answer.read())
     except urllib.error.HTTPError as error:
+        if error.code == 503:
+            return []
         raise AssertionError(f"{parameters}: {error.read().decode()}") from error
     except OSError:
         return []

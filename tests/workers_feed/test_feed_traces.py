@@ -12,9 +12,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from tests.support.otlp_receiver import Receiver, grpc_receiver, http_receiver
+from tests.support.otlp_receiver import Identity, Receiver, grpc_receiver, http_receiver, make_identity
 from tests.workers_feed.feed_setup import (
     MINUTE,
     api,
@@ -299,6 +300,41 @@ async def exported(made: Tracing, signals: list[Signal]) -> int:
 
 
 @pytest.mark.broker
+async def test_a_trader_that_lies_spoils_no_others_trace_and_no_signal(
+    tmp_path: Path, kafka_settings: KafkaSettings
+) -> None:
+    await ensure_topics(kafka_settings)
+    hostile: list[dict[str, Any]] = [
+        {"session": 2**63},
+        {"incarnation": 1, "revision": -(2**62), "open_time_ms": 2**64 - 1},
+        {"strategy_ns": -5},
+        {"strategy_ns": 2**62},
+        {"stamps": SignalStamps(*[-(2**62)] * 13)},
+        {"stamps": SignalStamps(*[2**62] * 13)},
+        {"stamps": SignalStamps(*[1] * 10)},
+        {"stamps": SignalStamps()},
+        {"rule": "\x00\u202e" * 20, "strategy": "", "code": "ö" * 50},
+    ]
+    with http_receiver() as receiver:
+        settings = traced(tmp_path, kafka_settings, receiver.endpoint)
+        async with running_feed(settings) as feed, api(settings) as client:
+            await put(client, assignment(1, trader("a", [BTC]), trader("b", [BTC])))
+            bad, good = make_ring(settings, "a", slots=64), make_ring(settings, "b", slots=64)
+            for number, lie in enumerate(hostile):
+                assert bad.push(signal_format.encode(msgspec.structs.replace(stamped(number), **lie)))
+                assert good.push(signal_format.encode(stamped(number, "b")))
+            wanted = {stamped(number, "b").id for number in range(len(hostile))}
+            await until("the honest ones' traces", lambda: wanted <= receiver.traces().keys())
+            told = feed.status().feed
+    ended = adds_up(feed)
+    assert ended["waiting"] == 0
+    assert ended["dropped"]["unencodable"] > 0
+    assert told["signals"]["emitted"] == told["signals"]["published"] + sum(told["signals"]["dropped"].values())
+    for spans in receiver.traces().values():
+        assert all(span.end_ns >= span.start_ns for span in spans)
+
+
+@pytest.mark.broker
 async def test_each_signal_is_a_line_in_the_log_that_names_its_trace(
     tmp_path: Path, kafka_settings: KafkaSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -316,3 +352,41 @@ async def test_each_signal_is_a_line_in_the_log_that_names_its_trace(
         assert line["frame_to_signal_us"] > 0
     (text,) = TerminalFormatter("feed").format(caplog.records[-1]).splitlines()
     assert "feed" in text
+
+
+async def test_a_flood_of_signals_is_told_by_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "chandlery")
+    made = Tracing(feed_settings(tmp_path, KafkaSettings("b:9092", "f")), Receipt(), HostClocks(), {})
+    assert await exported(made, [stamped(number) for number in range(tracing.MOST_LINES + 1_000)]) == 0
+    named = [record for record in caplog.records if record.message == "signal published"]
+    (counted,) = [record for record in caplog.records if record.message.startswith("more signals")]
+    assert len(named) == tracing.MOST_LINES
+    assert vars(counted)["signals"] == 1_000
+
+
+@receiving
+async def test_a_receiver_is_trusted_by_the_given_authority_and_by_no_other(
+    tmp_path: Path, receiving: Callable[[Identity], AbstractContextManager[Receiver]], protocol: str
+) -> None:
+    identity = make_identity(tmp_path)
+    with receiving(identity) as receiver:
+        settings = traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint, protocol)
+        known = {"OTEL_EXPORTER_OTLP_CERTIFICATE": str(identity.certificate)}
+        assert await exported(Tracing(settings, Receipt(), HostClocks(), known), [stamped(1)]) == 1
+        stranger = Tracing(settings, Receipt(), HostClocks(), {})
+        trying = asyncio.create_task(stranger.run())
+        one = stamped(2)
+        stranger.completed(one, Completion(one.id, one.trader, 1, 1), one.stamps, account(one.stamps))
+        await until("it was not trusted", lambda: stranger.problem)
+        trying.cancel()
+        await asyncio.gather(trying, return_exceptions=True)
+        assert len(receiver.traces()) == 1
+
+
+def test_a_certificate_that_is_not_there_is_told(tmp_path: Path) -> None:
+    environment = {"OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "none.pem")}
+    made = Tracing(
+        traced(tmp_path, KafkaSettings("b:9092", "f"), "https://localhost:1"), Receipt(), HostClocks(), environment
+    )
+    assert not made.on
+    assert "certificates" in made.report()["last_error"]

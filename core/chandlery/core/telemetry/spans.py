@@ -18,7 +18,7 @@ from typing import Final, Literal, NamedTuple
 
 from chandlery.core.clocks import boot_id
 from chandlery.core.intervals import parse_interval
-from chandlery.core.latency import Account
+from chandlery.core.latency import STAGES, Account
 from chandlery.core.signals import Signal, SignalStamps
 from chandlery.core.topics import Topics
 
@@ -33,6 +33,8 @@ Shared = tuple[tuple[str, Value], ...]
 ROOT: Final = "frame to signal"
 TICK_ROOT: Final = "frame to segment"
 _STRATEGY: Final = "strategy"
+#: Place of each span's id among those of its trace. Never to be reordered: ids must stay what they were.
+_PLACES: Final = {name: place for place, name in enumerate((ROOT, TICK_ROOT, _STRATEGY, *STAGES))}
 
 
 class Link(NamedTuple):
@@ -107,7 +109,14 @@ def trace_id_of(signal_id: str) -> bytes:
 
 def span_id_of(trace_id: bytes, name: str) -> bytes:
     """A span's id, 8 bytes, from its trace's and what it is: a stage's name, or the root's."""
-    return blake2b(name.encode(), digest_size=8, key=trace_id).digest()
+    block, place = divmod(_PLACES[name], 8)
+    return blake2b(bytes((block,)), key=trace_id).digest()[8 * place : 8 * place + 8]
+
+
+def _span_ids(trace_id: bytes) -> list[bytes]:
+    """The ids of all spans that a trace may have, by place: two digests for eight each."""
+    digests = b"".join(blake2b(bytes((block,)), key=trace_id).digest() for block in (0, 1))
+    return [digests[at : at + 8] for at in range(0, len(digests), 8)]
 
 
 def traceparent_of(signal_id: str, *, sampled: bool) -> bytes:
@@ -188,7 +197,8 @@ def _stages(
 ) -> list[Span]:
     if not told.stages:
         return []
-    root_id = span_id_of(trace_id, root)
+    ids = _span_ids(trace_id)
+    root_id = ids[_PLACES[root]]
     at_ns = begin_ns = told.start_ns + stamps.wall_offset_ns
     made: list[Span] = []
     here = boot_id().hex()
@@ -203,7 +213,7 @@ def _stages(
                 step.kind,
                 step.service,
                 trace_id,
-                span_id_of(trace_id, stage.name),
+                ids[_PLACES[stage.name]],
                 root_id,
                 at_ns,
                 end_ns,
@@ -252,7 +262,6 @@ def _whose(trader: str, strategy: str, code: str, interval: str) -> Shared:
 
 def _clock_attributes(told: Account) -> Attributes:
     known: Attributes = {
-        "chandlery.whole_us": told.whole_us,
         "chandlery.clock.host": boot_id().hex(),
     }
     if told.frame_to_signal_us is not None:

@@ -11,7 +11,7 @@ import gzip
 import ssl
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,6 +27,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from chandlery.core.errors import InputError
 from chandlery.core.telemetry import Kind, Service, Shared, Span, TraceExport
+from chandlery.workers.feed.trace_answer import Answer
 
 if TYPE_CHECKING:
     import grpc
@@ -38,6 +39,8 @@ _LATER_STATUS: Final = frozenset({429, 502, 503, 504})
 _LATER_CODES: Final = frozenset({1, 4, 10, 11, 14, 15, 8})
 #: Most of a receiver's words that are kept.
 _MOST_WORDS: Final = 200
+#: An answer is a number and a sentence.
+_MOST_ANSWER_BYTES: Final = 65_536
 _EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 _KINDS: Final[dict[Kind, SpanMessage.SpanKind.ValueType]] = {
@@ -46,20 +49,6 @@ _KINDS: Final[dict[Kind, SpanMessage.SpanKind.ValueType]] = {
     "consumer": SpanMessage.SPAN_KIND_CONSUMER,
     "client": SpanMessage.SPAN_KIND_CLIENT,
 }
-
-
-class Answer(NamedTuple):
-    """What became of a request.
-
-    Attributes:
-        verdict: ``taken``; ``later``: send it again after ``after_s`` (0: not said); ``refused``: never will be.
-        rejected: spans that a receiver left out of a request that it took. words: why, for a person.
-    """
-
-    verdict: Literal["taken", "later", "refused"]
-    words: str = ""
-    after_s: float = 0.0
-    rejected: int = 0
 
 
 class Exporter(Protocol):
@@ -213,7 +202,8 @@ class HttpExporter:
             async with self._session.post(
                 self._url, data=data, headers=self._headers, allow_redirects=False
             ) as response:
-                return _http_answer(response.status, await response.read(), response.headers.get("Retry-After", ""))
+                body = await _most_of(response.content)
+                return _http_answer(response.status, body, response.headers.get("Retry-After", ""))
         except TimeoutError:
             return Answer("later", f"no answer within {self._timeout.total} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -224,6 +214,16 @@ class HttpExporter:
         """Close the connection."""
         if self._session is not None:
             await self._session.close()
+
+
+async def _most_of(content: aiohttp.StreamReader) -> bytes:
+    """An answer's body; of one that is longer than any of OTLP's, the beginning."""
+    body = b""
+    async for chunk in content.iter_chunked(4_096):
+        body += chunk
+        if len(body) >= _MOST_ANSWER_BYTES:
+            break
+    return body
 
 
 def _http_answer(status: int, body: bytes, retry_after: str) -> Answer:

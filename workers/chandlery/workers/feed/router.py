@@ -75,6 +75,8 @@ class _SymbolTrack:
 
 
 Refuse = Callable[[RawRecord, str], None]
+#: The low bits of a time in ns: a millisecond, within which records come at any time alike.
+SHARE_MASK: Final = (1 << 20) - 1
 _UNKEYED: Final = "record without a key"
 
 
@@ -96,8 +98,10 @@ class Router:
         self._rung: set[int] = set()
         #: Series that changed since :meth:`take_changed`, with the strongest change. Kept only on demand.
         self.watch_changes = False
-        #: Told of each record that changed a series: symbol, its last update, its stamps. None: nobody asks.
-        self.written: Callable[[str, CandleUpdate, Stamps], None] | None = None
+        #: Told of each record in a share of those that changed a series: symbol, its last update, its stamps. The share
+        #: is that of the time when they were emitted: its low bits are below ``told_below``; 0: none are.
+        self.tell: Callable[[str, CandleUpdate, Stamps], None] = lambda _symbol, _update, _stamps: None
+        self.told_below = 0
         self._changed: dict[SeriesRef, Change] = {}
 
     def add(self, ref: SeriesRef, track: Track) -> None:
@@ -246,8 +250,8 @@ class Router:
             if change is not Change.NONE:
                 self._note(decoded.symbol, interval, track, change)
                 strongest = max(strongest, change)
-        if strongest is not Change.NONE and stamps is not None and self.written is not None:
-            self.written(decoded.symbol, update, stamps)
+        if strongest is not Change.NONE and stamps is not None and stamps.emitted_ns & SHARE_MASK < self.told_below:
+            self.tell(decoded.symbol, update, stamps)
         return strongest
 
     def _note(self, symbol: str, interval: str, track: Track, change: Change) -> None:

@@ -121,8 +121,7 @@ class Feed:
             failed=self._failed,
         )
         self._tracing = Tracing(settings, receipt, self._router.clocks)
-        if self._tracing.ticks_below:
-            self._router.written = self._tracing.tick
+        self._router.tell, self._router.told_below = self._tracing.tick, self._tracing.ticks_below
         self._drain = Drain(
             settings.kafka,
             self._rings_dir,

@@ -38,14 +38,18 @@ from chandlery.core.telemetry.spans import TICK_ROOT, span_id_of
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.core.wire import CandleUpdate
 from chandlery.workers.feed.board import Receipt
+from chandlery.workers.feed.router import SHARE_MASK
+from chandlery.workers.feed.trace_answer import Answer
 
 if TYPE_CHECKING:
-    from chandlery.workers.feed.otlp import Answer, Encoder, Exporter
+    from chandlery.workers.feed.otlp import Encoder, Exporter
 
 log = logging.getLogger("chandlery.feed.signals")
 
 #: Signals and ticks that wait for the receiver; beyond it the oldest is dropped. About 2 kB each: 8 MB at most.
 MOST_WAITING: Final = 4_096
+#: Signals of half a second that get a line each in the log; of a flood the newest do, the others are told by number.
+MOST_LINES: Final = 200
 #: Traces of one request: about 2.5 kB each encoded, 160 kB together.
 MOST_PACKED: Final = 64
 #: Company is waited for this long, so that nothing is encoded while a burst of signals is still under way.
@@ -53,13 +57,11 @@ LINGER_S: Final = 0.5
 #: After a refusal to take it now: this long, doubled each time, with up to as much again at random.
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
+#: However much longer a receiver asks for.
+_MOST_PATIENCE_S: Final = 300.0
 #: Signals whose record is remembered, so that later ones of the same record are linked to them.
 _MOST_RECORDS: Final = 512
 _MOST_LINKS: Final = 16
-_SHARE_BITS: Final = 64
-_SHARE_MASK: Final = (1 << _SHARE_BITS) - 1
-#: 2^64 over the golden ratio: spreads stamps, which are close to each other, over all of 64 bits.
-_SPREAD: Final = 0x9E3779B97F4A7C15
 
 
 class _Tick(NamedTuple):
@@ -100,8 +102,8 @@ def _say(what: _Told) -> None:
 
 
 def _threshold(share: float) -> int:
-    """What a 64-bit number must be below to be among ``share`` of all."""
-    return round(share * (1 << _SHARE_BITS))
+    """What the low 64 bits of a trace's id must be below to be among ``share`` of all, as in OpenTelemetry's sampler."""
+    return round(share * (1 << 64))
 
 
 class Tracing:
@@ -131,6 +133,7 @@ class Tracing:
         #: Acknowledged signals whose line in the log is still to be written.
         self._unsaid: deque[_Told] = deque()
         self._any_unsaid = asyncio.Event()
+        self._unnamed = 0
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -154,8 +157,8 @@ class Tracing:
             log.error("no traces", extra={"reason": str(error)})
         self.on = self._export is not None
         self._signals_below = _threshold(self._export.signal_share) if self._export else 0
-        #: What a tick's number must be below to be traced; 0: none is.
-        self.ticks_below = _threshold(self._export.tick_share) if self._export else 0
+        #: What the low bits of a tick's time must be below to be traced; 0: none is.
+        self.ticks_below = round(self._export.tick_share * (SHARE_MASK + 1)) if self._export else 0
 
     def _prepare(self, export: TraceExport) -> None:
         from chandlery.workers.feed.otlp import Encoder, exporter_to
@@ -192,8 +195,8 @@ class Tracing:
             self._add(what)
 
     def tick(self, symbol: str, update: CandleUpdate, stamps: Stamps) -> None:
-        """A candle was written into the segment: one in so many is traced for itself."""
-        if stamps.emitted_ns * _SPREAD & _SHARE_MASK >= self.ticks_below or not stamps.emitted_ns:
+        """A candle was written into the segment, and is among those that are traced for themselves."""
+        if not stamps.emitted_ns:
             return
         whole = SignalStamps(
             exchange_ns=stamps.exchange_ns,
@@ -223,8 +226,9 @@ class Tracing:
 
     def _log(self, what: _Told) -> None:
         self._unsaid.append(what)
-        if len(self._unsaid) > MOST_WAITING:  # nothing is lost, it only comes at once
-            _say(self._unsaid.popleft())
+        if len(self._unsaid) > MOST_LINES:
+            self._unsaid.popleft()
+            self._unnamed += 1
         self._any_unsaid.set()
 
     # ---- beside it ----
@@ -244,6 +248,12 @@ class Tracing:
             while self._unsaid:
                 _say(self._unsaid.popleft())
                 await asyncio.sleep(0)
+            self._say_unnamed()
+
+    def _say_unnamed(self) -> None:
+        if self._unnamed:
+            log.info("more signals published than are named here", extra={"signals": self._unnamed})
+            self._unnamed = 0
 
     async def _send_all(self, exporter: Exporter) -> None:
         try:
@@ -272,6 +282,7 @@ class Tracing:
         """Nothing more is sent: what still waits is counted as dropped, and logged."""
         while self._unsaid:
             _say(self._unsaid.popleft())
+        self._say_unnamed()
         left = len(self._waiting) + self._under_way
         if left:
             self.dropped["ended"] += left
@@ -300,20 +311,30 @@ class Tracing:
 
     async def _pack(self) -> list[bytes]:
         """Encode some of what waits, with a turn for everything else after each."""
-        assert self._encoder is not None
         packed: list[bytes] = []
         while self._waiting and len(packed) < MOST_PACKED:
             what = self._waiting.popleft()
             self._under_way += 1
-            spans = self._spans_of(what)
-            if spans:
-                trader = what.signal.trader if isinstance(what, _Told) else ""
-                packed.append(self._encoder.encode(spans, trader))
-            else:  # a record that carried no stamps has no time to tell of
+            encoded, why = self._encoded(what)
+            if encoded:
+                packed.append(encoded)
+            else:
                 self._under_way -= 1
-                self.dropped["no_stamps"] += 1
+                self.dropped[why] += 1
             await asyncio.sleep(0)
         return packed
+
+    def _encoded(self, what: _Told | _Tick) -> tuple[bytes, str]:
+        """A trace as a request, or nothing and why: a trader may say what it likes, also what no span can."""
+        assert self._encoder is not None
+        try:
+            spans = self._spans_of(what)
+            if not spans:  # a record that carried no stamps has no time to tell of
+                return b"", "no_stamps"
+            return self._encoder.encode(spans, what.signal.trader if isinstance(what, _Told) else ""), ""
+        except (ValueError, TypeError, OverflowError) as error:  # a number beyond 64 bits, or before 1970
+            self._trouble(Answer("refused", f"can't be told as a trace: {error}"))
+            return b"", "unencodable"
 
     def _spans_of(self, what: _Told | _Tick) -> list[Span]:
         partitions = self._settings.kafka.partitions
@@ -341,7 +362,7 @@ class Tracing:
         known = self._records.get(key)
         if known is None:
             known = self._records[key] = []
-            if stamps.emitted_ns * _SPREAD & _SHARE_MASK < self.ticks_below:
+            if stamps.emitted_ns & SHARE_MASK < self.ticks_below:
                 trace_id = self._record_trace(signal.symbol, stamps)
                 known.append(Link(trace_id, span_id_of(trace_id, TICK_ROOT), {"chandlery.link": "candle record"}))
             if len(self._records) > _MOST_RECORDS:
@@ -366,7 +387,7 @@ class Tracing:
             if answer.verdict != "later":
                 break
             self._trouble(answer)
-            await asyncio.sleep(max(answer.after_s, pause_s * (1 + random.random())))
+            await asyncio.sleep(max(min(answer.after_s, _MOST_PATIENCE_S), pause_s * (1 + random.random())))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         self._under_way = 0
         if answer.verdict == "refused":
