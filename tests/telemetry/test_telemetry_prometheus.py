@@ -18,7 +18,7 @@ import pytest
 import yaml
 from monitoring.dashboards import BOARDS, RATE
 from tests.runtime.up_process import Up, teller, until, write_manifests
-from tests.telemetry.test_telemetry_up import free_port
+from tests.support.free_ports import free_ports
 
 pytestmark = [
     pytest.mark.broker,
@@ -31,7 +31,7 @@ pytestmark = [
 @contextmanager
 def prometheus(folder: Path, targets: Path) -> Iterator[str]:
     """A Prometheus that asks these targets every half second; its address."""
-    port = free_port()
+    port = free_ports(1)
     scrape = {"job_name": "chandlery", "file_sd_configs": [{"files": [str(targets)], "refresh_interval": "1s"}]}
     config = folder / "prometheus.yml"
     config.write_text(
@@ -66,7 +66,7 @@ def asked(address: str, path: str, **parameters: str) -> list[Any]:
 
 def test_no_panel_of_any_dashboard_is_empty(tmp_path: Path) -> None:
     manifests = write_manifests(tmp_path / "m", one=teller("one"), two=teller("two", "ETH/USDT"))
-    with Up(tmp_path, manifests, "--metrics-port", str(free_port())) as up:
+    with Up(tmp_path, manifests, "--metrics-port", str(free_ports(3))) as up:
         up.running()
         with prometheus(tmp_path, up.state / "prometheus-targets.json") as address:
             questions = {

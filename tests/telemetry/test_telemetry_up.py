@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.runtime.up_process import Up, teller, until, write_manifests
+from tests.support.free_ports import free_ports
 from tests.support.otlp_receiver import Receiver, grpc_receiver, http_receiver
 from tests.support.promtool import promtool_finds_nothing
 from tests.support.whole_traces import check_trace
@@ -79,7 +79,7 @@ def test_a_receiver_that_is_not_there_changes_neither_signals_nor_the_end(
 
 def test_every_process_shows_its_figures_to_prometheus(tmp_path: Path) -> None:
     manifests = write_manifests(tmp_path / "m", one=teller("one"))
-    with Up(tmp_path, manifests, "--metrics-port", str(free_port())) as up:
+    with Up(tmp_path, manifests, "--metrics-port", str(free_ports(3))) as up:
         until(lambda: (row := up.trader("one")) is not None and row.signals > 2, "signals")
         groups = json.loads((up.state / "prometheus-targets.json").read_text())
         targets = {group["labels"]["process"]: group["targets"][0] for group in groups}
@@ -112,10 +112,3 @@ def fetch(target: str, accept: str) -> str:
     with urllib.request.urlopen(request, timeout=30) as answer:
         text: str = answer.read().decode()
         return text
-
-
-def free_port() -> int:
-    """A port that is free now, with a few free behind it as likely as not."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])

@@ -174,7 +174,7 @@ class Tracing:
 
     def shown_as(self, signal: Signal) -> str:
         """Trace id (hex) by which a signal can be found, empty where it isn't traced."""
-        return signal.id if self._wants(signal) else ""
+        return trace_id_of(signal.id).hex() if self._wants(signal) else ""
 
     def complete(self, completion: Completion) -> Completion:
         """Note in a completion what is known of other clocks by now."""
