@@ -198,12 +198,13 @@ class Supervisor:
             self._defect.set_exception(InvariantError(f"keeper of {task.get_name()} failed: {task.exception()!r}"))
 
     def _remove(self, key: str) -> None:
-        spec, ring_path = (keeper := self._keepers.pop(key)).spec, keeper.ring_path
+        keeper = self._keepers.pop(key)
+        spec = keeper.spec
         _log.info("trader removed", extra={"trader": key, "generation": spec.generation})
         kept = self._tasks.pop(key)
         kept.cancel()
         inherited = functools.partial(self._inherited, spec.trader, spec.uid)
-        self._let_go(key, Leaving(key, spec.uid, ring_path, kept, inherited))
+        self._let_go(key, Leaving(key, spec.uid, keeper.ring_path, kept, inherited))
 
     def _clear_away(self, wanted: Mapping[str, TraderAssignment]) -> None:
         """Rings of Traders that were removed, or removed and made anew, while no supervisor ran, or whose supervisor
