@@ -66,6 +66,7 @@ async def test_a_password_gets_in_and_is_logged_at_no_level(
     secured: SecuredBroker, feed: str, mechanism: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="aiokafka")  # feeds of other tests silence it
     logging.getLogger("aiokafka.conn").setLevel(logging.NOTSET)
     login_of.cache_clear()
     await _goes_round(secured.scram(feed, mechanism=mechanism))
