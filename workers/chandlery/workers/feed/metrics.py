@@ -6,14 +6,14 @@ the histograms that are there anyway, when somebody asks; a tick costs nothing m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from aiohttp import web
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 
-from chandlery.core.assignment import TraderStatus, WorkerStatus
+from chandlery.core.assignment import TraderStatus, WorkerStatus, trader_of
 from chandlery.core.errors import InputError, MachineError
 from chandlery.core.settings import FeedSettings, parse_listen
 from chandlery.core.telemetry.exposition import Exposition, Labelled, counter, gauge, histogram
@@ -86,6 +86,19 @@ def _of_feed(status: WorkerStatus, feed: dict[str, Any]) -> Iterable[Metric]:
     yield counter("chandlery_feed_events", "What else happened", feed["events"], "event")
 
 
+def by_trader(rings: Mapping[str, Mapping[str, int]], field: str) -> dict[str, int]:
+    """One figure of all rings by Trader: a successor beside its Trader, shown by its key, counts with it."""
+    figures: dict[str, int] = {}
+    for shown, ring in rings.items():
+        trader = _trader_shown(shown)
+        figures[trader] = figures.get(trader, 0) + ring[field]
+    return figures
+
+
+def _trader_shown(shown: str) -> str:
+    return trader_of(shown) if "@" in shown else shown
+
+
 def _of_signals(feed: dict[str, Any], labelled: Labelled) -> Iterable[Metric]:
     signals, rings = feed["signals"], feed["rings"]
     yield counter("chandlery_feed_signals_emitted", "Signals taken from rings", signals["emitted"])
@@ -96,7 +109,7 @@ def _of_signals(feed: dict[str, Any], labelled: Labelled) -> Iterable[Metric]:
         ("capacity", "ring_capacity", "Slots of the signal ring"),
         ("in_flight", "ring_in_flight", "Signals sent and not acknowledged"),
     ):
-        values = labelled.summed({trader: ring[field] for trader, ring in rings.items()})
+        values = labelled.summed(by_trader(rings, field))
         yield gauge(f"chandlery_trader_{name}", meaning, values, "trader")
 
 
@@ -194,7 +207,7 @@ class MetricsServer:
 
     def _families(self) -> Iterable[Metric]:
         status = self._told.status()
-        self._labelled.follow({*status.traders, *status.feed["rings"]})
+        self._labelled.follow({*status.traders, *map(_trader_shown, status.feed["rings"])})
         return families(status, self._told.latency, self._labelled)
 
     async def _get(self, request: web.Request) -> web.Response:
