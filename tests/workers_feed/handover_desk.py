@@ -193,12 +193,16 @@ class LiveMarket:
         """Open time of the minute that closes next."""
         return self.next * MINUTE
 
+    async def show(self, symbol: str = BTC) -> None:
+        """Show the minute that closes next, still forming."""
+        forming = candle(self.next * MINUTE, "forming", close=str(self.next))
+        await self._writer.write(self._writer.topics.candles_live, symbol, forming)
+
     async def close(self, count: int = 1) -> None:
         """Close minutes by hand."""
         for _ in range(count):
             for symbol in self._symbols:
-                forming = candle(self.next * MINUTE, "forming", close=str(self.next))
-                await self._writer.write(self._writer.topics.candles_live, symbol, forming)
+                await self.show(symbol)
                 await self._writer.closed(symbol, self.next, 1)
             self.next += 1
 

@@ -42,6 +42,18 @@ async def decided_forming(kafka: KafkaSettings) -> list[tuple[int, int]]:
     return [(each.open_time_ms, each.incarnation) for each in out if each.forming]
 
 
+async def forming_decided_by(incarnation: int, kafka: KafkaSettings, market: LiveMarket, trigger: str) -> None:
+    """Show a candle that doesn't close yet, and wait for its decision, where there shall be one."""
+    await market.show()
+    if trigger == "EveryUpdate":
+        shown = (market.next_open_ms, incarnation)
+
+        async def decided() -> bool:
+            return shown in await decided_forming(kafka)
+
+        await until(f"a decision of {incarnation} on a forming candle", decided)
+
+
 @pytest.mark.parametrize("transport", ["SharedMemory", "Pipe"])
 @pytest.mark.parametrize("trigger", ["CandleClose", "EveryUpdate"])
 async def test_a_handover_within_a_worker(kafka_settings: KafkaSettings, transport: str, trigger: str) -> None:
@@ -52,6 +64,7 @@ async def test_a_handover_within_a_worker(kafka_settings: KafkaSettings, transpo
         await market.close(5)
         await worker.applied(old)
         await worker.reaches(1, "Active")
+        await forming_decided_by(1, kafka_settings, market, trigger)
         async with market.going():
             await worker.applied(old, new)
             await worker.reaches(2, "Warm")
@@ -61,12 +74,10 @@ async def test_a_handover_within_a_worker(kafka_settings: KafkaSettings, transpo
             await worker.reaches(1, "Retired")
             await worker.applied(new)
             await until("some more minutes", lambda: market.next_open_ms > at_ms + 5 * MINUTE)
-            if trigger == "EveryUpdate":
-                # Its close follows at once: a forming candle is often closed before anybody has looked at it.
-                await until("a decision on a forming candle", lambda: decided_forming(kafka_settings))
         found = await all_decided(kafka_settings, 5, market.next - 1)
         exactly_once(found, 5, at_ms, market.next - 1)
         assert (await worker.status()).feed["signals"]["dropped"] == {}
+        await forming_decided_by(2, kafka_settings, market, trigger)
         if trigger == "EveryUpdate":
             forming = await decided_forming(kafka_settings)
             assert {number for at, number in forming if at >= at_ms} <= {2}
