@@ -209,3 +209,19 @@ async def test_a_worker_goes_only_when_its_traders_are_kept_elsewhere(
     await bench.pools.reconcile(KEY)
     log = bench.server.log
     assert log.index("ConfigMap/quants-0-assignment") < log.index("deleted StatefulSet/quants-1")
+
+
+async def test_a_worker_with_a_login_is_of_the_template_that_it_was_made_of(bench: Bench) -> None:
+    login = {"username": "desk", "passwordSecret": {"secretName": "desk"}}
+    bench.cache.put(
+        "MarketFeed",
+        feed_body(
+            version=2, generation=2,
+            kafka={"bootstrapServers": "k:9093", "tls": {}, "authentication": {"type": "scram-sha-512", **login}},
+        ),
+    )  # fmt: skip
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    await bench.pools.reconcile(KEY)
+    now = bench.pools._workers_now(KEY, bench.cache.get("TraderPool", KEY))
+    assert {name: worker.outdated for name, worker in now.items()} == {"quants-0": False}
