@@ -225,3 +225,18 @@ async def test_a_worker_with_a_login_is_of_the_template_that_it_was_made_of(benc
     await bench.pools.reconcile(KEY)
     now = bench.pools._workers_now(KEY, bench.cache.get("TraderPool", KEY))
     assert {name: worker.outdated for name, worker in now.items()} == {"quants-0": False}
+
+
+async def test_a_pool_that_lends_its_feed_no_secrets_gets_no_workers(bench: Bench) -> None:
+    login = {"username": "desk", "passwordSecret": {"secretName": "of-somebody-else"}}
+    kafka = {"bootstrapServers": "k:9093", "tls": {}, "authentication": {"type": "scram-sha-512", **login}}
+    everybody = {"namespaces": {"from": "All"}}
+    bench.cache.put("MarketFeed", feed_body(namespace="markets", allowedPools=everybody, kafka=kafka))
+    bench.cache.put("TraderPool", pool_body(feed={"name": "market", "namespace": "markets"}))
+    bench.cache.put("Trader", trader_body())
+    await bench.pools.reconcile(KEY)
+    assert not [one for one in bench.server.log if one.startswith("StatefulSet/")]
+    for name in ("TraderPool/quants", "Trader/one"):
+        ready = bench.condition(name)
+        assert (ready["status"], ready["reason"]) == ("False", "NotAllowed")
+        assert "of-somebody-else" in ready["message"]
