@@ -120,6 +120,21 @@ def test_the_operator_is_told_what_the_values_say(helm: str) -> None:
     } < set(container["args"])
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ((), []),
+        (("monitoring.enabled=true",), ["--metrics-from=*"]),
+        (("monitoring.enabled=true", "monitoring.namespace=prometheus"), ["--metrics-from=prometheus"]),
+        (("monitoring.namespace=prometheus",), ["--metrics-from=prometheus"]),
+        (("monitoring.enabled=true", "monitoring.namespace=null"), ["--metrics-from=*"]),
+    ],
+)
+def test_figures_are_let_out_to_whom_monitoring_names(helm: str, values: tuple[str, ...], told: list[str]) -> None:
+    (container,) = only(rendered(helm, *values), "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert [one for one in container["args"] if one.startswith("--metrics-from")] == told
+
+
 def test_with_namespaces_named_nothing_is_bound_in_the_whole_cluster(helm: str) -> None:
     kinds = [one["kind"] for one in rendered(helm, "operator.namespaces={one,two}", "rbac.aggregate=false")]
     assert "ClusterRole" not in kinds
