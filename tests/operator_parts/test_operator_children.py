@@ -163,6 +163,15 @@ def test_workers_may_speak_to_dns_kafka_and_otlp_alone() -> None:
     assert rule["from"][0]["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "chandlery-system"}}
 
 
+def test_the_token_is_no_secret_that_an_operator_before_made_of_another_type() -> None:
+    secret = workers.token_secret(a_pool(), "quants-0", "t")
+    assert secret["type"] == "chandlery.dev/worker-token"
+    assert secret["metadata"]["name"] != "quants-0-token", "that one was Opaque, and a type is immutable"
+    pod = workers.worker_set(a_pool(), "quants-0", KAFKA, DEFAULTS)["spec"]["template"]["spec"]
+    (volume,) = [one for one in pod["volumes"] if one["name"] == "token"]
+    assert volume["secret"]["secretName"] == secret["metadata"]["name"]
+
+
 @pytest.mark.parametrize(
     ("scrapers", "sources"),
     [
