@@ -136,7 +136,12 @@ def test_figures_are_let_out_to_whom_monitoring_names(helm: str, values: tuple[s
 
 
 def test_values_of_a_chart_before_rules_and_dashboards_are_enough(helm: str) -> None:
-    values = ("monitoring.enabled=true", "monitoring.rules=null", "monitoring.dashboards=null", "monitoring.namespace=null")
+    values = (
+        "monitoring.enabled=true",
+        "monitoring.rules=null",
+        "monitoring.dashboards=null",
+        "monitoring.namespace=null",
+    )
     kinds = [one["kind"] for one in rendered(helm, *values)]
     assert (kinds.count("PodMonitor"), kinds.count("PrometheusRule")) == (2, 1)
     (dashboard, *_) = [

@@ -175,7 +175,10 @@ def test_the_token_is_no_secret_that_an_operator_before_made_of_another_type() -
 @pytest.mark.parametrize(
     ("scrapers", "sources"),
     [
-        ("prometheus", {"from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "prometheus"}}}]}),
+        (
+            "prometheus",
+            {"from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "prometheus"}}}]},
+        ),
         ("*", {}),
     ],
 )

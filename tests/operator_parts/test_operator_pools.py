@@ -240,3 +240,21 @@ async def test_a_pool_that_lends_its_feed_no_secrets_gets_no_workers(bench: Benc
         ready = bench.condition(name)
         assert (ready["status"], ready["reason"]) == ("False", "NotAllowed")
         assert "of-somebody-else" in ready["message"]
+
+
+async def test_a_feed_that_then_names_another_secret_takes_the_workers_away_and_mounts_nothing(bench: Bench) -> None:
+    def feed(secret: str, version: int) -> Any:
+        login = {"username": "desk", "passwordSecret": {"secretName": secret}}
+        kafka = {"bootstrapServers": "k:9093", "tls": {}, "authentication": {"type": "scram-sha-512", **login}}
+        everybody = {"namespaces": {"from": "All"}}
+        return feed_body(namespace="markets", version=version, generation=version, allowedPools=everybody, kafka=kafka)
+
+    bench.cache.put("MarketFeed", feed("lent", 1))
+    bench.cache.put("TraderPool", pool_body(feed={"name": "market", "namespace": "markets", "secrets": ["lent"]}))
+    bench.cache.put("Trader", trader_body())
+    await bench.pools.reconcile(KEY)
+    assert "lent" in str(bench.server.there[STATEFUL_SET].objects["default", "quants-0"])
+    bench.cache.put("MarketFeed", feed("of-somebody-else", 2))
+    await bench.pools.reconcile(KEY)
+    assert bench.server.there[STATEFUL_SET].objects == {}
+    assert bench.condition("TraderPool/quants")["reason"] == "NotAllowed"

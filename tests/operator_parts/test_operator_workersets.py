@@ -109,7 +109,9 @@ async def test_a_workers_own_objects_are_removed(cluster: Cluster) -> None:
         "ConfigMap/quants-1-settings",
         "Secret/quants-1-worker-token",
     ]
-    assert cluster.api.uids["Secret/quants-1-worker-token"] == "uid-of-quants-1-worker-token", "nothing made since of that name"
+    assert cluster.api.uids["Secret/quants-1-worker-token"] == "uid-of-quants-1-worker-token", (
+        "nothing made since of that name"
+    )
     assert cluster.api.uids["StatefulSet/quants-1"] == "StatefulSet-quants-1"
 
 
