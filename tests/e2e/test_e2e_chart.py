@@ -120,6 +120,55 @@ def test_the_operator_is_told_what_the_values_say(helm: str) -> None:
     } < set(container["args"])
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ((), []),
+        (("monitoring.enabled=true",), ["--metrics-from=*"]),
+        (("monitoring.enabled=true", "monitoring.namespace=prometheus"), ["--metrics-from=prometheus"]),
+        (("monitoring.namespace=prometheus",), ["--metrics-from=prometheus"]),
+        (("monitoring.enabled=true", "monitoring.namespace=null"), ["--metrics-from=*"]),
+    ],
+)
+def test_figures_are_let_out_to_whom_monitoring_names(helm: str, values: tuple[str, ...], told: list[str]) -> None:
+    (container,) = only(rendered(helm, *values), "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert [one for one in container["args"] if one.startswith("--metrics-from")] == told
+
+
+def test_values_of_a_chart_before_rules_and_dashboards_are_enough(helm: str) -> None:
+    values = (
+        "monitoring.enabled=true",
+        "monitoring.rules=null",
+        "monitoring.dashboards=null",
+        "monitoring.namespace=null",
+    )
+    kinds = [one["kind"] for one in rendered(helm, *values)]
+    assert (kinds.count("PodMonitor"), kinds.count("PrometheusRule")) == (2, 1)
+    (dashboard, *_) = [
+        one for one in rendered(helm, "monitoring.dashboards.enabled=true", "monitoring.dashboards.labels=null")
+        if one["metadata"]["name"].endswith("-dashboard")
+    ]  # fmt: skip
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+@pytest.mark.parametrize("create", ["true", "false"])
+def test_inspectors_are_held_whoever_binds_the_roles(helm: str, create: str) -> None:
+    objects = rendered(helm, "rbac.inspectors={quants}", f"rbac.create={create}")
+    policy = only(objects, "ValidatingAdmissionPolicy", "-inspectors")
+    assert only(objects, "ValidatingAdmissionPolicyBinding", "-inspectors")["spec"]["validationActions"] == ["Deny"]
+    held = {
+        (operation, resource)
+        for rule in policy["spec"]["matchConstraints"]["resourceRules"]
+        for operation in rule["operations"]
+        for resource in rule["resources"]
+    }
+    assert held == {
+        *(("CONNECT", f"pods/{way}") for way in ("exec", "attach", "portforward", "proxy")),
+        ("UPDATE", "pods/ephemeralcontainers"),
+    }
+    assert policy["spec"]["validations"][0]["expression"].startswith("request.subResource == 'exec' && ")
+
+
 def test_with_namespaces_named_nothing_is_bound_in_the_whole_cluster(helm: str) -> None:
     kinds = [one["kind"] for one in rendered(helm, "operator.namespaces={one,two}", "rbac.aggregate=false")]
     assert "ClusterRole" not in kinds

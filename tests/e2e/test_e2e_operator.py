@@ -422,7 +422,7 @@ async def test_no_token_is_seen_outside_its_secret(on_control_plane: Namespace, 
     async with staged(on_control_plane, tmp_path) as (stage, ns):
         operator = await stage.operator(*scope(ns))
         await running_one(stage, ns)
-        secret = await stage.api.get(SECRET, ns, "quants-0-token")
+        secret = await stage.api.get(SECRET, ns, "quants-0-worker-token")
         token = base64.b64decode(secret["data"]["token"]).decode()
         described = on_control_plane.kubectl("describe", "statefulset,configmap,pod,secret")
         assert token not in described

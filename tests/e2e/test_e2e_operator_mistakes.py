@@ -162,16 +162,16 @@ async def test_a_token_that_a_worker_refuses_is_written_again(on_control_plane: 
     async with staged(on_control_plane, tmp_path) as (stage, ns):
         await stage.operator(*scope(ns))
         await running_one(stage, ns)
-        before = (await stage.api.get(SECRET, ns, "quants-0-token"))["data"]
+        before = (await stage.api.get(SECRET, ns, "quants-0-worker-token"))["data"]
         other = base64.b64encode(b"another").decode()
-        await stage.api.merge(SECRET, ns, "quants-0-token", {"data": {"token": other}})
+        await stage.api.merge(SECRET, ns, "quants-0-worker-token", {"data": {"token": other}})
         ((address, _),) = await placed(stage, f"{ns}/one")
         pod = stage.workers.pod(address)
         pod.denies = True  # as the feed does once the kubelet has brought it the other token
         pod.bump()
 
         async def written() -> bool:
-            return bool((await stage.api.get(SECRET, ns, "quants-0-token"))["data"] == before)
+            return bool((await stage.api.get(SECRET, ns, "quants-0-worker-token"))["data"] == before)
 
         await stage.until("the Secret as it was", written)
         pod.denies = False
@@ -182,15 +182,15 @@ async def test_a_secret_of_a_workers_name_that_is_somebody_elses_is_neither_take
     on_control_plane: Namespace, tmp_path: Path
 ) -> None:
     async with staged(on_control_plane, tmp_path) as (stage, ns):
-        body = {"metadata": {"name": "quants-0-token", "namespace": ns}, "data": {"token": "bWluZQ=="}}
+        body = {"metadata": {"name": "quants-0-worker-token", "namespace": ns}, "data": {"token": "bWluZQ=="}}
         await stage.api.create(SECRET, body)
         await stage.operator(*scope(ns))
         await stage.apply(feed(ns), pool(ns), trader(ns, "one"))
         await stage.until_reason(ns, "quants", "Refused", TRADER_POOL)
-        assert "quants-0-token" in await message(stage, ns, "quants", TRADER_POOL)
+        assert "quants-0-worker-token" in await message(stage, ns, "quants", TRADER_POOL)
         await stage.api.delete(TRADER_POOL, ns, "quants")
         await stage.until_reason(ns, "one", "UnknownPool")
-        kept = await stage.api.get(SECRET, ns, "quants-0-token")
+        kept = await stage.api.get(SECRET, ns, "quants-0-worker-token")
         assert kept["data"] == {"token": "bWluZQ=="}
         assert "ownerReferences" not in kept["metadata"]
 

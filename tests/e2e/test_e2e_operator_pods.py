@@ -79,7 +79,7 @@ def _running(namespace: Namespace, trader: str, condition: str = "Ready", timeou
 
 def _worker(namespace: Namespace, pod: str, path: str) -> Any:
     """What a worker's API answers, asked from within the pod: only there the token and the address are known."""
-    secret = namespace.get("secret", f"{pod.removesuffix('-0')}-token")
+    secret = namespace.get("secret", f"{pod.removesuffix('-0')}-worker-token")
     token = base64.b64decode(secret["data"]["token"]).decode()
     ask = (
         "import urllib.request as r;"

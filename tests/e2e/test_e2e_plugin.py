@@ -406,7 +406,7 @@ def test_who_may_not_look_into_pods_sees_statuses_and_is_told_which_right_is_mis
 @pytest.mark.slow
 def test_no_token_is_in_anything_that_is_printed(desk: Desk, plugin: Plugin) -> None:
     pod = desk.namespace.get("trader", "chatty")["status"]["pod"]
-    secret = desk.namespace.get("secret", f"{pod.removesuffix('-0')}-token")["data"]["token"]
+    secret = desk.namespace.get("secret", f"{pod.removesuffix('-0')}-worker-token")["data"]["token"]
     token = base64.b64decode(secret).decode()
     calls = (("top", "--json"), ("debug", "segment", "chatty", "--worker", "--json"))
     printed = "".join(done.stdout + done.stderr for done in (plugin.call(*arguments) for arguments in calls))

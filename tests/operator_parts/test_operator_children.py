@@ -17,6 +17,7 @@ from chandlery.core.settings import AggregatorSettings, FeedSettings, IngestSett
 from chandlery.operator.children import feeds, pools, workers
 from chandlery.operator.children.naming import CONTENT, SETTINGS, Defaults
 from chandlery.operator.children.pods import lay_over
+from chandlery.operator.options import read_options
 from chandlery.workers.segment.layout import Geometry
 
 KAFKA = KafkaSettings("kafka.example:9093", "market")
@@ -157,9 +158,34 @@ def test_workers_may_speak_to_dns_kafka_and_otlp_alone() -> None:
     spec = pools.network_policy(pool, "a.example:9093, b.example:19092,c.example", DEFAULTS)["spec"]
     ports = [port["port"] for rule in spec["egress"] for port in rule["ports"]]
     assert sorted(ports) == [53, 53, 4318, 9092, 9093, 19092]
-    rule, scraped = spec["ingress"]
-    assert scraped == {"ports": [{"protocol": "TCP", "port": 9464}]}, "Prometheus may be anywhere"
+    (rule,) = spec["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [DEFAULTS.worker_port], "nobody reads the figures unasked"
     assert rule["from"][0]["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "chandlery-system"}}
+
+
+def test_the_token_is_no_secret_that_an_operator_before_made_of_another_type() -> None:
+    secret = workers.token_secret(a_pool(), "quants-0", "t")
+    assert secret["type"] == "chandlery.dev/worker-token"
+    assert secret["metadata"]["name"] != "quants-0-token", "that one was Opaque, and a type is immutable"
+    pod = workers.worker_set(a_pool(), "quants-0", KAFKA, DEFAULTS)["spec"]["template"]["spec"]
+    (volume,) = [one for one in pod["volumes"] if one["name"] == "token"]
+    assert volume["secret"]["secretName"] == secret["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("scrapers", "sources"),
+    [
+        (
+            "prometheus",
+            {"from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "prometheus"}}}]},
+        ),
+        ("*", {}),
+    ],
+)
+def test_figures_are_read_from_where_the_operator_is_told(scrapers: str, sources: dict[str, Any]) -> None:
+    options = ["--worker-image=w", f"--metrics-from={scrapers}"]
+    spec = pools.network_policy(a_pool(), "a:1", read_options(options).defaults)["spec"]
+    assert spec["ingress"][1] == {**sources, "ports": [{"protocol": "TCP", "port": 9464}]}
 
 
 @pytest.mark.parametrize(

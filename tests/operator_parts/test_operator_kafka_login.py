@@ -10,6 +10,7 @@ import pytest
 from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
 
 from chandlery.core.assignment import WorkerStatus
+from chandlery.core.checks import Finding, World, check_pool
 from chandlery.core.kafka_login import KafkaProblem
 from chandlery.core.resources import MarketFeed, TraderPool
 from chandlery.core.settings import FeedSettings, KafkaSecurity, KafkaSettings
@@ -145,3 +146,34 @@ def test_a_pool_and_its_traders_say_what_keeps_a_worker_out() -> None:
     trader = hold("Trader", trader_body())
     verdict = Verdict("default/one", generation=1, incarnation=1, worker="quants-0")
     assert trader_state(trader, verdict, _worker(told)).reason == "SecretMissing"
+
+
+def _elsewhere(spec: dict[str, Any], lent: list[str]) -> list[Finding]:
+    feed = MarketFeed.model_validate(
+        feed_body(namespace="markets", kafka=spec, allowedPools={"namespaces": {"from": "All"}})
+    )
+    pool = TraderPool.model_validate(
+        pool_body(namespace="desk", feed={"name": "market", "namespace": "markets", "secrets": lent})
+    )
+    return list(check_pool(pool, World({feed.key: feed}, {pool.key: pool}, {}, {})))
+
+
+@pytest.mark.parametrize("spec", [STRIMZI, SCRAM, CERTIFICATE])
+def test_a_feed_of_another_namespace_gets_only_secrets_that_the_pool_lends(spec: dict[str, Any]) -> None:
+    mounted = [
+        source["secret"]["name"]
+        for volume in _pods(spec)[-1]["volumes"]
+        if volume["name"] == "kafka"
+        for source in volume["projected"]["sources"]
+    ]
+    assert _elsewhere(spec, mounted) == []
+    for name in mounted:
+        (finding,) = _elsewhere(spec, [one for one in mounted if one != name])
+        assert (finding.reason, finding.path) == ("NotAllowed", ("spec", "feed", "secrets"))
+        assert f"doesn't lend it: {name}; name them in the pool's spec.feed.secrets" in finding.message
+
+
+def test_a_feed_without_secrets_and_one_of_the_pools_own_namespace_need_no_lending() -> None:
+    assert _elsewhere({**ADDRESS, "tls": {}}, []) == []
+    feed, pool = MarketFeed.model_validate(feed_body(kafka=SCRAM)), TraderPool.model_validate(pool_body())
+    assert list(check_pool(pool, World({feed.key: feed}, {pool.key: pool}, {}, {}))) == []

@@ -209,3 +209,52 @@ async def test_a_worker_goes_only_when_its_traders_are_kept_elsewhere(
     await bench.pools.reconcile(KEY)
     log = bench.server.log
     assert log.index("ConfigMap/quants-0-assignment") < log.index("deleted StatefulSet/quants-1")
+
+
+async def test_a_worker_with_a_login_is_of_the_template_that_it_was_made_of(bench: Bench) -> None:
+    login = {"username": "desk", "passwordSecret": {"secretName": "desk"}}
+    bench.cache.put(
+        "MarketFeed",
+        feed_body(
+            version=2, generation=2,
+            kafka={"bootstrapServers": "k:9093", "tls": {}, "authentication": {"type": "scram-sha-512", **login}},
+        ),
+    )  # fmt: skip
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    await bench.pools.reconcile(KEY)
+    now = bench.pools._workers_now(KEY, bench.cache.get("TraderPool", KEY))
+    assert {name: worker.outdated for name, worker in now.items()} == {"quants-0": False}
+
+
+async def test_a_pool_that_lends_its_feed_no_secrets_gets_no_workers(bench: Bench) -> None:
+    login = {"username": "desk", "passwordSecret": {"secretName": "of-somebody-else"}}
+    kafka = {"bootstrapServers": "k:9093", "tls": {}, "authentication": {"type": "scram-sha-512", **login}}
+    everybody = {"namespaces": {"from": "All"}}
+    bench.cache.put("MarketFeed", feed_body(namespace="markets", allowedPools=everybody, kafka=kafka))
+    bench.cache.put("TraderPool", pool_body(feed={"name": "market", "namespace": "markets"}))
+    bench.cache.put("Trader", trader_body())
+    await bench.pools.reconcile(KEY)
+    assert not [one for one in bench.server.log if one.startswith("StatefulSet/")]
+    for name in ("TraderPool/quants", "Trader/one"):
+        ready = bench.condition(name)
+        assert (ready["status"], ready["reason"]) == ("False", "NotAllowed")
+        assert "of-somebody-else" in ready["message"]
+
+
+async def test_a_feed_that_then_names_another_secret_takes_the_workers_away_and_mounts_nothing(bench: Bench) -> None:
+    def feed(secret: str, version: int) -> Any:
+        login = {"username": "desk", "passwordSecret": {"secretName": secret}}
+        kafka = {"bootstrapServers": "k:9093", "tls": {}, "authentication": {"type": "scram-sha-512", **login}}
+        everybody = {"namespaces": {"from": "All"}}
+        return feed_body(namespace="markets", version=version, generation=version, allowedPools=everybody, kafka=kafka)
+
+    bench.cache.put("MarketFeed", feed("lent", 1))
+    bench.cache.put("TraderPool", pool_body(feed={"name": "market", "namespace": "markets", "secrets": ["lent"]}))
+    bench.cache.put("Trader", trader_body())
+    await bench.pools.reconcile(KEY)
+    assert "lent" in str(bench.server.there[STATEFUL_SET].objects["default", "quants-0"])
+    bench.cache.put("MarketFeed", feed("of-somebody-else", 2))
+    await bench.pools.reconcile(KEY)
+    assert bench.server.there[STATEFUL_SET].objects == {}
+    assert bench.condition("TraderPool/quants")["reason"] == "NotAllowed"

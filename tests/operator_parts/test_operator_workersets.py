@@ -107,18 +107,20 @@ async def test_a_workers_own_objects_are_removed(cluster: Cluster) -> None:
         "StatefulSet/quants-1",
         "ConfigMap/quants-1-assignment",
         "ConfigMap/quants-1-settings",
-        "Secret/quants-1-token",
+        "Secret/quants-1-worker-token",
     ]
-    assert cluster.api.uids["Secret/quants-1-token"] == "uid-of-quants-1-token", "nothing made since of that name"
+    assert cluster.api.uids["Secret/quants-1-worker-token"] == "uid-of-quants-1-worker-token", (
+        "nothing made since of that name"
+    )
     assert cluster.api.uids["StatefulSet/quants-1"] == "StatefulSet-quants-1"
 
 
 async def test_a_secret_in_the_name_of_a_workers_that_is_anothers_stays(cluster: Cluster) -> None:
     cluster.put_worker("quants-1")
-    cluster.api.foreign.add("quants-1-token")
+    cluster.api.foreign.add("quants-1-worker-token")
     await cluster.sets.remove_others(POOL, [])
     assert cluster.api.deleted[0] == "StatefulSet/quants-1"
-    assert "Secret/quants-1-token" not in cluster.api.deleted
+    assert "Secret/quants-1-worker-token" not in cluster.api.deleted
 
 
 async def test_a_kept_assignment_that_does_not_match_its_hash_is_not_adopted(cluster: Cluster) -> None:

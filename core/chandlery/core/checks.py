@@ -63,6 +63,25 @@ def check_pool(pool: TraderPool, world: World) -> Iterator[Finding]:
         yield Finding("UnknownFeed", path, f"there is no MarketFeed {_name(key)}{_near(key, world.feeds)}")
     elif not feed.spec.allowed_pools.admits(own=key[0], other=pool.namespace, labels=world.labels(pool.namespace)):
         yield Finding("NotAllowed", path, _not_allowed(feed, "pools", "allowedPools", pool.namespace))
+    elif not_lent := _not_lent(pool, feed):
+        yield Finding("NotAllowed", ("spec", "feed", "secrets"), not_lent)
+
+
+def _not_lent(pool: TraderPool, feed: MarketFeed) -> str:
+    """What of the pool's namespace a feed of another one names and the pool doesn't lend it; empty: nothing.
+
+    Whoever writes the feed says which Secrets the workers mount and to whom they are shown: with ones of a namespace
+    that isn't his, only as far as that namespace agrees.
+    """
+    if feed.namespace == pool.namespace:
+        return ""
+    missing = [name for name in feed.spec.kafka.secrets() if name not in pool.spec.feed.secrets]
+    if not missing:
+        return ""
+    return (
+        f"MarketFeed {feed.full_name} has workers mount Secrets of namespace {pool.namespace} that the pool doesn't lend "
+        f"it: {', '.join(missing)}; name them in the pool's spec.feed.secrets, if its Kafka may have them"
+    )
 
 
 def check_trader(trader: Trader, world: World) -> Iterator[Finding]:

@@ -52,6 +52,7 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
             kafka=given.kafka,
             priority_classes=dict(_pair(one) for one in given.priority_class),
             callers=given.callers_namespace,
+            scrapers=given.metrics_from,
             log_level=given.log_level,
             user=given.user,
             worker_port=given.worker_port,
@@ -134,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         metavar="NAME",
         help="only pods of this namespace with app.kubernetes.io/part-of=chandlery may call workers; default: all may",
+    )
+    add(
+        "--metrics-from",
+        default="",
+        metavar="NAMESPACE",
+        help="pods of this namespace may read workers' figures (a NetworkPolicy); *: of every one; default: no pod may",
     )
     add("--worker-port", type=int, default=8080, metavar="PORT", help="of the workers' API (default %(default)s)")
     add("--user", type=int, default=10001, metavar="ID", help="user and group of every container (default %(default)s)")

@@ -16,6 +16,7 @@ from chandlery.core.assignment import TraderStatus as Reported
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
+from chandlery.core.settings import KafkaSettings
 from chandlery.operator.applied import Children
 from chandlery.operator.cache import Cache, Dirty, Held
 from chandlery.operator.changes import changes_to_tell
@@ -162,7 +163,7 @@ class Pools:
         feed = tools.cache.get(MarketFeed.KIND, pool.spec.feed.key(pool.namespace))
         if feed is None or not isinstance(feed.resource, MarketFeed):
             return workers
-        kafka = kafka_settings(feed.resource, tools.defaults.kafka)
+        kafka = self._kafka(pool, feed.resource)
         states = self._sets.states(pool, workers, kafka) if kafka.bootstrap else {}
         return {
             name: replace(now, outdated=states[name].outdated, rolled_out=states[name].rolled_out)
@@ -172,6 +173,10 @@ class Pools:
         }
 
     # Workers ------------------------------------------------------------------------------------------------
+
+    def _kafka(self, pool: TraderPool, feed: MarketFeed) -> KafkaSettings:
+        """Kafka as the pool's workers enter it: with Secrets of the pool's namespace, whichever the feed's is."""
+        return kafka_settings(feed, self._tools.defaults.kafka, namespace=pool.namespace)
 
     async def _carry_out(self, pool: TraderPool, planned: Planned) -> int:
         """Make the pool's children and deliver its assignments; returns how many workers run an older template."""
@@ -185,7 +190,7 @@ class Pools:
         assert feed is not None
         assert isinstance(feed.resource, MarketFeed)
         tools.mark(("feed", *made.feed), 0.05)
-        kafka = kafka_settings(feed.resource, tools.defaults.kafka, namespace=pool.namespace)
+        kafka = self._kafka(pool, feed.resource)
         for name, assignment in made.workers.items():
             tools.workers.link(pool, name).want(assignment)
         if not kafka.bootstrap:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from chandlery.core.resources import DEFAULT_NAMESPACE, Kafka, MarketFeed, TraderPool
+from chandlery.core.resources.kafka import cluster_ca
 from chandlery.core.settings import (
     AggregatorSettings,
     FeedSettings,
@@ -82,7 +83,7 @@ def kafka_security(kafka: Kafka, secrets: str, namespace: str) -> KafkaSecurity:
         strimzi = kafka.strimzi
         return KafkaSecurity(
             tls=True,
-            trusted=(path(f"{strimzi.cluster}-cluster-ca-cert", "ca.crt"),),
+            trusted=(path(cluster_ca(strimzi.cluster), "ca.crt"),),
             strimzi_user=f"{secrets}/{strimzi.user}" if strimzi.user else "",
             **of_secrets,
         )

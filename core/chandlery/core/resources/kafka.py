@@ -119,6 +119,11 @@ class StrimziAccess(Spec):
     )
 
 
+def cluster_ca(cluster: str) -> str:
+    """Secret in which Strimzi keeps the certificates of a cluster's CA."""
+    return f"{cluster}-cluster-ca-cert"
+
+
 # For the rule on partitions: where the topics are, and in how many partitions, also where the feed doesn't say.
 _SERVERS: Final = "(has({0}.bootstrapServers) ? {0}.bootstrapServers : '')"
 _PARTITIONS: Final = "(has({0}.partitions) ? {0}.partitions : has({0}.bootstrapServers) ? 4 : 1)"
@@ -183,6 +188,18 @@ class Kafka(Spec):
     min_insync_replicas: Annotated[Count, Field(ge=1, le=9)] = Field(
         default=1, description="Copies that must have a record before it counts as written."
     )
+
+    def secrets(self) -> list[str]:
+        """Names of the Secrets that whoever enters this Kafka mounts, in order."""
+        named: set[str] = set()
+        if self.strimzi is not None:
+            named |= {cluster_ca(self.strimzi.cluster), *([self.strimzi.user] if self.strimzi.user else [])}
+        if self.tls is not None:
+            named |= {one.secret_name for one in self.tls.trusted_certificates}
+        if self.authentication is not None:
+            login = self.authentication
+            named |= {one.secret_name for one in (login.password_secret, login.certificate_and_key) if one is not None}
+        return sorted(named)
 
     @model_validator(mode="after")
     def _writable(self) -> Kafka:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
 
 from chandlery.core.resources.base import Access, Count, DnsLabel, Flag, Metadata, Reference, Resource, Spec, sentence
+from chandlery.core.resources.kafka import SecretName
 from chandlery.core.resources.rules import rule, rules
 
 Transport = Literal["SharedMemory", "Pipe"]
@@ -23,6 +24,16 @@ def _without_default(schema: dict[str, Any]) -> None:
 
 # What `max` is where it isn't given, see Workers._max_at_least_min.
 _MOST: Final = "(has(self.max) ? self.max : self.min > 1 ? self.min : 1)"
+
+
+class FeedReference(Reference):
+    """Names the pool's MarketFeed, and what of the pool's namespace that feed may have."""
+
+    secrets: Annotated[list[SecretName], Field(max_length=16)] = Field(
+        default=[],
+        description="Where the feed is in another namespace: Secrets of this one that it may have the workers mount, "
+        "and show to its Kafka. It must name no others.",
+    )
 
 
 class Workers(Spec):
@@ -108,7 +119,7 @@ class TraderPoolSpec(Spec):
         )
     )
 
-    feed: Reference = Field(description="The MarketFeed whose candles the workers get.")
+    feed: FeedReference = Field(description="The MarketFeed whose candles the workers get.")
     image: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="Container image with the strategies; absent: the operator's default."
     )

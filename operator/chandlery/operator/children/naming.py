@@ -47,6 +47,7 @@ class Defaults:
         kafka: bootstrap servers of feeds that name none; empty: such a feed can't run.
         priority_classes: tier → PriorityClass of workers whose most urgent tier it is; none: the cluster's default.
         callers: namespace of the operator and console, which may call the workers; empty: every pod may.
+        scrapers: namespace whose pods may read workers' figures, ``*``: those of every one; empty: no pod may.
         user: numeric user and group id of every container. worker_port: port of the workers' API.
     """
 
@@ -57,6 +58,7 @@ class Defaults:
     kafka: str = ""
     priority_classes: dict[str, str] = field(default_factory=dict)
     callers: str = ""
+    scrapers: str = ""
     log_level: str = "info"
     user: int = 10001
     worker_port: int = WORKER_PORT

@@ -45,7 +45,7 @@ def disruption_budget(pool: TraderPool) -> Object:
 
 
 def network_policy(pool: TraderPool, kafka: str, defaults: Defaults) -> Object:
-    """In: the worker's API, from the operator's namespace; metrics, from anywhere. Out: DNS, Kafka's ports, and OTLP's.
+    """In: the worker's API, from the operator's namespace; figures, from where they are scraped. Out: DNS, Kafka, OTLP.
 
     Addresses outside of Kubernetes can't be named here by host, so ports are what is allowed.
     """
@@ -55,8 +55,12 @@ def network_policy(pool: TraderPool, kafka: str, defaults: Defaults) -> Object:
         ports = sorted({*ports, otlp_port(otlp, pool.spec.telemetry.otlp_protocol)})
     callers: Object = {}
     if defaults.callers:
-        namespace = {"matchLabels": {"kubernetes.io/metadata.name": defaults.callers}}
-        callers = {"from": [{"namespaceSelector": namespace, "podSelector": {"matchLabels": {PART_OF: "chandlery"}}}]}
+        ours = {"podSelector": {"matchLabels": {PART_OF: "chandlery"}}}
+        callers = {"from": [{"namespaceSelector": _namespace(defaults.callers), **ours}]}
+    ingress: list[Object] = [{**callers, "ports": [{"protocol": "TCP", "port": defaults.worker_port}]}]
+    if defaults.scrapers:
+        scrapers = {} if defaults.scrapers == "*" else {"from": [{"namespaceSelector": _namespace(defaults.scrapers)}]}
+        ingress.append({**scrapers, "ports": [{"protocol": "TCP", "port": METRICS_PORT}]})
     labels = pool_labels(pool)
     return sealed(
         {
@@ -64,10 +68,7 @@ def network_policy(pool: TraderPool, kafka: str, defaults: Defaults) -> Object:
             "spec": {
                 "podSelector": {"matchLabels": labels},
                 "policyTypes": ["Ingress", "Egress"],
-                "ingress": [
-                    {**callers, "ports": [{"protocol": "TCP", "port": defaults.worker_port}]},
-                    {"ports": [{"protocol": "TCP", "port": METRICS_PORT}]},
-                ],
+                "ingress": ingress,
                 "egress": [
                     {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
                     {"ports": [{"protocol": "TCP", "port": port} for port in ports]},
@@ -75,6 +76,10 @@ def network_policy(pool: TraderPool, kafka: str, defaults: Defaults) -> Object:
             },
         }
     )
+
+
+def _namespace(name: str) -> Object:
+    return {"matchLabels": {"kubernetes.io/metadata.name": name}}
 
 
 def otlp_port(endpoint: str, protocol: str) -> int:

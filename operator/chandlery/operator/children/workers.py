@@ -118,8 +118,11 @@ def assignment_name(worker: str) -> str:
 
 
 def token_name(worker: str) -> str:
-    """Secret with the token that the worker's API asks for."""
-    return f"{worker}-token"
+    """Secret with the token that the worker's API asks for.
+
+    A Secret's type is immutable: one of another type gets another name, or installations that have the old one stay refused.
+    """
+    return f"{worker}-worker-token"
 
 
 def token_of(key: bytes, pool: TraderPool, worker: str) -> str:
