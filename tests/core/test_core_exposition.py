@@ -83,7 +83,9 @@ def test_names_beyond_the_bound_share_a_label_and_make_room_when_they_go() -> No
     assert labelled.summed({"a": 1, "b": 2, "c": 3, "d": 4}) == {"a": 1, "b": 2, "_other": 7}
     assert labelled.others == 2
     labelled.follow(["b", "c", "d"])
-    assert [labelled[name] for name in "bcd"] == ["b", "c", "_other"], "who had a label keeps it"
+    assert [labelled[name] for name in "bcd"] == ["b", "_other", "_other"], "who had a label keeps it"
+    labelled.follow(["b", "c", "d", "e"])
+    assert [labelled[name] for name in "bcde"] == ["b", "_other", "_other", "e"], "room is for who is new"
     labelled.follow([f"trader-{number}" for number in range(10_000)])
     assert len({labelled[f"trader-{number}"] for number in range(10_000)}) == 3
     assert labelled.others == 9_998

@@ -102,22 +102,24 @@ class Labelled:
     """Names that may be labels: the first ``most`` to come keep theirs, the others share ``_other``.
 
     A label's value is a time series for as long as Prometheus remembers: names that anybody may invent must not be
-    without a bound.
+    without a bound. What was counted in ``_other`` stays there for as long as it is known: were it to leave, the sum
+    would fall, which Prometheus takes for a process that began anew.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._names: set[str] = set()
+        self._sharing: set[str] = set()
         self.others = 0
 
     def follow(self, names: Iterable[str]) -> None:
-        """These are the names of now; those that are gone make room."""
+        """These are the names of now; those that are gone make room for such as are new."""
         now = set(names)
         self._names &= now
-        for name in sorted(now - self._names):
-            if len(self._names) < self._most:
-                self._names.add(name)
-        self.others = len(now - self._names)
+        self._sharing &= now
+        for name in sorted(now - self._names - self._sharing):
+            (self._names if len(self._names) < self._most else self._sharing).add(name)
+        self.others = len(self._sharing)
 
     def __getitem__(self, name: str) -> str:
         """The label for a name."""
