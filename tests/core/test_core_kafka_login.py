@@ -6,8 +6,8 @@ import ssl
 
 import pytest
 
-from chandlery.core.errors import UnavailableError
-from chandlery.core.kafka_login import KafkaLogin, LoginError
+from chandlery.core.errors import LoginError, UnavailableError
+from chandlery.core.kafka_login import KafkaLogin
 from chandlery.core.settings import KafkaSecurity
 
 
