@@ -193,6 +193,17 @@ def test_a_log_line_is_a_traders_by_its_process_or_by_who_speaks_of_it() -> None
     assert read_line(crash, "desk/sma").text().plain.endswith("\nTraceback …\nValueError: x")
 
 
+@pytest.mark.parametrize("written", [line(component="trader desk/sma", message="\x1b]0;x\x07a\tb\nc\r\x9b2J",
+                                             extra="\x1b[2J", exception="\x1b[31mError\nx"),
+                                        f"{STAMP} \x1b]52;c;x\x07a\x7f"])  # fmt: skip
+def test_a_terminal_obeys_no_strategys_line(written: str) -> None:
+    plain = read_line(written, "").text(whose=True).plain
+    assert all(char in "\t\n" or char.isprintable() for char in plain)
+    assert "\\x1b]" in plain
+    if "\\t" in written:
+        assert "a\tb\nc\\x0d\\x9b2J" in plain
+
+
 @pytest.mark.parametrize(
     ("said", "kind", "told"),
     [
@@ -349,3 +360,8 @@ def test_what_a_change_would_change_is_told_field_by_field() -> None:
         "market.symbols: BTC/USDT → BTC/USDT, ETH/USDT, SOL/USDT",
         f"signals.cooldown: 1s500ms → {format_duration(trader.spec.signals.cooldown)}",
     ]
+
+
+def test_a_status_shows_an_escape_of_a_strategy_and_sends_none_to_the_terminal() -> None:
+    row = trader_state(a_trader(status={"lastError": "ValueError: \x1b[2J"}))
+    assert row.last_error == "ValueError: \\x1b[2J"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from chandlery.core.histogram import BOUNDS_US, Histogram
+from chandlery.core.telemetry import exposition
 from chandlery.core.telemetry.exposition import Exposition, Labelled, counter, gauge, histogram
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -30,8 +34,8 @@ def an_exposition() -> Exposition:
     return Exposition(families)
 
 
-def test_who_asks_for_openmetrics_gets_it_with_exemplars() -> None:
-    body, content_type = an_exposition().answer(OPENMETRICS)
+async def test_who_asks_for_openmetrics_gets_it_with_exemplars() -> None:
+    body, content_type = await an_exposition().answer(OPENMETRICS)
     assert content_type.startswith("application/openmetrics-text")
     found = {family.name: family for family in parse_openmetrics(body.decode())}  # type: ignore[no-untyped-call]
     assert {sample.labels["reason"] for sample in found["chandlery_x_things"].samples} == {"one", 'a "quoted"\nname'}
@@ -51,8 +55,8 @@ def test_who_asks_for_openmetrics_gets_it_with_exemplars() -> None:
     assert found["process_proportional_memory_bytes"].samples[0].value > 0
 
 
-def test_everybody_else_gets_the_plain_text() -> None:
-    body, content_type = an_exposition().answer("*/*")
+async def test_everybody_else_gets_the_plain_text() -> None:
+    body, content_type = await an_exposition().answer("*/*")
     assert content_type.startswith("text/plain")
     names = {family.name for family in parse_text(body.decode())}
     assert {"chandlery_x_things", "chandlery_x_depth", "chandlery_stage_seconds"} <= names
@@ -83,7 +87,36 @@ def test_names_beyond_the_bound_share_a_label_and_make_room_when_they_go() -> No
     assert labelled.summed({"a": 1, "b": 2, "c": 3, "d": 4}) == {"a": 1, "b": 2, "_other": 7}
     assert labelled.others == 2
     labelled.follow(["b", "c", "d"])
-    assert [labelled[name] for name in "bcd"] == ["b", "c", "_other"], "who had a label keeps it"
+    assert [labelled[name] for name in "bcd"] == ["b", "_other", "_other"], "who had a label keeps it"
+    labelled.follow(["b", "c", "d", "e"])
+    assert [labelled[name] for name in "bcde"] == ["b", "_other", "_other", "e"], "room is for who is new"
     labelled.follow([f"trader-{number}" for number in range(10_000)])
     assert len({labelled[f"trader-{number}"] for number in range(10_000)}) == 3
     assert labelled.others == 9_998
+
+
+async def test_figures_are_read_on_the_loop_and_made_into_text_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, where, under_way, goes_on = threading.get_ident(), [], threading.Event(), threading.Event()
+
+    def families() -> list[Metric]:
+        where.append(threading.get_ident())
+        return [gauge("chandlery_x_reads", "Reads", len(where))]
+
+    def slowly() -> int:
+        where.append(-threading.get_ident())
+        under_way.set()
+        assert goes_on.wait(10)
+        return 1
+
+    monkeypatch.setattr(exposition, "pss_bytes", slowly)
+    one = Exposition(families)
+    asked = [asyncio.create_task(one.answer("*/*")) for _ in range(3)]
+    assert await asyncio.to_thread(under_way.wait, 10), "the loop goes on while the text is made"
+    goes_on.set()
+    answers = {body for body, _ in await asyncio.gather(*asked)}
+    assert len(answers) == 1, "who asks meanwhile gets the same"
+    assert where[0] == here
+    assert len(where) == 2
+    assert where[1] not in (here, -here)
+    monkeypatch.setattr(exposition, "FRESH_S", 0.0)
+    assert b"chandlery_x_reads 3.0" in (await one.answer("*/*"))[0]

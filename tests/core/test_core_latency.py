@@ -91,7 +91,9 @@ def test_no_stamps_give_an_empty_account() -> None:
     assert (told.stages, told.whole_us, told.frame_to_signal_us) == ([], 0.0, None)
 
 
-stamp = st.one_of(st.just(0), st.integers(-(10**6), 10**6), st.integers(-(2**70), 2**70))
+stamp = st.one_of(
+    st.just(0), st.integers(-(10**6), 10**6), st.integers(-(2**70), 2**70), st.sampled_from([10**400, -(10**400)])
+)
 
 
 @given(st.fixed_dictionaries({name: stamp for name in SignalStamps.__struct_fields__}))

@@ -9,11 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chandlery.core.clocks import boot_id
 from chandlery.core.errors import InputError
 from chandlery.core.latency import STAGES, account
 from chandlery.core.settings import KafkaSettings, TelemetrySettings
 from chandlery.core.signals import Signal, SignalStamps, signal_id
-from chandlery.core.telemetry import Span, signal_spans, trace_export, trace_id_of, traceparent_of
+from chandlery.core.telemetry import (
+    Span,
+    shown_endpoint,
+    signal_spans,
+    tick_spans,
+    trace_export,
+    trace_id_of,
+    traceparent_of,
+)
 from chandlery.core.topics import topics_of
 
 TOPICS = topics_of(KafkaSettings("b:9092", "market"))
@@ -141,6 +150,7 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318/"}
 
 def test_without_an_endpoint_there_are_no_traces() -> None:
     assert trace_export(TelemetrySettings(), {}) is None
+    assert trace_export(TelemetrySettings(), {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}) is None, "of other programs"
     assert trace_export(TelemetrySettings("http://c:4318"), {"OTEL_SDK_DISABLED": "true"}) is None
     assert trace_export(TelemetrySettings("http://c:4318"), {"OTEL_TRACES_EXPORTER": "none"}) is None
 
@@ -151,6 +161,8 @@ def test_without_an_endpoint_there_are_no_traces() -> None:
         (TelemetrySettings(), ENDPOINT, "http://collector:4318/v1/traces"),
         (TelemetrySettings("http://own:1"), ENDPOINT, "http://own:1/v1/traces"),
         (TelemetrySettings("http://own:1/base"), {}, "http://own:1/base/v1/traces"),
+        (TelemetrySettings("http://u:s@own:1/base/?api-key=k"), {}, "http://u:s@own:1/base/v1/traces?api-key=k"),
+        (TelemetrySettings("http://[::1]:4318"), {}, "http://[::1]:4318/v1/traces"),
         (TelemetrySettings("https://own:4317", "grpc"), {}, "https://own:4317"),
         (TelemetrySettings(), ENDPOINT | {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://t:1/x"}, "http://t:1/x"),
         (TelemetrySettings(), ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "http://collector:4318/"),
@@ -188,6 +200,9 @@ def test_opentelemetrys_variables_mean_what_they_mean_elsewhere() -> None:
     [
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "http://host:port"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:99999"}, "http://host:port"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "ftp://user:secret@c:1/x?key=secret"}, "ftp://c:1/x"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "user:secret@c:4318"}, "http://host:port"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://u:secret/a@c:4318"}, "http://host:port"),
         (ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "http/protobuf or grpc"),
         (ENDPOINT | {"OTEL_TRACES_SAMPLER": "jaeger_remote"}, "always_on"),
         (ENDPOINT | {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "2"}, "0 … 1"),
@@ -199,3 +214,34 @@ def test_what_cannot_be_meant_is_told_and_no_token_with_it(environment: dict[str
     with pytest.raises(InputError, match=re.escape(says)) as told:
         trace_export(TelemetrySettings(), environment)
     assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "shown"),
+    [
+        ("http://collector:4318/v1/traces", "http://collector:4318/v1/traces"),
+        ("https://user:s3cret@host", "https://host"),
+        ("https://host:1/a?api-key=s3cret#s3cret", "https://host:1/a"),
+        ("https://[::1]:4317", "https://[::1]:4317"),
+        ("https://user:s3/cret@host", "…"),
+        ("https://user:s3?cret@host", "…"),
+        ("user:s3cret@host", "…"),
+        ("http://[s3cret", "…"),
+    ],
+)
+def test_of_an_endpoint_only_what_is_no_secret_is_shown(endpoint: str, shown: str) -> None:
+    assert shown_endpoint(endpoint) == shown
+
+
+def test_a_ticks_trace_names_the_hosts_whose_clocks_stamped_it() -> None:
+    ours = boot_id().hex()
+    stamps = SignalStamps(*[getattr(STAMPS, name) for name in STAMPS.__struct_fields__][:7])
+    stamps.wall_offset_ns, stamps.origin_uncertainty_ns, stamps.host_uncertainty_ns = WALL, 30_000, 20_000
+    root, *stages = tick_spans(
+        b"t" * 16, "BTC/USDT", "1m", False, stamps, account(stamps), TOPICS, partition=3, hosts=("aa", "bb")
+    )
+    hosts = {span.attributes["chandlery.stage"]: span.attributes["chandlery.stage.clock.host"] for span in stages}
+    assert hosts == {"appended": "broker", "aggregated": "bb", "emitted": "bb", "fed": ours, "published": ours}
+    assert root.attributes["chandlery.received.clock.host"] == "aa"
+    assert root.attributes["chandlery.received.clock.uncertainty_us"] == 30.0
+    assert root.attributes["chandlery.aggregated.clock.uncertainty_us"] == 20.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import aiohttp
@@ -31,7 +32,6 @@ from chandlery.core.assignment import TraderStatus
 from chandlery.core.settings import KafkaSettings, TelemetrySettings
 from chandlery.stream.topics import ensure_topics
 
-pytestmark = pytest.mark.broker
 BTC = "BTC/USDT"
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
@@ -59,6 +59,7 @@ def value(families: dict[str, Metric], name: str, **labels: str) -> float:
     return found
 
 
+@pytest.mark.broker
 async def test_the_figures_are_the_statuss(tmp_path: Path, kafka_settings: KafkaSettings) -> None:
     await ensure_topics(kafka_settings)
     with http_receiver() as receiver:
@@ -115,6 +116,22 @@ async def test_the_figures_are_the_statuss(tmp_path: Path, kafka_settings: Kafka
     await asyncio.to_thread(promtool_finds_nothing, text)
 
 
+@pytest.mark.broker
 async def test_nothing_listens_where_nothing_is_asked(tmp_path: Path, kafka_settings: KafkaSettings) -> None:
     async with running_feed(feed_settings(tmp_path, kafka_settings)) as feed:
         assert feed.metrics_address == ""
+
+
+async def test_an_address_that_is_taken_costs_the_figures_alone(
+    tmp_path: Path, unused_tcp_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        kafka = KafkaSettings(bootstrap=f"127.0.0.1:{unused_tcp_port}", feed="none")
+        settings = feed_settings(tmp_path, kafka, metrics_listen=address)
+        async with running_feed(settings) as feed, api(settings) as client:
+            await put(client, assignment(1, trader("a", [BTC])))
+            told = feed.status().feed
+            assert feed.metrics_address == ""
+    assert "for metrics" in told["metrics_problem"]
+    assert "no figures for Prometheus" in caplog.text

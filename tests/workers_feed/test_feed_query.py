@@ -25,9 +25,11 @@ from tests.workers_feed.feed_setup import (
 )
 
 from chandlery.core import signals as signal_format
+from chandlery.core.errors import InputError
 from chandlery.core.settings import FeedSettings, KafkaSettings
 from chandlery.core.signals import Completion
 from chandlery.stream.topics import ensure_topics
+from chandlery.workers.feed.query import signal_records
 
 BTC = "BTC/USDT"
 
@@ -133,7 +135,13 @@ async def test_a_signals_records_are_found_on_its_topic_and_watches_tell_each_ne
 
 
 async def test_a_topic_whose_kafka_is_away_is_one_line(settings: FeedSettings) -> None:
-    code, out, err = await asked(settings, "signal", "ab")
+    code, out, err = await asked(settings, "signal", "abcdef")
     assert (code, out) == (4, "")
     assert err.startswith(f"Kafka at {settings.kafka.bootstrap} doesn't answer")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "abcde", "no-hex", "a" * 33])
+async def test_too_little_of_an_id_is_refused_before_kafka_is_asked(settings: FeedSettings, prefix: str) -> None:
+    with pytest.raises(InputError, match="6 to 32 of its hex digits"):
+        await anext(signal_records(settings, prefix))

@@ -38,9 +38,10 @@ from chandlery.core.latency import account
 from chandlery.core.logs import JsonFormatter, TerminalFormatter
 from chandlery.core.settings import FeedSettings, KafkaSettings, TelemetrySettings
 from chandlery.core.signals import Completion, Signal, SignalStamps, completed
+from chandlery.core.telemetry import trace_export
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.stream.topics import ensure_topics
-from chandlery.workers.feed import tracing
+from chandlery.workers.feed import otlp, tracing
 from chandlery.workers.feed.board import Receipt
 from chandlery.workers.feed.service import Feed
 from chandlery.workers.feed.tracing import Tracing
@@ -390,3 +391,90 @@ def test_a_certificate_that_is_not_there_is_told(tmp_path: Path) -> None:
     )
     assert not made.on
     assert "certificates" in made.report()["last_error"]
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("headers", ["a=s3cret%0A", "s3cret name=x", "s3cret%0A=x", "a=s3cret%C3%B6"])
+def test_headers_that_cannot_be_sent_turn_traces_off_and_are_told_without_their_values(
+    tmp_path: Path, protocol: str, headers: str
+) -> None:
+    settings = traced(tmp_path, KafkaSettings("b:9092", "f"), "http://user:s3cret@[::1]:1", protocol)
+    made = Tracing(settings, Receipt(), HostClocks(), {"OTEL_EXPORTER_OTLP_HEADERS": headers})
+    assert not made.on
+    assert "header" in made.problem
+    assert "s3cret" not in str(made.report())
+
+
+def test_grpcs_own_and_binary_headers_are_told(tmp_path: Path) -> None:
+    settings = traced(tmp_path, KafkaSettings("b:9092", "f"), "http://c:1", "grpc")
+    for headers in ("token-bin=x", "grpc-timeout=x"):
+        assert not Tracing(settings, Receipt(), HostClocks(), {"OTEL_EXPORTER_OTLP_HEADERS": headers}).on
+    assert Tracing(settings, Receipt(), HostClocks(), {"OTEL_EXPORTER_OTLP_HEADERS": "x-api-key=x"}).on
+
+
+async def test_what_grpc_cannot_send_is_refused_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otlp, "_check_header", lambda *_: None)
+    for headers, kind in (("a=x%0A", "ExecuteBatchError"), ("a-bin=x", "TypeError")):
+        made = Tracing(
+            traced(tmp_path, KafkaSettings("b:9092", "f"), "http://127.0.0.1:1", "grpc"),
+            Receipt(),
+            HostClocks(),
+            {"OTEL_EXPORTER_OTLP_HEADERS": headers},
+        )
+        assert await exported(made, [stamped(1), stamped(2)]) == 0
+        assert made.dropped == {"refused": 2}
+        assert kind in made.problem
+
+
+@pytest.mark.parametrize("part", ["send", "close", "encode"])
+async def test_a_part_of_tracing_that_breaks_costs_traces_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    closing = otlp.HttpExporter.close
+
+    def breaks(*_: object) -> None:
+        raise LookupError("s3cret")
+
+    async def breaks_closed(exporter: otlp.HttpExporter) -> None:
+        await closing(exporter)
+        breaks()
+
+    kind = otlp.Encoder if part == "encode" else otlp.HttpExporter
+    monkeypatch.setattr(kind, part, breaks_closed if part == "close" else breaks)
+    with http_receiver() as receiver:
+        made = Tracing(traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint), Receipt(), HostClocks(), {})
+        for one in (stamped(1), stamped(2)):
+            made.completed(one, Completion(one.id, one.trader, 1, 1), one.stamps, account(one.stamps))
+        running = asyncio.create_task(made.run())
+        await made.drain(30.0)
+        assert not running.done()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    made.end()
+    assert made.exported == (2 if part == "close" else 0)
+    assert made.exported + sum(made.dropped.values()) == made.built == 2
+    assert part == "close" or "LookupError" in made.problem
+    assert "s3cret" not in made.problem
+
+
+def test_an_address_of_ipv6_keeps_its_brackets(tmp_path: Path) -> None:
+    export = trace_export(TelemetrySettings("http://[::1]:4317", "grpc"), {})
+    assert export is not None
+    assert otlp.GrpcExporter(export)._target == "[::1]:4317"
+
+
+async def test_a_ticks_trace_tells_whose_clocks_stamped_it(tmp_path: Path) -> None:
+    with http_receiver() as receiver:
+        settings = traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint, tick_share=1.0)
+        made, at = Tracing(settings, Receipt(), HostClocks(), {}), now_ns() - 10_000_000
+        stamps = Stamps(0, at, at + wall_offset_ns(), at + 1_000, at + 2_000, origin=b"o" * 8, host=b"h" * 8)
+        stamps.host_uncertainty_ns = 5_000
+        made.tick(BTC, candle(MINUTE), stamps)
+        assert await exported(made, []) == 1
+        ((root, *_),) = [[span for span in spans if not span.parent_id] for spans in receiver.traces().values()]
+        assert root.attributes["chandlery.received.clock.host"] == (b"o" * 8).hex()
+        assert root.attributes["chandlery.aggregated.clock.host"] == (b"h" * 8).hex()
+        assert root.attributes["chandlery.aggregated.clock.uncertainty_us"] == 5.0

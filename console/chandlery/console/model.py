@@ -8,6 +8,7 @@ import msgspec
 
 from chandlery.core.settings import KafkaSecurity, KafkaSettings
 from chandlery.core.signals import Signal
+from chandlery.core.wording import printable
 
 
 class TraderRow(msgspec.Struct):
@@ -126,7 +127,7 @@ def signal_row(signal: Signal, latency_us: float | None) -> SignalRow:
         interval=signal.interval,
         price=signal.price,
         open_time_ms=signal.open_time_ms,
-        reason=signal.reason,
+        reason=printable(signal.reason),
         rule=signal.rule,
         strategy=signal.strategy,
         strength=signal.strength,

@@ -13,6 +13,7 @@ from chandlery.console.amounts import duration_us, timestamp
 from chandlery.console.tables import figures_table
 from chandlery.core.latency import Account, Stage, account
 from chandlery.core.signals import Signal
+from chandlery.core.wording import printable
 
 _BAR: Final = 40
 _FEWEST_BARS: Final = 8
@@ -45,7 +46,7 @@ def _headline(signal: Signal) -> Table:
     rows = [
         ("signal", signal.id),
         ("trader", f"{signal.trader} ({signal.strategy}, rule {signal.rule}, incarnation {signal.incarnation})"),
-        ("says", f"{signal.action} at {signal.price}, strength {signal.strength:g}: {signal.reason}"),
+        ("says", f"{signal.action} at {signal.price}, strength {signal.strength:g}: {printable(signal.reason)}"),
         ("candle", candle + (" (still forming)" if signal.forming else "")),
         ("emitted", timestamp(signal.emitted_wall_ms)),
     ]

@@ -200,8 +200,10 @@ class KafkaLogin:
         """An error of a connection, in words that say what to mend."""
         found = {kind.__name__ for kind in type(error).__mro__}
         cause = error.__cause__
-        if isinstance(error, ssl.SSLError) or isinstance(cause, ssl.SSLError):
-            return self._explain_tls(error if isinstance(error, ssl.SSLError) else cause, address)
+        tls = error if isinstance(error, ssl.SSLError) else cause
+        # A broker that ends in the middle of a handshake, as one that is being restarted does, has refused nothing.
+        if isinstance(tls, ssl.SSLError) and not isinstance(tls, _BROKEN_OFF):
+            return self._explain_tls(tls, address)
         if "SaslAuthenticationFailed" in found:
             return LoginError(
                 f"Kafka at {address} refuses the login of user {self._user()}: is {self._login_source()} right?",
@@ -284,6 +286,9 @@ class KafkaLogin:
         field = "strimzi.cluster" if security.strimzi_user else "tls.trustedCertificates"
         return "what is signed by " + ", ".join(self._named(path, field) for path in security.trusted)
 
+
+#: TLS errors that say no more than that the connection is gone.
+_BROKEN_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 #: Keys of the Secret of a Strimzi KafkaUser that are read; its PKCS #12 files hold the same again.
 STRIMZI_USER_KEYS: Final = ("user.crt", "user.key", "password", "sasl.jaas.config")

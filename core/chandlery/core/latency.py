@@ -15,6 +15,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
+import msgspec
+
 from chandlery.core.signals import SignalStamps
 
 Clock = Literal["monotonic", "wall"]
@@ -44,6 +46,8 @@ _MONOTONIC: Final = (
 )
 #: Kafka stamps records in whole milliseconds, rounded down: the true time is up to this much later.
 _APPEND_STEP_NS: Final = 1_000_000
+#: The largest time that a stamp can hold: 64 bits.
+_MOST_NS: Final = 2**63 - 1
 
 
 class Stage(NamedTuple):
@@ -98,6 +102,15 @@ class _Point(NamedTuple):
 
 def account(stamps: SignalStamps) -> Account:
     """Make a signal's stamps into its account. Total: any integers give an account without a negative stage."""
+    try:
+        return _account(stamps)
+    except OverflowError:  # beyond what a float holds: 10**400, which no clock says and a trader may
+        return _account(
+            SignalStamps(*(max(-_MOST_NS, min(said, _MOST_NS)) for said in msgspec.structs.astuple(stamps)))
+        )
+
+
+def _account(stamps: SignalStamps) -> Account:
     points, corrected = _monotonic_points(stamps)
     received = next((point for point in points if point.name == "received"), None)
     at = {point.name: point.time_ns for point in points}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Final
 
 _SHOWN_CHARS: Final = 60
+#: What a terminal may obey: C0 without tab and line feed, DEL, C1.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def shown(value: object) -> str:
@@ -21,6 +24,11 @@ def shown(value: object) -> str:
         return "true" if value else "false"
     text = f'"{value}"' if isinstance(value, str) else repr(value)
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Words of somebody else for a terminal: control characters as ``\\x1b``, but for tab and line feed."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ def metrics_handler(families: Families) -> Handler:
             from chandlery.core.telemetry.exposition import Exposition
 
             made.append(Exposition(families))
-        body, content_type = made[0].answer(request.headers.get("Accept", ""))
+        body, content_type = await made[0].answer(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     return answer

@@ -31,6 +31,8 @@ Trader = Annotated[str, typer.Argument(help="[NAMESPACE/]TRADER", autocompletion
 _AT_ONCE: Final = 8
 Answer = TypeVar("Answer")
 _ID_DIGITS: Final = frozenset("0123456789abcdef")
+#: What the feeds look for, at least: see workers/feed/query.py.
+_LEAST_DIGITS: Final = 6
 
 
 class _Told(msgspec.Struct):
@@ -86,6 +88,8 @@ def trace(
     """One signal's stages as a waterfall: where its time went, and by whose clock."""
     if not signal or not set(signal.lower()) <= _ID_DIGITS:
         raise InputError(f"{signal!r} is no signal's id: it has hexadecimal digits alone")
+    if len(signal) < _LEAST_DIGITS:
+        raise InputError(f"{signal!r} is the beginning of too many ids: give {_LEAST_DIGITS} digits or more")
     pods = [pod_of(trader_state(find_trader(kubectl, trader)))] if trader else _a_pod_of_each_feed(kubectl)
     where = "namespace " + kubectl.namespace if not kubectl.everywhere else "the cluster"
     if not pods:

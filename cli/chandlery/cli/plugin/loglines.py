@@ -9,6 +9,8 @@ from typing import Any, Final
 import msgspec
 from rich.text import Text
 
+from chandlery.core.wording import printable
+
 _LEVEL_STYLE: Final = {"warning": "yellow", "error": "bold red", "critical": "bold red", "debug": "dim"}
 #: Facts that every line has, shown in their own way or (``trader``) known already.
 _OWN_WAY: Final = frozenset({"time", "level", "component", "message", "exception", "trader", "logger", "printed"})
@@ -41,25 +43,27 @@ class LogLine:
     def text(self, *, whose: bool = False) -> Text:
         """``11-25 12:00:00.123 error: trader ended  reason=Crashed``; a line that isn't ours as it is.
 
+        A strategy may print what it likes: what a terminal would obey is shown instead (``\\x1b``).
+
         Args:
             whose: begin with whose it is, for lines of several Traders.
         """
         if not self.facts:
-            return Text(self.raw)
+            return Text(printable(self.raw))
         level, facts = str(self.facts.get("level", "info")), self.facts
         more = " ".join(
             f"{name}={_shown(value)}" for name, value in facts.items() if name not in _OWN_WAY and value != ""
         )
-        text = Text.assemble((_moment(str(facts.get("time", ""))), "dim"), " ")
+        text = Text.assemble((printable(_moment(str(facts.get("time", "")))), "dim"), " ")
         if whose:
-            text.append(f"{self.whose}  ", style="cyan")
+            text.append(f"{printable(self.whose)}  ", style="cyan")
         if level != "info":
-            text.append(f"{level}: ", style=_LEVEL_STYLE.get(level, ""))
-        text.append(str(facts.get("message", "")))
+            text.append(f"{printable(level)}: ", style=_LEVEL_STYLE.get(level, ""))
+        text.append(printable(str(facts.get("message", ""))))
         if more:
-            text.append(f"  {more}", style="dim")
+            text.append(f"  {printable(more)}", style="dim")
         if facts.get("exception"):
-            text.append(f"\n{facts['exception']}")
+            text.append(printable(f"\n{facts['exception']}"))
         return text
 
 

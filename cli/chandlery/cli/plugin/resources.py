@@ -10,7 +10,7 @@ from chandlery.cli.plugin.kubectl import ForbiddenError, Kubectl, NotFoundError,
 from chandlery.console.cluster import UNSEEN, ClusterStatus, FeedState, PoolState, TraderState, cluster_status
 from chandlery.core.errors import InputError, MachineError, UnavailableError
 from chandlery.core.resources.status import Condition, FeedStatus, PoolStatus, TraderStatus, read_status
-from chandlery.core.wording import did_you_mean
+from chandlery.core.wording import did_you_mean, printable
 
 Row = TypeVar("Row")
 #: A namespace with more is asked for by name.
@@ -151,7 +151,7 @@ def trader_state(item: Object) -> TraderState:
         generation=int(meta.get("generation", 0)), running_generation=status.running_generation,
         warm_have=status.warm.have if status.warm else None, warm_need=status.warm.need if status.warm else None,
         signals=status.signals, latency_p99=status.latency.p99 if status.latency else "",
-        restarts=status.restarts, last_error=status.last_error or "",
+        restarts=status.restarts, last_error=printable(status.last_error or ""),
     )  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def _readiness(item: Object, conditions: Iterable[Condition], observed: int | No
     if observed is None or observed < generation:
         return "Unknown", UNSEEN, f"the operator has not looked at generation {generation} yet"
     ready = next((condition for condition in conditions if condition.type == "Ready"), None)
-    return (ready.status, ready.reason, ready.message) if ready is not None else ("Unknown", UNSEEN, "")
+    return (ready.status, ready.reason, printable(ready.message)) if ready is not None else ("Unknown", UNSEEN, "")
 
 
 def _full(item: Object) -> str:

@@ -17,6 +17,7 @@ from chandlery.cli.runtime.settings import transport_of
 from chandlery.cli.runtime.version import own_version
 from chandlery.console.model import FeedRow, PoolRow, ProcessRow, TraderRow, View
 from chandlery.core.assignment import TraderStatus
+from chandlery.core.wording import printable
 from chandlery.operator.planner import Verdict
 from chandlery.operator.planner_standing import told_of
 
@@ -214,6 +215,7 @@ def _state(verdict: Verdict, status: TraderStatus | None) -> tuple[str, str, str
 def _copy(status: TraderStatus, row: TraderRow) -> None:
     for name in (
         "pid", "generation", "incarnation", "warm_have", "warm_need", "calls", "signals", "restarts", "errors",
-        "rss_bytes", "last_open_time_ms", "last_error",
+        "rss_bytes", "last_open_time_ms",
     ):  # fmt: skip
         setattr(row, name, getattr(status, name))
+    row.last_error = printable(status.last_error)

@@ -1,6 +1,6 @@
 """What Chandlery tells of itself in OpenTelemetry's and Prometheus' words. Pure: nothing here sends or serves anything."""
 
-from chandlery.core.telemetry.environment import TraceExport, trace_export
+from chandlery.core.telemetry.environment import TraceExport, shown_endpoint, trace_export
 from chandlery.core.telemetry.spans import (
     Attributes,
     Kind,
@@ -22,6 +22,7 @@ __all__ = [
     "Shared",
     "Span",
     "TraceExport",
+    "shown_endpoint",
     "signal_spans",
     "tick_spans",
     "trace_export",

@@ -60,15 +60,17 @@ def trace_export(settings: TelemetrySettings, environment: Mapping[str, str]) ->
             f"OTEL_EXPORTER_OTLP_{name}", default
         )
 
+    whole = "" if settings.otlp_endpoint else environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
+    given = whole or settings.otlp_endpoint or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    if not given:
+        return None
     said = settings.otlp_protocol or of_traces("PROTOCOL", "http/protobuf")
     protocol = next((known for known in _PROTOCOLS if known == said), None)
     if protocol is None:
         raise InputError(f"OTLP protocol {said!r}: write http/protobuf or grpc")
-    endpoint = _endpoint(settings, environment, protocol)
-    if not endpoint:
-        return None
     return TraceExport(
-        endpoint=endpoint,
+        # Only a variable for traces alone is taken as it is; every other address gets OTLP's path.
+        endpoint=_endpoint(given, is_whole=bool(whole) or protocol == "grpc"),
         protocol=protocol,
         headers={name.lower(): value for name, value in _pairs(of_traces("HEADERS"), "OTLP headers").items()},
         timeout_s=_number(of_traces("TIMEOUT"), _TIMEOUT_MS, "OTLP timeout") / 1_000,
@@ -82,23 +84,29 @@ def trace_export(settings: TelemetrySettings, environment: Mapping[str, str]) ->
     )
 
 
-def _endpoint(settings: TelemetrySettings, environment: Mapping[str, str], protocol: str) -> str:
-    """Only a variable for traces alone is taken as it is; every other address gets OTLP's path."""
-    whole = "" if settings.otlp_endpoint else environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
-    base = settings.otlp_endpoint or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
-    given = whole or base
-    if not given:
-        return ""
+def _endpoint(given: str, *, is_whole: bool) -> str:
     try:
         parts = urlsplit(given)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
-        raise InputError(f"OTLP endpoint {given!r}: write http://host:port or https://host:port")
-    if protocol == "grpc" or whole:
-        return given
-    return f"{given.rstrip('/')}/v1/traces"
+        raise InputError(f"OTLP endpoint {shown_endpoint(given)!r}: write http://host:port or https://host:port")
+    return given if is_whole else parts._replace(path=f"{parts.path.rstrip('/')}/v1/traces", fragment="").geturl()
+
+
+def shown_endpoint(endpoint: str) -> str:
+    """Scheme, host, port and path of an endpoint: user, password and query may be secrets.
+
+    Of what can't be told apart for certain nothing is shown but ``…``.
+    """
+    try:
+        parts = urlsplit(endpoint)
+    except ValueError:
+        return "…"
+    if "@" in endpoint and (not parts.netloc or "@" in parts.path + parts.query + parts.fragment):
+        return "…"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _signal_share(environment: Mapping[str, str]) -> float:

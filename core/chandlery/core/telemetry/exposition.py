@@ -5,6 +5,7 @@ prometheus_client is imported here alone: a process that nobody scrapes does wit
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -17,11 +18,18 @@ from prometheus_client.utils import floatToGoString
 
 from chandlery.core.histogram import BOUNDS_US, Histogram
 
+#: An answer is given again for this long, s: far below any interval of scraping.
+FRESH_S: Final = 1.0
+#: Texts kept: clients may ask for forms that differ in an escaping scheme.
+_MOST_FORMS: Final = 4
 _BOUNDS: Final = tuple(str(floatToGoString(bound / 1e6)) for bound in BOUNDS_US)  # type: ignore[no-untyped-call]
 
 
-class Exposition(Collector):
+class Exposition:
     """One process's figures.
+
+    They are read on the loop, where they change; made into text, which takes tens of ms, beside it. One scrape at a time:
+    who asks meanwhile, or within :data:`FRESH_S`, gets the same answer.
 
     Args:
         families: gives every family of now, of names under ``chandlery_``. Those of the process come beside them.
@@ -29,27 +37,54 @@ class Exposition(Collector):
 
     def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
         self._families = families
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+        self._process = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._process)
+        self._turn = asyncio.Lock()
+        #: By content type's encoder: the text, and when its figures were read, s by the loop's clock.
+        self._made: dict[str, tuple[bytes, float]] = {}
+
+    async def answer(self, accept: str) -> tuple[bytes, str]:
+        """The figures, and their content type: OpenMetrics (with exemplars) for who accepts it, else text 0.0.4."""
+        encode, content_type = choose_encoder(accept)
+        async with self._turn:
+            now_s = asyncio.get_running_loop().time()
+            made = self._made.get(content_type)
+            if made is not None and now_s - made[1] < FRESH_S:
+                return made[0], content_type
+            read = list(self._families())
+            body = await asyncio.to_thread(self._encoded, encode, read)
+            if len(self._made) >= _MOST_FORMS:
+                self._made.clear()
+            self._made[content_type] = body, now_s
+            return body, content_type
+
+    def _encoded(self, encode: Callable[[CollectorRegistry], bytes], read: list[Metric]) -> bytes:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Read([*read, *self._process.collect(), _memory()]))
+        return encode(registry)
+
+
+class _Read(Collector):
+    """Families that were read already."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
 
     def collect(self) -> Iterable[Metric]:
-        """Every family."""
-        yield from self._families()
-        yield gauge(
-            "process_proportional_memory_bytes",
-            "Memory of the process with what it shares divided among those who share it (PSS)",
-            pss_bytes(),
-        )
+        """All of them."""
+        return self._families
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: names are known when they are collected."""
         return ()
 
-    def answer(self, accept: str) -> tuple[bytes, str]:
-        """The figures, and their content type: OpenMetrics (with exemplars) for who accepts it, else text 0.0.4."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
+
+def _memory() -> Metric:
+    return gauge(
+        "process_proportional_memory_bytes",
+        "Memory of the process with what it shares divided among those who share it (PSS)",
+        pss_bytes(),
+    )
 
 
 def counter(name: str, meaning: str, values: float | Mapping[str, float], label: str = "") -> CounterMetricFamily:
@@ -102,22 +137,24 @@ class Labelled:
     """Names that may be labels: the first ``most`` to come keep theirs, the others share ``_other``.
 
     A label's value is a time series for as long as Prometheus remembers: names that anybody may invent must not be
-    without a bound.
+    without a bound. What was counted in ``_other`` stays there for as long as it is known: were it to leave, the sum
+    would fall, which Prometheus takes for a process that began anew.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._names: set[str] = set()
+        self._sharing: set[str] = set()
         self.others = 0
 
     def follow(self, names: Iterable[str]) -> None:
-        """These are the names of now; those that are gone make room."""
+        """These are the names of now; those that are gone make room for such as are new."""
         now = set(names)
         self._names &= now
-        for name in sorted(now - self._names):
-            if len(self._names) < self._most:
-                self._names.add(name)
-        self.others = len(now - self._names)
+        self._sharing &= now
+        for name in sorted(now - self._names - self._sharing):
+            (self._names if len(self._names) < self._most else self._sharing).add(name)
+        self.others = len(self._sharing)
 
     def __getitem__(self, name: str) -> str:
         """The label for a name."""

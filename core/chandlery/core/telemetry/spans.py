@@ -175,12 +175,16 @@ def signal_spans(
 
 def tick_spans(
     trace_id: bytes, symbol: str, interval: str, forming: bool, stamps: SignalStamps, told: Account, topics: Topics,
-    *, partition: int,
+    *, partition: int, hosts: tuple[str, str] = ("", ""),
 ) -> list[Span]:  # fmt: skip
-    """The trace of a candle that was written into the segment and that nobody need have decided on."""
+    """The trace of a candle that was written into the segment and that nobody need have decided on.
+
+    Args:
+        hosts: as for :func:`signal_spans`.
+    """
     candles = topics.candles_live if forming else _closed_topic(topics, interval)
     names = {"trades": topics.trades, "candles": candles, "signals": topics.signals}
-    spans = _stages(trace_id, TICK_ROOT, stamps, told, names, partition)
+    spans = _stages(trace_id, TICK_ROOT, stamps, told, names, partition, hosts)
     if spans:
         spans[0].own.update({"chandlery.symbol": symbol, "chandlery.interval": interval, "chandlery.forming": forming})
     return spans

@@ -211,5 +211,5 @@ class MetricsServer:
         return families(status, self._told.latency, self._labelled)
 
     async def _get(self, request: web.Request) -> web.Response:
-        body, content_type = self._exposition.answer(request.headers.get("Accept", ""))
+        body, content_type = await self._exposition.answer(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})

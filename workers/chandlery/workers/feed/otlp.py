@@ -8,6 +8,7 @@ takes five times as long a signal and four times the memory (docs/architecture.m
 from __future__ import annotations
 
 import gzip
+import re
 import ssl
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -41,6 +42,12 @@ _LATER_CODES: Final = frozenset({1, 4, 10, 11, 14, 15, 8})
 _MOST_WORDS: Final = 200
 #: An answer is a number and a sentence.
 _MOST_ANSWER_BYTES: Final = 65_536
+#: RFC 9110's tokens; gRPC's metadata keys, without those for binary values and its own.
+_HEADER_NAMES: Final = {
+    "http/protobuf": re.compile(r"[0-9a-z!#$%&'*+.^_`|~-]+"),
+    "grpc": re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)"),
+}
+_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 _KINDS: Final[dict[Kind, SpanMessage.SpanKind.ValueType]] = {
@@ -171,12 +178,24 @@ def exporter_to(export: TraceExport) -> Exporter:
     """The way that the settings ask for.
 
     Raises:
-        InputError: a certificate can't be read.
+        InputError: a certificate can't be read, or a header can't be sent.
     """
+    for name, value in export.headers.items():
+        _check_header(name, value, export.protocol)
     try:
         return GrpcExporter(export) if export.protocol == "grpc" else HttpExporter(export)
     except (OSError, ssl.SSLError) as error:
         raise InputError(f"OTLP certificates: {error}") from error
+
+
+def _check_header(name: str, value: str, protocol: str) -> None:
+    """Neither a value nor what is no name is shown: either may be part of a token."""
+    if not _HEADER_NAMES[protocol].fullmatch(name):
+        raise InputError(f"OTLP headers: a name of them is none for {protocol}: write letters, digits, - and _")
+    if not _HEADER_VALUE.fullmatch(value):
+        raise InputError(
+            f"OTLP header {name}: its value holds a line feed or something else that isn't printable ASCII"
+        )
 
 
 class HttpExporter:
@@ -206,9 +225,11 @@ class HttpExporter:
                 return _http_answer(response.status, body, response.headers.get("Retry-After", ""))
         except TimeoutError:
             return Answer("later", f"no answer within {self._timeout.total} s")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             # Without what a URL or a header may hold of a token.
             return Answer("later", f"{type(error).__name__}: {getattr(error, 'strerror', '') or 'no connection'}")
+        except Exception as error:  # noqa: BLE001 - a request that can't be made won't be made later either
+            return Answer("refused", f"HTTP can't send it: {type(error).__name__}")
 
     async def close(self) -> None:
         """Close the connection."""
@@ -258,7 +279,8 @@ class GrpcExporter:
         import grpc  # 12 MB: only where it is asked for
 
         parts = urlsplit(export.endpoint)
-        self._target = f"{parts.hostname}:{parts.port or 4317}"
+        host = parts.hostname or ""
+        self._target = f"[{host}]:{parts.port or 4317}" if ":" in host else f"{host}:{parts.port or 4317}"
         self._timeout_s = export.timeout_s or None
         self._metadata = tuple(export.headers.items())
         self._compression = grpc.Compression.Gzip if export.gzip else None
@@ -290,6 +312,8 @@ class GrpcExporter:
             code = error.code()
             words = f"gRPC {code.name}"
             return Answer("later" if code.value[0] in _LATER_CODES else "refused", words)
+        except Exception as error:  # noqa: BLE001 - gRPC's core has errors of its own for what it can't send
+            return Answer("refused", f"gRPC can't send it: {type(error).__name__}")
         return _taken(answer)
 
     async def close(self) -> None:

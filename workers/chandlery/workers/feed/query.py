@@ -44,6 +44,8 @@ _OVERLAP: Final = 10
 _LONGEST_WATCH_S: Final = 600.0
 #: Reading a topic of a million signals takes 20 s here; three times that.
 _TOPIC_S: Final = 60.0
+#: Fewer digits would be the beginning of many ids, and none that of every record.
+_PREFIX: Final = re.compile(r"[0-9a-fA-F]{6,32}")
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -150,11 +152,14 @@ def watch(feed: OwnFeed, every_s: float, count: int) -> None:
 
 
 async def signal_records(settings: FeedSettings, prefix: str) -> AsyncIterator[bytes]:
-    """Records of the signals topic, as it is now, whose id begins with ``prefix``.
+    """Records of the signals topic, as it is now, whose id begins with ``prefix``, 6 to 32 hex digits.
 
     Raises:
+        InputError: the prefix is shorter, and would be that of many a record, or is none.
         UnavailableError: Kafka doesn't answer.
     """
+    if not _PREFIX.fullmatch(prefix):
+        raise InputError(f"{prefix[:40]!r} is no beginning of a signal's id: give 6 to 32 of its hex digits")
     # Only here is a client of Kafka needed: importing it takes longer than all the rest.
     from aiokafka import TopicPartition
     from aiokafka.errors import KafkaError
@@ -215,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     watching.add_argument("--every", type=float, default=2.0, metavar="SECONDS")
     watching.add_argument("--count", type=int, default=0, help="how often; 0: until standard input ends")
     tracing = verbs.add_parser("signal", help="records of a signal on its topic")
-    tracing.add_argument("prefix", metavar="PREFIX", help="the signal's id, or enough of its beginning")
+    tracing.add_argument("prefix", metavar="PREFIX", help="the signal's id, or its first 6 hex digits or more")
     return parser
 
 

@@ -142,6 +142,7 @@ class Feed:
             self._router.watch_changes = True
             self._pipes = WindowSender(self._rings_dir / "windows.sock", self._segment_path, self._counts)
         self._metrics: MetricsServer | None = None
+        self._metrics_problem = ""
         if settings.metrics_listen:
             from chandlery.workers.feed.metrics import MetricsServer  # 1 MB that nobody scraped does without
 
@@ -187,7 +188,12 @@ class Feed:
         self._follow()
         await self._api.start()
         if self._metrics is not None:
-            await self._metrics.start()
+            try:
+                await self._metrics.start()
+            except MachineError as error:
+                # Signals don't stand back behind what is told of them.
+                self._metrics, self._metrics_problem = None, str(error)
+                log.error("no figures for Prometheus", extra={"reason": str(error)})
         self._refresh_clock()
         self._spawn("watch", self._watch.run())
         self._spawn("notes", self._notes.run())
@@ -450,6 +456,7 @@ class Feed:
             "transport": self._settings.transport,
             "broker_connected": self._watch.connected,
             "broker_problem": problem_of(self._watch.problem),
+            "metrics_problem": self._metrics_problem,
             "reconnects": self._watch.reconnects,
             "series": len(self._board.tracks),
             "refused_series": {_text(ref): why for ref, why in self._board.refused.items()},

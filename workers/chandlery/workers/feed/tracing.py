@@ -28,6 +28,7 @@ from chandlery.core.telemetry import (
     Service,
     Span,
     TraceExport,
+    shown_endpoint,
     signal_spans,
     tick_spans,
     trace_export,
@@ -72,6 +73,7 @@ class _Tick(NamedTuple):
     interval: str
     forming: bool
     stamps: SignalStamps
+    hosts: tuple[str, str]
 
 
 class _Told(NamedTuple):
@@ -208,9 +210,13 @@ class Tracing:
             published_ns=now_ns(),
             recorded_skew_ns=stamps.recorded_skew_ns,
             wall_offset_ns=wall_offset_ns(),
+            origin_uncertainty_ns=stamps.origin_uncertainty_ns,
+            host_uncertainty_ns=stamps.host_uncertainty_ns,
+            exchange_offset_ns=stamps.exchange_offset_ns,
+            exchange_uncertainty_ns=stamps.exchange_uncertainty_ns,
         )
-        forming = update.state == "forming"
-        self._add(_Tick(self._record_trace(symbol, whole), symbol, update.interval, forming, whole))
+        forming, hosts = update.state == "forming", (stamps.origin.hex(), stamps.host.hex())
+        self._add(_Tick(self._record_trace(symbol, whole), symbol, update.interval, forming, whole, hosts))
 
     def _wants(self, signal: Signal) -> bool:
         return self.on and int.from_bytes(trace_id_of(signal.id)[8:]) < self._signals_below
@@ -234,7 +240,7 @@ class Tracing:
     # ---- beside it ----
 
     async def run(self) -> None:
-        """Log and send what waits until cancelled."""
+        """Log and send what waits until cancelled. Never raises anything else: signals don't end for their traces."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._say_all())
             if self._exporter is not None:
@@ -246,7 +252,10 @@ class Tracing:
             self._any_unsaid.clear()
             await self._pause(LINGER_S)
             while self._unsaid:
-                _say(self._unsaid.popleft())
+                try:
+                    _say(self._unsaid.popleft())
+                except Exception as error:  # noqa: BLE001 - one line is what it costs
+                    log.error("a signal without a line", extra={"reason": type(error).__name__})
                 await asyncio.sleep(0)
             self._say_unnamed()
 
@@ -260,13 +269,26 @@ class Tracing:
             while True:
                 await self._some.wait()
                 await self._pause(LINGER_S)
-                if packed := await self._pack():
-                    await self._deliver(exporter, b"".join(packed), len(packed))
+                await self._send_some(exporter)
                 if not self._waiting:
                     self._some.clear()
                     self._idle.set()
         finally:
-            await exporter.close()
+            try:
+                await exporter.close()
+            except Exception as error:  # noqa: BLE001 - it is the end, and the feed's alone to fail
+                log.warning("the way to the receiver didn't close", extra={"reason": type(error).__name__})
+
+    async def _send_some(self, exporter: Exporter) -> None:
+        try:
+            if packed := await self._pack():
+                await self._deliver(exporter, b"".join(packed), len(packed))
+        except Exception as error:  # noqa: BLE001 - signals don't end for their traces
+            # Nothing that is known of; it costs these traces. No words of it: they may hold a token.
+            log.error("traces given up", extra={"traces": self._under_way, "reason": type(error).__name__})
+            self.problem = f"given up: {type(error).__name__}"
+            self.dropped["failed"] += self._under_way
+            self._under_way = 0
 
     async def drain(self, timeout_s: float) -> None:
         """At the end: send what waits without lingering, at most ``timeout_s``; what is left then is dropped."""
@@ -292,7 +314,7 @@ class Tracing:
     def report(self) -> dict[str, Any]:
         """As in the status (docs/status.md)."""
         return {
-            "endpoint": self._export.endpoint if self._export else "",
+            "endpoint": shown_endpoint(self._export.endpoint) if self._export else "",
             "built": self.built,
             "exported": self.exported,
             "waiting": len(self._waiting) + self._under_way,
@@ -341,7 +363,7 @@ class Tracing:
         if isinstance(what, _Tick):
             return tick_spans(
                 what.trace_id, what.symbol, what.interval, what.forming, what.stamps, account(what.stamps),
-                self._topics, partition=partition_of(what.symbol, partitions),
+                self._topics, partition=partition_of(what.symbol, partitions), hosts=what.hosts,
             )  # fmt: skip
         signal = what.signal
         return signal_spans(
@@ -382,7 +404,10 @@ class Tracing:
         """Send one request until it is taken or refused."""
         pause_s = _FIRST_PAUSE_S
         while True:
-            answer = await exporter.send(body)
+            try:
+                answer = await exporter.send(body)
+            except Exception as error:  # noqa: BLE001 - whatever a library raises; its words may hold a token
+                answer = Answer("refused", f"can't be sent: {type(error).__name__}")
             self.requests += 1
             if answer.verdict != "later":
                 break

@@ -1,0 +1,34 @@
+"""What a ring's item must be to become a signal, without a ring."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.workers_feed.feed_setup import signal
+
+from chandlery.core.signals import Signal, SignalStamps, encode
+from chandlery.workers.feed.admission import RecentIds, admit
+from chandlery.workers.feed.assignments import Fence
+
+BTC = "BTC/USDT"
+
+
+def admitted(**changes: Any) -> tuple[Signal | None, str, str]:
+    one = signal("a", 1, **changes)
+    fence = Fence(one.incarnation, "active", frozenset({BTC}), one.interval)
+    return admit(encode(one), one.trader, fence, RecentIds())
+
+
+@pytest.mark.parametrize("field", SignalStamps.__struct_fields__)
+@pytest.mark.parametrize("said", [10**400, 2**63, -(2**63)])
+def test_a_time_beyond_64_bits_is_no_signals(field: str, said: int) -> None:
+    taken, counter, why = admitted(stamps=SignalStamps(**{field: said}))
+    assert (taken, counter) == (None, "bad_signal")
+    assert "64 bits" in why
+    assert admitted(strategy_ns=said)[1] == "bad_signal"
+
+
+def test_the_largest_times_pass() -> None:
+    taken, counter, _ = admitted(stamps=SignalStamps(*[2**63 - 1] * 17), strategy_ns=2**63 - 1)
+    assert (taken is not None, counter) == (True, "")
