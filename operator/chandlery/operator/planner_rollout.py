@@ -112,9 +112,9 @@ def _at_once(standing: Standing, wanted: TraderAssignment) -> bool:
     assert decider is not None
     if "suspended" in (decider.assignment.mode, wanted.mode):
         return True
-    # One that crashes while its successor gets ready is waited for: the successor may never get there.
-    crashed = not decider.is_running and standing.successor is None
-    return crashed or decider.lost
+    # One that fails while its successor gets ready is waited for: the successor may never get there.
+    is_no_loss = not decider.is_worth_keeping and standing.successor is None
+    return is_no_loss or decider.lost
 
 
 def _kept(entry: Entry, wanted: TraderAssignment) -> TraderAssignment:

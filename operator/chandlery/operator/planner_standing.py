@@ -13,15 +13,13 @@ from typing import Final
 
 import msgspec
 
-from chandlery.core.assignment import READY_STATES, Mode, TraderAssignment, TraderStatus, WorkerStatus, encode
+from chandlery.core.assignment import Mode, TraderAssignment, TraderStatus, WorkerStatus, encode
 from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key
 from chandlery.operator.planner_types import Current, Delays, Failed, WorkerNow
 
 #: A successor that ended this often before it took over has failed: once is a busy machine, twice may be.
 MOST_ATTEMPTS: Final = 3
-#: States in which a process is there, or about to be, and its Trader has decided or will.
-_RUNNING: Final = READY_STATES | {"Retired"}
 _WARM: Final = frozenset({"Warm", "Active", "Blocked"})
 
 
@@ -32,9 +30,10 @@ class Entry:
     Attributes:
         digest: of its content, see :func:`content_digest`.
         status: what its worker tells of this very incarnation; None: nothing.
-        lost: its worker is not Ready for too long. answers: the worker is Ready and has told its status.
+        lost: its worker is not Ready for too long.
         acknowledged: every process of the worker has taken its newest assignment, which this entry is from.
         ready: the worker is Ready.
+        may_have_run: it has been Ready since it was made, and doesn't say that it was never assigned anything.
     """
 
     pool: Key
@@ -44,15 +43,13 @@ class Entry:
     status: TraderStatus | None = None
     lost: bool = False
     ready: bool = False
-    answers: bool = False
     acknowledged: bool = False
+    may_have_run: bool = False
 
     @property
-    def is_running(self) -> bool:
-        """Whether there is something to lose. A Ready worker that has not told anything yet has."""
-        if self.status is not None:
-            return self.status.state in _RUNNING
-        return self.ready and not self.answers
+    def is_worth_keeping(self) -> bool:
+        """Whether it runs, has run or may be about to: while it restarts it is still what one can go back to."""
+        return self.may_have_run and self.failure() is None
 
     @property
     def is_bounded(self) -> bool:
@@ -158,6 +155,7 @@ def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[
                 and status.sequence == assignment.sequence
                 and status.hash == assignment.hash
             )
+            may_have_run = worker.was_ready and (status is None or status.received_sequence > 0)
             for trader in assignment.traders:
                 told = told_of(status, trader.trader, trader.incarnation)
                 found.setdefault(trader.trader, []).append(
@@ -169,8 +167,8 @@ def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[
                         told,
                         lost,
                         worker.ready,
-                        worker.ready and status is not None,
                         acknowledged,
+                        may_have_run,
                     )
                 )
     for entries in found.values():
