@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from chandlery.core.assignment import Mode, TraderAssignment, TraderStatus, WorkerStatus, encode
+from chandlery.core.assignment import READY_STATES, Mode, TraderAssignment, TraderStatus, WorkerStatus, encode
 from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key
 from chandlery.operator.planner_types import Current, Delays, Failed, WorkerNow
@@ -33,6 +33,7 @@ class Entry:
         lost: its worker is not Ready for too long.
         acknowledged: every process of the worker has taken its newest assignment, which this entry is from.
         ready: the worker is Ready.
+        heard: the worker has its newest assignment, which not every process need have taken yet.
         may_have_run: it has been Ready since it was made, and doesn't say that it was never assigned anything.
     """
 
@@ -44,6 +45,7 @@ class Entry:
     lost: bool = False
     ready: bool = False
     acknowledged: bool = False
+    heard: bool = False
     may_have_run: bool = False
 
     @property
@@ -58,7 +60,7 @@ class Entry:
             return False
         # Said of the one Trader; the whole assignment waits for others that may only be starting.
         taken = self.status is not None and self.status.until_ms == self.assignment.until_ms
-        return taken or self.acknowledged
+        return (self.heard and taken) or self.acknowledged
 
     @property
     def is_out(self) -> bool:
@@ -71,8 +73,19 @@ class Entry:
 
     @property
     def is_warm(self) -> bool:
-        """Whether it could decide now."""
-        return self.status is not None and self.status.state in _WARM
+        """Whether it could decide now; what is told of a worker that isn't Ready is of before."""
+        return self.ready and self.status is not None and self.status.state in _WARM
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether its process is there, warm or not."""
+        return self.ready and self.status is not None and self.status.state in READY_STATES
+
+    @property
+    def waits_for_history(self) -> bool:
+        """Whether it has decided nothing yet, and can't before it is warm (or may not, by the end it was given)."""
+        status = self.status
+        return status is not None and status.state in ("Ready", "Retired") and not status.last_open_time_ms
 
     @property
     def is_about_to_begin(self) -> bool:
@@ -85,8 +98,8 @@ class Entry:
     def decided_until_ms(self) -> int:
         """Open time of the first candle after all that it is known to have decided; 0: not known."""
         last_ms = self.status.last_open_time_ms if self.status is not None else 0
-        next_ms = parse_interval(self.assignment.interval).next_ms(last_ms) if last_ms > 0 else 0
-        return max(next_ms, self.assignment.from_ms)
+        # Not the later of both: a replay's times begin again, and then its first candle is of another run.
+        return parse_interval(self.assignment.interval).next_ms(last_ms) if last_ms > 0 else self.assignment.from_ms
 
     def failure(self) -> tuple[str, str] | None:
         """Why it doesn't get Ready (reason, message); None: it has, or still may."""
@@ -155,6 +168,7 @@ def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[
                 and status.sequence == assignment.sequence
                 and status.hash == assignment.hash
             )
+            heard = status is not None and status.received_sequence >= assignment.sequence
             may_have_run = worker.was_ready and (status is None or status.received_sequence > 0)
             for trader in assignment.traders:
                 told = told_of(status, trader.trader, trader.incarnation)
@@ -168,6 +182,7 @@ def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[
                         lost,
                         worker.ready,
                         acknowledged,
+                        heard,
                         may_have_run,
                     )
                 )
@@ -225,6 +240,7 @@ def standing_of(
             decider = promoted(decider, decider.assignment.from_ms)
         return Standing(decider, None, failed, highest)
     if successor.assignment.mode != "standby":
+        decider = _told_of_moved_end(decider, successor)
         # One without a bound was replaced at once, in a plan of which only half was carried out.
         if decider.assignment.until_ms is None or decider.lost or decider.is_out or overdue:
             return Standing(successor, None, failed, highest)
@@ -238,6 +254,21 @@ def standing_of(
     if decider.is_out and decider.assignment.until_ms is None:
         return Standing(promoted(successor, _begins_ms(decider, successor)), None, failed, highest)
     return Standing(decider, successor, failed, highest)
+
+
+def _told_of_moved_end(decider: Entry, successor: Entry) -> Entry:
+    """The old one with the end that its successor begins at, where that was moved and only the successor's worker was
+    told (a plan of which half was kept): one of its symbols may have stopped at the end of before.
+
+    Never beyond what it has decided: a successor that was lost goes on elsewhere from a later candle than the end.
+    """
+    until_ms = decider.assignment.until_ms
+    if until_ms is None or decider.assignment.interval != successor.assignment.interval:
+        return decider
+    moved_ms = min(successor.assignment.from_ms, decider.decided_until_ms)
+    if moved_ms <= until_ms:
+        return decider
+    return replace(bounded(decider, moved_ms), acknowledged=False)
 
 
 def _one_each(entries: list[Entry]) -> list[Entry]:
@@ -285,7 +316,7 @@ def follows_ms(before: Entry, interval: str, digest: str) -> int:
     its signals have the same ids.
     """
     if before.lost and before.digest == digest and before.status is not None:
-        return max(before.status.last_open_time_ms, before.assignment.from_ms)
+        return before.status.last_open_time_ms or before.assignment.from_ms
     return begins_ms(before, interval)
 
 
