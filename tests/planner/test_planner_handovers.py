@@ -120,14 +120,14 @@ def test_one_that_is_not_warm_itself_waits_for_no_warm_successor() -> None:
     made = step(old, new)
     assert made.rollout is not None
     assert made.rollout.phase == "HandingOver"
-    old = replace(old, assignment=made.placed[0][1], status=msgspec.structs.replace(old.status, until_ms=0))
-    for state in ("Ready", "Retired"):
-        old.status.state = state  # type: ignore[union-attr, assignment]
-        made = step(old, new)
+    told: tuple[TraderState, ...] = ("Ready", "Retired")
+    for state in told:
+        made = step(entry("pool-0", state, incarnation=5, interval="1d", until_ms=0), new)
         assert made.rollout is not None
         assert (made.rollout.phase, made.placed[1][1].mode) == ("TakingOver", "active")
-    for state in ("Warm", "Active"):
-        warm = entry("pool-0", state, incarnation=5, interval="1d")  # type: ignore[arg-type]
+    warmed: tuple[TraderState, ...] = ("Warm", "Active")
+    for state in warmed:
+        warm = entry("pool-0", state, incarnation=5, interval="1d")
         rollout = step(warm, new).rollout
         assert rollout is not None
         assert rollout.phase == "Warming"
