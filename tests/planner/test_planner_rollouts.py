@@ -107,6 +107,22 @@ def test_a_trader_that_has_not_decided_anything_yet_is_given_its_first_candle_be
     assert first == [1]
 
 
+def test_a_handover_that_is_through_costs_one_more_write_and_none_after() -> None:
+    fleet = running(wanted_of(edited(2)))
+    new = wanted_of(edited(3))
+    key = (POOL, "pool-0")
+    while len(fleet.entries(A)) == 1 or modes(fleet)[-1][0] == "standby":
+        fleet.turn(new)
+    while len(fleet.entries(A)) == 2:
+        fleet.turn(new)
+    through = fleet.members[key].wanted.sequence
+    fleet.settle(new, 10)
+    assert fleet.members[key].wanted.sequence <= through + 1
+    ((_, spec),) = fleet.entries(A)
+    assert (spec.incarnation, spec.from_ms) == (2, 0)
+    sound(fleet)
+
+
 def test_a_handover_waits_for_no_other_trader_of_the_worker() -> None:
     fleet = running(wanted_of(edited(2)))
     fleet.settle(wanted_of(edited(3)), 3)
