@@ -107,6 +107,22 @@ def test_a_trader_that_has_not_decided_anything_yet_is_given_its_first_candle_be
     assert first == [1]
 
 
+def test_a_handover_that_is_through_costs_one_more_write_and_none_after() -> None:
+    fleet = running(wanted_of(edited(2)))
+    new = wanted_of(edited(3))
+    key = (POOL, "pool-0")
+    while len(fleet.entries(A)) == 1 or modes(fleet)[-1][0] == "standby":
+        fleet.turn(new)
+    while len(fleet.entries(A)) == 2:
+        fleet.turn(new)
+    through = fleet.members[key].wanted.sequence
+    fleet.settle(new, 10)
+    assert fleet.members[key].wanted.sequence <= through + 1
+    ((_, spec),) = fleet.entries(A)
+    assert (spec.incarnation, spec.from_ms) == (2, 0)
+    sound(fleet)
+
+
 def test_a_handover_waits_for_no_other_trader_of_the_worker() -> None:
     fleet = running(wanted_of(edited(2)))
     fleet.settle(wanted_of(edited(3)), 3)
@@ -185,6 +201,39 @@ def test_a_successor_that_fails_leaves_the_old_one_running_and_says_so() -> None
     made = fleet.settle(wanted_of(edited(4)), 10)
     assert (made.verdicts[A].reason, fleet.entries(A)[0][1].parameters) == ("", {"fast": 4})
     sound(fleet)
+
+
+@pytest.mark.parametrize("hit", ["pod restarts", "process restarts"])
+def test_a_version_that_failed_is_not_tried_again_because_the_old_one_restarts(hit: str) -> None:
+    fleet = running(wanted_of(edited(2)))
+    bad = wanted_of(edited(BROKEN))
+    fleet.settle(bad, 6)
+    restart(fleet, hit)
+    made = fleet.plan(bad)
+    assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("BadStrategy", True)
+    assert [(spec.incarnation, spec.parameters["fast"]) for _, spec in fleet.entries(A)] == [(1, 2)]
+
+
+@pytest.mark.parametrize("hit", ["pod restarts", "process restarts"])
+def test_an_edit_while_the_old_one_restarts_does_not_throw_it_away(hit: str) -> None:
+    fleet = running(wanted_of(edited(2)))
+    restart(fleet, hit)
+    bad = wanted_of(edited(BROKEN))
+    fleet.plan(bad)
+    assert modes(fleet) == [("active", None), ("standby", None)]
+    fleet.settle(bad, 8)
+    assert [(spec.incarnation, spec.parameters["fast"]) for _, spec in fleet.entries(A)] == [(1, 2)]
+    sound(fleet)
+
+
+def restart(fleet: Fleet, hit: str) -> None:
+    """The pod of a's worker, or a's process, starts again."""
+    key = (POOL, "pool-0")
+    if hit == "pod restarts":
+        fleet.down(key)
+        return
+    fleet.members[key].processes[A, 1].state = "Init"
+    fleet.tell(key)
 
 
 def test_a_crash_loop_of_the_successor_is_a_failure_and_one_crash_is_none() -> None:
@@ -337,6 +386,18 @@ def test_a_version_that_fits_nowhere_leaves_the_old_one_running_and_names_the_fi
     made = fleet.settle(new, 4)
     assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("PoolFull", True)
     assert "spec.segment.series" in made.verdicts[A].message
+    assert [spec.incarnation for _, spec in fleet.entries(A)] == [1]
+
+
+@pytest.mark.parametrize("hit", ["pod restarts", "process restarts"])
+def test_a_version_that_fits_nowhere_leaves_the_old_one_its_place_while_that_restarts(hit: str) -> None:
+    tight = pool(most=1, series=2)
+    fleet = running(wanted_of(edited(2), in_pool=tight))
+    new = wanted_of(trader("a", symbols=["SOL/USDT", "ADA/USDT", "XRP/USDT"]), in_pool=tight)
+    fleet.settle(new, 4)
+    restart(fleet, hit)
+    made = fleet.plan(new)
+    assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("PoolFull", True)
     assert [spec.incarnation for _, spec in fleet.entries(A)] == [1]
 
 

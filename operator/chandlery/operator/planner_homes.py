@@ -65,7 +65,15 @@ class Asked:
         decider = self.standing.decider
         if decider is None or "suspended" in (self.wanted.mode, decider.assignment.mode):
             return False
-        return not decider.lost and (decider.is_running or self.standing.successor is not None)
+        return not decider.lost and (decider.is_worth_keeping or self.standing.successor is not None)
+
+    @property
+    def may_stay(self) -> bool:
+        """Whether what is assigned is better than nothing, where there is no room for what it shall become."""
+        decider = self.standing.decider
+        if decider is None or "suspended" in (self.wanted.mode, decider.assignment.mode):
+            return False
+        return not decider.lost and (decider.failure() is None or self.standing.successor is not None)
 
     @property
     def is_stuck(self) -> bool:
@@ -125,7 +133,7 @@ def place_all(desired: Desired, current: Current, asked: dict[str, Asked], now_m
         placement = _place(key, pool, desired, current, mine, now_ms)
         # What runs must not end for lack of room for what it shall become.
         for room in ("alone", "old"):
-            stuck = [name for name in placement.waiting if mine[name].is_protected and mine[name].differs]
+            stuck = [name for name in placement.waiting if mine[name].may_stay and mine[name].differs]
             if not stuck:
                 break
             for name in stuck:

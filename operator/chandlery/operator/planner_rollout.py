@@ -112,23 +112,33 @@ def _at_once(standing: Standing, wanted: TraderAssignment) -> bool:
     assert decider is not None
     if "suspended" in (decider.assignment.mode, wanted.mode):
         return True
-    # One that crashes while its successor gets ready is waited for: the successor may never get there.
-    crashed = not decider.is_running and standing.successor is None
-    return crashed or decider.lost
+    # One that fails while its successor gets ready is waited for: the successor may never get there.
+    is_no_loss = not decider.is_worth_keeping and standing.successor is None
+    return is_no_loss or decider.lost
 
 
 def _kept(entry: Entry, wanted: TraderAssignment) -> TraderAssignment:
-    """What runs, as it is: a generation that changes nothing is only told."""
-    return msgspec.structs.replace(entry.assignment, generation=wanted.generation, until_ms=None)
+    """What runs, as it is: a generation that changes nothing is only told.
+
+    Once it has decided its first candle the bound there has done its part. In a replay's next run, whose times begin
+    again, it would hold the Trader back where its pod has started anew.
+    """
+    status = entry.status
+    begun = status is not None and status.state == "Active" and status.last_open_time_ms > 0
+    from_ms = 0 if begun else entry.assignment.from_ms
+    return msgspec.structs.replace(entry.assignment, generation=wanted.generation, from_ms=from_ms, until_ms=None)
 
 
 def _standing_by(decider: Entry, successor: Entry, wanted: TraderAssignment) -> Step:
     is_move = decider.digest == successor.digest
     successor_now = msgspec.structs.replace(successor.assignment, generation=wanted.generation)
     told = decider.assignment.until_ms
-    if told is None and not (successor.is_warm and decider.status is not None):
+    # An old one that isn't warm itself loses nothing to one that isn't either.
+    may_take_over = successor.is_warm or (successor.is_attached and decider.waits_for_history)
+    if not may_take_over or (told is None and decider.status is None):
+        # One that was told to end goes on: nobody is there to follow it.
         return Step(
-            [(decider.worker, decider.assignment), (successor.worker, successor_now)],
+            [(decider.worker, bounded(decider, None).assignment), (successor.worker, successor_now)],
             _warming(decider, successor_now, successor.worker, is_move),
         )
     if told is None and decider.is_about_to_begin:
@@ -163,7 +173,8 @@ def _taking_over(
     if successor.digest == digest:
         now = msgspec.structs.replace(now, generation=wanted.generation)
     if successor.lost and home != worker:
-        now = msgspec.structs.replace(now, incarnation=incarnation, from_ms=successor.decided_until_ms)
+        from_ms = follows_ms(successor, now.interval, successor.digest)
+        now = msgspec.structs.replace(now, incarnation=incarnation, from_ms=from_ms)
         worker = home
     is_move = decider.digest == successor.digest
     return Step(

@@ -20,8 +20,6 @@ from chandlery.operator.planner_types import Current, Delays, Failed, WorkerNow
 
 #: A successor that ended this often before it took over has failed: once is a busy machine, twice may be.
 MOST_ATTEMPTS: Final = 3
-#: States in which a process is there, or about to be, and its Trader has decided or will.
-_RUNNING: Final = READY_STATES | {"Retired"}
 _WARM: Final = frozenset({"Warm", "Active", "Blocked"})
 
 
@@ -32,9 +30,11 @@ class Entry:
     Attributes:
         digest: of its content, see :func:`content_digest`.
         status: what its worker tells of this very incarnation; None: nothing.
-        lost: its worker is not Ready for too long. answers: the worker is Ready and has told its status.
+        lost: its worker is not Ready for too long.
         acknowledged: every process of the worker has taken its newest assignment, which this entry is from.
         ready: the worker is Ready.
+        heard: the worker has its newest assignment, which not every process need have taken yet.
+        may_have_run: it has been Ready since it was made, and doesn't say that it was never assigned anything.
     """
 
     pool: Key
@@ -44,15 +44,14 @@ class Entry:
     status: TraderStatus | None = None
     lost: bool = False
     ready: bool = False
-    answers: bool = False
     acknowledged: bool = False
+    heard: bool = False
+    may_have_run: bool = False
 
     @property
-    def is_running(self) -> bool:
-        """Whether there is something to lose. A Ready worker that has not told anything yet has."""
-        if self.status is not None:
-            return self.status.state in _RUNNING
-        return self.ready and not self.answers
+    def is_worth_keeping(self) -> bool:
+        """Whether it runs, has run or may be about to: while it restarts it is still what one can go back to."""
+        return self.may_have_run and self.failure() is None
 
     @property
     def is_bounded(self) -> bool:
@@ -61,7 +60,7 @@ class Entry:
             return False
         # Said of the one Trader; the whole assignment waits for others that may only be starting.
         taken = self.status is not None and self.status.until_ms == self.assignment.until_ms
-        return taken or self.acknowledged
+        return (self.heard and taken) or self.acknowledged
 
     @property
     def is_out(self) -> bool:
@@ -74,8 +73,19 @@ class Entry:
 
     @property
     def is_warm(self) -> bool:
-        """Whether it could decide now."""
-        return self.status is not None and self.status.state in _WARM
+        """Whether it could decide now; what is told of a worker that isn't Ready is of before."""
+        return self.ready and self.status is not None and self.status.state in _WARM
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether its process is there, warm or not."""
+        return self.ready and self.status is not None and self.status.state in READY_STATES
+
+    @property
+    def waits_for_history(self) -> bool:
+        """Whether it has decided nothing yet, and can't before it is warm (or may not, by the end it was given)."""
+        status = self.status
+        return status is not None and status.state in ("Ready", "Retired") and not status.last_open_time_ms
 
     @property
     def is_about_to_begin(self) -> bool:
@@ -88,8 +98,8 @@ class Entry:
     def decided_until_ms(self) -> int:
         """Open time of the first candle after all that it is known to have decided; 0: not known."""
         last_ms = self.status.last_open_time_ms if self.status is not None else 0
-        next_ms = parse_interval(self.assignment.interval).next_ms(last_ms) if last_ms > 0 else 0
-        return max(next_ms, self.assignment.from_ms)
+        # Not the later of both: a replay's times begin again, and then its first candle is of another run.
+        return parse_interval(self.assignment.interval).next_ms(last_ms) if last_ms > 0 else self.assignment.from_ms
 
     def failure(self) -> tuple[str, str] | None:
         """Why it doesn't get Ready (reason, message); None: it has, or still may."""
@@ -158,6 +168,8 @@ def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[
                 and status.sequence == assignment.sequence
                 and status.hash == assignment.hash
             )
+            heard = status is not None and status.received_sequence >= assignment.sequence
+            may_have_run = worker.was_ready and (status is None or status.received_sequence > 0)
             for trader in assignment.traders:
                 told = told_of(status, trader.trader, trader.incarnation)
                 found.setdefault(trader.trader, []).append(
@@ -169,8 +181,9 @@ def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[
                         told,
                         lost,
                         worker.ready,
-                        worker.ready and status is not None,
                         acknowledged,
+                        heard,
+                        may_have_run,
                     )
                 )
     for entries in found.values():
@@ -227,6 +240,7 @@ def standing_of(
             decider = promoted(decider, decider.assignment.from_ms)
         return Standing(decider, None, failed, highest)
     if successor.assignment.mode != "standby":
+        decider = _told_of_moved_end(decider, successor)
         # One without a bound was replaced at once, in a plan of which only half was carried out.
         if decider.assignment.until_ms is None or decider.lost or decider.is_out or overdue:
             return Standing(successor, None, failed, highest)
@@ -240,6 +254,21 @@ def standing_of(
     if decider.is_out and decider.assignment.until_ms is None:
         return Standing(promoted(successor, _begins_ms(decider, successor)), None, failed, highest)
     return Standing(decider, successor, failed, highest)
+
+
+def _told_of_moved_end(decider: Entry, successor: Entry) -> Entry:
+    """The old one with the end that its successor begins at, where that was moved and only the successor's worker was
+    told (a plan of which half was kept): one of its symbols may have stopped at the end of before.
+
+    Never beyond what it has decided: a successor that was lost goes on elsewhere from a later candle than the end.
+    """
+    until_ms = decider.assignment.until_ms
+    if until_ms is None or decider.assignment.interval != successor.assignment.interval:
+        return decider
+    moved_ms = min(successor.assignment.from_ms, decider.decided_until_ms)
+    if moved_ms <= until_ms:
+        return decider
+    return replace(bounded(decider, moved_ms), acknowledged=False)
 
 
 def _one_each(entries: list[Entry]) -> list[Entry]:
@@ -287,7 +316,7 @@ def follows_ms(before: Entry, interval: str, digest: str) -> int:
     its signals have the same ids.
     """
     if before.lost and before.digest == digest and before.status is not None:
-        return max(before.status.last_open_time_ms, before.assignment.from_ms)
+        return before.status.last_open_time_ms or before.assignment.from_ms
     return begins_ms(before, interval)
 
 

@@ -75,7 +75,8 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
             return _keep(trader, world, old, "AwaitingApproval", message) or Refusal(pool, "AwaitingApproval", message)
     failed, decider = standing.failed, standing.decider
     tried = failed is not None and failed.digest == content_digest(wanted) and not standing.move_failed
-    if failed is not None and tried and decider is not None and decider.is_running:
+    # Also while the old one only restarts: what is there no more when that fails could not be gone back to.
+    if failed is not None and tried and decider is not None and decider.failure() is None:
         return _keep_before(trader, decider.assignment, failed, wanted.generation)
     if trader.spec.suspend:
         message = "spec.suspend is true: it keeps its place and decides nothing"
