@@ -247,9 +247,10 @@ async def test_what_is_wrong_with_one_trader_is_told_at_once_and_leaves_the_othe
         sync.edit("fast: 6, slow: 20}", "quick: 6}")
         message = await sync.until_not_ready(await sync.push("stalled"), "HealthCheckFailed")
         assert f"Trader/{sync.name}/sma-btc status: 'Failed'" in message
-        told = ready(await sync.trader("sma-btc"))
-        assert (told["status"], told["reason"]) == ("False", "BadParameter")
-        assert "quick" in told["message"]
+        found = conditions_of(await sync.trader("sma-btc"))
+        assert (found["Stalled"]["status"], found["Stalled"]["reason"]) == ("True", "BadParameter")
+        assert "quick" in found["Stalled"]["message"]
+        assert found["Ready"]["status"] == "True", "the version before runs on"
         assert ready(await sync.trader("breakout-majors"))["status"] == "True"
 
         sync.edit("quick: 6}", "fast: 7}")
