@@ -289,6 +289,66 @@ def test_the_newest_open_time_is_the_newest_over_all_symbols(stage: Stage) -> No
     assert player.counters()["last_open_time_ms"] == 4 * STEP_MS
 
 
+@pytest.mark.parametrize(("from_ms", "done"), [(0, 4), (3 * STEP_MS, 2)])
+def test_one_that_has_decided_nothing_yet_tells_where_it_begins(stage: Stage, from_ms: int, done: int) -> None:
+    btc, eth = stage.series(), stage.series(ETH)
+    stage.close(btc, 0, 1, 2, 3, 4)
+    stage.close(eth, 0, 1)
+    player = stage.trader(stage.spec(symbols=[BTC, ETH], from_ms=from_ms, until_ms=from_ms or None))
+    player.settle()
+    assert player.counters()["calls"] == 0
+    assert player.counters()["last_open_time_ms"] == done * STEP_MS, "whoever bounds it knows: nothing before is its"
+
+
+def test_one_that_meets_only_history_does_not_tell_where_it_begins(stage: Stage) -> None:
+    index = stage.series()
+    stage.close(index, 0, 1, 2, live=False)
+    player = stage.trader()
+    player.settle()
+    assert player.counters()["last_open_time_ms"] == 0
+
+
+def test_an_end_behind_the_beginning_is_one_candle_s_length_away_whatever_the_interval(stage: Stage) -> None:
+    step_ms = 300_000
+    index = stage.series(interval="5m")
+    stage.close(index, 0, 1, step_ms=step_ms)
+    player = stage.trader(stage.spec(interval="5m"))
+    player.settle()
+    assert player.counters()["last_open_time_ms"] == step_ms
+    player.loop.apply(told(stage, until_ms=2 * step_ms, orders=2))
+    assert retired(player), "nothing of its own is left"
+    stage.close(index, 2, step_ms=step_ms)
+    player.settle()
+    assert stage.signals() == []
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_the_newest_open_time_goes_back_once_all_symbols_have_come_to_the_next_session(
+    stage: Stage, restart: bool
+) -> None:
+    btc, eth = stage.series(), stage.series(ETH)
+    spec = stage.spec(symbols=[BTC, ETH])
+    stage.close(btc, *range(50))
+    stage.close(eth, *range(49))
+    player = stage.trader(spec)
+    player.settle()
+    stage.writer.reset(btc, 2)
+    stage.close(btc, 0, 1)
+    player.settle()
+    stage.close(eth, 49, 50)  # late, and of the session before
+    player.settle()
+    assert player.counters()["last_open_time_ms"] == 50 * STEP_MS
+    stage.writer.reset(eth, 2)
+    stage.close(eth, 0)
+    stage.close(btc, 2, 3)
+    if restart:
+        player = stage.trader(spec)
+    player.settle()
+    stage.close(btc, 4)
+    player.settle()
+    assert player.counters()["last_open_time_ms"] == 4 * STEP_MS
+
+
 def test_a_candle_whose_signal_has_left_shows_although_the_process_was_killed_before_its_position(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from chandlery.workers.trader.market import Forming, MarketView, SeriesView, Win
 from chandlery.workers.trader.messages import STATE_CODES, Live, StateReport
 from chandlery.workers.trader.rehearsal import rehearse
 from chandlery.workers.trader.signal_writer import Clock, Occasion, Ring, SignalWriter, build_signals
-from chandlery.workers.trader.symbol_run import SymbolRun, begins_at
+from chandlery.workers.trader.symbol_run import SymbolRun, begins_at, newest_ms
 from chandlery.workers.windows import NO_STAMPS
 
 #: Longest wait: the heartbeat must move, and the supervisor's word be heard, twice a second.
@@ -95,9 +95,8 @@ class TraderLoop:
         self._last_open_time = ring.setter("last_open_time_ms")
         self._add_calls = ring.adder("calls")
         self._add_decided_ns = ring.adder("decided_ns_sum")
-        positions = [ring.position(run.series) for run in self._runs]
-        self._newest_session = max((each[0] for each in positions if each), default=-1)
-        self._newest_ms = ring.get("last_open_time_ms")
+        known = any(ring.position(run.series) for run in self._runs)
+        self._newest_ms = ring.get("last_open_time_ms") if known else -1
         self._was_ready = False
         self._missing = ""
         self._anew = False
@@ -213,17 +212,20 @@ class TraderLoop:
         elif position is None:
             run.begin(view)
             self._store(run)
-        elif not self._is_past(view.session, run, position):
-            run.enter_session(view.session, position)
+        elif not run.is_past(view.session, position):
+            self._enter(run, view.session, position)
+        if run.begun:
+            self._note_done(self._interval.floor_ms(run.after_ms))
 
-    @staticmethod
-    def _is_past(session: int, run: SymbolRun, position: tuple[int, int] | None) -> bool:
-        """Whether a session is older than one already decided in.
+    def _enter(self, run: SymbolRun, session: int, position: tuple[int, int] | None) -> None:
+        run.enter_session(session, position)
+        if run.came_over:  # to where times may have gone back; the newest of others may be of before
+            self._newest_ms = newest_ms(self._runs, self._ring.position)
 
-        A feed that starts reads its way up through older sessions: deciding there again would repeat signals
-        and overwrite the position in the newest session.
-        """
-        return session < max(run.session, position[0] if position is not None else -1)
+    def _note_done(self, open_time_ms: int) -> None:
+        if open_time_ms > self._newest_ms:
+            self._newest_ms = open_time_ms
+            self._last_open_time(open_time_ms)
 
     def _check_room(self, run: SymbolRun, view: SeriesView) -> None:
         try:
@@ -247,9 +249,9 @@ class TraderLoop:
             session = view.session
             if session != run.session:
                 position = self._ring.position(run.series)
-                if self._is_past(session, run, position):
+                if run.is_past(session, position):
                     return IDLE_S
-                run.enter_session(session, position)
+                self._enter(run, session, position)
             ordinal, lapped = run.next_due(view)
             if lapped:
                 self._ring.add("lapped", lapped)
@@ -307,9 +309,7 @@ class TraderLoop:
         if outcome.glances and outcome.missing:
             self._ring.add("informative_missing", outcome.missing)
         # Before a signal can leave: whoever reads it after this process was killed knows the candle as begun.
-        if open_time_ms > self._newest_ms or run.session > self._newest_session:
-            self._newest_ms, self._newest_session = open_time_ms, max(run.session, self._newest_session)
-            self._last_open_time(open_time_ms)
+        self._note_done(open_time_ms)
         commit = Commit(run, outcome.strategy, ordinal, open_time_ms)
         if outcome.decisions and not self._emit_closed(commit, view, price, outcome, woken_ns, decided_ns):
             return False
