@@ -51,7 +51,7 @@ class TraderLoop:
 
     Args:
         spec: the assignment. make: builds a configured strategy instance. code: digest of code and parameters.
-        report: told of every change of state. orders: number of what it has been told with ``spec``.
+        report: told of every change of state, again while it returns False. orders: number of what it has been told with ``spec``.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TraderLoop:
         ring: Ring,
         writer: SignalWriter,
         clock: Clock,
-        report: Callable[[StateReport], None],
+        report: Callable[[StateReport], bool],
         orders: int = 0,
     ) -> None:
         self._spec = spec
@@ -480,11 +480,11 @@ class TraderLoop:
         spec = self._spec
         told = StateReport(state, spec.generation, spec.incarnation, self._code, have, need, message, self._orders)
         if told != self._told:
-            self._told = told
             self._ring.set("state", STATE_CODES[state])
             self._ring.set("warm_have", have)
             self._ring.set("warm_need", need)
-            self._report(told)
+            if self._report(told):
+                self._told = told
 
     def _state(self, warm: bool) -> TraderState:
         if self._writer.blocked:
