@@ -213,6 +213,16 @@ async def test_a_successor_that_cannot_start_leaves_the_one_before_alone(changes
         assert made.statuses[-1].traders["desk/a"].pid == before["desk/a"].pid
 
 
+async def test_a_successor_whose_strategy_raises_fails_before_it_takes_over() -> None:
+    async with worker() as made:
+        made.close(13.0)
+        before = await made.applied(made.assign(old()))
+        sequence = made.assign(old(), new(mode="standby", strategy="raises", parameters={}))
+        told = await successor(made, "Backoff")
+        assert "thirteen on purpose" in told.last_error
+        assert (await made.applied(sequence))["desk/a"].pid == before["desk/a"].pid
+
+
 async def test_one_that_replaces_another_goes_on_where_that_ended_and_leaves_its_signals() -> None:
     async with worker() as made:
         made.close(1.0)

@@ -13,6 +13,8 @@ from tests.workers_trader.trader_stage import BTC, ETH, STEP_MS, Player, Stage, 
 
 from chandlery.core.assignment import TraderAssignment
 from chandlery.core.signals import Signal
+from chandlery.workers.candles import Candles
+from chandlery.workers.strategy import Context
 from chandlery.workers.trader.messages import Live
 
 
@@ -143,6 +145,43 @@ def test_it_is_warmed_by_the_candles_of_the_one_before_without_a_signal(stage: S
     player.settle()
     (signal,) = stage.signals()
     assert signal.reason == "total 9", "two closes before its first candle, and that"
+
+
+class RaisesFrom(Tell):
+    """Raises where its memory holds a candle: once it has seen two."""
+
+    memory = 2
+
+    def on_candle(self, ctx: Context, candles: Candles) -> None:
+        super().on_candle(ctx, candles)
+        if self.total > candles.last.close:
+            raise ValueError("on purpose")
+
+
+def test_a_strategy_that_raises_does_so_in_standby_before_it_is_warm(stage: Stage) -> None:
+    index = stage.series()
+    stage.close(index, 0)
+    player = stage.trader(stage.spec(mode="standby", strategy="tell"), make=lambda: RaisesFrom({"rows": 2}))
+    player.settle()
+    assert player.state() == "Ready", "not enough candles for a call"
+    stage.close(index, 1, 2)
+    with pytest.raises(ValueError, match="on purpose"):
+        player.settle()
+    assert [each.state for each in player.reports] == ["Ready"]
+
+
+def test_calls_in_standby_leave_no_trace(stage: Stage) -> None:
+    index = stage.series()
+    stage.close(index, 0, 1, 2)
+    player = stage.trader(stage.spec(mode="standby"), make=Remembers)
+    player.settle()
+    assert (player.state(), player.counters()["calls"], stage.signals()) == ("Warm", 0, [])
+    player.loop.apply(told(stage))
+    player.settle()
+    stage.close(index, 3)
+    player.settle()
+    (signal,) = stage.signals()
+    assert signal.reason == "total 9"
 
 
 def test_what_is_older_than_the_ttl_at_activation_is_counted_instead(stage: Stage) -> None:

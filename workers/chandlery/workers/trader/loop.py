@@ -19,7 +19,7 @@ from chandlery.workers.trader.caller import Caller, Outcome
 from chandlery.workers.trader.informative import PATIENCE_NS, InformativePending, InformativeSet
 from chandlery.workers.trader.market import Forming, MarketView, SeriesView, Window
 from chandlery.workers.trader.messages import STATE_CODES, Live, StateReport
-from chandlery.workers.trader.rehearsal import rehearse
+from chandlery.workers.trader.rehearsal import rehearse, try_out
 from chandlery.workers.trader.signal_writer import Clock, Occasion, Ring, SignalWriter, build_signals
 from chandlery.workers.trader.symbol_run import SymbolRun, begins_at, newest_ms
 from chandlery.workers.windows import NO_STAMPS
@@ -159,6 +159,7 @@ class TraderLoop:
         if not self._attach() and not self._was_ready:
             return ATTACH_RETRY_S
         if self._spec.mode != "active":
+            try_out(self._caller, self._runs, self._memory)
             return IDLE_S
         timeout_s = IDLE_S if not self._missing else ATTACH_RETRY_S
         for run in self._runs:

@@ -48,6 +48,7 @@ class SymbolRun:
         session, after_ms: decided up to the closed candle that opens at ``after_ms`` of that session (-1: none).
         next_ordinal: ordinal of the next closed row to decide on; None until it has been looked for.
         rehearsed: whether the strategy's state has been brought up to ``next_ordinal``.
+        tried: whether the strategy has been called in standby, to no effect but an error that it may raise.
         resumed: whether ``after_ms`` comes from an earlier process, or stands for an earlier incarnation's last candle.
         anchored: whether ``after_ms`` is a live series' newest candle or one decided, by this process or an earlier
             one: then every later one is due. Else history isn't due.
@@ -73,6 +74,7 @@ class SymbolRun:
         self.next_ordinal: int | None = None
         self.begun = False
         self.rehearsed = False
+        self.tried = False
         self.resumed = False
         self.anchored = False
         self.came_over = False
