@@ -50,7 +50,7 @@ def test_a_report_for_which_there_was_no_room_is_said_not_to_have_left(
     data = read(ends[1])
     assert channel.report(told(last))
     lines = (data + read(ends[1])).splitlines()
-    assert [decode_report(line).orders for line in lines][-1] == last  # type: ignore[union-attr]
+    assert [decode_report(line).orders for line in lines][-1] == last
 
 
 @pytest.mark.parametrize("taken", [0, 1, 500, 5_000])
@@ -73,7 +73,7 @@ def test_a_line_that_was_cut_is_completed_before_the_next(taken: int) -> None:
     channel = Channel(connection)  # type: ignore[arg-type]
     left = [channel.report(told(number)) for number in range(6)]
     assert left[1:3] == [False, False]
-    orders = [decode_report(line).orders for line in connection.data.splitlines()]  # type: ignore[union-attr]
+    orders = [decode_report(line).orders for line in connection.data.splitlines()]
     assert set(orders) >= {number for number, sent in enumerate(left) if sent}
     assert orders[-1] == 5
 
