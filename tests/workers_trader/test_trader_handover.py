@@ -328,15 +328,19 @@ def test_the_newest_open_time_is_the_newest_over_all_symbols(stage: Stage) -> No
     assert player.counters()["last_open_time_ms"] == 4 * STEP_MS
 
 
-@pytest.mark.parametrize(("from_ms", "done"), [(0, 4), (3 * STEP_MS, 2)])
-def test_one_that_has_decided_nothing_yet_tells_where_it_begins(stage: Stage, from_ms: int, done: int) -> None:
+@pytest.mark.parametrize(("from_ms", "inherited", "done"), [(0, 0, 4), (3 * STEP_MS, 0, 0), (3 * STEP_MS, STEP_MS, 2)])
+def test_one_that_has_decided_nothing_yet_tells_where_it_begins(
+    stage: Stage, from_ms: int, inherited: int, done: int
+) -> None:
     btc, eth = stage.series(), stage.series(ETH)
     stage.close(btc, 0, 1, 2, 3, 4)
     stage.close(eth, 0, 1)
     player = stage.trader(stage.spec(symbols=[BTC, ETH], from_ms=from_ms, until_ms=from_ms or None))
+    player.ring.set("last_open_time_ms", inherited)
     player.settle()
     assert player.counters()["calls"] == 0
-    assert player.counters()["last_open_time_ms"] == done * STEP_MS, "whoever bounds it knows: nothing before is its"
+    told_ms = player.counters()["last_open_time_ms"]
+    assert told_ms == done * STEP_MS, "whoever bounds it knows: nothing before is its; 0: its own bound says so"
 
 
 def test_one_that_meets_only_history_does_not_tell_where_it_begins(stage: Stage) -> None:

@@ -95,8 +95,7 @@ class TraderLoop:
         self._last_open_time = ring.setter("last_open_time_ms")
         self._add_calls = ring.adder("calls")
         self._add_decided_ns = ring.adder("decided_ns_sum")
-        known = any(ring.position(run.series) for run in self._runs)
-        self._newest_ms = ring.get("last_open_time_ms") if known else -1
+        self._newest_ms = ring.get("last_open_time_ms") if any(ring.position(run.series) for run in self._runs) else -1
         self._was_ready = False
         self._missing = ""
         self._anew = False
@@ -215,7 +214,8 @@ class TraderLoop:
             self._store(run)
         elif not run.is_past(view.session, position):
             self._enter(run, view.session, position)
-        if run.begun:
+        # Of one that begins at its bound everybody knows where, unless an earlier one's newest candle stands there.
+        if run.begun and (run.after_ms != self._from_ms - 1 or self._ring.get("last_open_time_ms")):
             self._note_done(self._interval.floor_ms(run.after_ms))
 
     def _enter(self, run: SymbolRun, session: int, position: tuple[int, int] | None) -> None:
