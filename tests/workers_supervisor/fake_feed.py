@@ -174,8 +174,8 @@ class Worker:
         self._send(self._message)
         return self.sequence
 
-    def replace_ring(self, trader: str) -> None:
-        self._send(ReplaceRing(f"{trader}@1"))
+    def replace_ring(self, trader: str, incarnation: int = 1) -> None:
+        self._send(ReplaceRing(f"{trader}@{incarnation}"))
 
     def hang_up(self) -> None:
         """Close the connection; the supervisor shall come back by itself."""

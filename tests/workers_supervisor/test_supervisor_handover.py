@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 from typing import Any
 
 import pytest
-from tests.workers_supervisor.fake_feed import STEP_MS, Worker, gone, ring_name, trader, worker
+from tests.workers_supervisor.fake_feed import PATIENCE_S, STEP_MS, Worker, gone, ring_name, trader, worker
 
 from chandlery.core.assignment import TraderAssignment, TraderStatus
+from chandlery.core.errors import SegmentError
 from chandlery.core.signals import Signal
 from chandlery.workers.control_messages import StatusMessage
 from chandlery.workers.segment import SignalRing
@@ -105,6 +108,22 @@ async def test_an_end_that_is_taken_in_shows_although_another_trader_waits() -> 
         await made.until(lambda status: status.traders["desk/a"].until_ms is None)
 
 
+async def test_an_end_that_comes_back_is_not_taken_in_before_the_process_says_so_again() -> None:
+    async with worker() as made:
+        pid, _ = await side_by_side(made)
+        at_ms = made.next_open_ms
+        await made.applied(made.assign(old(until_ms=at_ms), new(mode="standby")))
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            made.assign(old(), new(mode="standby"))
+            sequence = made.assign(old(until_ms=at_ms), new(mode="standby"), trader("b"))
+            status = await made.until(lambda status: "desk/b" in status.traders)
+            assert status.traders["desk/a"].until_ms is None, "it may have heard only that it has no end"
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert (await made.applied(sequence))["desk/a"].until_ms == at_ms
+
+
 async def test_an_end_that_comes_too_late_shows_and_is_moved() -> None:
     async with worker() as made:
         await side_by_side(made)
@@ -194,6 +213,16 @@ async def test_a_successor_that_cannot_start_leaves_the_one_before_alone(changes
         assert made.statuses[-1].traders["desk/a"].pid == before["desk/a"].pid
 
 
+async def test_a_successor_whose_strategy_raises_fails_before_it_takes_over() -> None:
+    async with worker() as made:
+        made.close(13.0)
+        before = await made.applied(made.assign(old()))
+        sequence = made.assign(old(), new(mode="standby", strategy="raises", parameters={}))
+        told = await successor(made, "Backoff")
+        assert "thirteen on purpose" in told.last_error
+        assert (await made.applied(sequence))["desk/a"].pid == before["desk/a"].pid
+
+
 async def test_one_that_replaces_another_goes_on_where_that_ended_and_leaves_its_signals() -> None:
     async with worker() as made:
         made.close(1.0)
@@ -236,6 +265,32 @@ async def test_a_suspended_one_keeps_how_far_the_one_before_had_come() -> None:
         made.close(3.0)
         await made.applied(made.assign(new(incarnation=3)))
         assert of_size(await made.signals("desk/a", 1, incarnation=3), 2) == ["3"]
+
+
+async def test_a_ring_that_is_made_anew_begins_with_the_bound_told_last() -> None:
+    async with worker() as made:
+        made.close(1.0)
+        await made.applied(made.assign(old()))
+        made.close(2.0)
+        await made.signals_until("desk/a", "2", keep=True)
+        await made.applied(made.assign(new(mode="suspended")))
+        at_ms = made.next_open_ms
+        await made.applied(made.assign(new(mode="suspended", from_ms=at_ms)))
+        path = str(made.rings / ring_name("desk/a", 2))
+        with SignalRing.attach(path) as ring:
+            ring.set("warm_need", 99)
+        made.replace_ring("desk/a", 2)
+        assert await begun_anew(path) == ((1, at_ms - STEP_MS), at_ms)
+
+
+async def begun_anew(path: str) -> tuple[tuple[int, int] | None, int]:
+    """Position and bound in a ring, once it is another than the one with a mark in it."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with contextlib.suppress(SegmentError), SignalRing.attach(path) as ring:
+                if ring.get("warm_need") != 99:
+                    return ring.position("BTC/USDT 1s"), ring.get("begun_from_ms")
+            await asyncio.sleep(0.01)
 
 
 async def test_a_ring_that_an_earlier_version_made_is_taken_over() -> None:

@@ -13,6 +13,8 @@ from tests.workers_trader.trader_stage import BTC, ETH, STEP_MS, Player, Stage, 
 
 from chandlery.core.assignment import TraderAssignment
 from chandlery.core.signals import Signal
+from chandlery.workers.candles import Candles
+from chandlery.workers.strategy import Context
 from chandlery.workers.trader.messages import Live
 
 
@@ -143,6 +145,43 @@ def test_it_is_warmed_by_the_candles_of_the_one_before_without_a_signal(stage: S
     player.settle()
     (signal,) = stage.signals()
     assert signal.reason == "total 9", "two closes before its first candle, and that"
+
+
+class RaisesFrom(Tell):
+    """Raises where its memory holds a candle: once it has seen two."""
+
+    memory = 2
+
+    def on_candle(self, ctx: Context, candles: Candles) -> None:
+        super().on_candle(ctx, candles)
+        if self.total > candles.last.close:
+            raise ValueError("on purpose")
+
+
+def test_a_strategy_that_raises_does_so_in_standby_before_it_is_warm(stage: Stage) -> None:
+    index = stage.series()
+    stage.close(index, 0)
+    player = stage.trader(stage.spec(mode="standby", strategy="tell"), make=lambda: RaisesFrom({"rows": 2}))
+    player.settle()
+    assert player.state() == "Ready", "not enough candles for a call"
+    stage.close(index, 1, 2)
+    with pytest.raises(ValueError, match="on purpose"):
+        player.settle()
+    assert [each.state for each in player.reports] == ["Ready"]
+
+
+def test_calls_in_standby_leave_no_trace(stage: Stage) -> None:
+    index = stage.series()
+    stage.close(index, 0, 1, 2)
+    player = stage.trader(stage.spec(mode="standby"), make=Remembers)
+    player.settle()
+    assert (player.state(), player.counters()["calls"], stage.signals()) == ("Warm", 0, [])
+    player.loop.apply(told(stage))
+    player.settle()
+    stage.close(index, 3)
+    player.settle()
+    (signal,) = stage.signals()
+    assert signal.reason == "total 9"
 
 
 def test_what_is_older_than_the_ttl_at_activation_is_counted_instead(stage: Stage) -> None:
@@ -285,6 +324,70 @@ def test_the_newest_open_time_is_the_newest_over_all_symbols(stage: Stage) -> No
     stage.trader(spec).settle()
     stage.close(eth, 2)
     player = stage.trader(spec)
+    player.settle()
+    assert player.counters()["last_open_time_ms"] == 4 * STEP_MS
+
+
+@pytest.mark.parametrize(("from_ms", "inherited", "done"), [(0, 0, 4), (3 * STEP_MS, 0, 0), (3 * STEP_MS, STEP_MS, 2)])
+def test_one_that_has_decided_nothing_yet_tells_where_it_begins(
+    stage: Stage, from_ms: int, inherited: int, done: int
+) -> None:
+    btc, eth = stage.series(), stage.series(ETH)
+    stage.close(btc, 0, 1, 2, 3, 4)
+    stage.close(eth, 0, 1)
+    player = stage.trader(stage.spec(symbols=[BTC, ETH], from_ms=from_ms, until_ms=from_ms or None))
+    player.ring.set("last_open_time_ms", inherited)
+    player.settle()
+    assert player.counters()["calls"] == 0
+    told_ms = player.counters()["last_open_time_ms"]
+    assert told_ms == done * STEP_MS, "whoever bounds it knows: nothing before is its; 0: its own bound says so"
+
+
+def test_one_that_meets_only_history_does_not_tell_where_it_begins(stage: Stage) -> None:
+    index = stage.series()
+    stage.close(index, 0, 1, 2, live=False)
+    player = stage.trader()
+    player.settle()
+    assert player.counters()["last_open_time_ms"] == 0
+
+
+def test_an_end_behind_the_beginning_is_one_candle_s_length_away_whatever_the_interval(stage: Stage) -> None:
+    step_ms = 300_000
+    index = stage.series(interval="5m")
+    stage.close(index, 0, 1, step_ms=step_ms)
+    player = stage.trader(stage.spec(interval="5m"))
+    player.settle()
+    assert player.counters()["last_open_time_ms"] == step_ms
+    player.loop.apply(told(stage, until_ms=2 * step_ms, orders=2))
+    assert retired(player), "nothing of its own is left"
+    stage.close(index, 2, step_ms=step_ms)
+    player.settle()
+    assert stage.signals() == []
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_the_newest_open_time_goes_back_once_all_symbols_have_come_to_the_next_session(
+    stage: Stage, restart: bool
+) -> None:
+    btc, eth = stage.series(), stage.series(ETH)
+    spec = stage.spec(symbols=[BTC, ETH])
+    stage.close(btc, *range(50))
+    stage.close(eth, *range(49))
+    player = stage.trader(spec)
+    player.settle()
+    stage.writer.reset(btc, 2)
+    stage.close(btc, 0, 1)
+    player.settle()
+    stage.close(eth, 49, 50)  # late, and of the session before
+    player.settle()
+    assert player.counters()["last_open_time_ms"] == 50 * STEP_MS
+    stage.writer.reset(eth, 2)
+    stage.close(eth, 0)
+    stage.close(btc, 2, 3)
+    if restart:
+        player = stage.trader(spec)
+    player.settle()
+    stage.close(btc, 4)
     player.settle()
     assert player.counters()["last_open_time_ms"] == 4 * STEP_MS
 

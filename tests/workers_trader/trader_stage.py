@@ -139,7 +139,11 @@ class Player:
         self.market = market
         self.reports: list[StateReport] = []
         writer = SignalWriter(ring, str(stage.folder / "bell.sock"), stage.clock)
-        self.loop = TraderLoop(spec, make, "c0de", market, ring, writer, stage.clock, self.reports.append)
+        self.loop = TraderLoop(spec, make, "c0de", market, ring, writer, stage.clock, self._take)
+
+    def _take(self, report: StateReport) -> bool:
+        self.reports.append(report)
+        return True
 
     def turn(self, times: int = 1) -> float:
         """Turn the loop; returns the wait it asks for after the last turn."""

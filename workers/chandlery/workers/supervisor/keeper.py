@@ -58,7 +58,7 @@ class Keeper:
     """One incarnation of a Trader.
 
     Args:
-        heritage: what its ring shall begin with, asked when it is made.
+        heritage: what a specification's ring shall begin with, asked when it is made.
 
     Attributes:
         spec: what is wanted. ring: its signal ring, once made. has_ring: whether it has been made.
@@ -73,7 +73,7 @@ class Keeper:
         nursery: NurseryClient,
         hang_timeout_ms: int,
         changed: Callable[[], None],
-        heritage: Callable[[], Heritage | None] = lambda: None,
+        heritage: Callable[[TraderAssignment], Heritage | None] = lambda _: None,
     ) -> None:
         self.spec = spec
         self.ring: SignalRing | None = None
@@ -115,6 +115,9 @@ class Keeper:
         change = compare(self.spec, spec)
         moved = (bell, place.segment) != (self._bell, self._place.segment)
         self.spec, self._bell, self._place = spec, bell, place
+        if self._status.until_ms != spec.until_ms:
+            # What was taken in is another end: the same one told again later has to be answered again.
+            self._status.until_ms = None
         if change in ("restart", "replace"):
             _log.info("trader changed", extra=self._facts(change=change))
             self._backoff.forget()
@@ -246,7 +249,7 @@ class Keeper:
             Path(self.ring_path).unlink(missing_ok=True)
             self._ring_given_up = False
         trader, uid = self.spec.trader, self.spec.uid
-        self.ring = SignalRing.create(self.ring_path, trader=trader, uid=uid, heritage=self._heritage())
+        self.ring = SignalRing.create(self.ring_path, trader=trader, uid=uid, heritage=self._heritage(self.spec))
         self.has_ring = True
         if self.ring.replaced_because:
             _log.warning("signal ring replaced", extra=self._facts(because=self.ring.replaced_because))

@@ -15,7 +15,7 @@ from chandlery.core.errors import InvariantError, SegmentError
 from chandlery.core.settings import SupervisorSettings
 from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
 from chandlery.workers.ring_names import RING_FILES, key_in, ring_file_name
-from chandlery.workers.segment import SignalRing
+from chandlery.workers.segment import Heritage, SignalRing
 from chandlery.workers.supervisor import watch
 from chandlery.workers.supervisor.catalogue_reader import follow_catalogue
 from chandlery.workers.supervisor.changes import compare
@@ -159,12 +159,15 @@ class Supervisor:
             self._nursery,
             self._settings.hang_timeout_ms,
             self._change.set,
-            lambda: heritage(self._rings, spec) if self._is_heir(spec) else None,
+            self._heritage,
         )
         task = asyncio.create_task(self._keep(keeper), name=spec.key)
         task.add_done_callback(self._see_end)
         self._keepers[spec.key] = keeper
         self._tasks[spec.key] = task
+
+    def _heritage(self, spec: TraderAssignment) -> Heritage | None:
+        return heritage(self._rings, spec) if self._is_heir(spec) else None
 
     def _is_heir(self, spec: TraderAssignment) -> bool:
         return is_heir(spec, self._keepers)

@@ -19,9 +19,9 @@ from chandlery.workers.trader.caller import Caller, Outcome
 from chandlery.workers.trader.informative import PATIENCE_NS, InformativePending, InformativeSet
 from chandlery.workers.trader.market import Forming, MarketView, SeriesView, Window
 from chandlery.workers.trader.messages import STATE_CODES, Live, StateReport
-from chandlery.workers.trader.rehearsal import rehearse
+from chandlery.workers.trader.rehearsal import rehearse, try_out
 from chandlery.workers.trader.signal_writer import Clock, Occasion, Ring, SignalWriter, build_signals
-from chandlery.workers.trader.symbol_run import SymbolRun, begins_at
+from chandlery.workers.trader.symbol_run import SymbolRun, begins_at, newest_ms
 from chandlery.workers.windows import NO_STAMPS
 
 #: Longest wait: the heartbeat must move, and the supervisor's word be heard, twice a second.
@@ -51,7 +51,7 @@ class TraderLoop:
 
     Args:
         spec: the assignment. make: builds a configured strategy instance. code: digest of code and parameters.
-        report: told of every change of state. orders: number of what it has been told with ``spec``.
+        report: told of every change of state, again while it returns False. orders: number of what it has been told with ``spec``.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TraderLoop:
         ring: Ring,
         writer: SignalWriter,
         clock: Clock,
-        report: Callable[[StateReport], None],
+        report: Callable[[StateReport], bool],
         orders: int = 0,
     ) -> None:
         self._spec = spec
@@ -95,9 +95,7 @@ class TraderLoop:
         self._last_open_time = ring.setter("last_open_time_ms")
         self._add_calls = ring.adder("calls")
         self._add_decided_ns = ring.adder("decided_ns_sum")
-        positions = [ring.position(run.series) for run in self._runs]
-        self._newest_session = max((each[0] for each in positions if each), default=-1)
-        self._newest_ms = ring.get("last_open_time_ms")
+        self._newest_ms = ring.get("last_open_time_ms") if any(ring.position(run.series) for run in self._runs) else -1
         self._was_ready = False
         self._missing = ""
         self._anew = False
@@ -160,6 +158,7 @@ class TraderLoop:
         if not self._attach() and not self._was_ready:
             return ATTACH_RETRY_S
         if self._spec.mode != "active":
+            try_out(self._caller, self._runs, self._memory)
             return IDLE_S
         timeout_s = IDLE_S if not self._missing else ATTACH_RETRY_S
         for run in self._runs:
@@ -213,17 +212,21 @@ class TraderLoop:
         elif position is None:
             run.begin(view)
             self._store(run)
-        elif not self._is_past(view.session, run, position):
-            run.enter_session(view.session, position)
+        elif not run.is_past(view.session, position):
+            self._enter(run, view.session, position)
+        # Of one that begins at its bound everybody knows where, unless an earlier one's newest candle stands there.
+        if run.begun and (run.after_ms != self._from_ms - 1 or self._ring.get("last_open_time_ms")):
+            self._note_done(self._interval.floor_ms(run.after_ms))
 
-    @staticmethod
-    def _is_past(session: int, run: SymbolRun, position: tuple[int, int] | None) -> bool:
-        """Whether a session is older than one already decided in.
+    def _enter(self, run: SymbolRun, session: int, position: tuple[int, int] | None) -> None:
+        run.enter_session(session, position)
+        if run.came_over:  # to where times may have gone back; the newest of others may be of before
+            self._newest_ms = newest_ms(self._runs, self._ring.position)
 
-        A feed that starts reads its way up through older sessions: deciding there again would repeat signals
-        and overwrite the position in the newest session.
-        """
-        return session < max(run.session, position[0] if position is not None else -1)
+    def _note_done(self, open_time_ms: int) -> None:
+        if open_time_ms > self._newest_ms:
+            self._newest_ms = open_time_ms
+            self._last_open_time(open_time_ms)
 
     def _check_room(self, run: SymbolRun, view: SeriesView) -> None:
         try:
@@ -247,9 +250,9 @@ class TraderLoop:
             session = view.session
             if session != run.session:
                 position = self._ring.position(run.series)
-                if self._is_past(session, run, position):
+                if run.is_past(session, position):
                     return IDLE_S
-                run.enter_session(session, position)
+                self._enter(run, session, position)
             ordinal, lapped = run.next_due(view)
             if lapped:
                 self._ring.add("lapped", lapped)
@@ -307,9 +310,7 @@ class TraderLoop:
         if outcome.glances and outcome.missing:
             self._ring.add("informative_missing", outcome.missing)
         # Before a signal can leave: whoever reads it after this process was killed knows the candle as begun.
-        if open_time_ms > self._newest_ms or run.session > self._newest_session:
-            self._newest_ms, self._newest_session = open_time_ms, max(run.session, self._newest_session)
-            self._last_open_time(open_time_ms)
+        self._note_done(open_time_ms)
         commit = Commit(run, outcome.strategy, ordinal, open_time_ms)
         if outcome.decisions and not self._emit_closed(commit, view, price, outcome, woken_ns, decided_ns):
             return False
@@ -480,11 +481,11 @@ class TraderLoop:
         spec = self._spec
         told = StateReport(state, spec.generation, spec.incarnation, self._code, have, need, message, self._orders)
         if told != self._told:
-            self._told = told
             self._ring.set("state", STATE_CODES[state])
             self._ring.set("warm_have", have)
             self._ring.set("warm_need", need)
-            self._report(told)
+            if self._report(told):
+                self._told = told
 
     def _state(self, warm: bool) -> TraderState:
         if self._writer.blocked:

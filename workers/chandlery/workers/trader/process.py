@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -66,6 +65,7 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._buffer = b""
+        self._unsent = b""
 
     def launch(self) -> Launch:
         """Wait for the first line.
@@ -96,10 +96,21 @@ class Channel:
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         return [decode_live(line) for line in lines]
 
-    def report(self, report: Report) -> None:
-        """Tell the supervisor; never waits for it (what matters stands in the ring's counters too)."""
-        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-            self._connection.send(encode(report) + b"\n", socket.MSG_DONTWAIT)
+    def report(self, report: Report) -> bool:
+        """Tell the supervisor; never waits for it.
+
+        Returns:
+            Whether all has left. Else report again: of a line that was cut the rest goes first.
+        """
+        line = encode(report) + b"\n"
+        data = self._unsent + line
+        try:
+            sent = self._connection.send(data, socket.MSG_DONTWAIT)
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+            return False
+        begun = sent > len(self._unsent)
+        self._unsent = data[sent:] if begun else self._unsent[sent:]
+        return not self._unsent and begun
 
 
 def _market(launch: Launch) -> MarketView:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from chandlery.workers.candles import Candles
 from chandlery.workers.trader.caller import Caller
 from chandlery.workers.trader.market import SeriesView
@@ -31,3 +33,20 @@ def rehearse(
             for decision in outcome.decisions:
                 if run.cooldown.admits(decision.rule, open_time_ms):
                     run.cooldown.note(decision.rule, open_time_ms)
+
+
+def try_out(caller: Caller, runs: Iterable[SymbolRun], memory: int) -> None:
+    """Call who stands by once on the newest candles, as soon as they are enough: who raises shall not take over.
+
+    Nothing comes of the calls: whoever begins to decide starts over.
+    """
+    for run in runs:
+        view = run.view
+        if run.tried or view is None or view.count - view.first() < run.need:
+            continue
+        count = view.count
+        for at in range(max(view.first() + run.need, count - max(memory, 1) + 1, run.need), count + 1):
+            window = view.window(at, run.need)
+            if len(window.open_time) >= run.need:
+                run.strategy = caller.call(run, Candles(window), forming=False, wait=False).strategy
+                run.tried = True

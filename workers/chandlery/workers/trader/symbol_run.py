@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from chandlery.core.intervals import Interval
 from chandlery.workers.strategy import Strategy
@@ -48,6 +48,7 @@ class SymbolRun:
         session, after_ms: decided up to the closed candle that opens at ``after_ms`` of that session (-1: none).
         next_ordinal: ordinal of the next closed row to decide on; None until it has been looked for.
         rehearsed: whether the strategy's state has been brought up to ``next_ordinal``.
+        tried: whether the strategy has been called in standby, to no effect but an error that it may raise.
         resumed: whether ``after_ms`` comes from an earlier process, or stands for an earlier incarnation's last candle.
         anchored: whether ``after_ms`` is a live series' newest candle or one decided, by this process or an earlier
             one: then every later one is due. Else history isn't due.
@@ -73,6 +74,7 @@ class SymbolRun:
         self.next_ordinal: int | None = None
         self.begun = False
         self.rehearsed = False
+        self.tried = False
         self.resumed = False
         self.anchored = False
         self.came_over = False
@@ -124,6 +126,14 @@ class SymbolRun:
         self.came_over = position is not None and position[0] < session and position[1] >= 0
         self.after_ms = position[1] if position is not None and self.resumed else -1
         self._start_over()
+
+    def is_past(self, session: int, position: tuple[int, int] | None) -> bool:
+        """Whether a session is older than one already decided in, by this process or at the stored position.
+
+        A feed that starts reads its way up through older sessions: deciding there again would repeat signals
+        and overwrite the position in the newest session.
+        """
+        return session < max(self.session, position[0] if position is not None else -1)
 
     def _start_over(self) -> None:
         self.next_ordinal = None
@@ -208,3 +218,18 @@ class SymbolRun:
         self.after_ms = open_time_ms
         self.anchored = True
         self.pending_since_ns = 0
+
+
+def newest_ms(runs: Iterable[SymbolRun], position: Callable[[str], tuple[int, int] | None]) -> int:
+    """Open time of the newest candle that symbols are done with, each in its own session; -1: none.
+
+    Args:
+        position: the stored one (session, open time) of a series: it stands for a symbol that has not begun.
+    """
+    newest = -1
+    for run in runs:
+        stored = None if run.begun else position(run.series)
+        done_ms = run.after_ms if stored is None else stored[1]
+        if done_ms >= 0:
+            newest = max(newest, run.interval.floor_ms(done_ms))
+    return newest
