@@ -177,15 +177,17 @@ def line(**facts: Any) -> str:
 
 
 def test_a_log_line_is_a_traders_by_its_process_or_by_who_speaks_of_it() -> None:
-    own = line(component="trader desk/sma", message="close is 3", printed="stdout")
+    own = line(component="trader desk/sma@3", message="close is 3", printed="stdout")
     about = line(component="supervisor", message="trader ended", level="error", trader="desk/sma", reason="Crashed")
-    other = line(component="trader desk/sma-2", message="hello")
+    gone = line(component="supervisor", message="trader removed", trader="desk/sma@2")
+    other = line(component="trader desk/sma-2@3", message="hello")
+    assert read_line(gone, "desk/sma").is_wanted
     plain = f"{STAMP} Segmentation fault: desk/sma"
     assert [read_line(one, "desk/sma").is_wanted for one in (own, about, other, plain)] == [True, True, False, False]
     assert all(read_line(one, "").is_wanted for one in (own, about, other, plain))
     assert read_line(about, "desk/sma").text().plain == "11-25 12:00:00.123 error: trader ended  reason=Crashed"
     assert read_line(plain, "").text().plain == "Segmentation fault: desk/sma"
-    assert read_line(own, "").text(whose=True).plain == "11-25 12:00:00.123 desk/sma  close is 3"
+    assert read_line(own, "").text(whose=True).plain == "11-25 12:00:00.123 desk/sma@3  close is 3"
     kubelets = read_line("failed to watch file: too many open files", "desk/sma")
     assert (kubelets.stamp, kubelets.is_wanted) == ("", True)
     assert kubelets.text().plain == "failed to watch file: too many open files"

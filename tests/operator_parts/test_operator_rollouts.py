@@ -232,6 +232,12 @@ async def test_an_outdated_worker_that_is_ready_is_rolled_only_when_its_traders_
         states = sets.states(CHANGED, names, KAFKA)
         assert (states["quants-0"].outdated, states["quants-1"].outdated) == (True, False)
         assert states["quants-1"].rolled_out
+        for status in (
+            {"observedGeneration": 1, "updatedReplicas": 1},
+            {"observedGeneration": 2, "currentRevision": "old", "updateRevision": "new", "updatedReplicas": 0},
+        ):
+            server.sets.objects["default", "quants-1"]["status"] = status
+            assert await sets.ensure(CHANGED, names, KAFKA) == 2, "its pod is of the older template still"
         await workers.close()
 
 

@@ -108,9 +108,10 @@ class Pools:
             configmaps = await self._sources(key)
             # From here to the plan nothing is awaited: of what is judged, and of nothing newer, is told afterwards.
             held, traders = tools.cache.get(TraderPool.KIND, key), tools.cache.traders_of(key)
+            workers = self._workers_now(key, held)
             planned = tools.planner.plan(
                 key,
-                self._workers_now(key, held),
+                workers,
                 configmaps=configmaps,
                 namespaces=tools.namespaces(),
                 catalogue=catalogue,
@@ -122,7 +123,8 @@ class Pools:
             await self._say_unplanned(key, error)
             raise  # logged, and repeated with backoff, by the queue
         failure: ChandleryError | None = None
-        outdated = 0
+        # Where not all could be carried out this is what is known.
+        outdated = sum(one.outdated for one in workers.values())
         if held is not None and isinstance(held.resource, TraderPool) and planned.pool is not None:
             try:
                 outdated = await self._carry_out(held.resource, planned)

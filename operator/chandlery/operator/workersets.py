@@ -118,7 +118,8 @@ class WorkerSets:
         await each(missing, lambda name: self._apply(manifests[name]))
         current = [name for name in names if name not in missing and name not in outdated]
         await each(current, lambda name: children.ensure(CONFIG_MAP, manifests[name].settings))
-        return await self._roll(pool, names, outdated, manifests, to_roll) if outdated else 0
+        left = await self._roll(pool, names, outdated, manifests, to_roll) if outdated else []
+        return sum(name in left or self._is_replacing(pool, name) for name in names)
 
     def others(self, pool: TraderPool, stay: Collection[str]) -> list[str]:
         """Workers that there are beside those that are to be."""
@@ -212,7 +213,7 @@ class WorkerSets:
         outdated: list[str],
         manifests: dict[str, _Manifests],
         to_roll: Collection[str],
-    ) -> int:
+    ) -> list[str]:
         links = self._workers.of(pool.key)
         # One that isn't Ready has nothing to lose; of the others one, once all the rest is up and rolled out and its
         # Traders have moved where there was room.
@@ -225,7 +226,21 @@ class WorkerSets:
             outdated.remove(name)
         if outdated:
             self._mark(("pool", *pool.key), 1.0)
-        return len(outdated)
+        return outdated
+
+    def _is_replacing(self, pool: TraderPool, name: str) -> bool:
+        """Whether a worker's newest template is told, and its pod still of the one before."""
+        names = (pool.namespace, name)
+        item = self._children.seen(STATEFUL_SET, names)
+        if item is None or "observedGeneration" not in item.get("status", {}):
+            return False  # it is new, and has no other
+        generation, status = int(item["metadata"]["generation"]), item["status"]
+        if (
+            generation < self._children.version_applied(STATEFUL_SET, names)
+            or status["observedGeneration"] < generation
+        ):
+            return True
+        return bool(status.get("currentRevision") != status.get("updateRevision") and not status.get("updatedReplicas"))
 
     def _rolled_out(self, pool: TraderPool, name: str) -> bool:
         names = (pool.namespace, name)

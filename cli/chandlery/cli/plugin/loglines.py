@@ -15,6 +15,7 @@ _LEVEL_STYLE: Final = {"warning": "yellow", "error": "bold red", "critical": "bo
 #: Facts that every line has, shown in their own way or (``trader``) known already.
 _OWN_WAY: Final = frozenset({"time", "level", "component", "message", "exception", "trader", "logger", "printed"})
 
+_INCARNATION: Final = re.compile(r"@\d+$")
 _STAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d)")
 
 
@@ -81,8 +82,12 @@ def read_line(line: str, wanted: str) -> LogLine:
 
 
 def is_of(facts: dict[str, Any], trader: str) -> bool:
-    """Whether a line is a Trader's own (its process's component), or the supervisor's about it (its ``trader``)."""
-    return facts.get("component") == f"trader {trader}" or facts.get("trader") == trader
+    """Whether a line is a Trader's own (its process's component), or the supervisor's about it (its ``trader``).
+
+    Either names the Trader or one incarnation of it (``namespace/name@3``).
+    """
+    own = str(facts.get("component", "")).removeprefix("trader ")
+    return trader in (_INCARNATION.sub("", own), _INCARNATION.sub("", str(facts.get("trader", ""))))
 
 
 def _facts(raw: str) -> dict[str, Any]:
