@@ -21,6 +21,7 @@ from tests.e2e.flux.building import DEFINITIONS, build
 from tests.e2e.flux.controller import kustomize_controller
 from tests.e2e.flux.repository import Repository, served_repository
 from tests.e2e.kubectl import Cluster, Namespace
+from tests.e2e.operator_cases import quiet
 from tests.support.operator_stage import Object, OperatorProcess, Stage, conditions_of
 
 from chandlery.operator.kubernetes.api import GoneError, Kind
@@ -89,16 +90,13 @@ class Sync:
         return found
 
     async def until_ready(self, revision: str) -> None:
-        """Wait until all of a revision is there and healthy, and see that it was not said too early.
-
-        The API server numbers all writes in one order: what is said of the Traders comes before what is said of all.
-        """
-        found = await self.until(
+        """Wait until all of a revision is there and healthy, and see that it was not said too early."""
+        await self.until(
             lambda found: ready(found)["status"] == "True" and found["status"].get("lastAppliedRevision") == revision
         )
         for trader in (await self.stage.api.list(TRADER, self.name)).items:
             assert ready(trader)["status"] == "True" or ready(trader)["reason"] == "Suspended"
-            assert int(trader["metadata"]["resourceVersion"]) < int(found["metadata"]["resourceVersion"])
+            assert trader["status"]["observedGeneration"] == trader["metadata"]["generation"]
 
     async def until_checking(self, revision: str) -> None:
         """Wait until a revision is applied and its health is looked at."""
@@ -193,8 +191,9 @@ async def test_the_example_is_applied_awaited_rolled_out_and_pruned(
     flux: Path, on_control_plane: Namespace, tmp_path: Path
 ) -> None:
     async with syncing(flux, on_control_plane, tmp_path, "staging") as sync:
-        await sync.operator()
+        operator = await sync.operator()
         await sync.until_ready(await sync.push("first"))
+        await sync.stage.until("nothing more to write", lambda: quiet(operator))
         first = await sync.versions()
         assert set(first) == {
             "MarketFeed/majors", "TraderPool/desk", "Trader/sma-btc", "Trader/breakout-majors", "ConfigMap/breakout",
@@ -222,9 +221,12 @@ async def test_the_example_is_applied_awaited_rolled_out_and_pruned(
         await sync.until_ready(await sync.push("fewer"))
         with pytest.raises(GoneError):
             await sync.trader("breakout-majors")
-        assert [trader for trader in sync.stage.workers.traders() if trader.startswith(sync.name)] == [
-            f"{sync.name}/sma-btc"
-        ]
+
+        async def alone() -> bool:
+            left = [trader for trader in sync.stage.workers.traders() if trader.startswith(sync.name)]
+            return left == [f"{sync.name}/sma-btc"]
+
+        await sync.stage.until("the worker has the one that is left", alone)
 
 
 async def test_what_is_wrong_with_one_trader_is_told_at_once_and_leaves_the_others_running(

@@ -220,6 +220,11 @@ async def test_a_feeds_pod_is_told_that_its_settings_have_changed(on_control_pla
     async with staged(on_control_plane, tmp_path) as (stage, ns):
         await stage.operator(*scope(ns))
         await running_one(stage, ns)
+
+        async def is_there() -> bool:
+            return any(pod["metadata"]["name"] == "market-ingest-0" for pod in (await stage.api.list(POD, ns)).items)
+
+        await stage.until("the feed's pod", is_there)
         uid = (await stage.api.get(POD, ns, "market-ingest-0"))["metadata"]["uid"]
         await stage.apply(trader(ns, "two", market={"symbols": ["ETH/USDT"], "interval": "1s"}))
 
