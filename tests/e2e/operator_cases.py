@@ -122,3 +122,13 @@ async def told(stage: Stage, namespace: str, name: str) -> list[str]:
     return [
         item["reason"] for item in (await stage.api.list(EVENT, namespace)).items if item["regarding"]["name"] == name
     ]
+
+
+async def until_told_once(stage: Stage, namespace: str, name: str, reason: str) -> None:
+    """Wait for an event on a resource, which comes after its status, and see that there is one alone."""
+
+    async def is_told() -> bool:
+        return reason in await told(stage, namespace, name)
+
+    await stage.until(f"an event {reason} on {name}", is_told)
+    assert (await told(stage, namespace, name)).count(reason) == 1

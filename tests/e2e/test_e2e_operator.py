@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.kubectl import Namespace
-from tests.e2e.operator_cases import placed, quiet, running_one, scope, staged, told
+from tests.e2e.operator_cases import placed, quiet, running_one, scope, staged, told, until_told_once
 from tests.support.operator_chaos import Chances, Chaos, api_server_of, faulty_workers
 from tests.support.operator_stage import NAMESPACE, Object, conditions_of, feed, pool, trader
 
@@ -111,7 +111,7 @@ async def test_what_is_wrong_with_one_trader_is_said_there_and_leaves_the_others
         await stage.until_reason(ns, "typo", "Running")
         # Each told once, and of nobody else anything but that it runs.
         for manifest, reason in wrong:
-            assert (await told(stage, ns, manifest["metadata"]["name"])).count(reason) == 1
+            await until_told_once(stage, ns, manifest["metadata"]["name"], reason)
         assert await told(stage, ns, "one") == []
 
 

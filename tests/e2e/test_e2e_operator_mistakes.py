@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.kubectl import Namespace
-from tests.e2e.operator_cases import placed, quiet, running_one, scope, staged, told
+from tests.e2e.operator_cases import placed, quiet, running_one, scope, staged, told, until_told_once
 from tests.support.operator_stage import NAMESPACE, Object, Stage, conditions_of, feed, pool, trader
 from tests.support.simulated_workers import SimulatedWorkers
 
@@ -64,8 +64,8 @@ async def test_a_quota_that_refuses_a_workers_pod_is_told_by_pool_and_traders_an
             assert "pods=3" in said, said
             assert "spec.hard" in said, said
         assert await stage.ready(ns, "one") == ("True", "Running")
-        assert (await told(stage, ns, "two")).count("QuotaExceeded") == 1
-        assert (await told(stage, ns, "quants")).count("QuotaExceeded") == 1
+        await until_told_once(stage, ns, "two", "QuotaExceeded")
+        await until_told_once(stage, ns, "quants", "QuotaExceeded")
         await raised(stage, ns, "small", pods="9")
         # Its controller tries again by itself, at intervals that double.
         await stage.until_reason(ns, "two", "Running")
@@ -81,7 +81,7 @@ async def test_a_quota_that_refuses_a_feeds_pods_is_told_by_the_feed(
         await stage.apply(feed(ns, symbols=["BTC/USDT"], intervals=["1s"]))
         await stage.until_reason(ns, "market", "QuotaExceeded", MARKET_FEED)
         assert "none" in await message(stage, ns, "market", MARKET_FEED)
-        assert (await told(stage, ns, "market")).count("QuotaExceeded") == 1
+        await until_told_once(stage, ns, "market", "QuotaExceeded")
         await raised(stage, ns, "none", pods="9")
         await stage.until_reason(ns, "market", "Running", MARKET_FEED)
 
@@ -289,6 +289,7 @@ async def test_a_strategy_that_crashes_at_its_import_is_told_with_its_words_and_
         assert "ZeroDivisionError" in await message(stage, ns, "bad")
         found = conditions_of(await stage.api.get(TRADER, ns, "bad"))
         assert (found["Stalled"]["status"], found["AssignmentApplied"]["status"]) == ("True", "False")
+        await until_told_once(stage, ns, "bad", "BadSource")
         assert await told(stage, ns, "bad") == ["BadSource"]
         assert await stage.ready(ns, "one") == ("True", "Running")
         assert await told(stage, ns, "one") == []
