@@ -155,8 +155,12 @@ async def test_suspending_keeps_the_place_and_resuming_gives_it_back(
         await running_one(stage, ns)
         await stage.apply(trader(ns, "one", suspend=True))
         await stage.until_reason(ns, "one", "Suspended")
-        (there,) = [one for pod in stage.workers.pods.values() if pod.assignment for one in pod.assignment.traders]
-        assert there.mode == "suspended"
+
+        async def told_so() -> bool:
+            held = [one for pod in stage.workers.pods.values() if pod.assignment for one in pod.assignment.traders]
+            return [one.mode for one in held] == ["suspended"]
+
+        await stage.until("its worker told so, and it in its place", told_so)
         await stage.apply(trader(ns, "one", suspend=False))
         await stage.until_reason(ns, "one", "Running")
 
