@@ -95,7 +95,7 @@ def tick_us(folder: str, size: int, rounds: int) -> tuple[float, float]:
         tracing, receipt = tracing_to("http://localhost:1", SHARE)
         board = SeriesBoard(writer, router, receipt, counts)
         trader = TraderAssignment("b/t", "u", "x", symbols(_MARKETS), "1s")
-        for ref in board.want([trader], {"b/t": 0}):
+        for ref in board.want([trader], {trader.key: 0}):
             board.join(ref, board.tracks[ref])
         if traced:
             router.tell, router.told_below = tracing.tick, tracing.ticks_below
