@@ -90,13 +90,17 @@ class Sync:
         return found
 
     async def until_ready(self, revision: str) -> None:
-        """Wait until all of a revision is there and healthy, and see that it was not said too early."""
-        await self.until(
+        """Wait until all of a revision is there and healthy, and see that it was not said too early.
+
+        The API server numbers all writes in one order: what is said of the Traders comes before what is said of all.
+        """
+        found = await self.until(
             lambda found: ready(found)["status"] == "True" and found["status"].get("lastAppliedRevision") == revision
         )
         for trader in (await self.stage.api.list(TRADER, self.name)).items:
             assert ready(trader)["status"] == "True" or ready(trader)["reason"] == "Suspended"
             assert trader["status"]["observedGeneration"] == trader["metadata"]["generation"]
+            assert int(trader["metadata"]["resourceVersion"]) < int(found["metadata"]["resourceVersion"])
 
     async def until_checking(self, revision: str) -> None:
         """Wait until a revision is applied and its health is looked at."""

@@ -33,6 +33,13 @@ async def events_of(stage: Stage, namespace: str, name: str) -> list[str]:
     return [item["reason"] for item in items if item["regarding"]["name"] == name]
 
 
+async def note_of(stage: Stage, namespace: str, name: str, reason: str) -> str:
+    """What the one event of a reason says."""
+    items = (await stage.api.list(EVENT, namespace)).items
+    (note,) = [one["note"] for one in items if (one["regarding"]["name"], one["reason"]) == (name, reason)]
+    return str(note)
+
+
 async def status_of(stage: Stage, namespace: str, name: str) -> tuple[Object, Object]:
     item = await stage.api.get(TRADER, namespace, name)
     return conditions_of(item), item["status"]
@@ -60,6 +67,9 @@ async def test_a_changed_trader_is_handed_over_and_said_so_once(on_control_plane
         assert conditions["AssignmentApplied"]["status"] == "True"
         (there,) = assigned(stage, f"{ns}/one")
         assert there.until_ms is None
+
+        await until_told_once(stage, ns, "one", "RolloutFinished")
+        assert "it decides from the candle of 20" in await note_of(stage, ns, "one", "RolloutFinished"), "not from any"
 
         async def told() -> bool:
             found = await events_of(stage, ns, "one")
@@ -164,3 +174,4 @@ async def test_a_changed_pool_moves_traders_to_the_spare_worker_before_it_rolls_
             assert (status["worker"], status["incarnation"]) == ("quants-1", 2), "moved once, and not back"
             assert len(assigned(stage, f"{ns}/{name}")) == 1
             await until_told_once(stage, ns, name, "Moved")
+            assert "it decides from the candle of 20" in await note_of(stage, ns, name, "Moved"), "not from any"

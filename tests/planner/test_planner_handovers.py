@@ -64,12 +64,16 @@ def test_what_a_lost_worker_had_goes_on_at_its_last_candle_also_after_event_time
 
 
 def test_the_bound_of_one_that_has_begun_is_taken_away_once_and_before_that_kept() -> None:
-    begun = entry("pool-0", "Active", incarnation=5, from_ms=100_000, last_ms=100_000)
-    ((_, spec),) = step(begun, None).placed
-    assert (spec.from_ms, spec.incarnation) == (0, 5)
-    ((_, again),) = step(replace(begun, assignment=spec), None).placed
-    assert again == spec
+    # Well behind it, or in a replay's later run, whose times are before it.
+    for away_ms in (110_000, 90_000, 1_000):
+        begun = entry("pool-0", "Active", incarnation=5, from_ms=100_000, last_ms=away_ms)
+        ((_, spec),) = step(begun, None).placed
+        assert (spec.from_ms, spec.incarnation) == (0, 5)
+        ((_, again),) = step(replace(begun, assignment=spec), None).placed
+        assert again == spec
     for early in (
+        entry("pool-0", "Active", incarnation=5, from_ms=100_000, last_ms=100_000),
+        entry("pool-0", "Active", incarnation=5, from_ms=100_000, last_ms=109_999),
         entry("pool-0", "Active", incarnation=5, from_ms=100_000),
         entry("pool-0", "Ready", incarnation=5, from_ms=100_000, last_ms=100_000),
         replace(begun, status=None),

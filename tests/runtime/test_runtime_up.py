@@ -29,6 +29,7 @@ def reconciles(summary: dict[str, Any], said: str) -> None:
 def test_a_run_with_an_end_gives_a_summary_twice_over_the_same_state(tmp_path: Path) -> None:
     manifests = write_manifests(tmp_path / "m", one=teller("one"), two=teller("two", "ETH/USDT"))
     sessions: list[int] = []
+    frames: list[int] = []
     for _ in range(2):
         with Up(tmp_path, manifests, "--for", "6s", "--json") as up:
             summary = up.summary()
@@ -46,7 +47,11 @@ def test_a_run_with_an_end_gives_a_summary_twice_over_the_same_state(tmp_path: P
         # A second run also reads over what the first one left.
         assert summary["drops"].keys() <= {"stale_forming", "held_dropped", "session"}
         sessions.append(summary["session"])
-    assert sessions[1] > sessions[0], "the second run counts what is of its own session, and that adds up"
+        frames.append(summary["frames"])
+    assert sessions[1] > sessions[0]
+    # A run of a sixth of both together: however unlike this machine's minutes are, it has fewer of its own.
+    with Up(tmp_path, manifests, "--for", "2s", "--json") as short:
+        assert short.summary()["frames"] < sum(frames), "each run counts only what is its own"
 
 
 @pytest.mark.parametrize("wrong", ["sma-cros", "sma-cross"])

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from chandlery.core.assignment import TraderAssignment
+from chandlery.core.intervals import parse_interval
 from chandlery.operator.planner_standing import (
     Entry,
     Standing,
@@ -28,6 +30,9 @@ from chandlery.operator.planner_standing import (
 from chandlery.operator.planner_types import Phase, Rollout
 
 Placed = tuple[str, TraderAssignment]
+
+#: Intervals from its bound on after which a Trader goes on without it: seconds suffice for its status and events to tell.
+_BOUND_INTERVALS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +125,14 @@ def _at_once(standing: Standing, wanted: TraderAssignment) -> bool:
 def _kept(entry: Entry, wanted: TraderAssignment) -> TraderAssignment:
     """What runs, as it is: a generation that changes nothing is only told.
 
-    Once it has decided its first candle the bound there has done its part. In a replay's next run, whose times begin
-    again, it would hold the Trader back where its pod has started anew.
+    Once it decides well away from the bound where it began, that has done its part: in a replay's next run, whose times
+    begin again, it would hold the Trader back where its pod has started anew. Until then it tells where it took over.
     """
-    status = entry.status
-    begun = status is not None and status.state == "Active" and status.last_open_time_ms > 0
-    from_ms = 0 if begun else entry.assignment.from_ms
+    status, from_ms = entry.status, entry.assignment.from_ms
+    if status is not None and status.state == "Active" and status.last_open_time_ms > 0:
+        away_ms = abs(status.last_open_time_ms - from_ms)
+        if away_ms >= _BOUND_INTERVALS * parse_interval(entry.assignment.interval).length_ms:
+            from_ms = 0
     return msgspec.structs.replace(entry.assignment, generation=wanted.generation, from_ms=from_ms, until_ms=None)
 
 
