@@ -268,9 +268,11 @@ def until(what: str, holds: Any, timeout_s: float = START_S) -> Any:
 def test_top_shows_each_traders_own_figures_from_its_pod(desk: Desk, plugin: Plugin) -> None:
     def signalled() -> Any:
         rows = {row["trader"].partition("/")[2]: row for row in plugin.json("top")}
-        return rows if rows["chatty"]["p99_us"] and rows["crasher"]["restarts"] else None
+        # A signal's latency is known before the worker's next report counts it.
+        known = rows["chatty"]["p99_us"] and rows["chatty"]["signals"] and rows["crasher"]["restarts"]
+        return rows if known else None
 
-    rows = until("a signal with its latency, and a restart", signalled)
+    rows = until("a signal with its latency, counted, and a restart", signalled)
     chatty = rows["chatty"]
     assert chatty["live"]
     assert chatty["state"] == "Active"
