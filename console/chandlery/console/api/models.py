@@ -1,0 +1,336 @@
+"""What the REST API says, as types: OpenAPI's schemas, the client's and the console's contract are made from these.
+
+Times are Unix ms, durations µs, sizes bytes unless a name says otherwise. Prices and volumes are decimal strings as
+the exchange wrote them. Names of Traders, pools and feeds are ``namespace/name``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Item = TypeVar("Item")
+Clock = Literal["monotonic", "wall"]
+
+
+class Answer(BaseModel):
+    """Base of all answers: fields only ever come to them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(Answer):
+    """An error as RFC 9457 has it (``application/problem+json``), with what is needed to mend it.
+
+    Attributes:
+        type: ``about:blank`` or a page of the docs. title: of the kind. detail: one sentence that says what to do.
+        reason: a stable word. field, value: what of the request is wrong, where one field is.
+    """
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    reason: str
+    field: str = ""
+    value: str = ""
+
+
+class Page(Answer, Generic[Item]):
+    """Some of a list. next: the ``cursor`` of the next page, empty on the last."""
+
+    items: list[Item]
+    next: str = ""
+
+
+class Quantiles(Answer):
+    """Durations over ``count`` signals, µs; null where there was none."""
+
+    p50_us: float | None = None
+    p99_us: float | None = None
+    count: int = 0
+
+
+class Trader(Answer):
+    """One Trader, live.
+
+    Attributes:
+        state: of its process (``Init``, ``Ready``, ``Warm``, ``Active`` …) or of its resource where none runs.
+        ready: whether its own process said READY for the newest generation.
+        suspended: as somebody wanted it; not ready, and no fault.
+        age_ms: of these figures; a worker that doesn't answer leaves them to grow old.
+    """
+
+    trader: str
+    state: str
+    reason: str = ""
+    message: str = ""
+    ready: bool = False
+    suspended: bool = False
+    strategy: str = ""
+    symbols: list[str] = []
+    interval: str = ""
+    pool: str = ""
+    worker: str = ""
+    generation: int = 0
+    warm_have: int = 0
+    warm_need: int = 0
+    calls: int = 0
+    signals: int = 0
+    restarts: int = 0
+    errors: int = 0
+    rss_bytes: int = 0
+    last_open_time_ms: int = 0
+    last_error: str = ""
+    latency: Quantiles = Field(default_factory=Quantiles)
+    age_ms: int = 0
+
+
+class TraderDetail(Trader):
+    """One Trader with its manifest as it was written (``apiVersion``, ``kind``, ``metadata``, ``spec``).
+
+    Attributes:
+        kept_by: what writes this Trader elsewhere (a GitOps tool, a file); empty: nothing known.
+        resource_version: to be sent back with an edit, which is refused if somebody else's came between.
+    """
+
+    manifest: dict[str, Any] = {}
+    kept_by: str = ""
+    resource_version: str = ""
+
+
+class Pool(Answer):
+    """One TraderPool."""
+
+    pool: str
+    feed: str = ""
+    workers: int = 0
+    ready_workers: int = 0
+    capacity: int = 0
+    used: int = 0
+    pending: int = 0
+    transport: str = ""
+    message: str = ""
+
+
+class Feed(Answer):
+    """One MarketFeed.
+
+    Attributes:
+        alive: connected to its exchange (or its replay ended in order), and candles keep coming.
+        watermark_age_ms: how old the newest candle update seen here is; null: none yet.
+        lag: records that the aggregator is behind.
+    """
+
+    feed: str
+    alive: bool = False
+    connected: bool = False
+    finished: bool = False
+    source: str = ""
+    symbols: list[str] = []
+    intervals: list[str] = []
+    frames: int = 0
+    trades: int = 0
+    trades_per_s: float = 0.0
+    candles_closed: int = 0
+    lag: int = 0
+    late: int = 0
+    duplicate: int = 0
+    watermark_age_ms: int | None = None
+    message: str = ""
+
+
+class Candle(Answer):
+    """One candle. state: ``forming``, ``closed``, ``revised``, ``final``; filled: it had no trades."""
+
+    open_time_ms: int
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    trades: int = 0
+    state: str = "closed"
+    revision: int = 0
+    filled: bool = False
+
+
+class Candles(Answer):
+    """Candles of one series, oldest first. complete: false while the newest are still being read from Kafka."""
+
+    feed: str
+    symbol: str
+    interval: str
+    candles: list[Candle]
+    complete: bool = True
+
+
+class StageTime(Answer):
+    """One stage of a signal.
+
+    Attributes:
+        start_us: from the account's begin. share: of the whole, 0 … 1.
+        uncertainty_us: the duration is right within ± this. clock: by which its ends were read.
+        host: whose clock (short boot id), or ``exchange`` or ``broker``; empty: the worker's host.
+        meaning: what happened, for a person.
+    """
+
+    name: str
+    start_us: float
+    duration_us: float
+    share: float
+    uncertainty_us: float = 0.0
+    clock: Clock = "monotonic"
+    host: str = ""
+    meaning: str = ""
+
+
+class Signal(Answer):
+    """One signal in short; ``stages`` are (name, µs) in order, empty until the broker's acknowledgement is known."""
+
+    id: str
+    trader: str
+    strategy: str = ""
+    rule: str = ""
+    action: str
+    symbol: str
+    interval: str
+    open_time_ms: int
+    emitted_ms: int
+    price: str
+    strength: float = 0.0
+    reason: str = ""
+    forming: bool = False
+    feed: str = ""
+    frame_to_signal_us: float | None = None
+    visible_to_decided_us: float | None = None
+    stages: list[tuple[str, float]] = []
+
+
+class SignalDetail(Signal):
+    """One signal whole.
+
+    Attributes:
+        waterfall: its stages; their durations sum to ``whole_us``.
+        skew_us, transit_us, recorded_skew_us: of the exchange's clock, shown beside the stages (docs/telemetry.md).
+        lifecycle: (state, at_ms), oldest first; begins with ``detected``.
+        trace_id: of its OpenTelemetry trace. trace_url: where a person sees it; empty: no address is set.
+    """
+
+    code: str = ""
+    ordinal: int = 0
+    incarnation: int = 0
+    revision: int = 0
+    session: int = 0
+    strategy_us: float = 0.0
+    whole_us: float = 0.0
+    waterfall: list[StageTime] = []
+    corrected: int = 0
+    skew_us: float | None = None
+    transit_us: float | None = None
+    transit_uncertainty_us: float = 0.0
+    recorded_skew_us: float | None = None
+    lifecycle: list[tuple[str, int]] = []
+    trace_id: str = ""
+    trace_url: str = ""
+
+
+class StageQuantiles(Quantiles):
+    """One stage over many signals."""
+
+    name: str
+    meaning: str = ""
+
+
+class TransportLatency(Answer):
+    """What handing candles over costs with one transport: shared memory, or windows serialised into pipes."""
+
+    transport: str
+    visible_to_decided: Quantiles = Field(default_factory=Quantiles)
+    frame_to_signal: Quantiles = Field(default_factory=Quantiles)
+
+
+class Latency(Answer):
+    """Latency over the signals of the last ``window_s`` seconds."""
+
+    window_s: int
+    trader: str = ""
+    frame_to_signal: Quantiles = Field(default_factory=Quantiles)
+    visible_to_decided: Quantiles = Field(default_factory=Quantiles)
+    stages: list[StageQuantiles] = []
+    transports: list[TransportLatency] = []
+
+
+class ProcessMemory(Answer):
+    """Memory of one process. kind: ``kafka``, ``ingest``, ``aggregator``, ``feed``, ``supervisor``, ``trader``, …"""
+
+    name: str
+    kind: str
+    rss_bytes: int
+    #: Growth over the time that is known, bytes an hour; null: not long enough known.
+    growth_bytes_per_h: float | None = None
+
+
+class SegmentUse(Answer):
+    """One worker's shared memory."""
+
+    worker: str
+    size_bytes: int
+    series_used: int = 0
+    series_capacity: int = 0
+    rings: int = 0
+    ring_depth: int = 0
+    laps: int = 0
+
+
+class Memory(Answer):
+    """Where the memory is; ``history`` are (at_ms, sum of rss_bytes), oldest first, at most ten minutes."""
+
+    processes: list[ProcessMemory]
+    segments: list[SegmentUse] = []
+    total_rss_bytes: int = 0
+    history: list[tuple[int, int]] = []
+
+
+class Overview(Answer):
+    """The first look: is the feed alive, are all Traders Ready, how many signals, which p99, how much memory.
+
+    Attributes:
+        mode: ``local`` (`chandlery up`) or ``cluster``. writable: whether Traders may be changed through this API.
+        attention: what is not as it should be, one sentence each, the worst first.
+        away: what can't be asked now (the instance, Kafka, the API server), and why; empty: all answer.
+    """
+
+    mode: Literal["local", "cluster"]
+    version: str
+    at_ms: int
+    started_ms: int = 0
+    writable: bool = True
+    feeds_alive: int = 0
+    feeds: int = 0
+    traders_ready: int = 0
+    traders: int = 0
+    traders_suspended: int = 0
+    signals_per_min: float = 0.0
+    frame_to_signal: Quantiles = Field(default_factory=Quantiles)
+    memory_bytes: int = 0
+    attention: list[str] = []
+    away: list[str] = []
+
+
+class Suspension(BaseModel):
+    """Body of ``PUT /api/v1/traders/{namespace}/{name}/suspend``."""
+
+    model_config = ConfigDict(extra="forbid")
+    suspend: bool
+
+
+class Manifest(BaseModel):
+    """A Trader as ``kubectl apply`` takes it; its spec is checked as there (docs/resources.md)."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    api_version: Literal["chandlery.dev/v1alpha1"] = Field(alias="apiVersion")
+    kind: Literal["Trader"]
+    metadata: dict[str, Any]
+    spec: dict[str, Any]
