@@ -72,10 +72,10 @@ class Series:
             found = await look_back(consumer, reading.kafka, partition, span, self.ref, look)
             for session, update in look.updates():
                 self._take(session, update)
-            self.book.from_beginning = found.beginning
             everything = _in_order(look, self.book.session)
             if everything:
                 self._remember(everything[0].open_time_ms, found.begin)
+            self.book.from_beginning = found.beginning and self._begins_with(everything)
             newest_live = await _newest_live(consumer, reading, self.ref)
             await self._catch_up(consumer, reading, partition, span.end)
             reading.join(self.ref, self.book, newest_live)
@@ -85,7 +85,6 @@ class Series:
     ) -> None:
         """Read on until nothing lies between here and what is followed. There is no await after the last look."""
         while (followed := reading.position(partition)) is not None and at < followed:
-            consumer.assign([partition])
             async for session, updates in updates_between(consumer, reading.kafka, partition, at, followed, self.ref):
                 for update in updates:
                     if update.state != "forming":
@@ -129,6 +128,10 @@ class Series:
                 )
         return everything[-limit:]
 
+    def _begins_with(self, candles: list[Candle]) -> bool:
+        """Whether the oldest of them is in the book too."""
+        return not candles or candles[0].open_time_ms == self.book.oldest_ms
+
     def _closed(self, reading: PartitionReading) -> TopicPartition:
         topics = reading.topics
         return reading.of(topics.candles_fast if parse_interval(self.ref.interval).is_fast else topics.candles)
@@ -168,7 +171,6 @@ async def _newest_live(consumer: AIOKafkaConsumer, reading: PartitionReading, re
     """The newest record of a symbol in the live topic, if it is among the last."""
     live = reading.of(reading.topics.candles_live)
     span = (await spans(consumer, reading.kafka, [live]))[live]
-    consumer.assign([live])
     newest = None
     low = max(span.begin, span.end - LIVE_LOOK_BACK_RECORDS)
     async for record in records_between(consumer, reading.kafka, live, low, span.end, ref.symbol):
