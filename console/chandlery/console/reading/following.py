@@ -93,7 +93,8 @@ class Follower:
         else:
             for partition in log.partitions:
                 self._lives[partition.place] = partition.life
-                self._position.set(partition.place, partition.next)
+                # What was there before anybody looked isn't new, though it may still be being read.
+                self._position.set(partition.place, max(partition.next, partition.backlog))
 
     def next(self) -> SignalEvent | Missing | Unplaced | Turn | None:
         """The next thing to tell, or what must be had before it; None: there is nothing yet."""
