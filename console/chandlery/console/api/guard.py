@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chandlery.console.api.metrics import UNKNOWN_ROUTE, ApiMetrics
 from chandlery.console.api.models import Problem
-from chandlery.console.api.problems import MOST_BODY_BYTES, problem, problem_of, response, too_long
+from chandlery.console.api.problems import MOST_BODY_BYTES, problem, problem_of, response
 from chandlery.console.settings import ConsoleSettings
 from chandlery.core.errors import InputError
 from chandlery.core.settings import parse_listen
@@ -32,7 +32,6 @@ log = logging.getLogger("chandlery.console.api")
 API_PREFIX: Final = "/api/"
 #: Answered without a token: they tell nothing of the system.
 OPEN_PATHS: Final = frozenset({"/api/v1/healthz", "/api/v1/config"})
-_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "ip6-localhost"})
 _COMMON_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -165,8 +164,6 @@ class Guard:
             return problem(403, "ForeignOrigin", "another site's page asked for this", field="Sec-Fetch-Site", value="cross-site")  # fmt: skip
         if scope["path"] not in OPEN_PATHS and not self._token.admits(headers.get("authorization", "")):
             return problem(401, "Unauthorized", "send the token: Authorization: Bearer TOKEN", field="Authorization")
-        if scope["method"] in _WITH_BODY:
-            return _body_refusal(headers)
         return None
 
     def _own(self, origin: str, host: str) -> bool:
@@ -196,13 +193,6 @@ class Guard:
             if started:
                 raise
             await response(problem_of(error))(scope, receive, send)
-
-
-def _body_refusal(headers: Headers) -> Problem | None:
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        return problem(415, "NotJson", "send the body as Content-Type: application/json", field="Content-Type", value=headers.get("content-type", ""))  # fmt: skip
-    length = headers.get("content-length", "0")
-    return too_long() if length.isdigit() and int(length) > MOST_BODY_BYTES else None
 
 
 def _foreign(origin: str) -> Problem:
