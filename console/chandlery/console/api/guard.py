@@ -30,6 +30,10 @@ from chandlery.workers.feed.token import Token
 log = logging.getLogger("chandlery.console.api")
 
 API_PREFIX: Final = "/api/"
+PREFIX: Final = "/api/v1"
+#: Key of the scope under which what serves files says what it is, as a route.
+ROUTE_KEY: Final = "chandlery.route"
+FILES_ROUTE: Final = "/{file}"
 #: Answered without a token: they tell nothing of the system.
 OPEN_PATHS: Final = frozenset({"/api/v1/healthz", "/api/v1/config"})
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "ip6-localhost"})
@@ -125,9 +129,8 @@ class Guard:
         status = int(started[0]["status"]) if started else 499
         content_type = MutableHeaders(raw=list(started[0]["headers"])).get("content-type", "") if started else ""
         streamed = content_type.startswith("text/event-stream")
-        route = getattr(scope.get("route"), "path", None) or scope.get("chandlery.route") or UNKNOWN_ROUTE
         took_us = None if streamed else (time.perf_counter_ns() - begun_ns) / 1e3
-        self._metrics.answered(scope["method"], str(route), status, took_us)
+        self._metrics.answered(scope["method"], _route(scope), status, took_us)
 
     def _cors(self, origin: str) -> Mapping[str, str]:
         if not self._origins:
@@ -193,6 +196,13 @@ class Guard:
             if started:
                 raise
             await response(problem_of(error))(scope, receive, send)
+
+
+def _route(scope: Scope) -> str:
+    """The pattern of the route that served a request: one of a known few."""
+    path = getattr(scope.get("route"), "path", "") or scope.get(ROUTE_KEY, UNKNOWN_ROUTE)
+    # A router that is included in an app knows its routes without the prefix they have there.
+    return f"{PREFIX}{path}" if path.startswith("/") and not path.startswith((API_PREFIX, FILES_ROUTE)) else str(path)
 
 
 def _foreign(origin: str) -> Problem:
