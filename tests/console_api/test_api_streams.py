@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 
 import aiohttp
 import pytest
+from starlette.types import Message
 from tests.console_api.conftest import Serve
 from tests.console_api.stage import FEED, Stage, candle, signal, stream, until
 
 from chandlery.console.api.live import MOST_SIGNALS, Waiting
+from chandlery.console.api.metrics import ApiMetrics
 from chandlery.console.api.problems import ProblemError
-from chandlery.console.api.sse import event
+from chandlery.console.api.sse import EventStream, Streams, event
 from chandlery.console.api.states import Told, rows_event
 from chandlery.console.api.topics import MOST_SERIES, Series, parse_topics
 from chandlery.console.client import EventLines
@@ -275,3 +278,21 @@ def test_half_an_event_moves_no_position() -> None:
     assert lines.last_id == "p:1"
     assert lines.take("") is None
     assert lines.last_id == "p:1"
+
+
+async def test_a_long_event_is_handed_over_in_parts_so_that_a_slow_line_is_not_taken_for_a_dead_one() -> None:
+    sent: list[bytes] = []
+    told = event("traders", "x" * 100_000)
+
+    async def events() -> AsyncGenerator[bytes, None]:
+        yield told
+
+    async def send(message: Message) -> None:
+        sent.append(message.get("body", b""))
+
+    async def receive() -> Message:
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    await EventStream(Streams(1, ApiMetrics()), "live", events)({"type": "http"}, receive, send)
+    assert b"".join(sent) == told
+    assert max(map(len, sent)) <= 16 * 1024
