@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chandlery.console.api.metrics import UNKNOWN_ROUTE, ApiMetrics
 from chandlery.console.api.models import Problem
-from chandlery.console.api.problems import problem, response
+from chandlery.console.api.problems import MOST_BODY_BYTES, problem, problem_of, response, too_long
 from chandlery.console.settings import ConsoleSettings
 from chandlery.core.errors import InputError
 from chandlery.core.settings import parse_listen
