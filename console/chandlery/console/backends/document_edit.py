@@ -51,7 +51,7 @@ def find_trader(text: str, namespace: str, name: str, *, is_json: bool) -> Found
         end = begin + len(part)
         for document in read_documents(part, is_json=is_json):
             for value, in_list in _members(document.value):
-                if _is_trader(value, namespace, name):
+                if isinstance(value, dict) and _is_trader(value, namespace, name):
                     return Found(begin, end, document, value, in_list)
         begin = end
     return None
@@ -107,8 +107,8 @@ def _members(value: Value) -> list[tuple[Value, bool]]:
     return [(value, False)]
 
 
-def _is_trader(value: Value, namespace: str, name: str) -> bool:
-    if not isinstance(value, dict) or value.get("kind") != "Trader":
+def _is_trader(value: dict[str, Value], namespace: str, name: str) -> bool:
+    if value.get("kind") != "Trader":
         return False
     metadata = value.get("metadata")
     if not isinstance(metadata, dict) or metadata.get("name") != name:
@@ -179,7 +179,7 @@ def _newline(text: str) -> str:
 def _last_leaf(node: yaml.Node) -> yaml.Node:
     """The node at the very end of another; a collection in brackets ends itself."""
     while True:
-        if isinstance(node, yaml.ScalarNode) or node.flow_style or not node.value:
+        if not isinstance(node, yaml.CollectionNode) or node.flow_style or not node.value:
             return node
         last = node.value[-1]
         node = last[1] if isinstance(last, tuple) else last
@@ -268,7 +268,7 @@ class _Edit:
         if isinstance(node, yaml.MappingNode) and isinstance(old, dict) and isinstance(new, dict):
             if self._change_fields(node, old, new):
                 return
-        elif isinstance(node, yaml.SequenceNode) and isinstance(old, list) and isinstance(new, list):
+        if isinstance(node, yaml.SequenceNode) and isinstance(old, list) and isinstance(new, list):
             if len(old) == len(new) == len(node.value):
                 for item, before, after in zip(node.value, old, new, strict=True):
                     self.change(item, before, after)
@@ -318,7 +318,7 @@ class _Edit:
 
     def _exchange(self, node: yaml.Node, new: Value) -> None:
         begin, end = node.start_mark.index, node.end_mark.index
-        if _is_block_text(node) or (not isinstance(node, yaml.ScalarNode) and not node.flow_style):
+        if _is_block_text(node) or (isinstance(node, yaml.CollectionNode) and not node.flow_style):
             raise _Impossible
         text = (
             new
