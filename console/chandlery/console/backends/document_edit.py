@@ -20,6 +20,7 @@ from chandlery.core.errors import InputError
 from chandlery.core.resources import DEFAULT_NAMESPACE
 
 _WORDS: Final = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
+_BLOCK_STYLES: Final = ("|", ">")
 #: Text that every YAML reader takes for text without quotes, in lists too.
 _PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*|[0-9]+(?:ms|[smhdwM]|[KMG]i)")
 
@@ -164,8 +165,25 @@ def _around(part: str, is_json: bool) -> tuple[str, str]:
         return before, ""
     begin = part.rfind("\n", 0, root.start_mark.index) + 1
     if part[begin : root.start_mark.index].strip():  # `--- {kind: Trader, …`
-        return "---" + _newline(part), part[_line_end(part, _last_leaf(root)) :]
-    return part[:begin], part[_line_end(part, _last_leaf(root)) :]
+        return "---" + _newline(part), part[_content_end(part, is_json) :]
+    return part[:begin], part[_content_end(part, is_json) :]
+
+
+def _content_end(part: str, is_json: bool) -> int:
+    """Where the line ends on which the last thing said in a readable document ends."""
+    last: yaml.Event | None = None
+    in_brackets: list[bool] = []
+    for event in yaml.parse(part.replace("\t", " ") if is_json else part, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            in_brackets.append(bool(event.flow_style))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            # A collection of lines has no end of its own: the next thing's beginning is told.
+            last = event if in_brackets.pop() else last
+        elif isinstance(event, yaml.ScalarEvent | yaml.AliasEvent):
+            last = event
+    if last is None or last.end_mark is None:
+        return 0
+    return _line_end(part, last.end_mark.index, getattr(last, "style", None))
 
 
 def _has_comment(text: str) -> bool:
@@ -185,17 +203,16 @@ def _last_leaf(node: yaml.Node) -> yaml.Node:
         node = last[1] if isinstance(last, tuple) else last
 
 
-def _line_end(text: str, leaf: yaml.Node) -> int:
-    """Where the line ends that a leaf ends on, its line feed included."""
-    end: int = leaf.end_mark.index
-    if _is_block_text(leaf):
-        return end  # its end is the beginning of the next line already
+def _line_end(text: str, end: int, style: str | None) -> int:
+    """Where the line ends that something ends on, its line feed included. style: of a scalar."""
+    if style in _BLOCK_STYLES:
+        return end  # it is the beginning of the next line already
     at = text.find("\n", end)
     return len(text) if at < 0 else at + 1
 
 
 def _is_block_text(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
+    return isinstance(node, yaml.ScalarNode) and node.style in _BLOCK_STYLES
 
 
 # Writing ----------------------------------------------------------------------------------------------------
@@ -225,6 +242,15 @@ def _written_anew(part: str, wanted: dict[str, Any], is_json: bool) -> str | Non
     if not after.strip():
         after = ""
     return before + body.replace("\n", _newline(part)) + after
+
+
+def _in_line(value: Value) -> str:
+    """A value as it stands behind a colon: JSON, but lists and words as people write them."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_in_line, value))}]"
+    if isinstance(value, str) and _is_plain(value):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 class _Impossible(Exception):
@@ -265,15 +291,21 @@ class _Edit:
         """Make what stands at ``node`` say ``new`` instead of ``old``."""
         if _same(old, new):
             return
+        done = False
         if isinstance(node, yaml.MappingNode) and isinstance(old, dict) and isinstance(new, dict):
-            if self._change_fields(node, old, new):
-                return
-        if isinstance(node, yaml.SequenceNode) and isinstance(old, list) and isinstance(new, list):
-            if len(old) == len(new) == len(node.value):
-                for item, before, after in zip(node.value, old, new, strict=True):
-                    self.change(item, before, after)
-                return
-        self._exchange(node, new)
+            done = self._change_fields(node, old, new)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(old, list) and isinstance(new, list):
+            done = self._change_items(node, old, new)
+        if not done:
+            self._exchange(node, new)
+
+    def _change_items(self, node: yaml.SequenceNode, old: list[Value], new: list[Value]) -> bool:
+        """Change a list item by item; False: it has to be exchanged as a whole."""
+        if not len(old) == len(new) == len(node.value):
+            return False
+        for item, before, after in zip(node.value, old, new, strict=True):
+            self.change(item, before, after)
+        return True
 
     def _change_fields(self, node: yaml.MappingNode, old: dict[str, Value], new: dict[str, Value]) -> bool:
         """Change a mapping field by field; False: it has to be exchanged as a whole."""
@@ -297,7 +329,7 @@ class _Edit:
         leaf = _last_leaf(value)
         if self._text[begin : key.start_mark.index].strip() or leaf.end_mark.index < key.start_mark.index:
             raise _Impossible  # behind a dash; or an alias, which stands elsewhere
-        self._changes.append((begin, _line_end(self._text, leaf), ""))
+        self._changes.append((begin, _line_end(self._text, leaf.end_mark.index, getattr(leaf, "style", None)), ""))
 
     def _put_in(self, node: yaml.MappingNode, added: dict[str, Value]) -> None:
         """Fields at the end of a mapping of lines."""
@@ -310,7 +342,7 @@ class _Edit:
             at = node.start_mark.index
             self._changes.append((at, at, "".join(line + newline + column for line in lines)))
             return
-        at = _line_end(self._text, leaf)
+        at = _line_end(self._text, leaf.end_mark.index, getattr(leaf, "style", None))
         block = "".join(column + line + newline for line in lines)
         if at and self._text[at - 1] != "\n":
             block = newline + block.removesuffix(newline)
@@ -320,10 +352,6 @@ class _Edit:
         begin, end = node.start_mark.index, node.end_mark.index
         if _is_block_text(node) or (isinstance(node, yaml.CollectionNode) and not node.flow_style):
             raise _Impossible
-        text = (
-            new
-            if isinstance(new, str) and _is_plain(new) and not self._is_json
-            else json.dumps(new, ensure_ascii=False)
-        )
+        text = json.dumps(new, ensure_ascii=False) if self._is_json else _in_line(new)
         # `parameters:` with nothing after it: the empty place is right behind the colon.
         self._changes.append((begin, end, f" {text}" if begin == end else text))
