@@ -181,7 +181,7 @@ values = st.recursive(
     max_leaves=8,
 )
 specs = st.dictionaries(keys, values, max_size=4)
-styles = st.sampled_from(["block", "flow", "json"])
+styles = st.sampled_from(["block", "noted", "flow", "json"])
 comments = st.sampled_from(["", "# a comment\n", "\n", "# two\n# of them\n\n"])
 
 
@@ -191,6 +191,8 @@ def written(name: str, spec: dict[str, Any], style: str) -> str:
         return json.dumps(manifest) + "\n"
     if style == "flow":
         return yaml.safe_dump(manifest, default_flow_style=True, allow_unicode=True)
+    if style == "noted":
+        return "".join(f"{line} # note {number}\n" for number, line in enumerate(dumped(manifest).splitlines()))
     return dumped(manifest)
 
 
@@ -265,8 +267,11 @@ def test_suspending_and_resuming_keeps_every_line(file: tuple[str, int], at: int
     wanted["spec"] = {**found.value["spec"], "suspend": suspend}  # type: ignore[dict-item]
     new = replaced(text, found, wanted, is_json=False)
     for line in text[found.begin : found.end].splitlines():
+        _, _, comment = line.rpartition(" # note ")
         if line.startswith("#"):
             assert line in new.splitlines()
+        elif comment.isdigit():
+            assert any(one.endswith(f" # note {comment}") for one in new[found.begin :].splitlines()), new
 
 
 @given(specs)

@@ -78,9 +78,9 @@ def start_panel(view: View, commands: Sequence[tuple[str, str]]) -> RenderableTy
     rows.append(("traders", f"{ready} of {len(view.traders)} ready"))
     for bootstrap in sorted({row.bootstrap for row in view.feeds}):
         rows.append(("Kafka", bootstrap))
-    rows.append(("logs", f"{view.state_dir}/logs"))
     if view.console is not None:
         rows.append(("console", ", ".join(part for part in (view.console.address, view.console.message) if part)))
+    rows.append(("logs", f"{view.state_dir}/logs"))
     rows.extend((f"$ {command}", meaning) for command, meaning in commands)
     return Panel(figures_table(rows), title="chandlery is up", title_align="left", expand=False)
 

@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,8 @@ HOST: Final = "127.0.0.1"
 PORTS: Final = range(8420, 8440)
 # Streams are cut at once; uvicorn's own wait for answers under way is 3 s, and 2 s to let go of Kafka.
 STOP_S: Final = 5.0
+# Its imports take 2 s on a busy machine, and then it ends at once or not at all.
+_WELL_S: Final = 5.0
 #: Niceness: whoever looks waits for the market, not the other way round.
 _NICENESS: Final = 5
 #: What must be there for it, of the extra ``console``.
@@ -152,6 +155,8 @@ class ConsoleProcess:
         self._port = 0
         self._moved = ""
         self._why_not = ""
+        self._trouble = ""
+        self._began_s = 0.0
 
     @property
     def started(self) -> bool:
@@ -168,12 +173,12 @@ class ConsoleProcess:
 
     def row(self) -> ConsoleRow:
         """Where it is, and what a person should know of it."""
-        return ConsoleRow(self.address, self._why_not or self._trouble() or self._moved)
+        return ConsoleRow(self.address, self._why_not or self._why_ended() or self._moved)
 
     @property
     def notices(self) -> list[str]:
         """Why it isn't there, if it isn't."""
-        why = self._why_not or self._trouble()
+        why = self._why_not or self._why_ended()
         return [f"console: {why}"] if why else []
 
     def choose(self) -> None:
@@ -240,16 +245,22 @@ class ConsoleProcess:
 
     def _changed(self, child: Child) -> None:
         if child.state == "running":
+            self._began_s = time.monotonic()
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, child.pid, _NICENESS)
-        elif child.state == "backoff" and child.last_exit == MachineError.exit_code and self._asked.port is None:
-            # Somebody was quicker at the port that was free: the next start takes another.
-            self._choose_free()
-            if not self._why_not:
-                self._write()
+        elif child.state == "backoff":
+            words = " | ".join(plain_words(line) for line in child.last_lines(1)) or "it said nothing"
+            self._trouble = (
+                f"it ended (exit code {child.last_exit}) and is started again: {words}; see {child.log_path}"
+            )
+            if child.last_exit == MachineError.exit_code and self._asked.port is None:
+                # Somebody was quicker at the port that was free: the next start takes another.
+                self._choose_free()
+                if not self._why_not:
+                    self._write()
 
-    def _trouble(self) -> str:
-        if self.child.state != "backoff":
-            return ""
-        words = " | ".join(plain_words(line) for line in self.child.last_lines(1)) or "it said nothing"
-        return f"it ended (exit code {self.child.last_exit}) and is started again: {words}; see {self.child.log_path}"
+    def _why_ended(self) -> str:
+        """Why it ended last; empty once it has been running again for a while."""
+        if self.child.state == "running" and time.monotonic() - self._began_s > _WELL_S:
+            self._trouble = ""
+        return self._trouble
