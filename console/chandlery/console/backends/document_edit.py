@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import yaml
 
+from chandlery.console.backend import RefusedError
 from chandlery.core.documents import Document, Value, parts_of, read_documents
-from chandlery.core.errors import InputError
 from chandlery.core.resources import DEFAULT_NAMESPACE
 
 _WORDS: Final = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
@@ -25,7 +25,7 @@ _BLOCK_STYLES: Final = ("|", ">")
 _PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*|[0-9]+(?:ms|[smhdwM]|[KMG]i)")
 
 
-class CannotEditError(InputError):
+class CannotEditError(RefusedError):
     """A document can't be changed by itself: somebody must do it by hand."""
 
 

@@ -34,6 +34,8 @@ from chandlery.core.manifests import MAX_FILE_BYTES, STDIN, parse_manifests
 from chandlery.core.resources import DEFAULT_NAMESPACE
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
+#: Of a manifest, in the order in which everybody writes them.
+_FIELDS: Final = ("apiVersion", "kind", "metadata", "spec")
 _BOM: Final = "\ufeff"
 
 
@@ -135,7 +137,12 @@ class ManifestFolders:
             raise ConflictError(
                 f"{place.path} has changed since resource version {resource_version}: look again, then try again"
             )
-        return self._change(place, _in_order(manifest))
+        wanted = _in_order(manifest)
+        metadata, before = wanted["metadata"], place.found.value.get("metadata")
+        if metadata.get("namespace") == DEFAULT_NAMESPACE and isinstance(before, dict) and "namespace" not in before:
+            # Whoever wrote it left out what goes without saying.
+            wanted["metadata"] = {key: value for key, value in metadata.items() if key != "namespace"}
+        return self._change(place, wanted)
 
     def suspend(self, namespace: str, name: str, suspend: bool) -> TraderManifest:
         """Set ``spec.suspend`` in the document that a Trader stands in. Raises: see ``Backend.suspend``."""
@@ -250,12 +257,13 @@ def _look(folder: str, file: str, namespace: str, name: str, *, single: bool) ->
 
 
 def _told(place: _Place) -> TraderManifest:
-    return TraderManifest(dict(place.found.value), kept_by=place.path, resource_version=place.version)
+    manifest = {name: value for name in _FIELDS if (value := place.found.value.get(name)) is not None}
+    return TraderManifest(manifest, kept_by=place.path, resource_version=place.version)
 
 
 def _in_order(manifest: dict[str, Any]) -> dict[str, Any]:
     """A manifest's fields in the order in which everybody writes them."""
-    first = [name for name in ("apiVersion", "kind", "metadata", "spec") if name in manifest]
+    first = [name for name in _FIELDS if name in manifest]
     return {name: manifest[name] for name in [*first, *(name for name in manifest if name not in first)]}
 
 

@@ -13,8 +13,10 @@ from chandlery.console.api.models import Memory, ProcessMemory, SegmentUse
 WINDOW_MS: Final = 600_000
 #: A point this often: 120 in ten minutes.
 STEP_MS: Final = 5_000
-#: Less than this says nothing of growth: a process that has just begun always grows.
-LEAST_MS: Final = 60_000
+#: A process that has just begun always grows: its first minute is left out.
+SETTLING_MS: Final = 60_000
+#: Less than this says nothing of growth.
+LEAST_MS: Final = 180_000
 _HOUR_MS: Final = 3_600_000
 
 
@@ -33,6 +35,7 @@ class _Course:
     """One process over time: (at_ms, bytes)."""
 
     instance: int
+    begun_ms: int
     points: deque[tuple[int, int]] = field(default_factory=deque)
     growth: float | None = None
 
@@ -58,9 +61,9 @@ class MemoryHistory:
         _add(self._sums, at_ms, sum(one.rss_bytes for one in self._now))
         for one in self._now:
             course = self._courses.get(one.name)
-            if course is None or course.instance != one.instance:
-                course = self._courses[one.name] = _Course(one.instance)
-            if _add(course.points, at_ms, one.rss_bytes):
+            if course is None or course.instance != one.instance or at_ms < course.begun_ms:
+                course = self._courses[one.name] = _Course(one.instance, at_ms)
+            if at_ms - course.begun_ms >= SETTLING_MS and _add(course.points, at_ms, one.rss_bytes):
                 course.growth = growth_bytes_per_h(course.points)
 
     def told(self, segments: Sequence[SegmentUse]) -> Memory:
@@ -86,7 +89,7 @@ class MemoryHistory:
 
 
 def growth_bytes_per_h(points: Sequence[tuple[int, int]]) -> float | None:
-    """Slope of the line through (at_ms, bytes) by least squares, bytes an hour; None: less than a minute is known."""
+    """Slope of the line through (at_ms, bytes) by least squares, bytes an hour; None: too little is known."""
     if len(points) < 2 or points[-1][0] - points[0][0] < LEAST_MS:
         return None
     first_ms, first_bytes = points[0]
