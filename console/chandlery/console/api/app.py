@@ -56,23 +56,30 @@ def create_app(
         token_required=token.required,
         readers_away=away,
     )
+    app = described_app(services.version)
+    app.state.services = services
+    app.state.states = States(services)
+    # Not a mount: one would take a wrong method of a route (405) for a file that isn't there.
+    app.router.default = Pages()
+    answer_with_problems(app)
+    app.add_middleware(Guard, settings=settings, token=token, metrics=metrics)
+    return app
+
+
+def described_app(version: str = "0") -> FastAPI:
+    """The routes alone, with nothing behind them: enough to describe them."""
     # No pages of documentation: they load scripts from elsewhere.
     app = FastAPI(
         title="Chandlery",
-        version=services.version,
+        version=version,
         summary="One market feed, many traders, every microsecond explained.",
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.services = services
-    app.state.states = States(services)
     for routes in (routes_state, routes_traders, routes_market):
         app.include_router(routes.router, prefix=PREFIX)
-    # Not a mount: one would take a wrong method of a route (405) for a file that isn't there.
-    app.router.default = Pages()
-    answer_with_problems(app)
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -80,5 +87,4 @@ def create_app(
         return app.openapi_schema
 
     app.openapi = described  # type: ignore[method-assign]
-    app.add_middleware(Guard, settings=settings, token=token, metrics=metrics)
     return app
