@@ -38,8 +38,11 @@ _KEEP_ALIVE_S: Final = 30
 class Readers(Protocol):
     """What :mod:`chandlery.console.reading` opens."""
 
-    signals: Signals
-    market: Market
+    @property
+    def signals(self) -> Signals: ...
+
+    @property
+    def market(self) -> Market: ...
 
     async def start(self) -> None: ...
 
@@ -144,6 +147,11 @@ class ApiServer:
         )
         #: ``http://host:port`` or ``unix:/path``, port 0 resolved.
         self.address = ""
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.server_state.connections)
 
     async def start(self) -> None:
         """Listen.

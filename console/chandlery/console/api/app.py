@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from fastapi import FastAPI
 
 from chandlery.console.api import routes_market, routes_state, routes_traders
-from chandlery.console.api.guard import Guard, check_listen
+from chandlery.console.api.guard import PREFIX, Guard, check_listen
 from chandlery.console.api.metrics import ApiMetrics
 from chandlery.console.api.openapi import openapi_of
 from chandlery.console.api.pages import Pages
@@ -20,8 +20,6 @@ from chandlery.console.backend import Backend
 from chandlery.console.market import Market, Signals
 from chandlery.console.settings import ConsoleSettings
 from chandlery.workers.feed.token import Token
-
-PREFIX: Final = "/api/v1"
 
 
 def create_app(
