@@ -3,6 +3,7 @@
 const TOKEN = "chandlery-token";
 //: Longer than the API's own limits, so that its answer says what went wrong.
 const TIMEOUT_MS = 20_000;
+const PAGE = 200;
 
 /** An error answer (RFC 9457), or what the network said. */
 export class ApiProblem extends Error {
@@ -81,6 +82,18 @@ export function authorization() {
 }
 
 export const get = (path, query, signal) => call("GET", path, { query, signal });
+
+/** All items of a paged list. */
+export async function all(path, signal) {
+  const items = [];
+  let cursor = "";
+  do {
+    const page = await get(path, { limit: PAGE, cursor }, signal);
+    items.push(...page.items);
+    cursor = page.next;
+  } while (cursor);
+  return items;
+}
 
 /** `namespace/name` as two path segments. */
 export function named(name) {

@@ -113,7 +113,7 @@ export function timeLine({ fromZero = false } = {}) {
     none.hidden = points.length >= 2;
     const values = points.map(([, value]) => value);
     const high = Math.max(...values, 0);
-    let top = high || 1;
+    let top = fromZero ? high * 1.15 || 1 : high || 1;
     let bottom = fromZero ? 0 : Math.min(...values, high);
     if (top - bottom < top * 0.02) {
       // A flat line is drawn in the middle, not as noise blown up to the full height.

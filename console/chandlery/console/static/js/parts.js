@@ -82,8 +82,10 @@ const STATE_LEVEL = {
   Stalled: "bad",
 };
 
-export function stateLevel(state) {
-  return STATE_LEVEL[state] ?? "wait";
+/** How a Trader is: good, wait, warn, bad, or quiet. A state that is none of a process is its resource's. */
+export function stateLevel({ state, ready, reason, suspended }) {
+  if (suspended) return "quiet";
+  return STATE_LEVEL[state] ?? (ready ? "good" : reason ? "bad" : "wait");
 }
 
 /** A state by colour and word. */
@@ -91,7 +93,7 @@ export function stateBadge() {
   const element = h("span", { class: "badge" });
   const show = (trader) => {
     text(element, trader.suspended ? "Suspended" : trader.state || "Unknown");
-    attr(element, "data-level", trader.suspended ? "quiet" : stateLevel(trader.state));
+    attr(element, "data-level", stateLevel(trader));
     attr(element, "title", trader.reason || null);
   };
   return { element, show };
@@ -163,6 +165,7 @@ export function figures() {
         cells.set(name, cell);
         element.append(h("div", {}, h("dt", {}, name), cell));
       }
+      cell.parentNode.classList.toggle("long", String(value).length > 16);
       if (value instanceof Node) {
         if (cell.firstChild !== value) put(cell, value);
       } else text(cell, value);

@@ -19,7 +19,7 @@ export class LiveTable {
   #shown = 0;
   #drawn = new WeakMap();
 
-  constructor({ caption, columns, key, sorted, nothing, batch = 150 }) {
+  constructor({ caption, columns, key, sorted, nothing, batch = 150, className }) {
     this.columns = columns;
     this.batch = batch;
     this.#shown = batch;
@@ -40,7 +40,7 @@ export class LiveTable {
     );
     const body = h("tbody");
     this.rows = new Keyed(body, { key, create: () => this.#row(), update: (row, item) => this.#update(row, item) });
-    this.table = h("table", {}, h("caption", { class: "hidden" }, caption), h("thead", {}, head), body);
+    this.table = h("table", { class: className }, h("caption", { class: "hidden" }, caption), h("thead", {}, head), body);
     this.foot = h("div", { class: "table-foot" });
     this.element = h(
       "div",

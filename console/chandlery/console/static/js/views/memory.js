@@ -21,7 +21,7 @@ export function memoryView({ scope, root, live }) {
   const processes = panel("Processes");
   put(segments.body, loading());
   put(processes.body, loading());
-  put(root, heading("Memory"), glance.element, h("div", { class: "split" }, history.element, segments.element), processes.element);
+  put(root, heading("Memory"), glance.element, history.element, segments.element, processes.element);
   const table = processTable();
   const cards = segmentCards();
   live.follow(scope, "memory", {

@@ -52,11 +52,10 @@ function showTiles(tiles, now) {
   const dead = now.feeds - now.feeds_alive;
   const feedNote = now.feeds === 0 ? "no feed yet" : dead ? `${dead} not alive` : "all alive";
   tiles.feeds.show(`${now.feeds_alive}/${now.feeds}`, feedNote, now.feeds === 0 ? "" : dead ? "bad" : "good");
-  const wanted = now.traders - now.traders_suspended;
-  const notReady = Math.max(0, wanted - now.traders_ready);
+  const notReady = Math.max(0, now.traders - now.traders_ready); // suspended ones aren't among them
   const suspended = now.traders_suspended ? `, ${now.traders_suspended} suspended` : "";
   const said = now.traders === 0 ? "no Trader yet" : notReady ? `${notReady} not Ready` : "all Ready";
-  tiles.traders.show(`${now.traders_ready}/${wanted}`, `${said}${suspended}`, now.traders === 0 ? "" : notReady ? "warn" : "good");
+  tiles.traders.show(`${now.traders_ready}/${now.traders}`, `${said}${suspended}`, now.traders === 0 ? "" : notReady ? "warn" : "good");
   tiles.signals.show(fixed(now.signals_per_min, now.signals_per_min < 10 ? 1 : 0), "over the last minute");
   const { p50_us: p50, p99_us: p99, count: signals } = now.frame_to_signal;
   tiles.p99.show(durationUs(p99), signals ? `p50 ${durationUs(p50)}, ${count(signals)} signals` : "no signal yet");

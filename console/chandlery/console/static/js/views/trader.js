@@ -1,6 +1,6 @@
 // One Trader: its figures, its candles with its signals, its manifest, and what can be done with it.
 
-import { call, get, named } from "../api.js";
+import { all, call, get, named } from "../api.js";
 import { clockTime, count, durationUs, sizeBytes } from "../amounts.js";
 import { CandleChart } from "../chart.js";
 import { confirmed, toast } from "../dialogs.js";
@@ -125,9 +125,9 @@ function chartOf({ scope, live }, into) {
   scope.listen(interval, "change", choose);
   const load = async () => {
     try {
-      const [pools, feeds] = await Promise.all([get("pools", { limit: 1000 }, scope.signal), get("feeds", { limit: 1000 }, scope.signal)]);
-      feed = pools.items.find(({ pool }) => pool === trader.pool)?.feed ?? "";
-      const market = feeds.items.find((each) => each.feed === feed);
+      const [pools, feeds] = await Promise.all([all("pools", scope.signal), all("feeds", scope.signal)]);
+      feed = pools.find(({ pool }) => pool === trader.pool)?.feed ?? "";
+      const market = feeds.find((each) => each.feed === feed);
       if (!feed) {
         into.fail({ detail: `Which feed the pool ${trader.pool} uses isn't known yet.` }, load);
         return;

@@ -1,6 +1,6 @@
 // A Trader's manifest as JSON: edited and sent; the server checks it, and its complaint is shown at the field.
 
-import { ApiProblem, call, get, named } from "../api.js";
+import { all, ApiProblem, call, get, named } from "../api.js";
 import { toast } from "../dialogs.js";
 import { attr, h, put, text } from "../dom.js";
 import { lineOf, placeOf } from "../json_place.js";
@@ -143,14 +143,14 @@ export function newTraderView({ scope, root, config }) {
   const note = h("p", { class: "quiet" });
   const editor = jsonArea();
   const create = h("button", { type: "submit", class: "primary" }, "Create");
-  const all = panel("Manifest");
+  const into = panel("Manifest");
   const form = h("form", {}, h("div", { class: "filters" }, field("Template", which), field("Pool", pool)), editor.element, note, h("div", { class: "dialog-actions" }, h("a", { class: "button plain", href: "#/traders" }, "Cancel"), create));
-  put(root, h("p", { class: "crumbs" }, h("a", { href: "#/traders" }, "Traders"), " / new"), heading("New Trader"), all.element);
+  put(root, h("p", { class: "crumbs" }, h("a", { href: "#/traders" }, "Traders"), " / new"), heading("New Trader"), into.element);
   if (!config.writable) {
-    put(all.body, h("p", { class: "empty" }, "This API is read-only: apply a manifest where Traders are kept."));
+    put(into.body, h("p", { class: "empty" }, "This API is read-only: apply a manifest where Traders are kept."));
     return;
   }
-  put(all.body, loading());
+  put(into.body, loading());
   let pools = [];
   let feeds = [];
   const fill = () => {
@@ -171,16 +171,14 @@ export function newTraderView({ scope, root, config }) {
   });
   const load = async () => {
     try {
-      const [somePools, someFeeds] = await Promise.all([get("pools", { limit: 1000 }, scope.signal), get("feeds", { limit: 1000 }, scope.signal)]);
-      all.ok();
-      pools = somePools.items;
-      feeds = someFeeds.items;
+      [pools, feeds] = await Promise.all([all("pools", scope.signal), all("feeds", scope.signal)]);
+      into.ok();
     } catch (problem) {
       if (scope.closed) return;
-      all.fail(problem, load); // one can be written all the same
+      into.fail(problem, load); // one can be written all the same
     }
     options(pool, pools.length ? pools.map((each) => [each.pool, each.pool]) : [["", "none known"]]);
-    put(all.body, form);
+    put(into.body, form);
     fill();
   };
   load();

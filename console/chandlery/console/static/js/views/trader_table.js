@@ -11,7 +11,7 @@ const RANK = { bad: 0, warn: 1, wait: 2, good: 3, quiet: 4 };
 
 /** Where a state stands when sorted; within one, by name. */
 export function stateRank(trader) {
-  return RANK[trader.suspended ? "quiet" : stateLevel(trader.state)];
+  return RANK[stateLevel(trader)];
 }
 
 const nameCell = cellOf(
@@ -100,6 +100,7 @@ export function traderTable(kind) {
   const { trader, state, spark, signals, p99, memory, faults, pool } = COLUMNS;
   return new LiveTable({
     caption: "Traders",
+    className: "trader-table",
     columns: kind === "brief" ? [trader, state, spark, p99] : [trader, state, spark, p99, signals, memory, faults, pool],
     key: (row) => row.trader,
     sorted: kind === "brief" ? ["state", "ascending"] : ["trader", "ascending"],
