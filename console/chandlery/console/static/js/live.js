@@ -68,13 +68,7 @@ export class Live {
     all.add(handlers);
     scope.onClose(() => {
       all.delete(handlers);
-      if (all.size === 0) {
-        this.#topics.delete(topic);
-        this.#newest.delete(topic);
-        this.#failed.delete(topic);
-        if (topic === "traders") this.#traders.clear();
-        if (topic === "signals") this.#lastId = "";
-      }
+      if (all.size === 0 && this.#topics.get(topic) === all) this.#topics.delete(topic);
       this.#changed();
     });
     if (this.#newest.has(topic)) handlers.data(this.#newest.get(topic), topic);
@@ -99,12 +93,22 @@ export class Live {
   #changed() {
     this.#settle ??= setTimeout(() => {
       this.#settle = undefined;
+      this.#forget();
       const asked = [...this.#topics.keys()].sort().join(",");
       if (asked === this.#asked) return;
       this.#asked = asked;
       if (asked === "") this.#close("idle");
       else this.#open();
     }, SETTLE_MS);
+  }
+
+  /** What is known of topics that nobody follows any more; one left and followed again at once stays as it is. */
+  #forget() {
+    for (const known of [this.#newest, this.#failed]) {
+      for (const topic of [...known.keys()]) if (!this.#topics.has(topic)) known.delete(topic);
+    }
+    if (!this.#topics.has("traders")) this.#traders.clear();
+    if (!this.#topics.has("signals")) this.#lastId = "";
   }
 
   #close(state) {

@@ -165,7 +165,7 @@ export function figures() {
         cells.set(name, cell);
         element.append(h("div", {}, h("dt", {}, name), cell));
       }
-      cell.parentNode.classList.toggle("long", String(value).length > 16);
+      cell.parentNode.classList.toggle("long", String(value).length > 14);
       if (value instanceof Node) {
         if (cell.firstChild !== value) put(cell, value);
       } else text(cell, value);

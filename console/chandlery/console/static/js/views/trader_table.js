@@ -35,7 +35,7 @@ const stateCell = cellOf(
   ({ badge, why }, trader) => {
     badge.show(trader);
     const warming = trader.warm_need > 0 && trader.warm_have < trader.warm_need && !trader.suspended;
-    text(why, trader.reason || (warming ? `warm ${trader.warm_have}/${trader.warm_need}` : ""));
+    text(why, (trader.reason !== trader.state && trader.reason) || (warming ? `warm ${trader.warm_have}/${trader.warm_need}` : ""));
     attr(why, "title", trader.message || null);
   },
 );

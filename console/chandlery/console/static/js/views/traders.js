@@ -7,7 +7,7 @@ import { heading, remember } from "../router.js";
 import { matches, traderTable } from "./trader_table.js";
 
 export function tradersView({ scope, root, live, config, query }) {
-  const words = h("input", { type: "search", placeholder: "name, symbol, strategy…", value: query.get("q") ?? "" });
+  const words = h("input", { type: "search", placeholder: "name, symbol…", value: query.get("q") ?? "" });
   const state = h("select", {});
   options(state, [["", "all"]]);
   const sum = h("span", { class: "quiet", "aria-live": "polite" });
