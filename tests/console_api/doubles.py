@@ -81,27 +81,27 @@ class InMemoryBackend:
         self._ask("create", name)
         if name in self.manifests:
             raise ConflictError(f"there is a Trader {name} already; change it, or take another name")
-        return self._keep(name, manifest)
+        return self.keep(name, manifest)
 
     async def replace(self, manifest: dict[str, Any], resource_version: str) -> TraderManifest:
         name = _name_of(manifest)
         before = self._known("replace", name)
         if resource_version and resource_version != before.resource_version:
             raise ConflictError(f"Trader {name} was changed meanwhile: look at it again, then edit that")
-        return self._keep(name, manifest)
+        return self.keep(name, manifest)
 
     async def suspend(self, namespace: str, name: str, *, suspend: bool) -> TraderManifest:
         before = self._known("suspend", f"{namespace}/{name}")
         manifest = copy.deepcopy(before.manifest)
         manifest["spec"]["suspend"] = suspend
-        return self._keep(f"{namespace}/{name}", manifest)
+        return self.keep(f"{namespace}/{name}", manifest)
 
     async def delete(self, namespace: str, name: str) -> None:
         self._known("delete", f"{namespace}/{name}")
         del self.manifests[f"{namespace}/{name}"]
         self.traders.pop(f"{namespace}/{name}", None)
 
-    def _keep(self, name: str, manifest: dict[str, Any]) -> TraderManifest:
+    def keep(self, name: str, manifest: dict[str, Any]) -> TraderManifest:
         self.version += 1
         made = TraderManifest(manifest=manifest, resource_version=str(self.version))
         self.manifests[name] = made

@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from chandlery.console.api import routes_market, routes_state, routes_traders
-from chandlery.console.api.guard import Guard
+from chandlery.console.api.guard import Guard, check_listen
 from chandlery.console.api.metrics import ApiMetrics
 from chandlery.console.api.openapi import openapi_of
 from chandlery.console.api.pages import Pages
@@ -43,6 +43,7 @@ def create_app(
     Raises:
         InputError: ``listen`` would be open to others without a token.
     """
+    check_listen(settings)
     token = Token(file=settings.token_file)
     metrics = metrics or ApiMetrics()
     services = Services(

@@ -8,24 +8,27 @@ send requests (``Origin`` and ``Sec-Fetch-Site`` tell them), or have its own nam
 from __future__ import annotations
 
 import ipaddress
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chandlery.console.api.metrics import UNKNOWN_ROUTE, ApiMetrics
 from chandlery.console.api.models import Problem
-from chandlery.console.api.problems import problem, response
+from chandlery.console.api.problems import MOST_BODY_BYTES, problem, problem_of, response, too_long
 from chandlery.console.settings import ConsoleSettings
 from chandlery.core.errors import InputError
 from chandlery.core.settings import parse_listen
 from chandlery.workers.feed.token import Token
 
-#: Longest body, bytes: a Trader's manifest has a few hundred; 64 symbols and all parameters stay below 64 KiB.
-MOST_BODY_BYTES: Final = 256 * 1024
+log = logging.getLogger("chandlery.console.api")
+
 API_PREFIX: Final = "/api/"
 #: Answered without a token: they tell nothing of the system.
 OPEN_PATHS: Final = frozenset({"/api/v1/healthz", "/api/v1/config"})
@@ -115,7 +118,7 @@ class Guard:
             extra = {"WWW-Authenticate": 'Bearer realm="chandlery"'} if told.status == 401 else {}
             await response(told, extra)(scope, receive, counted)
         else:
-            await self._served(scope, receive, counted)
+            await self._served(scope, receive, counted, started)
         self._count(scope, started, begun)
 
     def _count(self, scope: Scope, started: list[Message], begun_ns: int) -> None:
@@ -142,8 +145,6 @@ class Guard:
     def _preflight(self, origin: str) -> ASGIApp:
         if origin.lower() not in self._origins:
             return response(_foreign(origin))
-        from starlette.responses import Response
-
         allowed = {
             "Access-Control-Allow-Methods": _ALLOWED_METHODS,
             "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
@@ -176,41 +177,32 @@ class Guard:
         except ValueError:
             return False
 
-    async def _served(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _served(self, scope: Scope, receive: Receive, send: Send, started: list[Message]) -> None:
         taken = 0
-        over = False
 
         async def bounded() -> Message:
-            nonlocal taken, over
+            nonlocal taken
             message = await receive()
-            if message["type"] == "http.request":
-                taken += len(message.get("body", b""))
-                if taken > MOST_BODY_BYTES:
-                    over = True
-                    raise _TooLongError
+            taken += len(message.get("body", b""))
+            if taken > MOST_BODY_BYTES:
+                # The one kind of error that reading a body lets through as it is.
+                raise HTTPException(413)
             return message
 
         try:
             await self._app(scope, bounded, send)
-        except _TooLongError:
-            if not over:
+        except Exception as error:
+            log.exception("a request failed", extra={"method": scope["method"], "path": scope["path"]})
+            if started:
                 raise
-            await response(_too_long())(scope, receive, send)
-
-
-class _TooLongError(Exception):
-    """The body is longer than any that is meant."""
+            await response(problem_of(error))(scope, receive, send)
 
 
 def _body_refusal(headers: Headers) -> Problem | None:
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         return problem(415, "NotJson", "send the body as Content-Type: application/json", field="Content-Type", value=headers.get("content-type", ""))  # fmt: skip
     length = headers.get("content-length", "0")
-    return _too_long() if length.isdigit() and int(length) > MOST_BODY_BYTES else None
-
-
-def _too_long() -> Problem:
-    return problem(413, "TooLong", f"the body may have at most {MOST_BODY_BYTES} bytes", field="body")
+    return too_long() if length.isdigit() and int(length) > MOST_BODY_BYTES else None
 
 
 def _foreign(origin: str) -> Problem:

@@ -22,6 +22,8 @@ log = logging.getLogger("chandlery.console.api")
 MEDIA_TYPE: Final = "application/problem+json"
 #: Asked again earlier, what doesn't answer won't answer either, s.
 RETRY_AFTER_S: Final = 2
+#: Longest body, bytes: a Trader's manifest has a few hundred; 64 symbols and all parameters stay below 64 KiB.
+MOST_BODY_BYTES: Final = 256 * 1024
 #: Problems of one request that are told; the rest are counted.
 _MOST_TOLD: Final = 8
 _REASONS: Final = {400: "BadRequest", 404: "NotFound", 405: "MethodNotAllowed", 406: "NotAcceptable"}
@@ -84,6 +86,11 @@ def headers_of(told: Problem) -> dict[str, str]:
     return {"Retry-After": str(RETRY_AFTER_S)} if told.status == 503 else {}
 
 
+def too_long() -> Problem:
+    """The body is longer than any that is meant."""
+    return problem(413, "TooLong", f"the body may have at most {MOST_BODY_BYTES} bytes", field="body")
+
+
 def invalid(errors: Sequence[Any]) -> Problem:
     """The validator's errors of one request: the first names the field, the sentence tells of all."""
     first = errors[0]
@@ -120,6 +127,8 @@ def answer_with_problems(app: FastAPI) -> None:
 
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == 413:
+            return response(too_long())
         reason = _REASONS.get(error.status_code, HTTPStatus(error.status_code).phrase.replace(" ", ""))
         detail = {
             404: f"there is nothing at {request.url.path}",
@@ -142,4 +151,3 @@ def answer_with_problems(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
     app.add_exception_handler(ChandleryError, of_defect)
-    app.add_exception_handler(Exception, of_defect)

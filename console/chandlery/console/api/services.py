@@ -43,7 +43,7 @@ class Services:
         return self.backend.writable and not self.settings.read_only
 
     def snapshot(self) -> Snapshot:
-        """What the backend knows, with what the readers do: how old each feed's newest candle is, and who is away."""
+        """What the backend knows, and what the readers do: how old a feed's newest candle is, and who is away."""
         known = self.backend.snapshot()
         now_ms = time.time_ns() // 1_000_000
         feeds = [self._aged(feed, now_ms) for feed in known.feeds]
@@ -51,7 +51,7 @@ class Services:
 
     def _aged(self, feed: Feed, now_ms: int) -> Feed:
         newest_ms = self.market.newest_ms(feed.feed)
-        if newest_ms is None:
+        if newest_ms is None or feed.watermark_age_ms is not None:
             return feed
         return feed.model_copy(update={"watermark_age_ms": max(0, now_ms - newest_ms)})
 
