@@ -70,7 +70,7 @@ class Sight:
     async def open(self, view: str = "overview") -> None:
         """Load the console and show a view."""
         await self.page.goto(f"{self.address}/")
-        await self.page.wait_for_selector(VIEWS["overview"][1])
+        await self.seen(VIEWS["overview"][1])
         if view != "overview":
             await self.show(view)
 
@@ -80,7 +80,11 @@ class Sight:
         if "{signal}" in hash_:
             hash_ = await self.known_signal()
         await self.go(hash_)
-        await self.page.wait_for_selector(shown)
+        await self.seen(shown)
+
+    async def seen(self, selector: str) -> None:
+        """Wait until such an element is visible. A locator: a handle of it would keep it from being collected."""
+        await self.page.locator(selector).first.wait_for()
 
     async def known_signal(self) -> str:
         """The page of a signal whose stages are known."""
