@@ -24,7 +24,16 @@ def _durations() -> list[float]:
 
 async def test_amounts_are_digit_for_digit_those_of_the_command_line(browser: Browser, demo: str) -> None:
     durations = _durations()
-    sizes = [0, 1, 499, 500, 999_500, 1_050_000, 1_250_000, *(random.Random(6).randrange(1, 5_000_000_000) for _ in range(1_000))]
+    sizes = [
+        0,
+        1,
+        499,
+        500,
+        999_500,
+        1_050_000,
+        1_250_000,
+        *(random.Random(6).randrange(1, 5_000_000_000) for _ in range(1_000)),
+    ]
     times = [0, -5, 1, 1_764_124_000_123, 1_723_117_596_789]
     async with browsing.sight(browser, demo) as sight:
         await sight.page.goto(f"{demo}/")
@@ -41,7 +50,7 @@ async def test_amounts_are_digit_for_digit_those_of_the_command_line(browser: Br
 
 async def test_events_are_the_same_however_the_bytes_are_cut(browser: Browser, demo: str) -> None:
     text = (
-        ": open\n\nevent: signal\nid: a:1\ndata: {\"x\":\ndata: 1}\n\n\r\nevent:failed\rdata:one\r\rdata: bare\r\n\r\n"
+        ': open\n\nevent: signal\nid: a:1\ndata: {"x":\ndata: 1}\n\n\r\nevent:failed\rdata:one\r\rdata: bare\r\n\r\n'
         ": keep-alive\n\nevent: none\n\nid: only\n\nevent: signal\nid: a:2\ndata:\n\ndata: unfinished"
     )
     expected = [
@@ -70,9 +79,20 @@ async def test_events_are_the_same_however_the_bytes_are_cut(browser: Browser, d
 async def test_a_field_is_found_in_a_text_of_json(browser: Browser, demo: str) -> None:
     manifest = {
         "metadata": {"name": 'a"b', "labels": {"spec": "no"}},
-        "spec": {"market": {"symbols": ["BTC/USDT", "x, y}"], "interval": "7m"}, "parameters": {"fast": -1.5e3, "on": True}},
+        "spec": {
+            "market": {"symbols": ["BTC/USDT", "x, y}"], "interval": "7m"},
+            "parameters": {"fast": -1.5e3, "on": True},
+        },
     }
-    fields = ["spec.market.symbols[1]", "spec.market.interval", "spec.parameters.fast", "spec.market.warmup", "spec.symbols", "nowhere", "metadata.name"]
+    fields = [
+        "spec.market.symbols[1]",
+        "spec.market.interval",
+        "spec.parameters.fast",
+        "spec.market.warmup",
+        "spec.symbols",
+        "nowhere",
+        "metadata.name",
+    ]
     async with browsing.sight(browser, demo) as sight:
         await sight.page.goto(f"{demo}/")
         for indent in (None, 2):

@@ -35,7 +35,9 @@ async def shown(page: Page, wanted: list[str]) -> None:
     )
 
 
-async def test_a_cut_stream_says_so_and_resumes_without_a_missing_or_doubled_signal(browser: Browser, served: Served) -> None:
+async def test_a_cut_stream_says_so_and_resumes_without_a_missing_or_doubled_signal(
+    browser: Browser, served: Served
+) -> None:
     served.world.signals.events.clear()
     told = [known(number) for number in range(1, 4)]
     address = await served.start(moves=False)
@@ -44,7 +46,9 @@ async def test_a_cut_stream_says_so_and_resumes_without_a_missing_or_doubled_sig
         resumed: list[str] = []
         page.on(
             "request",
-            lambda request: resumed.append(request.headers.get("last-event-id", "")) if "/live?" in request.url else None,
+            lambda request: (
+                resumed.append(request.headers.get("last-event-id", "")) if "/live?" in request.url else None
+            ),
         )
         await page.goto(f"{through}/#/signals")
         await page.wait_for_selector("#link[data-state=live]")
@@ -114,7 +118,9 @@ async def test_one_panel_that_fails_says_so_and_leaves_the_others_live(browser: 
         assert await signals.locator(".signal-row").count() == rows
         assert await traders.locator(".panel-error:visible").count() == 0
         name = next(iter(served.world.backend.traders))
-        served.world.backend.traders[name] = served.world.backend.traders[name].model_copy(update={"state": "Backoff", "ready": False, "reason": "Exited"})
+        served.world.backend.traders[name] = served.world.backend.traders[name].model_copy(
+            update={"state": "Backoff", "ready": False, "reason": "Exited"}
+        )
         await traders.get_by_text("Backoff").wait_for()
         assert await page.locator("#link").get_attribute("data-state") == "live"
         served.world.signals.fail(None)

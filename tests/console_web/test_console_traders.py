@@ -16,7 +16,7 @@ from chandlery.console.settings import ConsoleSettings
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NAME = "default/eth-rsi-01"
-HOSTILE = "<img src=x onerror=\"window.hacked=1\"><script>window.hacked=2</script>"
+HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
 
 
 async def test_a_trader_is_suspended_and_resumed_by_the_button(browser: Browser, served: Served) -> None:
@@ -50,7 +50,9 @@ async def test_an_edit_that_is_refused_shows_the_complaint_at_its_field(browser:
         await error.get_by_text("interval").wait_for()
         assert (await error.inner_text()).startswith("Line ")
         assert await area.get_attribute("aria-invalid") == "true"
-        chosen = await page.evaluate("() => { const a = document.querySelector('#editor textarea'); return a.value.slice(a.selectionStart, a.selectionEnd) }")
+        chosen = await page.evaluate(
+            "() => { const a = document.querySelector('#editor textarea'); return a.value.slice(a.selectionStart, a.selectionEnd) }"
+        )
         assert '"7 minutes"' in chosen
         await area.fill("{")
         await page.get_by_role("button", name="Save").click()
@@ -147,10 +149,22 @@ async def test_hostile_words_stay_words(browser: Browser, served: Served) -> Non
     world = served.world
     served.settings = ConsoleSettings(listen="127.0.0.1:0", trace_url="javascript:window.hacked=3//{trace_id}")
     for name, trader in world.backend.traders.items():
-        world.backend.traders[name] = trader.model_copy(update={"message": HOSTILE, "reason": HOSTILE, "strategy": HOSTILE, "last_error": HOSTILE, "worker": HOSTILE})
+        world.backend.traders[name] = trader.model_copy(
+            update={
+                "message": HOSTILE,
+                "reason": HOSTILE,
+                "strategy": HOSTILE,
+                "last_error": HOSTILE,
+                "worker": HOSTILE,
+            }
+        )
     world.backend.notices.append(HOSTILE)
-    newest = world.signals.events[-1][1].model_copy(update={"reason": HOSTILE, "rule": HOSTILE, "strategy": HOSTILE, "emitted_ms": 4_000_000_000_000})
-    detail = world.signals.details[newest.id].model_copy(update={"reason": HOSTILE, "rule": HOSTILE, "lifecycle": [(HOSTILE, 1)]})
+    newest = world.signals.events[-1][1].model_copy(
+        update={"reason": HOSTILE, "rule": HOSTILE, "strategy": HOSTILE, "emitted_ms": 4_000_000_000_000}
+    )
+    detail = world.signals.details[newest.id].model_copy(
+        update={"reason": HOSTILE, "rule": HOSTILE, "lifecycle": [(HOSTILE, 1)]}
+    )
     world.signals.tell(newest, detail)
     address = await served.start(moves=False)
     async with browsing.sight(browser, address) as sight:

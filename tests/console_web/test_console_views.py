@@ -51,7 +51,10 @@ async def test_the_traders_table_filters_and_sorts(sight: Sight) -> None:
     await sight.page.get_by_label("State").select_option("")
     await sight.page.get_by_role("button", name="Memory").click()
     assert await sight.page.locator("th[aria-sort=descending]").inner_text() == "Memory"
-    sizes = [float(text.removesuffix(" MB")) for text in await sight.page.locator("tbody tr td:nth-child(6)").all_inner_texts()]
+    sizes = [
+        float(text.removesuffix(" MB"))
+        for text in await sight.page.locator("tbody tr td:nth-child(6)").all_inner_texts()
+    ]
     assert sizes == sorted(sizes, reverse=True)
 
 
@@ -95,7 +98,10 @@ async def test_a_signals_page_explains_each_stage(sight: Sight) -> None:
     assert "broker’s clock" in clocks
     assert "host clock" in clocks
     assert "±" in await sight.text(".waterfall tbody tr td:nth-child(3)")
-    shares = [int(text.removesuffix("%")) for text in await sight.page.locator(".waterfall tbody td:nth-child(4)").all_inner_texts()]
+    shares = [
+        int(text.removesuffix("%"))
+        for text in await sight.page.locator(".waterfall tbody td:nth-child(4)").all_inner_texts()
+    ]
     assert 95 <= sum(shares) <= 105
     assert "exchange to frame: 41.2 ms" in await sight.text(".remarks")
     assert "detected" in await sight.text(".life")
