@@ -18,6 +18,7 @@ import aiohttp
 import kopf
 
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
+from chandlery.core.kube_credentials import Credentials
 from chandlery.core.resources import MarketFeed, Trader
 from chandlery.operator import watching
 from chandlery.operator.applied import Children, owner_of
@@ -29,7 +30,6 @@ from chandlery.operator.feeds import Feeds
 from chandlery.operator.health import Figures, HealthServer
 from chandlery.operator.http_errors import in_words
 from chandlery.operator.kubernetes.api import GoneError, KubeApi, RefusedError, StaleError
-from chandlery.operator.kubernetes.credentials import Credentials
 from chandlery.operator.kubernetes.follow import Followed, Names
 from chandlery.operator.kubernetes.kinds import (
     CONFIG_MAP,

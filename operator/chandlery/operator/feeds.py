@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 
 from chandlery.core.errors import ChandleryError, InputError
+from chandlery.core.feed_kafka import feed_topic, kafka_settings
 from chandlery.core.kafka_login import KafkaProblem
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed
@@ -34,7 +35,6 @@ from chandlery.operator.planner import FeedPlan
 from chandlery.operator.planning import Grace, by_length
 from chandlery.operator.podstate import address_of, is_ready
 from chandlery.operator.pools import Tools, timestamp
-from chandlery.operator.settings_of import feed_topic, kafka_settings
 
 log = logging.getLogger("chandlery.operator.feeds")
 
