@@ -18,6 +18,7 @@ import aiohttp
 import kopf
 
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
+from chandlery.core.http_errors import in_words
 from chandlery.core.kube_credentials import Credentials
 from chandlery.core.resources import MarketFeed, Trader
 from chandlery.operator import watching
@@ -28,7 +29,6 @@ from chandlery.operator.dirty_queue import WINDOW_S, DirtyQueue
 from chandlery.operator.events import Events
 from chandlery.operator.feeds import Feeds
 from chandlery.operator.health import Figures, HealthServer
-from chandlery.operator.http_errors import in_words
 from chandlery.operator.kubernetes.api import GoneError, KubeApi, RefusedError, StaleError
 from chandlery.operator.kubernetes.follow import Followed, Names
 from chandlery.operator.kubernetes.kinds import (

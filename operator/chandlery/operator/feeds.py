@@ -14,6 +14,7 @@ import msgspec
 
 from chandlery.core.errors import ChandleryError, InputError
 from chandlery.core.feed_kafka import feed_topic, kafka_settings
+from chandlery.core.http_errors import in_words
 from chandlery.core.kafka_login import KafkaProblem
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed
@@ -28,7 +29,6 @@ from chandlery.operator.children.naming import (
     Object,
 )
 from chandlery.operator.conditions import PodRefusal, feed_state, feed_status
-from chandlery.operator.http_errors import in_words
 from chandlery.operator.kubernetes.api import GoneError, KubeApi
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, MARKET_FEED, POD, STATEFUL_SET
 from chandlery.operator.planner import FeedPlan
