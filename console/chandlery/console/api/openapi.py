@@ -1,0 +1,62 @@
+"""The API's description, OpenAPI 3.1: problems as problems, the token, and a Trader's manifest whole.
+
+``python -m chandlery.console.api.openapi docs/openapi.json`` writes it; a test holds the file equal to the app.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from chandlery.console.api.guard import OPEN_PATHS
+from chandlery.console.api.problems import MEDIA_TYPE
+from chandlery.core.resources import Trader
+
+_PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_SECURITY: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "The token in the server's `token_file`. A server without one listens on loopback alone.",
+}
+#: Prefix of the schemas of a manifest's parts, which have names of their own in core (Trader, Signals …).
+_PART: Final = "Manifest"
+
+
+def openapi_of(app: FastAPI) -> dict[str, Any]:
+    """The description of an app's routes."""
+    described = get_openapi(
+        title=app.title, version=app.version, summary=app.summary, openapi_version="3.1.0", routes=app.routes
+    )
+    schemas = described["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    described["components"]["securitySchemes"] = {"bearer": _SECURITY}
+    for path, item in described["paths"].items():
+        for operation in item.values():
+            operation["security"] = [] if path in OPEN_PATHS else [{"bearer": []}]
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400:
+                    answer["content"] = _PROBLEM
+    _tell_manifest(schemas)
+    return described
+
+
+def _tell_manifest(schemas: dict[str, Any]) -> None:
+    """Put the fields of a Trader's spec and metadata, as core has them, where the model only says "object"."""
+    told = Trader.model_json_schema(mode="validation", ref_template=f"#/components/schemas/{_PART}{{model}}")
+    for name, schema in told.pop("$defs").items():
+        schemas[f"{_PART}{name}"] = _plain(schema)
+    properties = schemas["Manifest"]["properties"]
+    properties["metadata"] = {"$ref": f"#/components/schemas/{_PART}Metadata"}
+    properties["spec"] = {"$ref": f"#/components/schemas/{_PART}TraderSpec"}
+
+
+def _plain(schema: Any) -> Any:
+    """A schema without what only Kubernetes reads."""
+    if isinstance(schema, list):
+        return [_plain(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _plain(part) for key, part in schema.items() if not key.startswith("x-kubernetes-")}

@@ -1,0 +1,79 @@
+"""The first look, made of what is known: is the feed alive, are all Traders Ready, how many signals, how quick."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from chandlery.console.api.models import Feed, Latency, Overview, Pool, Trader
+from chandlery.console.backend import Snapshot
+
+#: Sentences of attention that are told; the rest are counted.
+_MOST_TOLD: Final = 20
+#: Growth that a person should see, bytes an hour: 50 MB fill a small node's memory in a day or two.
+_GROWTH_BYTES_PER_H: Final = 50_000_000
+
+
+def overview_of(
+    snapshot: Snapshot, *, mode: str, version: str, writable: bool, signals_per_min: float, latency: Latency
+) -> Overview:
+    """One look at everything. ``latency``: over the last minute."""
+    traders = snapshot.traders
+    suspended = [one for one in traders if one.suspended]
+    return Overview.model_validate(
+        {
+            "mode": mode,
+            "version": version,
+            "at_ms": time.time_ns() // 1_000_000,
+            "started_ms": snapshot.started_ms,
+            "writable": writable,
+            "feeds_alive": sum(feed.alive for feed in snapshot.feeds),
+            "feeds": len(snapshot.feeds),
+            "traders_ready": sum(one.ready and not one.suspended for one in traders),
+            "traders": len(traders) - len(suspended),
+            "traders_suspended": len(suspended),
+            "signals_per_min": signals_per_min,
+            "frame_to_signal": latency.frame_to_signal,
+            "memory_bytes": snapshot.memory.total_rss_bytes,
+            "attention": _shortened([*attention(snapshot)]),
+            "away": list(snapshot.away),
+        }
+    )
+
+
+def attention(snapshot: Snapshot) -> Iterator[str]:
+    """What is not as it should be, the worst first: feeds, then Traders, pools, memory, notices."""
+    yield from (_of_feed(feed) for feed in snapshot.feeds if not feed.alive)
+    waiting = [one for one in snapshot.traders if not one.ready and not one.suspended]
+    # Those with a reason to mend before those that are only on their way.
+    yield from map(_of_trader, sorted(waiting, key=lambda one: (not one.reason, one.trader)))
+    yield from (_of_pool(pool) for pool in snapshot.pools if pool.pending or pool.ready_workers < pool.workers)
+    for process in snapshot.memory.processes:
+        if (process.growth_bytes_per_h or 0) > _GROWTH_BYTES_PER_H:
+            yield f"memory of {process.name} grows by {(process.growth_bytes_per_h or 0) / 1e6:.0f} MB an hour"
+    yield from snapshot.notices
+
+
+def _of_feed(feed: Feed) -> str:
+    state = "connected, but no candles come" if feed.connected else "not connected"
+    return f"feed {feed.feed} is {state}" + (f": {feed.message}" if feed.message else "")
+
+
+def _of_trader(trader: Trader) -> str:
+    why = ": ".join(part for part in (trader.reason, trader.message or trader.last_error) if part)
+    return f"Trader {trader.trader} is {trader.state}" + (f": {why}" if why else "")
+
+
+def _of_pool(pool: Pool) -> str:
+    if pool.pending:
+        what = f"{pool.pending} Traders wait for room" if pool.pending > 1 else "one Trader waits for room"
+    else:
+        what = f"{pool.ready_workers} of {pool.workers} workers are Ready"
+    return f"pool {pool.pool}: {what}" + (f": {pool.message}" if pool.message else "")
+
+
+def _shortened(sentences: list[str]) -> list[str]:
+    if len(sentences) <= _MOST_TOLD:
+        return sentences
+    return [*sentences[:_MOST_TOLD], f"and {len(sentences) - _MOST_TOLD} more"]

@@ -1,0 +1,64 @@
+"""The readers of all topics, put together for whoever serves the API."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from chandlery.console.backend import FeedKafka
+from chandlery.console.reading.kafka_reading import Away, quieten_client
+from chandlery.console.reading.signal_log import SignalLog
+from chandlery.console.reading.signal_reader import SignalReader
+from chandlery.console.reading.signal_service import KeptSignals
+from chandlery.console.settings import ConsoleSettings
+
+
+class Readers:
+    """Signals and candles of all feeds.
+
+    Attributes:
+        signals, market: what the API asks.
+    """
+
+    def __init__(
+        self,
+        kafkas: Callable[[], Sequence[FeedKafka]],
+        transport_of: Callable[[str], str],
+        settings: ConsoleSettings,
+    ) -> None:
+        quieten_client()
+        self._away = Away()
+        self._log = SignalLog(settings.signals_kept)
+        self._signal_reader = SignalReader(kafkas, self._log, settings.signals_kept, self._away)
+        self.signals = KeptSignals(self._log, self._signal_reader, transport_of, settings.trace_url)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to read. Returns at once, also where no broker answers yet: :meth:`away` says so."""
+        self._tasks = [asyncio.create_task(self._signal_reader.run(), name="signals")]
+
+    def states(self) -> Mapping[str, str]:
+        """By feed, how it stands with its signals: ``connecting``, ``waiting`` (for the topic) or ``reading``."""
+        return self._signal_reader.states
+
+    async def stop(self) -> None:
+        """End, and leave no connection behind."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def away(self) -> Sequence[str]:
+        """What can't be read now and why, one sentence each."""
+        return self._away.sentences()
+
+
+def open_readers(
+    kafkas: Callable[[], Sequence[FeedKafka]], transport_of: Callable[[str], str], settings: ConsoleSettings
+) -> Readers:
+    """Readers of the topics of ``kafkas``, which is asked again each second. Nothing is connected before ``start``.
+
+    Args:
+        transport_of: how candles come to a Trader (``SharedMemory``, ``Pipe``); empty: unknown.
+    """
+    return Readers(kafkas, transport_of, settings)
