@@ -89,6 +89,7 @@ async def up(folder: Path, manifests: Path, kafka: str, *options: str) -> AsyncI
     """Start one; it is gone afterwards, whatever happened."""
     state, errors = folder / "state", folder / "up.err"
     words = ["-m", "chandlery.cli", "up", "-f", str(manifests), "--state", str(state), "--kafka", kafka, "--json"]
+    words += ["--console", "off"]
     with errors.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, *words, "--no-view", *options, stdout=asyncio.subprocess.PIPE, stderr=log

@@ -1,1 +1,1 @@
-"""What is behind the API: `chandlery up` on this machine, or Chandlery on Kubernetes."""
+"""What stands behind the API: `chandlery up` on this machine, or Chandlery on Kubernetes."""
