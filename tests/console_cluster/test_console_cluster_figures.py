@@ -17,10 +17,8 @@ from hypothesis import strategies as st
 from tests.console_cluster.api_server import a_trader, an_object
 from tests.workers_feed.feed_setup import api, assignment, feed_settings, put, running_feed, supervisor, trader, until
 
-from chandlery.console.api.models import ProcessMemory
 from chandlery.console.backends.cluster_figures import AggregatorFigures, IngestFigures, WorkerFigures, worker_figures
 from chandlery.console.backends.cluster_follow import Names
-from chandlery.console.backends.cluster_memory import MemoryHistory
 from chandlery.console.backends.cluster_poll import FeedFigures, Poller, PoolFigures
 from chandlery.console.backends.cluster_rows import (
     amount_us,
@@ -131,7 +129,7 @@ async def test_an_answer_without_an_end_is_cut_off() -> None:
 async def test_a_feeds_pods_tell_whether_it_is_alive_and_how_quick_its_market_is() -> None:
     ingest = {"connected": True, "finished": False, "frames": 12, "trades": {"appended": 100}}
     aggregator = {"ready": True, "lag": 2, "totals": {"candles": {"closed": 9}, "counts": {"late": 1, "duplicate": 3}}}
-    memory = b"process_resident_memory_bytes 2.5e+07\n"
+    memory = b"process_resident_memory_bytes 2.5e+07\nprocess_start_time_seconds 1.7e+09\n"
     item = kept(an_object("MarketFeed", "market", {"source": {"synthetic": {}}}, {"observedGeneration": 1, "conditions": [READY]}))  # fmt: skip
     async with (
         answering({"/v1/status": ingest, "/metrics": memory}) as first,
@@ -149,7 +147,9 @@ async def test_a_feeds_pods_tell_whether_it_is_alive_and_how_quick_its_market_is
     assert row.alive
     assert (row.frames, row.trades, row.lag, row.candles_closed, row.late, row.duplicate) == (12, 200, 2, 9, 1, 3)
     assert row.trades_per_s > 100
-    assert [one.rss_bytes for one in processes_of({}, poller.feeds, feed.at_s)] == [25_000_000, 25_000_000]
+    assert [(one.instance, one.rss_bytes) for one in processes_of({}, poller.feeds, feed.at_s)] == [
+        (1_700_000_000, 25_000_000)
+    ] * 2
 
 
 def test_a_feed_that_is_connected_and_not_aggregated_is_not_alive() -> None:
@@ -202,18 +202,6 @@ def test_segments_and_processes_are_told_while_they_are_fresh() -> None:
     assert (segment.rings, segment.ring_depth, segment.laps) == (1, 2, 5)
     assert [(one.name, one.kind) for one in processes_of(pools, {}, 101.0)] == [("desk/w0/feed", "feed"), ("desk/one", "trader")]  # fmt: skip
     assert list(processes_of(pools, {}, 120.0)) == []
-
-
-def test_growth_is_told_once_a_minute_of_it_is_known() -> None:
-    history = MemoryHistory()
-    growths = []
-    for second in range(0, 130, 10):
-        process = ProcessMemory(name="a", kind="feed", rss_bytes=1_000 + second)
-        memory = history.memory([process], [], second * 1_000)
-        growths.append(memory.processes[0].growth_bytes_per_h)
-    assert growths[:6] == [None] * 6
-    assert growths[-1] == pytest.approx(3_600.0)
-    assert memory.history == [(second * 1_000, 1_000 + second) for second in range(0, 130, 10)]
 
 
 @given(st.text(max_size=400), st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=5))

@@ -21,7 +21,6 @@ from chandlery.console.backend import (
 )
 from chandlery.console.backends.cluster_api import KubeApi, Object, StaleError
 from chandlery.console.backends.cluster_follow import Followed, Names
-from chandlery.console.backends.cluster_memory import MemoryHistory
 from chandlery.console.backends.cluster_poll import POLL_S, Poller, Resolve, resolve
 from chandlery.console.backends.cluster_rows import (
     edition_of,
@@ -34,6 +33,7 @@ from chandlery.console.backends.cluster_rows import (
     segments_of,
     trader_row,
 )
+from chandlery.console.backends.memory_history import MemoryHistory
 from chandlery.console.settings import ClusterSettings
 from chandlery.core.errors import InputError, UnavailableError
 from chandlery.core.feed_kafka import kafka_settings
@@ -81,7 +81,7 @@ class ClusterBackend:
             plural: [Followed(self._api, plural, namespace, kept) for namespace in settings.namespaces or [""]]
             for plural in (_TRADERS, _POOLS, _FEEDS)
         }
-        self._poller = Poller(self._wanted, resolve=resolve, every_s=poll_s)
+        self._poller = Poller(self._wanted, turned=self._note_memory, resolve=resolve, every_s=poll_s)
         self._history = MemoryHistory()
         self._tasks: list[asyncio.Task[None]] = []
         self._snapshot: tuple[float, Snapshot] | None = None
@@ -115,15 +115,18 @@ class ClusterBackend:
         pools, feeds = self._poller.pools, self._poller.feeds
         pool_rows = [pool_row(item) for _, item in self._sorted(_POOLS)]
         traders: list[Trader] = [trader_row(item, pools, now_s, now_ms) for _, item in self._sorted(_TRADERS)]
-        memory = self._history.memory(list(processes_of(pools, feeds, now_s)), list(segments_of(pools, now_s)), now_ms)
         return Snapshot(
             traders=traders,
             pools=pool_rows,
             feeds=[feed_row(item, feeds.get(names), now_s) for names, item in self._sorted(_FEEDS)],
-            memory=memory,
+            memory=self._history.told(list(segments_of(pools, now_s))),
             away=self._away(),
             notices=notices_of(pools, feeds, pool_rows),
         )
+
+    def _note_memory(self) -> None:
+        processes = processes_of(self._poller.pools, self._poller.feeds, time.monotonic())
+        self._history.note(processes, round(time.time() * 1_000))
 
     def _away(self) -> list[str]:
         problems = [followed.problem for some in self._followed.values() for followed in some]

@@ -36,6 +36,7 @@ _TRADER: Final = {
     "ring_capacity": "ring_capacity",
 }
 _WORKER: Final = {
+    "process_start_time_seconds": "began_s",
     "chandlery_feed_segment_bytes": "segment_bytes",
     "chandlery_feed_series": "series",
     "chandlery_feed_series_capacity": "series_capacity",
@@ -63,7 +64,12 @@ class TraderFigures:
 
 @dataclass(slots=True)
 class WorkerFigures:
-    """One worker. rss_bytes: of its feed's process. at_s: when they were read, of this process's monotonic clock."""
+    """One worker.
+
+    Attributes:
+        rss_bytes, began_s: of its feed's process; when it began, Unix s.
+        at_s: when the figures were read, of this process's monotonic clock.
+    """
 
     worker: str = ""
     transport: str = ""
@@ -71,6 +77,7 @@ class WorkerFigures:
     series: int = 0
     series_capacity: int = 0
     rss_bytes: int = 0
+    began_s: int = 0
     traders: dict[str, TraderFigures] = field(default_factory=dict)
     at_s: float = 0.0
 
@@ -146,15 +153,24 @@ def _take_trader(worker: WorkerFigures, name: str, labels: dict[str, str], value
         trader.last_open_time_ms = round(value * 1_000)
 
 
-def resident_bytes(text: str) -> int:
-    """``process_resident_memory_bytes`` of a ``/metrics``; 0: it isn't there."""
-    return next((int(value) for name, _, value in _samples(text) if name == "process_resident_memory_bytes"), 0)
+@dataclass(frozen=True, slots=True)
+class ProcessFigures:
+    """A process as its ``/metrics`` has it: resident memory, and when it began, Unix s; 0: not told."""
+
+    rss_bytes: int = 0
+    began_s: int = 0
+
+
+def process_figures(text: str) -> ProcessFigures:
+    """What every process tells of itself."""
+    found = {name: int(value) for name, _, value in _samples(text) if name.startswith("process_")}
+    return ProcessFigures(found.get("process_resident_memory_bytes", 0), found.get("process_start_time_seconds", 0))
 
 
 def _samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
     """(name, labels, value) of what is of use here."""
     for line in text.splitlines():
-        if not line.startswith(("chandlery_trader_", "chandlery_feed_", "process_resident")):
+        if not line.startswith(("chandlery_trader_", "chandlery_feed_", "process_resident", "process_start")):
             continue
         found = _LINE.match(line)
         if found is None:

@@ -21,8 +21,9 @@ from chandlery.console.backends.cluster_api import read_bounded
 from chandlery.console.backends.cluster_figures import (
     AggregatorFigures,
     IngestFigures,
+    ProcessFigures,
     WorkerFigures,
-    resident_bytes,
+    process_figures,
     worker_figures,
 )
 from chandlery.console.backends.cluster_follow import Names
@@ -56,6 +57,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[tuple[str, int]]]]
 """Addresses (host, port) of a name with a port."""
 
 Answer = TypeVar("Answer")
+_UNTOLD: Final = ProcessFigures()
 
 
 @dataclass(slots=True)
@@ -73,8 +75,8 @@ class FeedFigures:
 
     ingest: IngestFigures | None = None
     aggregator: AggregatorFigures | None = None
-    ingest_rss_bytes: int = 0
-    aggregator_rss_bytes: int = 0
+    ingest_process: ProcessFigures = _UNTOLD
+    aggregator_process: ProcessFigures = _UNTOLD
     trades_per_s: float = 0.0
     at_s: float = 0.0
     problem: str = ""
@@ -102,7 +104,7 @@ class Poller:
 
     Args:
         wanted: gives the pools and feeds to ask for, as (namespace, name), at each turn.
-        resolve: addresses of a name. every_s: between two turns.
+        turned: called after each turn. resolve: addresses of a name. every_s: between two turns.
 
     Attributes:
         pools, feeds: what is known by (namespace, name). turns: how many there were.
@@ -112,6 +114,7 @@ class Poller:
         self,
         wanted: Callable[[], tuple[Iterable[Names], Iterable[Names]]],
         *,
+        turned: Callable[[], None] = lambda: None,
         resolve: Resolve = resolve,
         every_s: float = POLL_S,
     ) -> None:
@@ -119,6 +122,7 @@ class Poller:
         self.feeds: dict[Names, FeedFigures] = {}
         self.turns = 0
         self._wanted = wanted
+        self._turned = turned
         self._resolve = resolve
         self._every_s = every_s
         self._room = asyncio.Semaphore(_AT_ONCE)
@@ -145,6 +149,7 @@ class Poller:
             *(self._ask_pool(session, names) for names in pools), *(self._ask_feed(session, names) for names in feeds)
         )
         self.turns += 1
+        self._turned()
 
     async def _ask_pool(self, session: aiohttp.ClientSession, names: Names) -> None:
         namespace, name = names
@@ -179,19 +184,19 @@ class Poller:
         problems += problem
         now_s = time.monotonic()
         if ingest is not None:
-            figures, feed.ingest_rss_bytes = ingest
+            figures, feed.ingest_process = ingest
             if feed.ingest is not None and now_s > feed.at_s > 0:
                 more = figures.trades.appended - feed.ingest.trades.appended
                 feed.trades_per_s = max(0.0, more / (now_s - feed.at_s))
             feed.ingest, feed.at_s = figures, now_s
         if aggregator is not None:
-            feed.aggregator, feed.aggregator_rss_bytes = aggregator
+            feed.aggregator, feed.aggregator_process = aggregator
         _count(feed, problems)
 
     async def _status(
         self, session: aiohttp.ClientSession, host: str, port: int, kind: type[Answer]
-    ) -> tuple[tuple[Answer, int] | None, list[str]]:
-        """Status and resident bytes of the one pod behind a name, or why not; neither where there is no such pod."""
+    ) -> tuple[tuple[Answer, ProcessFigures] | None, list[str]]:
+        """Status and process of the one pod behind a name, or why not; neither where there is no such pod."""
         try:
             places = await self._resolve(host, port)
         except (OSError, TimeoutError) as error:
@@ -207,7 +212,8 @@ class Poller:
             told = msgspec.json.decode(status, type=kind)
         except msgspec.DecodeError as error:
             return None, [f"{host}:{port}: {error}"]
-        return (told, resident_bytes(metrics.decode(errors="replace")) if isinstance(metrics, bytes) else 0), []
+        process = process_figures(metrics.decode(errors="replace")) if isinstance(metrics, bytes) else _UNTOLD
+        return (told, process), []
 
     async def _each(self, asked: Iterable[Coroutine[Any, Any, bytes]]) -> list[bytes | str]:
         """Answers, or what went wrong in words."""

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from chandlery.console.api.models import Feed, Pool, ProcessMemory, Quantiles, SegmentUse, Trader
+from chandlery.console.api.models import Feed, Pool, Quantiles, SegmentUse, Trader
 from chandlery.console.backends.cluster_figures import TraderFigures, WorkerFigures
 from chandlery.console.backends.cluster_follow import Names
 from chandlery.console.backends.cluster_poll import FeedFigures, PoolFigures
+from chandlery.console.backends.memory_history import Measured
 from chandlery.console.cluster import AS_WANTED, UNSEEN, TraderState
 from chandlery.console.statuses import Object, feed_state, kept_by, pool_state, trader_state
 from chandlery.core.resources.status import TraderStatus, read_status
@@ -168,21 +169,22 @@ def feed_row(item: Object, figures: FeedFigures | None, now_s: float) -> Feed:
 
 def processes_of(
     pools: Mapping[Names, PoolFigures], feeds: Mapping[Names, FeedFigures], now_s: float
-) -> Iterator[ProcessMemory]:
+) -> Iterator[Measured]:
     """Memory of every process that told of it lately. Supervisors tell of theirs to nobody without a token."""
     for (namespace, name), feed in sorted(feeds.items()):
         if now_s - feed.at_s > FRESH_S:
             continue
-        for kind, rss_bytes in (("ingest", feed.ingest_rss_bytes), ("aggregator", feed.aggregator_rss_bytes)):
-            if rss_bytes:
-                yield ProcessMemory(name=f"{namespace}/{name}-{kind}", kind=kind, rss_bytes=rss_bytes)
+        for kind, process in (("ingest", feed.ingest_process), ("aggregator", feed.aggregator_process)):
+            if process.rss_bytes:
+                yield Measured(f"{namespace}/{name}-{kind}", kind, process.began_s, process.rss_bytes)
     for namespace, worker in _workers(pools, now_s):
         if worker.rss_bytes:
-            yield ProcessMemory(name=f"{namespace}/{worker.worker}/feed", kind="feed", rss_bytes=worker.rss_bytes)
+            yield Measured(f"{namespace}/{worker.worker}/feed", "feed", worker.began_s, worker.rss_bytes)
         for trader, figures in sorted(worker.traders.items()):
-            # A successor beside its Trader is told of by a key with an @: a process of its own.
+            # A successor beside its Trader is told of by a key with an @: a process of its own. One that was started
+            # again, or by another worker's supervisor, is another process.
             if figures.rss_bytes:
-                yield ProcessMemory(name=trader, kind="trader", rss_bytes=figures.rss_bytes)
+                yield Measured(trader, "trader", worker.began_s + figures.restarts, figures.rss_bytes)
 
 
 def segments_of(pools: Mapping[Names, PoolFigures], now_s: float) -> Iterator[SegmentUse]:
