@@ -18,6 +18,7 @@ from tests.console_reading.reading_setup import (
     taking,
     until,
 )
+from tests.support.free_ports import free_ports
 
 from chandlery.console.backend import FeedKafka
 from chandlery.console.market import SignalQuery
@@ -158,7 +159,7 @@ async def test_a_feed_that_comes_later_is_followed_and_one_that_goes_is_left(kaf
 
 @pytest.mark.slow
 async def test_a_broker_that_was_killed_is_named_and_nothing_is_lost_when_it_is_back(tmp_path: Path) -> None:
-    broker = EmbeddedBroker(tmp_path / "broker")
+    broker = EmbeddedBroker(tmp_path / "broker", port=free_ports(1))
     await broker.start()
     try:
         kafka = KafkaSettings(bootstrap=broker.bootstrap, feed="mine", partitions=2)

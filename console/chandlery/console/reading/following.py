@@ -86,6 +86,7 @@ class Follower:
         self.replayed = 0
         self.postponed: dict[Place, Partition] = {}
         self._at = log.next
+        self._catching_up = self._resumes
         self._to_meet: deque[Place] = deque()
         if self._resumes:
             self._meet_again()
@@ -106,8 +107,12 @@ class Follower:
                 continue
             log = self._log
             if self._at < log.first:
+                if self._catching_up:  # while records were read for it: what it hasn't been told is read too
+                    self._meet_again()
+                    continue
                 self._be_overtaken()
             if self._at >= log.next:
+                self._catching_up = bool(self.postponed)
                 return None
             asked = self._missing_before(log.event(self._at))
             if asked is not None:
@@ -119,6 +124,7 @@ class Follower:
     def replay(self, partition: Partition, records: Sequence[Replayed]) -> None:
         """Take in records that were missing, in order."""
         self.replayed += len(records)
+        self._catching_up = True
         place = partition.place
         completions, signals = _decoded(records)
         for record, signal in signals:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -107,18 +107,38 @@ async def open_consumer(kafka: KafkaSettings, *, fetch_bytes: int = 1_048_576) -
         retry_backoff_ms=100,
     )
     try:
-        try:
+        with translated(kafka):
             async with asyncio.timeout(ANSWER_S):
                 await consumer.start()
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise no_answer(kafka, error) from error
         yield consumer
     finally:
-        await consumer.stop()
+        with translated(kafka):
+            await consumer.stop()
+
+
+@contextmanager
+def translated(kafka: KafkaSettings) -> Iterator[None]:
+    """The client's errors as :class:`UnavailableError`.
+
+    Among them is a cancellation that nobody asked for: the client cancels what waits for a connection that has ended.
+    """
+    try:
+        yield
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise no_answer(kafka, error) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise no_answer(kafka, error) from error
 
 
 def no_answer(kafka: KafkaSettings, error: BaseException) -> UnavailableError:
     """A client's error, in one sentence."""
+    if isinstance(error, TimeoutError):
+        return UnavailableError(f"Kafka at {kafka.bootstrap} doesn't answer in time")
+    if isinstance(error, asyncio.CancelledError):
+        return UnavailableError(f"Kafka at {kafka.bootstrap} has ended the connection")
     said = str(error) if isinstance(error, OSError) and str(error) else type(error).__name__
     return UnavailableError(f"Kafka at {kafka.bootstrap} doesn't answer: {said}")
 
@@ -139,12 +159,10 @@ async def spans(
         UnavailableError: no answer in time.
     """
     asked = list(partitions)
-    try:
+    with translated(kafka):
         async with asyncio.timeout(ANSWER_S):
             begins = await consumer.beginning_offsets(asked)
             ends = await consumer.end_offsets(asked)
-    except (KafkaError, OSError, TimeoutError) as error:
-        raise no_answer(kafka, error) from error
     return {partition: Span(begins[partition], ends[partition]) for partition in asked}
 
 
@@ -156,11 +174,9 @@ async def offsets_at(
     Raises:
         UnavailableError: no answer in time.
     """
-    try:
+    with translated(kafka):
         async with asyncio.timeout(ANSWER_S):
             found = (await consumer.offsets_for_times({partition: time_ms})).get(partition)
-    except (KafkaError, OSError, TimeoutError) as error:
-        raise no_answer(kafka, error) from error
     return None if found is None else int(found.offset)
 
 
@@ -172,13 +188,22 @@ async def next_batches(
     Raises:
         UnavailableError: the client gives up.
     """
-    try:
+    with translated(kafka):
         batches: dict[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(
             *partitions, timeout_ms=timeout_ms, max_records=TURN_RECORDS
         )
-    except (KafkaError, OSError) as error:
-        raise no_answer(kafka, error) from error
     return batches
+
+
+async def position_of(consumer: AIOKafkaConsumer, kafka: KafkaSettings, partition: TopicPartition) -> int:
+    """Where a consumer stands in an assigned partition: also beyond records that no reader is shown.
+
+    Raises:
+        UnavailableError: it doesn't know yet where to begin, and isn't told in time.
+    """
+    with translated(kafka):
+        async with asyncio.timeout(ANSWER_S):
+            return int(await consumer.position(partition))
 
 
 def shares(sizes: Sequence[int], budget: int) -> list[int]:

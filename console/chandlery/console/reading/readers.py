@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
 
 from chandlery.console.backend import FeedKafka
 from chandlery.console.reading.kafka_reading import Away, quieten_client
@@ -11,6 +13,12 @@ from chandlery.console.reading.signal_log import SignalLog
 from chandlery.console.reading.signal_reader import SignalReader
 from chandlery.console.reading.signal_service import KeptSignals
 from chandlery.console.settings import ConsoleSettings
+from chandlery.core.errors import InvariantError
+
+log = logging.getLogger("chandlery.console.reading")
+
+#: A reader that ended by a defect of ours begins again after this: as often as a person can see it said.
+_DEFECT_PAUSE_S: Final = 5.0
 
 
 class Readers:
@@ -35,7 +43,21 @@ class Readers:
 
     async def start(self) -> None:
         """Begin to read. Returns at once, also where no broker answers yet: :meth:`away` says so."""
-        self._tasks = [asyncio.create_task(self._signal_reader.run(), name="signals")]
+        self._tasks = [asyncio.create_task(self._kept_running("signals", self._signal_reader.run), name="signals")]
+
+    async def _kept_running(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run a reader; one that ends by a defect is said to be away, and begun again."""
+        name = f"the reader of {what}"
+        while True:
+            try:
+                await run()
+            except Exception as error:
+                log.exception("a reader ended", extra={"reader": what})
+                self._away.gone(
+                    name, what, InvariantError(f"{name} ended by a defect: {type(error).__name__}: {error}")
+                )
+            await asyncio.sleep(_DEFECT_PAUSE_S)
+            self._away.back(name)
 
     def states(self) -> Mapping[str, str]:
         """By feed, how it stands with its signals: ``connecting``, ``waiting`` (for the topic) or ``reading``."""

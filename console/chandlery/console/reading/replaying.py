@@ -9,7 +9,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 from aiokafka import TopicPartition
 
 from chandlery.console.reading.following import Follower, Missing, Replayed, Unplaced
-from chandlery.console.reading.kafka_reading import next_batches, no_answer, offsets_at, open_consumer, spans
+from chandlery.console.reading.kafka_reading import (
+    next_batches,
+    no_answer,
+    offsets_at,
+    open_consumer,
+    position_of,
+    spans,
+)
 from chandlery.core.errors import UnavailableError
 from chandlery.core.settings import KafkaSettings
 
@@ -101,8 +108,7 @@ async def _read(kafka: KafkaSettings, partition: TopicPartition, begin: int, end
             for record in (await next_batches(consumer, kafka, partition)).get(partition, []):
                 if record.offset < high:
                     records.append(Replayed(record.offset, record.timestamp, record.value))
-            # The position passes records that no reader is shown, too.
-            at = min(high, await consumer.position(partition))
+            at = min(high, await position_of(consumer, kafka, partition))
         return _Piece(records, at if at < high else end, low - begin)
 
 

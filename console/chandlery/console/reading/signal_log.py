@@ -24,7 +24,8 @@ from chandlery.console.reading.entries import Entry, Key, candle_rule, entry_of
 from chandlery.console.reading.positions import Place
 from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
 
-#: Completions that came before their signal; they are milliseconds apart, in one partition.
+#: Completions that came before their signal, and signals no longer kept whose completion may come; the two are
+#: milliseconds apart, in one partition.
 MOST_EARLY: Final = 10_000
 _EVENTS_PER_SIGNAL: Final = 2
 _by_key = attrgetter("key")
@@ -89,6 +90,7 @@ class SignalLog:
         self._by_id: dict[str, Entry] = {}
         self._forming: dict[tuple[object, ...], list[Entry]] = {}
         self._early: OrderedDict[str, Completion] = OrderedDict()
+        self._passed: OrderedDict[str, Entry] = OrderedDict()
 
     # ---- what was read ----
 
@@ -163,12 +165,12 @@ class SignalLog:
             entry.complete(early)
         if not self._keep(entry):
             self.counts["old"] += 1
-            return
+            self._remember(entry)
         self._push(Event(partition, partition.life, partition.told, offset, append_ms, entry, first=True))
 
     def _complete(self, partition: Partition, offset: int, append_ms: int, completion: Completion) -> None:
         self.counts["completions"] += 1
-        entry = self._by_id.get(completion.id)
+        entry = self._by_id.get(completion.id) or self._passed.pop(completion.id, None)
         if entry is None:
             self._early[completion.id] = completion
             if len(self._early) > MOST_EARLY:
@@ -214,6 +216,7 @@ class SignalLog:
     def _forget(self, entry: Entry) -> None:
         signal = entry.signal
         del self._by_id[signal.id]
+        self._remember(entry)
         of_trader = self._of_trader[signal.trader]
         del of_trader[0]  # the oldest of all is the oldest of its Trader
         if not of_trader:
@@ -223,6 +226,13 @@ class SignalLog:
             self._forming[rule].remove(entry)
             if not self._forming[rule]:
                 del self._forming[rule]
+
+    def _remember(self, entry: Entry) -> None:
+        """A signal that isn't kept (any longer): those who follow still want its completion."""
+        if not entry.whole:
+            self._passed[entry.signal.id] = entry
+            if len(self._passed) > MOST_EARLY:
+                self._passed.popitem(last=False)
 
     def _confirm(self, signal: Signal, append_ms: int) -> None:
         for entry in self._forming.get(candle_rule(signal), ()):

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -19,6 +18,7 @@ from chandlery.console.reading.kafka_reading import (
     Span,
     next_batches,
     open_consumer,
+    position_of,
     shares,
     spans,
 )
@@ -187,10 +187,7 @@ class SignalReader:
             known = self._log.partition((key, partition.partition))
             if known is not None and span.end < known.next:
                 raise UnavailableError(f"topic {partition.topic} was made again")
-            # It may have passed records that no reader is shown.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(IDLE_CHECK_S):
-                    self._log.pass_to((key, partition.partition), await consumer.position(partition))
+            self._log.pass_to((key, partition.partition), await position_of(consumer, feed.kafka, partition))
 
     def _tell(self) -> None:
         self._news.set()
