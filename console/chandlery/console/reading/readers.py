@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from chandlery.console.backend import FeedKafka
+from chandlery.console.reading.candle_reader import CandleReader
 from chandlery.console.reading.kafka_reading import Away, quieten_client
 from chandlery.console.reading.signal_log import SignalLog
 from chandlery.console.reading.signal_reader import SignalReader
@@ -39,11 +40,13 @@ class Readers:
         self._log = SignalLog(settings.signals_kept)
         self._signal_reader = SignalReader(kafkas, self._log, settings.signals_kept, self._away)
         self.signals = KeptSignals(self._log, self._signal_reader, transport_of, settings.trace_url)
+        self.market = CandleReader(kafkas, settings.candles_kept, self._away)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to read. Returns at once, also where no broker answers yet: :meth:`away` says so."""
-        self._tasks = [asyncio.create_task(self._kept_running("signals", self._signal_reader.run), name="signals")]
+        runs = {"signals": self._signal_reader.run, "candles": self.market.run}
+        self._tasks = [asyncio.create_task(self._kept_running(what, run), name=what) for what, run in runs.items()]
 
     async def _kept_running(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
         """Run a reader; one that ends by a defect is said to be away, and begun again."""
