@@ -144,6 +144,11 @@ class ApiServer:
         #: ``http://host:port`` or ``unix:/path``, port 0 resolved.
         self.address = ""
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.server_state.connections)
+
     async def start(self) -> None:
         """Listen.
 

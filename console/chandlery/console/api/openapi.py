@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -43,6 +46,12 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
     return described
 
 
+def text_of(described: dict[str, Any]) -> str:
+    """As it stands in docs/openapi.json: the version is a release's, and no reason to write the file anew."""
+    info = {**described["info"], "version": "0"}
+    return json.dumps({**described, "info": info}, indent=1, ensure_ascii=False) + "\n"
+
+
 def _tell_manifest(schemas: dict[str, Any]) -> None:
     """Put the fields of a Trader's spec and metadata, as core has them, where the model only says "object"."""
     told = Trader.model_json_schema(mode="validation", ref_template=f"#/components/schemas/{_PART}{{model}}")
@@ -60,3 +69,17 @@ def _plain(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     return {key: _plain(part) for key, part in schema.items() if not key.startswith("x-kubernetes-")}
+
+
+def _main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: python -m chandlery.console.api.openapi FILE", file=sys.stderr)
+        return 2
+    from chandlery.console.api.app import described_app
+
+    Path(arguments[0]).write_text(text_of(described_app().openapi()), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))
