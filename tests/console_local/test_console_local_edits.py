@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chandlery.console.backends.document_edit import dumped, find_trader, removed, replaced, says_nothing
@@ -218,6 +218,7 @@ def values_but(text: str, at: int) -> list[Any]:
     return [document.value for index, document in enumerate(read_documents(text)) if index != at]
 
 
+@settings(max_examples=60, deadline=None)
 @given(files(), st.integers(0, 3), specs)
 def test_any_change_leaves_every_other_byte(file: tuple[str, int], at: int, spec: dict[str, Any]) -> None:
     text, count = file
@@ -240,6 +241,7 @@ def test_any_change_leaves_every_other_byte(file: tuple[str, int], at: int, spec
             assert line in new[found.begin : len(new) - len(text[found.end :])].splitlines()
 
 
+@settings(max_examples=60, deadline=None)
 @given(files(), st.integers(0, 3))
 def test_any_removal_leaves_the_other_documents_byte_for_byte(file: tuple[str, int], at: int) -> None:
     text, count = file
@@ -255,6 +257,7 @@ def test_any_removal_leaves_the_other_documents_byte_for_byte(file: tuple[str, i
     assert find_trader(new, "default", f"t{at}", is_json=False) is None
 
 
+@settings(max_examples=60, deadline=None)
 @given(files(), st.integers(0, 3), st.booleans())
 def test_suspending_and_resuming_keeps_every_line(file: tuple[str, int], at: int, suspend: bool) -> None:
     text, count = file

@@ -247,7 +247,8 @@ class ConsoleProcess:
         if child.state == "running":
             self._began_s = time.monotonic()
             with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, child.pid, _NICENESS)
+                own = os.getpriority(os.PRIO_PROCESS, 0)
+                os.setpriority(os.PRIO_PROCESS, child.pid, min(own + _NICENESS, 19))
         elif child.state == "backoff":
             words = " | ".join(plain_words(line) for line in child.last_lines(1)) or "it said nothing"
             self._trouble = (

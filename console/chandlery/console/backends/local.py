@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import aiohttp
@@ -17,7 +17,7 @@ from chandlery.console.backend import ConflictError, FeedKafka, NotFoundError, R
 from chandlery.console.backends.local_folder import ManifestFolders
 from chandlery.console.backends.local_models import MarketTime, feed_of, pool_of, processes_of, segment_of, trader_of
 from chandlery.console.backends.memory_history import MemoryHistory
-from chandlery.console.model import View, decode_view
+from chandlery.console.model import TraderRow, View, decode_view
 from chandlery.console.settings import LocalSettings
 from chandlery.core.errors import UnavailableError
 from chandlery.core.manifests import STDIN
@@ -29,6 +29,9 @@ _EVERY_S: Final = 1.0
 _JITTER: Final = 0.1
 # The view takes some ms; a machine that is busy with a market twenty times that; then it is said to be away.
 _TIMEOUT_S: Final = 2.0
+# The instance sees a change after 0.1 s, a deletion after 0.4 s, and plans at once; a busy machine gets twice that.
+_TAKEN_IN_S: Final = 1.0
+_LOOK_AGAIN_S: Final = 0.1
 
 
 class _Written(msgspec.Struct):
@@ -186,7 +189,7 @@ class LocalBackend:
             if written is not None and written.file == STDIN:
                 raise ConflictError(f"there is a Trader {namespace}/{name} already: it came through standard input")
             made = await asyncio.to_thread(self._folders.create, manifest)
-        self._look_soon()
+        await self._until_seen(f"{namespace}/{name}", lambda row: row is not None)
         return made
 
     async def replace(self, manifest: dict[str, Any], resource_version: str) -> TraderManifest:
@@ -195,7 +198,7 @@ class LocalBackend:
             namespace, name = self._folders.identity(manifest)
             await self._refuse_unwritten(namespace, name)
             changed = await asyncio.to_thread(self._folders.replace, manifest, resource_version)
-        self._look_soon()
+        self._look_now.set()
         return changed
 
     async def suspend(self, namespace: str, name: str, *, suspend: bool) -> TraderManifest:
@@ -203,7 +206,7 @@ class LocalBackend:
         async with self._changing:
             await self._refuse_unwritten(namespace, name)
             changed = await asyncio.to_thread(self._folders.suspend, namespace, name, suspend)
-        self._look_soon()
+        await self._until_seen(f"{namespace}/{name}", lambda row: row is not None and row.suspended is suspend)
         return changed
 
     async def delete(self, namespace: str, name: str) -> None:
@@ -211,7 +214,7 @@ class LocalBackend:
         async with self._changing:
             await self._refuse_unwritten(namespace, name)
             await asyncio.to_thread(self._folders.delete, namespace, name)
-        self._look_soon()
+        await self._until_seen(f"{namespace}/{name}", lambda row: row is None)
 
     async def _refuse_unwritten(self, namespace: str, name: str) -> None:
         written = await self._written_or_away(namespace, name)
@@ -234,5 +237,18 @@ class LocalBackend:
         except msgspec.DecodeError as error:
             raise UnavailableError(f"`chandlery up` is of another version: {error}") from error
 
-    def _look_soon(self) -> None:
-        self._look_now.set()
+    async def _until_seen(self, trader: str, seen: Callable[[TraderRow | None], bool]) -> None:
+        """Wait until the instance has taken a change in, so that whoever made it sees it in the next answer.
+
+        A change that it doesn't take in in time stands in its file all the same.
+        """
+        deadline = time.monotonic() + _TAKEN_IN_S
+        while time.monotonic() < deadline:
+            try:
+                await self.refresh()
+            except UnavailableError:
+                return
+            rows = self._view.traders if self._view is not None else []
+            if seen(next((row for row in rows if row.trader == trader), None)):
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S)
