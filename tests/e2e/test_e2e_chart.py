@@ -362,7 +362,7 @@ def test_the_operator_may_do_what_it_needs_and_no_more(restricted: Namespace) ->
 
 
 def test_the_api_server_refuses_the_operator_every_secret_but_workers_tokens(restricted: Namespace) -> None:
-    in_namespace(restricted, "install", "mine", str(CHART))
+    in_namespace(restricted, "install", "mine", str(CHART), "--set", "console.enabled=true")
     who = f"--as=system:serviceaccount:{restricted.name}:mine-operator"
     restricted.kubectl("create", "secret", "generic", "private", "--from-literal=password=unseen")
     private = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "private", "labels": {"a": "b"}}}
@@ -387,7 +387,9 @@ def test_the_api_server_refuses_the_operator_every_secret_but_workers_tokens(res
     assert "workers' tokens" in answer(*generic, "another", "--from-literal=a=b")
     restricted.kubectl(who, *generic, "token", "--type=chandlery.dev/worker-token", "--from-literal=a=b")
     restricted.kubectl(who, *generic, "mine-operator-token-key", "--from-literal=key=b")
+    restricted.kubectl(who, *generic, "mine-console-token", "--from-literal=token=c")
     restricted.kubectl(who, "delete", "--raw", f"{path}/token")
+    assert "workers' tokens" in answer("delete", "--raw", f"{path}/mine-console-token")
     assert "workers' tokens" in answer("delete", "--raw", f"{path}/mine-operator-token-key")
     restricted.kubectl("delete", "secret", "private")
 

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import msgspec
 import pytest
 import yaml
@@ -104,8 +105,11 @@ async def test_the_first_look_and_the_figures_are_of_what_runs(desk: Desk) -> No
         memory = await api.memory()
         assert {process.kind for process in memory.processes} == {"ingest", "aggregator", "feed", "trader"}
         assert [segment.series_used for segment in memory.segments] == [1]
-        candles = await api.candles(feed.feed, "BTC/USDT", "1s")
-        assert candles.feed
+
+        async def has_candles() -> bool:
+            return len((await api.candles(feed.feed, "BTC/USDT", "1s")).candles) > 10
+
+        await until("candles", has_candles, START_S)
 
 
 @pytest.mark.node
@@ -127,6 +131,11 @@ async def test_signals_come_from_the_real_topic_as_they_are_made(desk: Desk) -> 
 async def test_nobody_is_told_anything_without_the_token_and_nothing_is_changed_unasked(desk: Desk) -> None:
     name = f"{desk.namespace.name}/steady"
     with forwarded(desk.namespace) as address:
+        async with aiohttp.ClientSession(raise_for_status=True) as browser:
+            async with browser.get(address) as page:
+                assert "<html" in await page.text(), "the pages are in the image, and tell nothing by themselves"
+            (script, *_) = re.findall(r'src="([^"]+\.js)"', await (await browser.get(address)).text())
+            await browser.get(f"{address}/{script.lstrip('/')}")
         for token in ("", "wrong"):
             async with ApiClient(address, token) as stranger:
                 with pytest.raises(ApiInputError) as refused:
