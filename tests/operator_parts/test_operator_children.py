@@ -188,6 +188,32 @@ def test_figures_are_read_from_where_the_operator_is_told(scrapers: str, sources
     assert spec["ingress"][1] == {**sources, "ports": [{"protocol": "TCP", "port": 9464}]}
 
 
+def test_the_consoles_pods_alone_read_figures_where_nobody_scrapes() -> None:
+    options = ["--worker-image=w", "--console-namespace=tools"]
+    spec = pools.network_policy(a_pool(), "a:1", read_options(options).defaults)["spec"]
+    (source,) = spec["ingress"][1]["from"]
+    assert source == {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tools"}},
+        "podSelector": {
+            "matchLabels": {"app.kubernetes.io/part-of": "chandlery", "app.kubernetes.io/component": "console"}
+        },
+    }
+    assert spec["ingress"][1]["ports"] == [{"protocol": "TCP", "port": 9464}]
+
+
+def test_each_of_a_feeds_pods_is_found_by_the_name_that_its_statefulset_gives_it() -> None:
+    market = MarketFeed.model_validate(feed_body())
+    for component, port in (("ingest", 8081), ("aggregator", 8082)):
+        service = feeds.feed_service(market, component)  # type: ignore[arg-type]
+        made = feeds.feed_set(market, component, KAFKA, DEFAULTS)["spec"]  # type: ignore[arg-type]
+        assert service["metadata"]["name"] == made["serviceName"]
+        assert service["spec"]["selector"].items() <= made["template"]["metadata"]["labels"].items()
+        assert service["spec"]["ports"][0]["port"] == port
+        (container,) = made["template"]["spec"]["containers"]
+        assert {"name": "status", "containerPort": port} in container["ports"]
+        assert service["spec"]["clusterIP"] == "None"
+
+
 @pytest.mark.parametrize(
     ("telemetry", "port"),
     [
