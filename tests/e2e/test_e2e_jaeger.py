@@ -123,8 +123,11 @@ async def check_stored(query: Query, outcome: Outcome) -> dict[str, list[Seen]]:
     assert check_links(traces, signals) > 0, "traders decided on the same record"
     assert await query.services() == SERVICES
     assert await query.found("chandlery-feed") == {signal.id for signal in signals}
-    drawn = await query.drawn("chandlery-trader")
-    assert drawn.keys() == traces.keys()
+    drawn: dict[str, list[dict[str, Any]]] = {}
+    for trader in {signal.trader for signal in signals}:
+        found = await query.drawn("chandlery-ingest", {"chandlery.trader": trader})  # the root's service
+        assert found.keys() == {signal.id for signal in signals if signal.trader == trader}
+        drawn |= found
     for signal in signals:
         check_drawn(drawn[signal.id], signal)
     return traces

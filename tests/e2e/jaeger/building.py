@@ -50,7 +50,7 @@ def build(progress: Callable[[str], None] = print) -> Path:
 
 def _build(program: Path, progress: Callable[[str], None]) -> None:
     check_go("Jaeger", _OLDEST_GO)
-    progress(f"building Jaeger {VERSION} (COLD minutes on two cores)")
+    progress(f"building Jaeger {VERSION} (four minutes on two cores)")
     begin = time.monotonic()
     draft = program.with_name(f".{PROGRAM}")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 import aiohttp
@@ -49,9 +50,14 @@ class Query:
         asked = {**_EVER, "query.service_name": service, "query.num_traces": str(MOST_TRACES)}
         return {span.trace_id for span in _spans(await self._get("/api/v3/traces", asked))}
 
-    async def drawn(self, service: str) -> dict[str, list[dict[str, Any]]]:
-        """By trace id the spans that Jaeger's pages would draw: times in whole µs, parents and links as references."""
-        answer = await self._get("/api/traces", {"service": service, "limit": str(MOST_TRACES)})
+    async def drawn(self, service: str, tags: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
+        """By trace id the spans that Jaeger's pages would draw: times in whole µs, parents and links as references.
+
+        Args:
+            tags: attributes that one of the service's spans must have.
+        """
+        asked = {"service": service, "tags": json.dumps(tags), "limit": str(MOST_TRACES)}
+        answer = await self._get("/api/traces", asked)
         return {trace["traceID"]: trace["spans"] for trace in answer["data"]}
 
     async def _get(self, path: str, asked: dict[str, str] | None = None) -> Any:
