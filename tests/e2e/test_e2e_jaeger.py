@@ -19,7 +19,7 @@ from tests.e2e.jaeger.query import Query
 from tests.e2e.jaeger.server import Jaeger, running_jaeger
 from tests.real_input.real_captures import Captures, captures, read_trades
 from tests.real_input.real_checks import Outcome, check_traders
-from tests.real_input.real_playing import run_live, run_replayed
+from tests.real_input.real_playing import SPEED, run_live, run_replayed
 from tests.real_input.real_run import Run
 from tests.support.otlp_receiver import Seen
 from tests.support.whole_traces import check_links, check_trace
@@ -116,11 +116,14 @@ async def check_stored(query: Query, outcome: Outcome) -> dict[str, list[Seen]]:
     signals = outcome.topics.signals
     # It answers an export when it has stored it, so that nothing has to be waited for.
     traces = {signal.id: await query.trace(signal.id) for signal in signals}
+    missing = [signal.id for signal in signals if not traces[signal.id]]
+    assert not missing, f"{len(missing)} of {len(signals)} signals have no trace: {missing[:3]} …"
     for signal in signals:
         check_trace(traces[signal.id], signal)
         for span in traces[signal.id]:
             check_resource(span)
-    assert check_links(traces, signals) > 0, "traders decided on the same record"
+    links = check_links(traces, signals)
+    assert links > 0, "traders decided on the same record"
     assert await query.services() == SERVICES
     assert await query.found("chandlery-feed") == {signal.id for signal in signals}
     drawn: dict[str, list[dict[str, Any]]] = {}
@@ -130,11 +133,16 @@ async def check_stored(query: Query, outcome: Outcome) -> dict[str, list[Seen]]:
         drawn |= found
     for signal in signals:
         check_drawn(drawn[signal.id], signal)
+    spans = sum(map(len, traces.values()))
+    print(
+        f"{len(signals)} signals of {len(outcome.desks)} traders: {len(traces)} whole traces, {spans} spans, {links} links"
+    )
     return traces
 
 
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-@pytest.mark.parametrize("count", [5, 10, 20])
+@pytest.mark.parametrize(
+    ("count", "protocol"), [(5, "grpc"), (10, "http/protobuf"), (20, "grpc"), (20, "http/protobuf")]
+)
 async def test_a_jaeger_has_one_whole_trace_of_every_signal(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -143,11 +151,11 @@ async def test_a_jaeger_has_one_whole_trace_of_every_signal(
     query: Query,
     market: Captures,
     trades: pd.DataFrame,
-    protocol: str,
     count: int,
+    protocol: str,
 ) -> None:
     send_traces(jaeger, protocol, monkeypatch)
-    outcome = await run_replayed(tmp_path, broker, market, trades, count)
+    outcome = await run_replayed(tmp_path, broker, market, trades, count, SPEED)
     check_traders(outcome)
     await check_stored(query, outcome)
 
@@ -161,7 +169,7 @@ async def test_chandlery_trace_tells_the_numbers_that_jaeger_tells(
     market: Captures,
     trades: pd.DataFrame,
 ) -> None:
-    send_traces(jaeger, "grpc", monkeypatch)
+    send_traces(jaeger, "http/protobuf", monkeypatch)
     told: list[Signal] = []
 
     async def ask(run: Run) -> None:

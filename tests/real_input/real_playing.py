@@ -97,11 +97,11 @@ async def run_live(
 
 
 async def run_replayed(
-    folder: Path, broker: EmbeddedBroker, market: Captures, trades: pd.DataFrame, count: int
+    folder: Path, broker: EmbeddedBroker, market: Captures, trades: pd.DataFrame, count: int, speed: float
 ) -> Outcome:
-    """A run of so many traders over the captures as files."""
+    """A run of so many traders over the captures as files, at so many times their pace."""
     began, prefix, traders = time.time(), new_prefix(), desks(count)
-    source = {"replay": {"files": [str(path) for path in market.paths], "speed": 100}}
+    source = {"replay": {"files": [str(path) for path in market.paths], "speed": speed}}
     manifests = write_manifests(folder / "manifests", source, prefix, traders, firsts(trades))
     async with up(folder, manifests, broker.bootstrap, "--until-end") as run:
         summary = await run.ended()

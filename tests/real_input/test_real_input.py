@@ -73,7 +73,7 @@ async def test_real_frames_become_exact_candles_and_accounted_signals(
 async def test_a_replay_keeps_the_recorded_clock_skew_apart(
     tmp_path: Path, broker: EmbeddedBroker, market: Captures, trades: pd.DataFrame, traced_to: Receiver
 ) -> None:
-    outcome = await run_replayed(tmp_path, broker, market, trades, 5)
+    outcome = await run_replayed(tmp_path, broker, market, trades, 5, speed=100)
     check_counts(outcome, trades)
     check_candles(outcome, trades)
     check_traders(outcome)

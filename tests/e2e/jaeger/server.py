@@ -59,6 +59,7 @@ def _settings(grpc: str, http: str, query: str, query_grpc: str, health: str) ->
                 "storage": {"traces": _STORE},
                 "http": {"endpoint": query},
                 "grpc": {"endpoint": query_grpc},
+                "enable_tracing": False,  # of Jaeger itself: it would wait 10 s at its end for a receiver of that
             },
             "healthcheckv2": {"use_v2": True, "http": {"endpoint": health}},
         },
