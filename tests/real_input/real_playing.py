@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pandas as pd
 from tests.real_input.real_captures import SYMBOLS, Captures
@@ -27,6 +27,7 @@ SPEED: Final = 25.0
 #: Where the exchange's clock stands when the last frame is served: midnight and 12 s, the last trade being 1.3 s past
 #: midnight. Every candle with a trade then is closed, and final 5 s of lateness later.
 LAST_EVENT_MS: Final = 1_723_161_612_000
+Seen = TypeVar("Seen")
 _numbers = itertools.count(1)
 
 
@@ -35,14 +36,23 @@ def new_prefix() -> str:
     return f"real-{os.getpid()}-{next(_numbers)}."
 
 
-async def keep_awake(exchange: ExchangeServer, opening: asyncio.Event) -> None:
-    """A market before its opening: quotes without a time, so that no watchdog barks."""
-    quote = '{"stream":"btcusdt@bookTicker","data":{"u":1,"s":"BTCUSDT","b":"1","B":"1","a":"2","A":"1"}}'
-    while not opening.is_set():
-        for connection in list(exchange.connections):
-            await connection.send(quote)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(opening.wait(), 1.0)
+async def _while_awake(exchange: ExchangeServer, work: Awaitable[Seen]) -> Seen:
+    """Wait for something while no trade comes: quotes without a time do, so that no watchdog barks."""
+    done = asyncio.Event()
+
+    async def quote() -> None:
+        text = '{"stream":"btcusdt@bookTicker","data":{"u":1,"s":"BTCUSDT","b":"1","B":"1","a":"2","A":"1"}}'
+        while not done.is_set():
+            for connection in list(exchange.connections):
+                await connection.send(text)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), 1.0)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(quote())
+        found = await work
+        done.set()
+    return found
 
 
 async def play(exchange: ExchangeServer, run: Run, market: Captures) -> tuple[ServerConnection, dict[str, Any]]:
@@ -51,11 +61,7 @@ async def play(exchange: ExchangeServer, run: Run, market: Captures) -> tuple[Se
     Returns:
         The connection it was served on, and ingest's status then.
     """
-    opening = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(keep_awake(exchange, opening))
-        await run.running()
-        opening.set()
+    await _while_awake(exchange, run.running())
     connection = await exchange.next_connection()
     await exchange.replay(market.paths, speed=SPEED, everything=market.whole)
     # A quiet market still has a time: this frame of another stream tells it, and the last candles close.
@@ -89,7 +95,7 @@ async def run_live(
         async with up(folder, manifests, broker.bootstrap, "--for", "300s") as run:
             connection, ingest = await play(exchange, run, market)
             if look is not None:
-                await look(run)
+                await _while_awake(exchange, look(run))
             summary = await run.end()
         assert exchange.accepted == 1, "one connection carried it all"
     topics = await read_topics(KafkaSettings(broker.bootstrap, FEED, prefix))
