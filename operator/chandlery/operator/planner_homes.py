@@ -160,7 +160,7 @@ def _make_do(pool: TraderPool, one: Asked, room: Literal["alone", "old"], lack: 
 
 
 def _unbounded(assignment: TraderAssignment) -> TraderAssignment:
-    return msgspec.structs.replace(assignment, from_ms=0, until_ms=None)
+    return msgspec.structs.replace(assignment, from_ms=0, until_ms=None, since_ms=0)
 
 
 def _place(
