@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from chandlery.console.backend import FeedKafka
 from chandlery.console.reading.candle_reader import CandleReader
@@ -15,6 +15,9 @@ from chandlery.console.reading.signal_reader import SignalReader
 from chandlery.console.reading.signal_service import KeptSignals
 from chandlery.console.settings import ConsoleSettings
 from chandlery.core.errors import InvariantError
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 log = logging.getLogger("chandlery.console.reading")
 
@@ -61,6 +64,12 @@ class Readers:
                 )
             await asyncio.sleep(_DEFECT_PAUSE_S)
             self._away.back(name)
+
+    def families(self) -> Iterable[Metric]:
+        """The readers' figures for Prometheus, of names under ``chandlery_console_``."""
+        from chandlery.console.reading.metrics import families  # a process that nobody scrapes does without its library
+
+        return families(self._log, self._signal_reader, self.signals, self.market, self._away)
 
     def states(self) -> Mapping[str, str]:
         """By feed, how it stands with its signals: ``connecting``, ``waiting`` (for the topic) or ``reading``."""
