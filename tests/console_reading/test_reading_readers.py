@@ -11,9 +11,18 @@ import pytest
 from tests.console_reading.reading_setup import ALL, reads, running_readers, signal_number, signal_writer, taking, until
 
 from chandlery.console.backend import FeedKafka
+from chandlery.console.market import Market, Signals
 from chandlery.console.reading import readers as readers_module
 from chandlery.core.settings import KafkaSettings
 from chandlery.stream.topics import ensure_topics
+
+
+async def test_they_are_what_the_api_asks_for() -> None:
+    async with running_readers(list) as readers:
+        signals: Signals = readers.signals
+        market: Market = readers.market
+        assert signals.page(ALL) == ([], "")
+        assert market.newest_ms("desk/a") is None
 
 
 @pytest.mark.broker

@@ -38,7 +38,6 @@ class Readers:
         transport_of: Callable[[str], str],
         settings: ConsoleSettings,
     ) -> None:
-        quieten_client()
         self._away = Away()
         self._log = SignalLog(settings.signals_kept)
         self._signal_reader = SignalReader(kafkas, self._log, settings.signals_kept, self._away)
@@ -48,6 +47,7 @@ class Readers:
 
     async def start(self) -> None:
         """Begin to read. Returns at once, also where no broker answers yet: :meth:`away` says so."""
+        quieten_client()
         runs = {"signals": self._signal_reader.run, "candles": self.market.run}
         self._tasks = [asyncio.create_task(self._kept_running(what, run), name=what) for what, run in runs.items()]
 
