@@ -124,6 +124,13 @@ async def test_the_loopback_of_the_sixth_version_is_served(stage: Stage, serve: 
         assert answer.status == 200
 
 
+async def test_no_answer_waits_for_the_acknowledgement_of_its_head(stage: Stage, serve: Serve) -> None:
+    server = await serve()
+    async with aiohttp.ClientSession() as session, session.get(f"{server.address}/api/v1/healthz"):
+        accepted = [one.transport.get_extra_info("socket") for one in server._server.server_state.connections]
+        assert [one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in accepted] == [1]
+
+
 async def test_settings_that_would_open_it_to_all_end_the_process_before_it_listens() -> None:
     with pytest.raises(InputError, match="token_file"):
         await serving.serve(ConsoleSettings(listen="0.0.0.0:0"), asyncio.Event())
