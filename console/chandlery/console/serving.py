@@ -98,7 +98,6 @@ def backend_of(settings: ConsoleSettings) -> Backend:
         made = LocalBackend(settings.local)
     else:
         from chandlery.console.backends.cluster import ClusterBackend
-
         from chandlery.console.settings import ClusterSettings
 
         made = ClusterBackend(settings.cluster or ClusterSettings())
