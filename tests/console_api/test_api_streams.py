@@ -12,6 +12,7 @@ from starlette.types import Message
 from tests.console_api.conftest import Serve
 from tests.console_api.stage import FEED, Stage, candle, signal, stream, until
 
+from chandlery.console.api import live as live_module
 from chandlery.console.api.live import MOST_SIGNALS, Waiting
 from chandlery.console.api.metrics import ApiMetrics
 from chandlery.console.api.problems import ProblemError
@@ -58,6 +59,25 @@ async def test_only_traders_that_changed_are_told_again(stage: Stage, serve: Ser
         delta = await live.next_data()
         assert [row["trader"] for row in delta["rows"]] == ["default/beta"]
         assert (delta["removed"], delta["whole"]) == (["research/gamma"], False)
+
+
+async def test_a_state_is_told_again_only_when_it_changed(stage: Stage, serve: Serve) -> None:
+    server = await serve()
+    async with stream(server.address, "live?topics=feeds,memory,pools") as live:
+        assert [(await live.next()).name for _ in range(3)] == ["feeds", "memory", "pools"]
+        stage.backend.pools[0] = stage.backend.pools[0].model_copy(update={"pending": 1})
+        again = await live.next()
+        assert (again.name, json.loads(again.data)[0]["pending"]) == ("pools", 1)
+
+
+async def test_a_stream_with_nothing_to_tell_says_that_it_lives(
+    stage: Stage, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_module, "KEEP_ALIVE_S", 0.05)
+    server = await serve()
+    async with stream(server.address, "signals/stream") as signals:
+        told = [await signals.response.content.readline() for _ in range(5)]
+        assert told == [b"\n", b": keep-alive\n", b"\n", b": keep-alive\n", b"\n"]
 
 
 def test_rows_are_told_whole_then_only_as_they_change() -> None:
