@@ -25,8 +25,6 @@ from chandlery.core.errors import UnavailableError
 from chandlery.core.intervals import parse_interval
 from chandlery.core.wire import CandleUpdate
 
-#: Candles read beyond those asked for: the oldest stretch may begin with a revision of a candle that closed before it.
-_SPARE: Final = 2
 #: Places remembered by which older pages are found.
 _MOST_HINTS: Final = 256
 
@@ -68,7 +66,7 @@ class Series:
         await reading.place(partition)
         async with slots, open_consumer(reading.kafka) as consumer:
             span = (await spans(consumer, reading.kafka, [partition]))[partition]
-            look = Lookback(self.ref.symbol, self.ref.interval, need + _SPARE)
+            look = Lookback(self.ref.symbol, self.ref.interval, need)
             found = await look_back(consumer, reading.kafka, partition, span, self.ref, look)
             for session, update in look.updates():
                 self._take(session, update)
@@ -112,7 +110,7 @@ class Series:
         async with slots, open_consumer(reading.kafka) as consumer:
             span = (await spans(consumer, reading.kafka, [partition]))[partition]
             end = span.end if before_ms is None else min(span.end, self._hinted(before_ms, span.end))
-            look = Lookback(self.ref.symbol, self.ref.interval, limit + _SPARE, before_ms, session)
+            look = Lookback(self.ref.symbol, self.ref.interval, limit, before_ms, session)
             found = await look_back(
                 consumer, reading.kafka, partition, Span(span.begin, max(span.begin, end)), self.ref, look
             )
