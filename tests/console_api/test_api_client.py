@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from chandlery.console.api.models import Overview, TraderDetail
 from chandlery.console.client import ApiClient, ApiInputError, ApiUnavailableError
 from chandlery.console.serving import ApiServer
 from chandlery.core.errors import InputError
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "api-client" / "follow_signals.py"
 
 
 async def _next(events: AsyncIterator[Any]) -> Any:
@@ -145,3 +149,39 @@ async def test_candles_are_followed(stage: Stage, serve: Serve) -> None:
 async def test_a_client_that_isn_t_open_says_how_to_open_it() -> None:
     with pytest.raises(InputError, match="async with"):
         await ApiClient("http://127.0.0.1:1").overview()
+
+
+async def test_the_example_prints_signals_and_goes_on_where_it_stopped(
+    stage: Stage, token: str, serve: Serve, tmp_path: Path
+) -> None:
+    server = await serve()
+    position = tmp_path / "position"
+
+    async def run(after: int) -> str:
+        """The example's words about two signals that come while it runs, or came before."""
+        command = ["--address", server.address, "--position", str(position), "--count", "2"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(EXAMPLE), *command, stdout=asyncio.subprocess.PIPE, env={**os.environ, "CHANDLERY_TOKEN": token}
+        )  # fmt: skip
+        try:
+            await until(lambda: stage.signals.following)
+            for number in (after + 1, after + 2):
+                stage.signals.tell(signal(number, reason=f"reason {number}"))
+                stage.signals.tell(signal(number, reason=f"reason {number}", stages=[("decided", 1.0)]))
+            told, _ = await asyncio.wait_for(process.communicate(), SOON_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+        assert process.returncode == 0
+        return told.decode()
+
+    first = await run(0)
+    assert "3 of 3 Traders Ready" in first
+    assert "reason 1" in first
+    assert "reason 2" in first
+    # This one comes while nobody follows.
+    stage.signals.tell(signal(3, reason="reason 3", stages=[("decided", 1.0)]))
+    second = await run(3)
+    assert "reason 3" in second
+    assert "reason 4" in second
+    assert "reason 5" not in second

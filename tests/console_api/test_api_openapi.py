@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,17 @@ def test_a_manifest_is_described_down_to_its_last_field() -> None:
     schemas = DESCRIBED["components"]["schemas"]
     assert schemas["Manifest"]["properties"]["spec"] == {"$ref": "#/components/schemas/ManifestTraderSpec"}
     assert {"pool", "strategy", "market", "suspend"} <= schemas["ManifestTraderSpec"]["properties"].keys()
+
+
+def test_the_data_of_every_event_is_described_and_named_where_it_comes() -> None:
+    schemas = DESCRIBED["components"]["schemas"]
+    streams = {path: item["get"]["responses"]["200"] for path, item in DESCRIBED["paths"].items() if "live" in path or "stream" in path}  # fmt: skip
+    assert len(streams) == 3
+    for path, answer in streams.items():
+        assert list(answer["content"]) == ["text/event-stream"]
+        named = set(re.findall(r"\(?(?:list of )?([A-Z][A-Za-z]+)\b", answer["description"]))
+        assert named, path
+        assert named <= schemas.keys(), path
 
 
 def _references(part: Any) -> set[str]:

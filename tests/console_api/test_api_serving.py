@@ -9,14 +9,18 @@ import socket
 import stat
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import pytest
 from tests.console_api.conftest import Serve
+from tests.console_api.doubles import InMemoryMarket, InMemorySignals
 from tests.console_api.stage import SOON_S, Stage, signal, stream, until
 
-from chandlery.console.serving import ApiServer, backend_of, serve
+from chandlery.console import serving
+from chandlery.console.client import ApiClient
+from chandlery.console.serving import ApiServer, backend_of
 from chandlery.console.settings import ConsoleSettings
 from chandlery.core.errors import InputError, MachineError
 
@@ -122,7 +126,52 @@ async def test_the_loopback_of_the_sixth_version_is_served(stage: Stage, serve: 
 
 async def test_settings_that_would_open_it_to_all_end_the_process_before_it_listens() -> None:
     with pytest.raises(InputError, match="token_file"):
-        await serve(ConsoleSettings(listen="0.0.0.0:0"), asyncio.Event())
+        await serving.serve(ConsoleSettings(listen="0.0.0.0:0"), asyncio.Event())
+
+
+@dataclass
+class MemoryReaders:
+    """Readers whose start and stop are written down."""
+
+    signals: InMemorySignals
+    market: InMemoryMarket
+    told: list[str] = field(default_factory=list)
+
+    async def start(self) -> None:
+        self.told.append("started")
+
+    async def stop(self) -> None:
+        self.told.append("stopped")
+
+    def away(self) -> list[str]:
+        return ["Kafka of default/binance doesn't answer"]
+
+
+async def test_the_process_answers_from_its_first_moment_and_ends_all_it_began(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = MemoryReaders(stage.signals, stage.market)
+    monkeypatch.setattr(serving, "backend_of", lambda _: stage.backend)
+    monkeypatch.setattr(serving, "readers_of", lambda *_: readers)
+    stop = asyncio.Event()
+    settings = ConsoleSettings(listen=f"unix:{tmp_path}/api.sock", metrics_listen=f"unix:{tmp_path}/metrics.sock")
+    process = asyncio.create_task(serving.serve(settings, stop))
+    await until(lambda: readers.told)
+    async with ApiClient(settings.listen) as api:
+        assert (await api.overview()).away == ["Kafka of default/binance doesn't answer"]
+        following = asyncio.create_task(anext(api.follow_signals()))
+        await until(lambda: stage.signals.following)
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(f"{tmp_path}/metrics.sock")) as session,
+            session.get("http://anything/metrics") as answer,
+        ):
+            assert 'chandlery_api_streams_open{stream="signals"} 1.0' in await answer.text()
+        stop.set()
+        async with asyncio.timeout(SOON_S):
+            await process
+        following.cancel()
+    assert readers.told == ["started", "stopped"]
+    assert not (tmp_path / "api.sock").exists()
 
 
 def test_a_local_backend_needs_its_instance() -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 
 import aiohttp
 import pytest
+from starlette.types import Message
 from tests.console_api.conftest import Serve
 from tests.console_api.stage import FEED, Stage, candle, signal, stream, until
 
+from chandlery.console.api import live as live_module
 from chandlery.console.api.live import MOST_SIGNALS, Waiting
+from chandlery.console.api.metrics import ApiMetrics
 from chandlery.console.api.problems import ProblemError
-from chandlery.console.api.sse import event
+from chandlery.console.api.sse import EventStream, Streams, event
 from chandlery.console.api.states import Told, rows_event
 from chandlery.console.api.topics import MOST_SERIES, Series, parse_topics
 from chandlery.console.client import EventLines
@@ -55,6 +59,25 @@ async def test_only_traders_that_changed_are_told_again(stage: Stage, serve: Ser
         delta = await live.next_data()
         assert [row["trader"] for row in delta["rows"]] == ["default/beta"]
         assert (delta["removed"], delta["whole"]) == (["research/gamma"], False)
+
+
+async def test_a_state_is_told_again_only_when_it_changed(stage: Stage, serve: Serve) -> None:
+    server = await serve()
+    async with stream(server.address, "live?topics=feeds,memory,pools") as live:
+        assert [(await live.next()).name for _ in range(3)] == ["feeds", "memory", "pools"]
+        stage.backend.pools[0] = stage.backend.pools[0].model_copy(update={"pending": 1})
+        again = await live.next()
+        assert (again.name, json.loads(again.data)[0]["pending"]) == ("pools", 1)
+
+
+async def test_a_stream_with_nothing_to_tell_says_that_it_lives(
+    stage: Stage, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_module, "KEEP_ALIVE_S", 0.05)
+    server = await serve()
+    async with stream(server.address, "signals/stream") as signals:
+        told = [await signals.response.content.readline() for _ in range(5)]
+        assert told == [b"\n", b": keep-alive\n", b"\n", b": keep-alive\n", b"\n"]
 
 
 def test_rows_are_told_whole_then_only_as_they_change() -> None:
@@ -275,3 +298,21 @@ def test_half_an_event_moves_no_position() -> None:
     assert lines.last_id == "p:1"
     assert lines.take("") is None
     assert lines.last_id == "p:1"
+
+
+async def test_a_long_event_is_handed_over_in_parts_so_that_a_slow_line_is_not_taken_for_a_dead_one() -> None:
+    sent: list[bytes] = []
+    told = event("traders", "x" * 100_000)
+
+    async def events() -> AsyncGenerator[bytes, None]:
+        yield told
+
+    async def send(message: Message) -> None:
+        sent.append(message.get("body", b""))
+
+    async def receive() -> Message:
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    await EventStream(Streams(1, ApiMetrics()), "live", events)({"type": "http"}, receive, send)
+    assert b"".join(sent) == told
+    assert max(map(len, sent)) <= 16 * 1024

@@ -235,3 +235,13 @@ async def test_nothing_is_changed_where_nothing_may_be(stage: Stage, why: str) -
         assert (await api.get("config")).json()["writable"] is False
         assert (await api.get("overview")).json()["writable"] is False
     assert stage.backend.asked == []
+
+
+async def test_what_was_just_written_is_told_though_nothing_runs_yet(api: httpx.AsyncClient, stage: Stage) -> None:
+    stage.backend.figures_follow = False
+    made = (await api.post("traders", json=new())).json()
+    assert (made["state"], made["ready"]) == ("Pending", False)
+    assert (made["strategy"], made["symbols"], made["interval"]) == ("sma-cross", ["BTC/USDT"], "1m")
+    assert made["pool"] == "default/standard"
+    suspended = (await api.put("traders/default/alpha/suspend", json={"suspend": True})).json()
+    assert (suspended["state"], suspended["suspended"]) == ("Active", True)

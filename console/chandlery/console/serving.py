@@ -38,8 +38,11 @@ _KEEP_ALIVE_S: Final = 30
 class Readers(Protocol):
     """What :mod:`chandlery.console.reading` opens."""
 
-    signals: Signals
-    market: Market
+    @property
+    def signals(self) -> Signals: ...
+
+    @property
+    def market(self) -> Market: ...
 
     async def start(self) -> None: ...
 

@@ -25,6 +25,9 @@ log = logging.getLogger("chandlery.console.api")
 
 #: A socket that takes nothing for so long has nobody behind it, s: three of the console's longest pauses (10 s).
 CUT_AFTER_S: Final = 30.0
+#: Handed over at once: a client on a slow line that takes so much in time is not one that takes nothing, though a state
+#: of all Traders may have half a megabyte.
+_SLICE_BYTES: Final = 16 * 1024
 #: A client that reads takes the end of its stream within this, s; a process that ends waits no longer.
 _END_S: Final = 1.0
 #: Silence longer than this makes proxies close a connection: most wait 30 s or 60 s.
@@ -135,11 +138,15 @@ class EventStream(Response):
     async def _write(self, send: Send) -> None:
         async with contextlib.aclosing(self._events()) as events:
             async for chunk in events:
-                try:
-                    async with asyncio.timeout(self._streams.cut_after_s):
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                except TimeoutError as error:
-                    raise _CutError from error
+                for begin in range(0, len(chunk), _SLICE_BYTES):
+                    await self._hand_over(chunk[begin : begin + _SLICE_BYTES], send)
+
+    async def _hand_over(self, part: bytes, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self._streams.cut_after_s):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        except TimeoutError as error:
+            raise _CutError from error
 
 
 class _CutError(Exception):
