@@ -244,7 +244,8 @@ class Lookback:
                 if self._before_ms is not None and update.open_time_ms >= self._before_ms:
                     continue
                 gathered.append((session, update))
-                self._seen.add(update.open_time_ms)
+                if update.state == "closed":
+                    self._seen.add(update.open_time_ms)
         self._stretches.append(gathered)
 
     @property
@@ -258,6 +259,13 @@ class Lookback:
         return self._older
 
     def updates(self) -> Iterable[tuple[int, CandleUpdate]]:
-        """Sessions and updates in the order of the topic."""
+        """Sessions and updates in the order of the topic, from the first close on.
+
+        A revision before that is of a candle that closed further back: it would stand before a hole.
+        """
+        begun = False
         for gathered in reversed(self._stretches):
-            yield from gathered
+            for session, update in gathered:
+                begun = begun or update.state == "closed"
+                if begun:
+                    yield session, update

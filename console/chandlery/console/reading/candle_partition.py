@@ -195,7 +195,6 @@ async def look_back(
     """Read stretches from ``span.end`` backwards until ``look`` has enough, or the bound or the beginning is reached."""
     high, stretch = span.end, _FIRST_STRETCH_RECORDS
     least = max(span.begin, span.end - MOST_LOOK_BACK_RECORDS)
-    consumer.assign([partition])
     while high > least and not look.enough:
         low = max(least, high - stretch)
         look.stretch([one async for one in updates_between(consumer, kafka, partition, low, high, ref)])
@@ -206,7 +205,7 @@ async def look_back(
 async def updates_between(
     consumer: AIOKafkaConsumer, kafka: KafkaSettings, partition: TopicPartition, low: int, high: int, ref: SeriesRef
 ) -> AsyncIterator[tuple[int, list[CandleUpdate]]]:
-    """Sessions and updates of one series in an assigned partition's records ``low`` … ``high``, not included."""
+    """Sessions and updates of one series in a partition's records ``low`` … ``high``, not included."""
     async for record in records_between(consumer, kafka, partition, low, high, ref.symbol):
         if mentions(record.value or b"", ref.interval):
             decoded, _reason = decode_record(record)  # what can't be decoded is counted by who follows
@@ -219,8 +218,11 @@ async def records_between(
 ) -> AsyncIterator[ConsumerRecord]:
     """Records of one symbol, ``low`` … ``high``, not included."""
     key = symbol.encode()
-    consumer.seek(partition, low)
     at = low
+    if at < high:
+        if partition not in consumer.assignment():
+            consumer.assign([partition])
+        consumer.seek(partition, low)
     while at < high:
         for record in (await next_batches(consumer, kafka, partition)).get(partition, []):
             if record.offset < high and record.key == key:

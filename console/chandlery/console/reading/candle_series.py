@@ -25,8 +25,6 @@ from chandlery.core.errors import UnavailableError
 from chandlery.core.intervals import parse_interval
 from chandlery.core.wire import CandleUpdate
 
-#: Candles read beyond those asked for: the oldest stretch may begin with a revision of a candle that closed before it.
-_SPARE: Final = 2
 #: Places remembered by which older pages are found.
 _MOST_HINTS: Final = 256
 
@@ -68,14 +66,14 @@ class Series:
         await reading.place(partition)
         async with slots, open_consumer(reading.kafka) as consumer:
             span = (await spans(consumer, reading.kafka, [partition]))[partition]
-            look = Lookback(self.ref.symbol, self.ref.interval, need + _SPARE)
+            look = Lookback(self.ref.symbol, self.ref.interval, need)
             found = await look_back(consumer, reading.kafka, partition, span, self.ref, look)
             for session, update in look.updates():
                 self._take(session, update)
-            self.book.from_beginning = found.beginning
             everything = _in_order(look, self.book.session)
             if everything:
                 self._remember(everything[0].open_time_ms, found.begin)
+            self.book.from_beginning = found.beginning and self._begins_with(everything)
             newest_live = await _newest_live(consumer, reading, self.ref)
             await self._catch_up(consumer, reading, partition, span.end)
             reading.join(self.ref, self.book, newest_live)
@@ -85,7 +83,6 @@ class Series:
     ) -> None:
         """Read on until nothing lies between here and what is followed. There is no await after the last look."""
         while (followed := reading.position(partition)) is not None and at < followed:
-            consumer.assign([partition])
             async for session, updates in updates_between(consumer, reading.kafka, partition, at, followed, self.ref):
                 for update in updates:
                     if update.state != "forming":
@@ -113,7 +110,7 @@ class Series:
         async with slots, open_consumer(reading.kafka) as consumer:
             span = (await spans(consumer, reading.kafka, [partition]))[partition]
             end = span.end if before_ms is None else min(span.end, self._hinted(before_ms, span.end))
-            look = Lookback(self.ref.symbol, self.ref.interval, limit + _SPARE, before_ms, session)
+            look = Lookback(self.ref.symbol, self.ref.interval, limit, before_ms, session)
             found = await look_back(
                 consumer, reading.kafka, partition, Span(span.begin, max(span.begin, end)), self.ref, look
             )
@@ -128,6 +125,10 @@ class Series:
                     not everything or book.oldest_ms == everything[0].open_time_ms
                 )
         return everything[-limit:]
+
+    def _begins_with(self, candles: list[Candle]) -> bool:
+        """Whether the oldest of them is in the book too."""
+        return not candles or candles[0].open_time_ms == self.book.oldest_ms
 
     def _closed(self, reading: PartitionReading) -> TopicPartition:
         topics = reading.topics
@@ -168,7 +169,6 @@ async def _newest_live(consumer: AIOKafkaConsumer, reading: PartitionReading, re
     """The newest record of a symbol in the live topic, if it is among the last."""
     live = reading.of(reading.topics.candles_live)
     span = (await spans(consumer, reading.kafka, [live]))[live]
-    consumer.assign([live])
     newest = None
     low = max(span.begin, span.end - LIVE_LOOK_BACK_RECORDS)
     async for record in records_between(consumer, reading.kafka, live, low, span.end, ref.symbol):

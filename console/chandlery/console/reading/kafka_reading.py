@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from chandlery.core.errors import UnavailableError
+from chandlery.core.errors import InvariantError, UnavailableError
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.stream.topics import check_login
@@ -29,6 +29,8 @@ FETCH_WAIT_MS: Final = 250
 IDLE_CHECK_S: Final = 2.0
 #: Records taken in before others have their turn (20 µs each: 10 ms).
 TURN_RECORDS: Final = 500
+#: It takes milliseconds.
+_STOP_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 10.0
 
@@ -80,6 +82,9 @@ class Away:
         if self._why.pop(name, None) is not None:
             log.info("a topic is read again", extra={"topic": name})
 
+    def __len__(self) -> int:
+        return len(self._why)
+
     def sentences(self) -> list[str]:
         """Each reason once."""
         return sorted(set(self._why.values()))
@@ -113,7 +118,21 @@ async def open_consumer(kafka: KafkaSettings, *, fetch_bytes: int = 1_048_576) -
         yield consumer
     finally:
         with translated(kafka):
+            await _stop(consumer)
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """End a consumer in a bounded time.
+
+    Its fetching task waits for requests under way when partitions are assigned anew, and takes a cancellation for one of
+    theirs: ended in that moment, it would wait for ever (aiokafka 0.14). A second cancellation ends it, which leaves the
+    connections to us.
+    """
+    try:
+        async with asyncio.timeout(_STOP_S):
             await consumer.stop()
+    except TimeoutError:
+        await consumer._client.close()
 
 
 @contextmanager
@@ -204,6 +223,17 @@ async def position_of(consumer: AIOKafkaConsumer, kafka: KafkaSettings, partitio
     with translated(kafka):
         async with asyncio.timeout(ANSWER_S):
             return int(await consumer.position(partition))
+
+
+def check_running(task: asyncio.Task[None]) -> None:
+    """See that a task that runs until it is cancelled still does.
+
+    Raises:
+        InvariantError: it has ended; its error is the cause.
+    """
+    if task.done():
+        defect = None if task.cancelled() else task.exception()
+        raise InvariantError(f"{task.get_name()} ended by itself: {defect!r}") from defect
 
 
 def shares(sizes: Sequence[int], budget: int) -> list[int]:
