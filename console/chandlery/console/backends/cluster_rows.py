@@ -24,6 +24,8 @@ from chandlery.core.wording import printable
 FRESH_S: Final = 15.0
 _UNITS_US: Final = {"ns": 1e-3, "us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
 _AMOUNT: Final = re.compile(r"([0-9.]+)(ns|us|µs|ms|s|m)")
+#: Reasons of a Trader that is Ready which say no more than that; a reason in a row is something to be known.
+_WELL: Final = frozenset({"Running", "Warming"})
 #: What ``kubectl apply`` keeps for itself; it is the manifest once more.
 _NOT_SHOWN: Final = frozenset({"kubectl.kubernetes.io/last-applied-configuration"})
 
@@ -70,7 +72,7 @@ def trader_row(item: Object, pools: Mapping[Names, PoolFigures], now_s: float, n
     row = Trader(
         trader=state.trader,
         state=_state(state, figures, suspended),
-        reason=state.reason,
+        reason="" if ready and state.reason in _WELL else state.reason,
         message=state.message if not ready or state.reason == "Blocked" else "",
         ready=ready,
         suspended=suspended,
