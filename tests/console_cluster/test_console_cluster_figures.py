@@ -181,6 +181,12 @@ def test_what_is_ready_all_the_same_keeps_its_reason() -> None:
     blocked = {**READY, "reason": "Blocked", "message": "Kafka takes no signals"}
     row = trader_row(kept(a_trader("one", {**STATUS, "conditions": [blocked]})), {}, 1.0, 0)
     assert (row.ready, row.reason, row.message) == (True, "Blocked", "Kafka takes no signals")
+    waits = {**READY, "type": "Stalled", "reason": "AwaitingApproval", "message": "approve generation 2"}
+    rolls = {**READY, "type": "Reconciling", "reason": "HandingOver", "message": "at 12:00"}
+    row = trader_row(kept(a_trader("one", {**STATUS, "conditions": [READY, rolls, waits]})), {}, 1.0, 0)
+    assert (row.ready, row.reason, row.message) == (True, "AwaitingApproval", "approve generation 2")
+    row = trader_row(kept(a_trader("one", {**STATUS, "conditions": [READY, rolls]})), {}, 1.0, 0)
+    assert (row.ready, row.reason) == (True, "HandingOver")
     full = {**READY, "status": "False", "reason": "PoolFull", "message": "raise spec.workers.max"}
     row = trader_row(kept(a_trader("one", {"observedGeneration": 1, "conditions": [full]})), {}, 1.0, 0)
     assert (row.ready, row.state, row.message) == (False, "PoolFull", "raise spec.workers.max")

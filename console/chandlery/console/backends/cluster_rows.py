@@ -69,11 +69,12 @@ def trader_row(item: Object, pools: Mapping[Names, PoolFigures], now_s: float, n
     if age_s is not None and age_s > FRESH_S:
         figures, age_s = None, None
     ready, suspended = state.ready == "True", bool(item["spec"].get("suspend", False))
+    reason, message = _to_be_known(state, status)
     row = Trader(
         trader=state.trader,
         state=_state(state, figures, suspended),
-        reason="" if ready and state.reason in _WELL else state.reason,
-        message=state.message if not ready or state.reason == "Blocked" else "",
+        reason=reason,
+        message=message,
         ready=ready,
         suspended=suspended,
         strategy=state.strategy,
@@ -97,6 +98,17 @@ def trader_row(item: Object, pools: Mapping[Names, PoolFigures], now_s: float, n
         row.last_open_time_ms = figures.last_open_time_ms
         row.age_ms = max(0, round(age_s * 1_000))
     return row
+
+
+def _to_be_known(state: TraderState, status: TraderStatus) -> tuple[str, str]:
+    """Reason and message. Of one that is Ready: why its newest version doesn't run, or how far it is on its way."""
+    if state.ready != "True" or state.reason not in _WELL:
+        return state.reason, state.message
+    for wanted in ("Stalled", "Reconciling"):
+        for condition in status.conditions:
+            if condition.type == wanted and condition.status == "True":
+                return condition.reason, printable(condition.message)
+    return "", ""
 
 
 def _state(state: TraderState, figures: TraderFigures | None, suspended: bool) -> str:
