@@ -106,11 +106,13 @@ async def test_a_hole_longer_than_a_page_is_closed(browser: Browser, served: Ser
 
 async def test_a_person_can_have_it_tried_again_at_once(browser: Browser, served: Served) -> None:
     address = await served.start()
-    async with cut_proxy(address) as (proxy, through), browsing.sight(browser, through) as sight:
+    phone = {"width": 320, "height": 700}
+    async with cut_proxy(address) as (proxy, through), browsing.sight(browser, through, viewport=phone) as sight:
         await sight.open()
         await proxy.cut()
         again = sight.page.get_by_role("button", name="Try now")
         await again.wait_for()
+        assert await sight.overflow() <= 0
         await proxy.mend()
         await again.click()
         await sight.page.wait_for_selector("#link[data-state=live]")

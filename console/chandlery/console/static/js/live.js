@@ -1,6 +1,6 @@
 // The one stream behind all that is shown. Browsers allow six connections to a host, and tabs share them.
 
-import { address, ApiProblem, authorization, problemOf } from "./api.js";
+import { address, ApiProblem, authorization, problemOf, token } from "./api.js";
 import { EventParser } from "./sse.js";
 
 //: The server sends at least a comment every 10 s: three missed, and the connection is dead.
@@ -153,6 +153,7 @@ export class Live {
     this.#told = new Set();
     // A stream that makes room for one with other topics isn't worth a word.
     if (this.state === "idle") this.#tell("connecting", undefined);
+    const held = token.get();
     let problem;
     try {
       await this.#read(run);
@@ -167,7 +168,7 @@ export class Live {
     for (const topic of [...this.#topics.keys()]) {
       this.#opened(this.#of(topic).filter((handlers) => !this.#hadOpened.has(handlers)));
     }
-    if (problem.status === 401) {
+    if (problem.status === 401 && token.get() === held) {
       this.onUnauthorized(); // a person has to give a token: until then trying again is no use
       return;
     }
