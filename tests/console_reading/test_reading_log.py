@@ -388,3 +388,18 @@ def test_shares_leave_nothing_over_that_somebody_could_use(sizes: list[int], bud
     assert sum(given_) == min(sum(sizes), budget)
     short_ones = [share for share, size in zip(given_, sizes, strict=True) if share < size]
     assert all(share >= max(given_) - 1 for share in short_ones)
+
+
+def test_a_topic_that_lost_its_newest_records_tells_nobody_what_is_old_again() -> None:
+    topics = Topics()
+    for number in range(30):
+        topics.write(PLACE, signal_number(number))
+        topics.now_ms += OVERLAP_MS
+    reader = Reader(topics, 5, 100)
+    reader.read_all()
+    position = reader.drain(reader.follow(at_the_beginning()))[-1].position
+    del topics.records[PLACE][-2:]
+    topics.write(PLACE, signal_number(100))
+    reader = Reader(topics, 5, 5)
+    reader.read_all()
+    assert [event.signal.price for event in reader.drain(reader.follow(position))] == ["100"]

@@ -115,8 +115,7 @@ async def _read(kafka: KafkaSettings, partition: TopicPartition, begin: int, end
 async def _place(kafka: KafkaSettings, partition: TopicPartition, unplaced: Unplaced) -> int:
     async with open_consumer(kafka) as consumer:
         span = (await spans(consumer, kafka, [partition]))[partition]
-        if unplaced.since_ms < 0:
-            # Beyond Kafka's end it is of a topic that was deleted: what is there now is all new.
-            return unplaced.offset if unplaced.offset <= span.end else span.begin
+        if unplaced.within(span.end):
+            return unplaced.offset
         found = await offsets_at(consumer, kafka, partition, unplaced.since_ms)
         return span.end if found is None else found

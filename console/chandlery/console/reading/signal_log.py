@@ -39,6 +39,7 @@ class Partition:
         life: counts how often it began anew with other records under the same offsets.
         next: offset to be read next. told: offset after the record of the newest event.
         floor: from here on every record's event is in memory. backlog: up to here it was history when reading began.
+        newest_ms: when the newest record read was appended; 0: none was.
     """
 
     feed: str
@@ -48,6 +49,7 @@ class Partition:
     told: int
     floor: int
     backlog: int
+    newest_ms: int = 0
 
 
 class Event(NamedTuple):
@@ -141,6 +143,7 @@ class SignalLog:
             self.begin(partition.feed, place, offset, offset)
             partition = self._partitions[place]
         partition.next = offset + 1
+        partition.newest_ms = max(partition.newest_ms, append_ms)
         try:
             record: SignalsRecord = decode_record(value or b"")
         except (msgspec.DecodeError, UnicodeDecodeError):
