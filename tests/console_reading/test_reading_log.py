@@ -323,6 +323,11 @@ def test_what_is_no_cursor_is_refused(cursor: str) -> None:
         service(SignalLog(3)).page(SignalQuery(before=cursor))
 
 
+def test_following_from_what_is_no_position_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match="is no position"):
+        service(SignalLog(3)).follow("x", SignalQuery())
+
+
 def test_filters_leave_only_what_is_asked_for() -> None:
     log = Reader(Topics(), 100, 0).log
     for number in range(12):

@@ -41,7 +41,7 @@ _TOPIC_POLL_S: Final = 1.0
 _FEED_POLL_S: Final = 0.05
 #: How often it is asked whether a feed's candles have grown.
 _PULSE_S: Final = 1.0
-#: Look backs at the same time: each is CPU of this process.
+#: Look backs in one Kafka at the same time: each is CPU of this process.
 _LOOK_BACKS: Final = 2
 
 
@@ -90,7 +90,7 @@ class CandleReader:
         self._viewers: dict[_SeriesKey, WeakSet[_Viewer]] = {}
         self._newest_ms: dict[str, int] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(_LOOK_BACKS)
+        self._slots: dict[str, asyncio.Semaphore] = {}
         self.counts: Counter[str] = Counter()
 
     # ---- what the API asks ----
@@ -126,7 +126,7 @@ class CandleReader:
         oldest_ms = found[0].open_time_ms if found else before_ms
         try:
             async with asyncio.timeout(_PAGE_S):
-                return await series.older(oldest_ms, limit - len(found), self._slots)
+                return await series.older(oldest_ms, limit - len(found), self._slot(series.feed))
         except TimeoutError as error:
             raise UnavailableError(f"candles of {series.ref.symbol} couldn't be read within {_PAGE_S:g} s") from error
 
@@ -231,7 +231,7 @@ class CandleReader:
                     series.answered.set()
                     await asyncio.sleep(_TOPIC_POLL_S)
                     continue
-                await series.load(reading, self._slots, need)
+                await series.load(reading, self._slot(series.feed), need)
             except UnavailableError as error:
                 series.problem = error
                 series.answered.set()
@@ -243,6 +243,9 @@ class CandleReader:
         series.loaded.set()
         series.answered.set()
         self._away.back(name)
+
+    def _slot(self, feed: str) -> asyncio.Semaphore:
+        return self._slots.setdefault(self._bootstrap(feed), asyncio.Semaphore(_LOOK_BACKS))
 
     def _bootstrap(self, feed: str) -> str:
         known = self._feeds.get(feed)
