@@ -408,3 +408,16 @@ def test_a_topic_that_lost_its_newest_records_tells_nobody_what_is_old_again() -
     reader = Reader(topics, 5, 5)
     reader.read_all()
     assert [event.signal.price for event in reader.drain(reader.follow(position))] == ["100"]
+
+
+@given(st.dictionaries(st.sampled_from(["strategy_ns", "emitted_wall_ms", "open_time_ms", "ordinal", "revision"]), st.integers()), st.integers(), st.text(max_size=20))  # fmt: skip
+def test_whatever_a_record_claims_it_can_be_told(changes: dict[str, int], stamp: int, text: str) -> None:
+    signal = signal_number(0, reason=text, trader=text, id=text, **changes)
+    signal.stamps.received_ns = signal.stamps.decided_ns = stamp
+    log = Reader(Topics(), 10, 0).log
+    log.add(PLACE, 0, 1, encode(signal))
+    log.add(PLACE, 1, 2, encode(completion_of(signal, acknowledged_ns=stamp)))
+    for entry in log.newest_first("", None):
+        assert detail(entry, "http://x/{trace_id}").model_dump_json()
+    service(log, 3).latency(60)
+    assert log.counts["signals"] + log.counts["undecodable"] >= 1

@@ -121,6 +121,7 @@ class Follower:
                 self._be_overtaken()
             if self._at >= log.next:
                 self._catching_up = bool(self.postponed)
+                self._told_whole.clear()  # every completion of these lies behind
                 return None
             asked = self._missing_before(log.event(self._at))
             if asked is not None:
