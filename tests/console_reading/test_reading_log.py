@@ -421,3 +421,26 @@ def test_whatever_a_record_claims_it_can_be_told(changes: dict[str, int], stamp:
         assert detail(entry, "http://x/{trace_id}").model_dump_json()
     service(log, 3).latency(60)
     assert log.counts["signals"] + log.counts["undecodable"] >= 1
+
+
+def test_a_feed_that_goes_and_comes_back_goes_on_for_who_follows() -> None:
+    topics = Topics()
+    reader = Reader(topics, 10, 0)
+    follower = reader.follow()
+    for number in range(5):
+        topics.write(PLACE, signal_number(number))
+    reader.read_all()
+    told = reader.drain(follower)
+    reader.log.leave(PLACE[0])
+    assert {partition.feed for partition in reader.log.partitions} == {"desk/b"}
+    came_meanwhile = reader.follow()
+    for number in range(5, 20):
+        topics.write(PLACE, signal_number(number))
+    reader.log.begin("desk/a", PLACE, 12, 20)
+    reader.at[PLACE] = 12
+    topics.write(PLACE, signal_number(20))
+    reader.read(PLACE)
+    told += reader.drain(follower)
+    assert [event.signal.price for event in told] == [str(number) for number in range(21)]
+    assert [event.signal.price for event in reader.drain(came_meanwhile)] == ["20"]
+    assert reader.drain(reader.follow(told[8].position))[0].signal.price == "9"

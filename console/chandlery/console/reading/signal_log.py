@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from chandlery.console.reading.entries import Entry, Key, candle_rule, entry_of
-from chandlery.console.reading.positions import Place
+from chandlery.console.reading.positions import FeedKey, Place
 from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
 
 #: Completions that came before their signal, and signals no longer kept whose completion may come; the two are
@@ -121,6 +121,11 @@ class SignalLog:
             self.counts["restarted"] += 1
         begun = self._partitions[place] = Partition(feed, place, life, offset, offset, offset, max(backlog, offset))
         self._push(Event(begun, life, offset, offset - 1, 0))
+
+    def leave(self, key: FeedKey) -> None:
+        """A feed is gone: positions needn't name it any more. Its signals stay, for as long as they are among the newest."""
+        for place in [place for place in self._partitions if place[0] == key]:
+            del self._partitions[place]
 
     def skip(self, place: Place, offset: int) -> None:
         """Kafka no longer has what is before ``offset``: reading goes on there."""

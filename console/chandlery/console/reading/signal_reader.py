@@ -95,6 +95,8 @@ class SignalReader:
                 task.cancel()
                 self._away.back(topics_of(feed.kafka).signals)
                 del self._feeds[name], self.states[name]
+                if name not in wanted:
+                    self._log.leave(feed_key(name, topics_of(feed.kafka).signals))
         for name, feed in wanted.items():
             if name not in self._feeds:
                 self.states[name] = "connecting"
