@@ -307,7 +307,10 @@ def test_suspending_and_resuming_keeps_every_line(file: tuple[str, int], at: int
             assert any(one.endswith(f" # note {comment}") for one in new[found.begin :].splitlines()), new
 
 
-items = st.lists(st.one_of(scalars, st.dictionaries(keys, scalars, min_size=1, max_size=3)), min_size=1, max_size=5)
+items = st.lists(
+    st.one_of(scalars, st.dictionaries(keys, scalars, min_size=1, max_size=3)),
+    min_size=1, max_size=5, unique_by=lambda item: json.dumps(item, sort_keys=True),
+)  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None)
