@@ -101,6 +101,19 @@ async def test_a_unix_socket_is_its_owner_s_alone_and_replaces_one_left_behind(s
     assert not path.exists()
 
 
+async def test_a_socket_that_somebody_serves_is_left_to_him(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    first = ApiServer(stage.app, f"unix:{path}", stage.services.streams)
+    await first.start()
+    try:
+        with pytest.raises(MachineError, match="in use"):
+            await ApiServer(stage.app, f"unix:{path}", stage.services.streams).start()
+        assert path.exists()
+    finally:
+        await first.stop()
+    assert not path.exists()
+
+
 async def test_what_isn_t_a_socket_is_left_alone(stage: Stage, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("mine")
@@ -116,6 +129,16 @@ async def test_a_port_that_is_taken_is_said(stage: Stage, serve: Serve) -> None:
         await ApiServer(stage.app, taken, stage.services.streams).start()
 
 
+def _sixth_version() -> bool:
+    """Whether this machine's loopback speaks IPv6."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _sixth_version(), reason="no IPv6 here")
 async def test_the_loopback_of_the_sixth_version_is_served(stage: Stage, serve: Serve) -> None:
     stage.settings.listen = "[::1]:0"
     server = await serve()

@@ -6,6 +6,7 @@ goes: what :class:`TelemetrySettings` leaves open is had from OpenTelemetry's ow
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -126,13 +127,16 @@ class TelemetrySettings(msgspec.Struct, omit_defaults=True):
         otlp_endpoint: ``http://host:port`` or ``https://host:port`` of an OTLP receiver.
         otlp_protocol: how it is spoken to.
         tick_share: 0 … 1, which part of ordinary ticks (candle records that come live) gets a trace of its own.
-        resource: attributes of every span, such as ``k8s.pod.name``.
+        resource: attributes of every span of feed and traders, such as ``k8s.pod.name``.
+        ingest, aggregator: the same of the spans of these processes, which the feed sends in their place.
     """
 
     otlp_endpoint: str = ""
     otlp_protocol: Literal["", "http/protobuf", "grpc"] = ""
     tick_share: float = 0.0
     resource: dict[str, str] = {}
+    ingest: dict[str, str] = {}
+    aggregator: dict[str, str] = {}
 
 
 class FeedSettings(msgspec.Struct, omit_defaults=True):
@@ -195,6 +199,16 @@ def read_settings(path: str, kind: type[SettingsT]) -> SettingsT:
         raise InputError(f"{path}: can't read the settings: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on ``host``, a name or an address (brackets allowed)."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def parse_listen(text: str) -> tuple[str, int] | str:

@@ -1,0 +1,122 @@
+// Where the memory is, what grows, how full the segments are.
+
+import { clockTime, count, growth, sizeBytes } from "../amounts.js";
+import { attr, h, Keyed, put, text } from "../dom.js";
+import { fillBar, timeLine } from "../drawing.js";
+import { empty, figures, loading, panel, tile, traderHref } from "../parts.js";
+import { heading } from "../router.js";
+import { cellOf, LiveTable } from "../table.js";
+
+//: A process that grows by more than this is looked at, bytes an hour.
+const GROWS = 5_000_000;
+
+export function memoryView({ scope, root, live }) {
+  const tiles = { total: tile("Total", "#/memory"), growing: tile("Growing", "#/memory"), segments: tile("Shared memory", "#/memory"), laps: tile("Laps", "#/memory") };
+  const glance = panel("At a glance", { className: "bare" });
+  put(glance.body, h("div", { class: "tiles" }, Object.values(tiles).map(({ element }) => element)));
+  const history = panel("Total over time", { note: "resident, all processes" });
+  const line = timeLine();
+  put(history.body, line.element);
+  const segments = panel("Segments and rings", { note: "what workers share with their Traders" });
+  const processes = panel("Processes");
+  put(segments.body, loading());
+  put(processes.body, loading());
+  put(root, heading("Memory"), glance.element, history.element, segments.element, processes.element);
+  const table = processTable();
+  const cards = segmentCards();
+  live.follow(scope, "memory", {
+    data: (now) => {
+      for (const each of [glance, history, segments, processes]) each.ok();
+      showTiles(tiles, now);
+      line.show(now.history, sizeBytes, `memory over time, now ${sizeBytes(now.total_rss_bytes)}`);
+      cards.show(segments.body, now.segments);
+      if (table.element.parentNode !== processes.body) put(processes.body, table.element);
+      const most = Math.max(1, ...now.processes.map(({ rss_bytes }) => rss_bytes));
+      table.show(now.processes.map((process) => ({ ...process, most })));
+    },
+    failed: (problem) => processes.fail(problem),
+  });
+}
+
+function showTiles(tiles, { processes, segments, total_rss_bytes: total, history }) {
+  const growing = processes.filter(({ growth_bytes_per_h: grows }) => (grows ?? 0) > GROWS);
+  const since = history.length ? `${count(processes.length)} processes, ${clockTime(history.at(-1)[0])} UTC` : `${count(processes.length)} processes`;
+  tiles.total.show(sizeBytes(total), since);
+  const fastest = [...growing].sort((one, other) => other.growth_bytes_per_h - one.growth_bytes_per_h)[0];
+  tiles.growing.show(growing.length, fastest ? `${fastest.name} ${growth(fastest.growth_bytes_per_h)}` : "no process above 5 MB/h", growing.length ? "warn" : "good");
+  const sum = (pick) => segments.reduce((all, each) => all + pick(each), 0);
+  tiles.segments.show(sizeBytes(sum(({ size_bytes }) => size_bytes)), `${segments.length} segment${segments.length === 1 ? "" : "s"}`);
+  const laps = sum((each) => each.laps);
+  tiles.laps.show(count(laps), laps ? "readers were left behind" : "no reader was left behind", laps ? "warn" : "good");
+}
+
+function segmentCards() {
+  const list = h("ul", { class: "cards" });
+  const nothing = empty("No segment yet: workers make one when they start.");
+  const cards = new Keyed(list, {
+    key: ({ worker }) => worker,
+    create: ({ worker }) => {
+      const series = fillBar();
+      const numbers = figures();
+      const element = h("li", { class: "card" }, h("h3", { class: "clip" }, worker), series.element, numbers.element);
+      element.parts = { series, numbers };
+      return element;
+    },
+    update: ({ parts }, segment) => {
+      parts.series.show(segment.series_used, segment.series_capacity, `${count(segment.series_used)} of ${count(segment.series_capacity)} series`);
+      parts.numbers.show([
+        ["Size", sizeBytes(segment.size_bytes)],
+        ["Signal rings", count(segment.rings)],
+        ["Waiting in rings", count(segment.ring_depth)],
+        ["Laps", count(segment.laps)],
+      ]);
+    },
+  });
+  const show = (into, segments) => {
+    const content = segments.length ? list : nothing;
+    if (content.parentNode !== into) put(into, content);
+    cards.show(segments);
+  };
+  return { show };
+}
+
+const nameCell = cellOf(
+  ({ name, kind }) => ({ element: kind === "trader" && name.includes("/") ? h("a", { href: traderHref(name) }, name) : h("span", {}, name) }),
+  () => {},
+);
+
+const barCell = cellOf(
+  () => {
+    const part = h("span", { class: "fill-part" });
+    return { element: h("span", { class: "fill", "aria-hidden": "true" }, part), part };
+  },
+  ({ part }, { rss_bytes: bytes, most }) => {
+    part.style.width = `${((bytes / most) * 100).toFixed(1)}%`;
+  },
+);
+
+function processTable() {
+  return new LiveTable({
+    caption: "Processes by memory",
+    columns: [
+      { id: "name", label: "Process", sort: ({ name }) => name, show: nameCell },
+      { id: "kind", label: "Kind", wide: true, sort: ({ kind }) => kind, show: (cell, { kind }) => text(cell, kind) },
+      { id: "bar", label: "", wide: true, show: barCell, className: "bar-cell" },
+      { id: "rss", label: "Resident", numeric: true, sort: ({ rss_bytes }) => rss_bytes, show: (cell, { rss_bytes }) => text(cell, sizeBytes(rss_bytes)) },
+      {
+        id: "growth",
+        label: "Growth",
+        numeric: true,
+        sort: ({ growth_bytes_per_h: grows }) => grows,
+        show: (cell, { growth_bytes_per_h: grows }) => {
+          text(cell, growth(grows));
+          attr(cell, "data-level", (grows ?? 0) > GROWS ? "warn" : null);
+          attr(cell, "title", grows === null ? "not long enough known" : null);
+        },
+      },
+    ],
+    key: ({ name, kind }) => `${kind} ${name}`,
+    sorted: ["rss", "descending"],
+    nothing: () => "No process is known yet.",
+  });
+}

@@ -1,0 +1,163 @@
+// All signals: filter, endless paging into the past, new ones on top.
+
+import { get } from "../api.js";
+import { attr, h, put, text } from "../dom.js";
+import { stageLegend } from "../drawing.js";
+import { empty, field, loading, options, panel } from "../parts.js";
+import { heading, remember } from "../router.js";
+import { SignalList } from "./signal_list.js";
+
+const PAGE = 50;
+//: More rows make a browser slow; whoever wants more narrows down.
+const MOST = 1_000;
+const TYPED_MS = 300;
+
+export function signalsView({ scope, root, live, query }) {
+  const trader = h("input", { type: "search", placeholder: "namespace/name", value: query.get("trader") ?? "" });
+  const symbol = h("input", { type: "search", placeholder: "BTC/USDT", value: query.get("symbol") ?? "" });
+  const action = h("select", {});
+  options(action, [["", "all"], ...["buy", "sell", "close", "custom"].map((name) => [name, name])]);
+  action.value = query.get("action") ?? "";
+  const note = h("span", { class: "quiet", role: "status" });
+  const all = panel("Signals", { className: "headless" });
+  const list = new SignalList(MOST);
+  const older = h("button", { type: "button", hidden: true }, "Load older");
+  const end = h("p", { class: "quiet center", hidden: true });
+  put(all.body, list.element, h("div", { class: "center" }, older), end);
+  put(
+    root,
+    heading("Signals", note),
+    h("div", { class: "filters", role: "search" }, field("Trader", trader), field("Symbol", symbol), field("Action", action)),
+    stageLegend(),
+    all.element,
+  );
+  const names = { trader, symbol, action };
+  const filter = () => Object.fromEntries(Object.entries(names).map(([name, { value }]) => [name, value.trim()]));
+  const feed = new Paging({ scope, live, all, list, older, end, note, filter: filter() });
+  const changed = () => {
+    remember("signals", filter());
+    feed.begin(filter());
+  };
+  let typing;
+  const typed = () => {
+    clearTimeout(typing);
+    typing = setTimeout(changed, TYPED_MS);
+  };
+  scope.onClose(() => clearTimeout(typing));
+  scope.listen(trader, "input", typed);
+  scope.listen(symbol, "input", typed);
+  scope.listen(action, "change", changed);
+}
+
+/** The pages of one filter, and the live signals that pass it. */
+class Paging {
+  #filter = {};
+  #next = "";
+  #run = undefined;
+  #busy = false;
+  #begun = false; // whether the first page is there
+
+  constructor(parts) {
+    Object.assign(this, parts);
+    const { scope, live, older, filter } = parts;
+    this.#prepare(filter);
+    scope.listen(older, "click", () => this.more());
+    const watch = new IntersectionObserver(([entry]) => entry.isIntersecting && this.more(), { rootMargin: "400px" });
+    watch.observe(older);
+    scope.onClose(() => {
+      watch.disconnect();
+      this.#run?.close();
+    });
+    live.follow(scope, "signals", {
+      data: (signal) => {
+        this.all.ok();
+        if (!this.#passes(signal)) return;
+        this.list.take(signal);
+        this.#draw();
+      },
+      failed: (problem) => this.all.fail(problem),
+      opened: () => this.#newest(),
+    });
+  }
+
+  /** Another filter: everything anew. */
+  begin(filter) {
+    this.#prepare(filter);
+    this.#newest();
+  }
+
+  #prepare(filter) {
+    this.#filter = filter;
+    this.#run?.close();
+    this.#run = this.scope.inner();
+    this.#busy = false;
+    this.#begun = false;
+    this.#next = "";
+    this.list.clear();
+    this.list.draw(() => loading("Loading signals…"));
+    this.older.hidden = true;
+  }
+
+  #passes({ trader, symbol, action }) {
+    const { trader: whose, symbol: which, action: what } = this.#filter;
+    return (!whose || trader === whose) && (!which || symbol === which) && (!what || action === what);
+  }
+
+  /** The newest page; after a cut as many as it takes to meet what was known, so that no hole is left between. */
+  async #newest() {
+    const known = new Set(this.#begun ? this.list.all.map(({ id }) => id) : []);
+    let cursor = "";
+    let met = false;
+    for (let pages = 0; pages === 0 || (known.size > 0 && !met && cursor && pages < MOST / PAGE); pages += 1) {
+      const page = await this.#page(cursor);
+      if (page === undefined) return;
+      met = page.items.some(({ id }) => known.has(id));
+      cursor = page.next;
+    }
+    // Where the pages loaded before end is still where older ones begin.
+    if (!met) this.#next = cursor;
+    this.#begun = true;
+    this.#draw();
+  }
+
+  async more() {
+    if (this.#busy || this.#next === "" || this.list.full) return;
+    this.#busy = true;
+    attr(this.older, "aria-busy", "true");
+    const run = this.#run;
+    const page = await this.#page(this.#next);
+    if (run !== this.#run) return; // another filter meanwhile
+    this.#busy = false;
+    attr(this.older, "aria-busy", null);
+    if (page === undefined) return;
+    this.#next = page.next;
+    this.#draw();
+  }
+
+  async #page(cursor) {
+    const run = this.#run;
+    try {
+      const page = await get("signals", { ...this.#filter, limit: PAGE, cursor }, run.signal);
+      if (run.closed) return undefined;
+      this.all.ok();
+      for (const signal of page.items) this.list.take(signal);
+      return page;
+    } catch (problem) {
+      if (run.closed) return undefined;
+      this.list.draw(() => null);
+      this.all.fail(problem, () => (cursor ? this.more() : this.#newest()));
+      return undefined;
+    }
+  }
+
+  #draw() {
+    const filtered = Object.values(this.#filter).some(Boolean);
+    this.list.draw(() =>
+      empty(filtered ? "No signal passes this filter." : "No signal yet. They come once a Trader is Active and its strategy decides."),
+    );
+    this.older.hidden = this.#next === "" || this.list.full;
+    this.end.hidden = this.list.size === 0 || !this.older.hidden;
+    text(this.end, this.list.full ? `The newest ${MOST} are shown: narrow down by the filter.` : "That is all there is.");
+    text(this.note, this.list.size ? `${this.list.size} shown, new ones come on top` : "");
+  }
+}
