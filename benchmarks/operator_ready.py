@@ -31,8 +31,8 @@ from tests.support.operator_stage import (
 
 from benchmarks.harness import Row, percentile, run, say
 from chandlery.core.errors import ChandleryError
+from chandlery.core.kube_credentials import from_kubeconfig
 from chandlery.operator.kubernetes.api import KubeApi
-from chandlery.operator.kubernetes.credentials import from_kubeconfig
 from chandlery.operator.kubernetes.kinds import MARKET_FEED, TRADER, TRADER_POOL
 
 _SPACE: Final = "default"

@@ -42,6 +42,7 @@ ROLES: Final = {
         Role("operator", ("operator",), ("python", "-m", "chandlery.operator")),
         Role("stream", ("stream",), ("python",)),
         Role("workers", ("workers",), ("python",)),
+        Role("console", ("console",), ("python", "-m", "chandlery.console")),
         Role("cli", ("cli", "console", "operator", "stream", "workers"), ("chandlery",)),
         # For trying out: one node, nothing replicated.
         Role("kafka", ("broker",), ("python", "-m", "chandlery.stream.broker_pod"), has_kafka=True),

@@ -16,10 +16,9 @@ from tests.cli.test_cli_views import text_of
 
 from chandlery.cli.plugin.asking import explained, pod_of
 from chandlery.cli.plugin.changes import differences
-from chandlery.cli.plugin.deciding import kept_by
 from chandlery.cli.plugin.kubectl import ChangedError, ForbiddenError, Kubectl, NotFoundError
 from chandlery.cli.plugin.loglines import read_line
-from chandlery.cli.plugin.resources import feed_state, pool_state, split_name, trader_state
+from chandlery.cli.plugin.resources import split_name
 from chandlery.cli.plugin.top import worst_first
 from chandlery.cli.plugin.watching import Figures, Look, Reported, first_row
 from chandlery.console.cluster import (
@@ -32,6 +31,7 @@ from chandlery.console.cluster import (
     status_view,
     top_table,
 )
+from chandlery.console.statuses import feed_state, kept_by, pool_state, trader_state
 from chandlery.core.assignment import TraderAssignment
 from chandlery.core.durations import format_duration
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError

@@ -50,6 +50,8 @@ class InMemoryBackend:
     #: Raised by ``snapshot`` too, which a real backend never does.
     broken: Exception | None = None
     version: int = 100
+    #: False: its figures know nothing yet of what was written a moment ago, as a real one's.
+    figures_follow: bool = True
     #: What reached it: (what, namespace/name).
     asked: list[tuple[str, str]] = field(default_factory=list)
 
@@ -105,6 +107,8 @@ class InMemoryBackend:
         self.version += 1
         made = TraderManifest(manifest=manifest, resource_version=str(self.version))
         self.manifests[name] = made
+        if not self.figures_follow:
+            return made
         spec = manifest["spec"]
         suspended = spec.get("suspend") is True
         known = self.traders.get(name)

@@ -126,17 +126,20 @@ def resource(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": API, "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-def install(namespace: Namespace, images: Mapping[str, str]) -> Desk:
+def install(namespace: Namespace, images: Mapping[str, str], console: Mapping[str, Any] | None = None) -> Desk:
     """Install the chart with the embedded Kafka, a lively synthetic market and a pool, and a pod to read topics from.
 
     Args:
         images: role → name of its image, as :data:`ROLES` has them.
+        console: the chart's values of a console, which there is then; wants an image of that role.
     """
-    values = {
-        "images": {role: _image(images[role]) for role in ROLES},
+    values: dict[str, Any] = {
+        "images": {role: _image(images[role]) for role in images},
         "kafka": {"embedded": {"enabled": True}},
         "operator": {"delays": {"unready": "30s", "starting": "5m", "shrink": "5m", "symbolGrace": "5m"}},
     }
+    if console is not None:
+        values["console"] = {"enabled": True, **console}
     arguments = ("--namespace", namespace.name, "--values", "-", "--wait", "--timeout", f"{START_S:.0f}s")
     namespace.cluster.run(
         "helm", "install", RELEASE, str(CHART), *arguments, stdin=json.dumps(values), timeout_s=2 * START_S

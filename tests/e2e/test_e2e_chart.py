@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from tests.core.wrong_resources import TRADER
@@ -16,6 +17,7 @@ from tests.e2e.cluster.binaries import build
 from tests.e2e.cluster.commands import ClusterError, run
 from tests.e2e.kubectl import Cluster, Namespace
 
+from chandlery.console.settings import ConsoleSettings
 from chandlery.core.resources import API_VERSION
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +33,8 @@ VALUES = [
     ("monitoring.enabled=true", "images.registry=registry.example.com/team", "images.operator.tag=sha256:abc"),
     ("monitoring.enabled=true", "monitoring.kind=PodMonitor", "priorityClasses.urgent=high"),
     ("monitoring.enabled=true", "monitoring.dashboards.enabled=true", "operator.namespaces={one}"),
+    ("console.enabled=true", "console.writable=true", "monitoring.enabled=true", "operator.namespaces={one}"),
+    ("console.enabled=true", "console.ingress.enabled=true", "console.ingress.host=desk.example.com"),
 ]
 
 
@@ -71,6 +75,10 @@ def test_it_passes_lint_whatever_is_chosen(helm: str, values: tuple[str, ...]) -
         ("operator.namespaces={Bad_Name}", "namespaces"),
         ("monitoring.kind=Monitor", "kind"),
         ("operator.resources.limit.memory=1Gi", "limit"),
+        ("console.open=true", "open"),
+        ("console.allowedOrigins={*}", "allowedOrigins"),
+        ("console.tokenSecret=Bad_Name", "tokenSecret"),
+        ("console.traceUrl=jaeger", "traceUrl"),
     ],
 )
 def test_a_mistake_in_the_values_is_refused_by_name(helm: str, value: str, says: str) -> None:
@@ -83,6 +91,8 @@ def test_values_that_contradict_each_other_are_refused_with_what_to_do(helm: str
         rendered(helm, "kafka.embedded.enabled=true", "kafka.bootstrapServers=a:9092")
     with pytest.raises(ClusterError, match=r"example\.enabled needs a Kafka"):
         rendered(helm, "example.enabled=true")
+    with pytest.raises(ClusterError, match=r"needs console\.ingress\.host"):
+        rendered(helm, "console.enabled=true", "console.ingress.enabled=true")
 
 
 def test_every_value_is_in_the_schema_and_every_default_fits_it() -> None:
@@ -177,13 +187,73 @@ def test_with_namespaces_named_nothing_is_bound_in_the_whole_cluster(helm: str) 
 
 
 def test_nothing_runs_as_root_or_may_write_to_its_image(helm: str) -> None:
-    for one in rendered(helm, "kafka.embedded.enabled=true"):
+    for one in rendered(helm, "kafka.embedded.enabled=true", "console.enabled=true"):
         pod = one if one["kind"] == "Pod" else one.get("spec", {}).get("template", {})
         for container in pod.get("spec", {}).get("containers", []) if isinstance(pod, dict) else []:
             assert pod["spec"]["securityContext"]["runAsNonRoot"]
             assert container["securityContext"]["readOnlyRootFilesystem"]
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             assert "limits" in container["resources"]
+
+
+def console_settings(objects: list[dict[str, Any]]) -> ConsoleSettings:
+    return msgspec.json.decode(only(objects, "ConfigMap", "mine-console")["data"]["console.json"], type=ConsoleSettings)
+
+
+def test_a_console_is_never_open_and_none_is_there_unasked(helm: str) -> None:
+    for values in ((), ("console=null",)):
+        assert not [one for one in rendered(helm, *values) if "console" in one["metadata"]["name"]]
+    objects = rendered(helm, "console.enabled=true")
+    assert only(objects, "Service", "mine-console")["spec"]["type"] == "ClusterIP"
+    assert "Ingress" not in [one["kind"] for one in objects]
+    settings = console_settings(objects)
+    assert (settings.token_file, settings.read_only, settings.allowed_origins) == (
+        "/etc/chandlery/token/token",
+        True,
+        [],
+    )
+    (token,) = [
+        volume["secret"] for volume in only(objects, "Deployment", "mine-console")["spec"]["template"]["spec"]["volumes"]
+        if volume["name"] == "token"
+    ]  # fmt: skip
+    assert token["secretName"] == "mine-console-token"
+    assert "optional" not in token, "without a token it doesn't start"
+    rules = only(objects, "ClusterRole", "mine-console")["rules"]
+    assert [rule["verbs"] for rule in rules] == [["list", "watch"]]
+
+
+def test_rendering_the_console_again_changes_nothing_and_holds_no_token(helm: str) -> None:
+    values = ("console.enabled=true", "console.writable=true")
+    objects = rendered(helm, *values)
+    assert objects == rendered(helm, *values)
+    assert "Secret" not in [one["kind"] for one in objects]
+    (operator,) = only(objects, "Deployment", "operator")["spec"]["template"]["spec"]["containers"]
+    assert {"--console-token-secret=mine-console-token", "--console-namespace=here"} < set(operator["args"])
+    own = rendered(helm, "console.enabled=true", "console.tokenSecret=own")
+    (operator,) = only(own, "Deployment", "operator")["spec"]["template"]["spec"]["containers"]
+    assert not [one for one in operator["args"] if one.startswith("--console-token-secret")]
+
+
+def test_the_console_is_told_what_the_values_say(helm: str) -> None:
+    objects = rendered(
+        helm, "console.enabled=true", "console.writable=true", "operator.namespaces={one,two}",
+        "console.allowedOrigins={https://desk.example.com}", r"console.traceUrl=https://t/{trace_id}",
+        "console.kafka.one/market.bootstrap=k:9093", "console.kafka.one/market.feed=one.market",
+        "console.kafka.one/market.security.tls=true", "console.kafkaSecrets={login}",
+        r"kafka.bootstrapServers=a:9094\,b:19092", "monitoring.namespace=prometheus",
+    )  # fmt: skip
+    settings = console_settings(objects)
+    assert settings.cluster is not None
+    assert (settings.read_only, settings.cluster.namespaces) == (False, ["one", "two"])
+    assert (settings.allowed_origins, settings.trace_url) == (["https://desk.example.com"], "https://t/{trace_id}")
+    kafka = settings.cluster.kafka["one/market"]
+    assert (kafka.bootstrap, kafka.feed, kafka.security.tls) == ("k:9093", "one.market", True)
+    policy = only(objects, "NetworkPolicy", "mine-console")["spec"]
+    assert [one["port"] for one in policy["egress"][-1]["ports"]] == [443, 6443, 9092, 9093, 9094, 19092]
+    assert policy["ingress"][1]["ports"] == [{"protocol": "TCP", "port": "metrics"}]
+    roles = [one for one in objects if one["kind"] == "Role" and one["metadata"]["name"] == "mine-console"]
+    assert [role["metadata"]["namespace"] for role in roles] == ["one", "two"]
+    assert not [one for one in objects if one["kind"] == "ClusterRoleBinding" and "console" in one["metadata"]["name"]]
 
 
 @pytest.fixture
@@ -292,7 +362,7 @@ def test_the_operator_may_do_what_it_needs_and_no_more(restricted: Namespace) ->
 
 
 def test_the_api_server_refuses_the_operator_every_secret_but_workers_tokens(restricted: Namespace) -> None:
-    in_namespace(restricted, "install", "mine", str(CHART))
+    in_namespace(restricted, "install", "mine", str(CHART), "--set", "console.enabled=true")
     who = f"--as=system:serviceaccount:{restricted.name}:mine-operator"
     restricted.kubectl("create", "secret", "generic", "private", "--from-literal=password=unseen")
     private = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "private", "labels": {"a": "b"}}}
@@ -317,7 +387,9 @@ def test_the_api_server_refuses_the_operator_every_secret_but_workers_tokens(res
     assert "workers' tokens" in answer(*generic, "another", "--from-literal=a=b")
     restricted.kubectl(who, *generic, "token", "--type=chandlery.dev/worker-token", "--from-literal=a=b")
     restricted.kubectl(who, *generic, "mine-operator-token-key", "--from-literal=key=b")
+    restricted.kubectl(who, *generic, "mine-console-token", "--from-literal=token=c")
     restricted.kubectl(who, "delete", "--raw", f"{path}/token")
+    assert "workers' tokens" in answer("delete", "--raw", f"{path}/mine-console-token")
     assert "workers' tokens" in answer("delete", "--raw", f"{path}/mine-operator-token-key")
     restricted.kubectl("delete", "secret", "private")
 

@@ -77,8 +77,9 @@ async def test_applying_the_same_again_and_restarting_the_operator_write_nothing
         metrics = await second.metrics()
         assert await versions() == before
         assert metrics["chandlery_operator_status_writes_total"] == 0
-        # Service, budget, policy and Secret, which aren't known whole, are applied once; that changed nothing.
-        assert metrics["chandlery_operator_child_writes_total"] == 4
+        # Services of pool, ingest and aggregator, budget, policy and Secret, which aren't known whole, are applied once;
+        # that changed nothing.
+        assert metrics["chandlery_operator_child_writes_total"] == 6
         assert metrics["chandlery_operator_workers_ready"] == 1
 
 

@@ -104,6 +104,7 @@ async def test_a_quota_that_refuses_a_workers_statefulset_is_told_the_same_way(
 
 _CHILDREN: list[tuple[Kind, str, Object]] = [
     (SERVICE, "quants-workers", {"spec": {"publishNotReadyAddresses": False}}),
+    (SERVICE, "market-ingest", {"spec": {"publishNotReadyAddresses": False}}),
     (POD_DISRUPTION_BUDGET, "quants-workers", {"spec": {"maxUnavailable": 3}}),
     (NETWORK_POLICY, "quants-workers", {"spec": {"egress": []}}),
     (CONFIG_MAP, "quants-0-settings", {"data": {"feed.json": "{}"}}),

@@ -13,8 +13,8 @@ from tests.e2e.kubectl import Namespace
 from tests.support.api_proxy import ApiProxy
 from tests.support.operator_stage import Object, OperatorProcess, Stage, feed, pool, trader
 
+from chandlery.core.kube_credentials import from_kubeconfig
 from chandlery.operator.kubernetes.api import KubeApi
-from chandlery.operator.kubernetes.credentials import from_kubeconfig
 from chandlery.operator.kubernetes.follow import Followed, Names
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, STATEFUL_SET
 

@@ -188,6 +188,32 @@ def test_figures_are_read_from_where_the_operator_is_told(scrapers: str, sources
     assert spec["ingress"][1] == {**sources, "ports": [{"protocol": "TCP", "port": 9464}]}
 
 
+def test_the_consoles_pods_alone_read_figures_where_nobody_scrapes() -> None:
+    options = ["--worker-image=w", "--console-namespace=tools"]
+    spec = pools.network_policy(a_pool(), "a:1", read_options(options).defaults)["spec"]
+    (source,) = spec["ingress"][1]["from"]
+    assert source == {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tools"}},
+        "podSelector": {
+            "matchLabels": {"app.kubernetes.io/part-of": "chandlery", "app.kubernetes.io/component": "console"}
+        },
+    }
+    assert spec["ingress"][1]["ports"] == [{"protocol": "TCP", "port": 9464}]
+
+
+def test_each_of_a_feeds_pods_is_found_by_the_name_that_its_statefulset_gives_it() -> None:
+    market = MarketFeed.model_validate(feed_body())
+    for component, port in (("ingest", 8081), ("aggregator", 8082)):
+        service = feeds.feed_service(market, component)  # type: ignore[arg-type]
+        made = feeds.feed_set(market, component, KAFKA, DEFAULTS)["spec"]  # type: ignore[arg-type]
+        assert service["metadata"]["name"] == made["serviceName"]
+        assert service["spec"]["selector"].items() <= made["template"]["metadata"]["labels"].items()
+        assert service["spec"]["ports"][0]["port"] == port
+        (container,) = made["template"]["spec"]["containers"]
+        assert {"name": "status", "containerPort": port} in container["ports"]
+        assert service["spec"]["clusterIP"] == "None"
+
+
 @pytest.mark.parametrize(
     ("telemetry", "port"),
     [
@@ -206,17 +232,30 @@ def test_the_receiver_of_traces_is_reached_at_the_port_that_its_address_means(
 def test_a_feed_knows_its_pod_and_where_traces_go() -> None:
     pool = a_pool(telemetry={"otlpEndpoint": "http://c:4318", "tickShare": 0.01})
     settings = msgspec.json.decode(workers.worker_settings(pool, "quants-0", KAFKA, DEFAULTS)["feed.json"])
-    assert settings["telemetry"] == {
-        "otlp_endpoint": "http://c:4318",
-        "otlp_protocol": "http/protobuf",
-        "tick_share": 0.01,
-    }
+    telemetry = settings["telemetry"]
+    assert telemetry["otlp_endpoint"] == "http://c:4318"
+    assert telemetry["otlp_protocol"] == "http/protobuf"
+    assert telemetry["tick_share"] == 0.01
     assert settings["metrics_listen"] == "0.0.0.0:9464"
     (feed,) = workers.worker_set(pool, "quants-0", KAFKA, DEFAULTS)["spec"]["template"]["spec"]["initContainers"]
     variables = {one["name"]: one for one in feed["env"]}
     assert variables["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
     assert "k8s.pod.name=$(POD_NAME)" in variables["OTEL_RESOURCE_ATTRIBUTES"]["value"]
     assert list(variables).index("POD_NAME") < list(variables).index("OTEL_RESOURCE_ATTRIBUTES"), "or it isn't expanded"
+
+
+def test_spans_name_the_pods_that_ingest_and_aggregator_run_in() -> None:
+    market = MarketFeed.model_validate(feed_body(namespace="platform"))
+    pool = a_pool(feed={"name": market.name, "namespace": market.namespace})
+    settings = msgspec.json.decode(workers.worker_settings(pool, "quants-0", KAFKA, DEFAULTS)["feed.json"])
+    for component in ("ingest", "aggregator"):
+        made = feeds.feed_set(market, component, KAFKA, DEFAULTS)
+        assert made["spec"]["replicas"] == 1, "or which pod it was isn't known"
+        assert settings["telemetry"][component] == {
+            "k8s.namespace.name": made["metadata"]["namespace"],
+            "k8s.statefulset.name": made["metadata"]["name"],
+            "k8s.pod.name": f"{made['metadata']['name']}-0",
+        }
 
 
 def test_children_go_with_their_owner_and_need_no_finalizer() -> None:

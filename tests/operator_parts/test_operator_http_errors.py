@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 
 from chandlery.core.errors import UnavailableError
-from chandlery.operator.http_errors import in_words
+from chandlery.core.http_errors import in_words
+from chandlery.core.kube_credentials import Credentials
 from chandlery.operator.kubernetes.api import KubeApi
-from chandlery.operator.kubernetes.credentials import Credentials
 from chandlery.operator.kubernetes.kinds import POD
 from chandlery.operator.workerlink import PodEndpoint
 

@@ -11,6 +11,7 @@ from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_bo
 
 from chandlery.core.assignment import WorkerStatus
 from chandlery.core.checks import Finding, World, check_pool
+from chandlery.core.feed_kafka import kafka_settings
 from chandlery.core.kafka_login import KafkaProblem
 from chandlery.core.resources import MarketFeed, TraderPool
 from chandlery.core.settings import FeedSettings, KafkaSecurity, KafkaSettings
@@ -19,7 +20,6 @@ from chandlery.operator.children import feeds, workers
 from chandlery.operator.children.naming import Defaults
 from chandlery.operator.conditions import WorkerView, feed_state, pool_state, trader_state
 from chandlery.operator.planner import PoolPlan, Verdict
-from chandlery.operator.settings_of import kafka_settings
 
 DEFAULTS = Defaults("workers:1", "stream:1")
 ADDRESS = {"bootstrapServers": "my-cluster-kafka-bootstrap.kafka.svc:9093"}

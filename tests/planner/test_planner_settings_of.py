@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 from tests.planner.planner_worlds import feed, pool
 
+from chandlery.core.feed_kafka import feed_topic, kafka_settings
 from chandlery.core.settings import KafkaSettings
 from chandlery.operator.settings_of import (
     aggregator_settings,
     feed_settings,
-    feed_topic,
     ingest_settings,
-    kafka_settings,
     source_options,
     supervisor_settings,
 )

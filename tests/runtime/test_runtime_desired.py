@@ -12,9 +12,9 @@ import pytest
 from tests.runtime.up_process import trader, write_manifests
 
 from chandlery.cli.runtime.desired import read_again, read_catalogue, read_first
-from chandlery.cli.runtime.local import left_workers
 from chandlery.cli.runtime.readiness import Readiness
 from chandlery.cli.runtime.statedir import StateDir
+from chandlery.cli.runtime.workergroup import left_workers
 from chandlery.core.assignment import Assignment, TraderAssignment, TraderStatus, WorkerStatus, content_hash, encode
 from chandlery.core.errors import InputError, ManifestError
 from chandlery.operator.planner import Verdict

@@ -97,6 +97,9 @@ class Up:
         #: The same call once more.
         self.command = [sys.executable, "-m", "chandlery.cli", "up", "-f", str(manifests), "--state", str(self.state)]
         self.command += ["--strategies", str(strategies)]
+        if "--console" not in options:
+            # A second of CPU that most tests have no use for.
+            self.command += ["--console", "off"]
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [*self.command, *options],

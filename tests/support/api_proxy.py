@@ -11,7 +11,7 @@ import aiohttp
 import yaml
 from aiohttp import web
 
-from chandlery.operator.kubernetes.credentials import from_kubeconfig
+from chandlery.core.kube_credentials import from_kubeconfig
 
 _PASSED = ("Accept", "Content-Type")
 

@@ -17,8 +17,8 @@ import yaml
 from tests.support.simulated_workers import SimulatedWorkers
 
 from chandlery.core.errors import UnavailableError
+from chandlery.core.kube_credentials import from_kubeconfig
 from chandlery.operator.kubernetes.api import GoneError, Kind, KubeApi
-from chandlery.operator.kubernetes.credentials import from_kubeconfig
 from chandlery.operator.kubernetes.kinds import MARKET_FEED, TRADER, TRADER_POOL
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -50,6 +50,16 @@ helm.sh/chart: {{ printf "%s-%s" .context.Chart.Name .context.Chart.Version | re
 {{- end -}}
 {{- end -}}
 
+{{/* Whether there is a console; values of an earlier chart (--reuse-values) know none. */}}
+{{- define "chandlery.hasConsole" -}}
+{{- if dig "enabled" false (.Values.console | default dict) -}}yes{{- end -}}
+{{- end -}}
+
+{{/* The Secret that holds the console's token: somebody's own, or the one that the operator makes. */}}
+{{- define "chandlery.consoleToken" -}}
+{{- default (printf "%s-console-token" (include "chandlery.name" .)) .Values.console.tokenSecret -}}
+{{- end -}}
+
 {{/* securityContext of pods and containers: the Pod Security Standard "restricted". */}}
 {{- define "chandlery.podSecurity" -}}
 runAsNonRoot: true

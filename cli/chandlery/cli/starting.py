@@ -13,6 +13,7 @@ from chandlery.cli.endings import ends_well
 from chandlery.cli.options import DEFAULT_STATE, Json, Manifests, State, Strategies
 from chandlery.cli.presenting import Presenter
 from chandlery.cli.running import run_up
+from chandlery.cli.runtime.console_process import console_options
 from chandlery.cli.runtime.desired import read_catalogue, read_first
 from chandlery.cli.runtime.metrics_ports import TARGETS, MetricsPorts
 from chandlery.cli.runtime.options import Transport, UpOptions
@@ -61,11 +62,30 @@ def up(
         int | None,
         typer.Option("--metrics-port", min=1024, max=65_000, help="Figures for Prometheus: first port, one a process."),
     ] = None,
+    console: Annotated[
+        str | None,
+        typer.Option(
+            "--console",
+            metavar="HOST:PORT|off",
+            help="Where REST API and console are; by default the first free port of 127.0.0.1 from 8420 to 8439.",
+            show_default=False,
+        ),
+    ] = None,
+    console_token_file: Annotated[
+        Path | None,
+        typer.Option("--console-token-file", metavar="FILE", help="Who looks there needs the token in this file."),
+    ] = None,
+    trace_url: Annotated[
+        str,
+        typer.Option(
+            "--trace-url", metavar="URL", help="Where the console's links to traces lead; {trace_id} is put in."
+        ),
+    ] = "",
     json: Json = False,
     view: Annotated[bool, typer.Option("--view/--no-view", help="The live view, on terminals.")] = True,
     log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
 ) -> int:
-    """Run manifests on this machine: broker, ingest, aggregator, feeds and traders, until Ctrl-C.
+    """Run manifests on this machine: broker, ingest, aggregator, feeds, traders and console, until Ctrl-C.
 
     The folders are watched: a manifest that is added, edited or deleted takes effect within a second.
     """
@@ -83,6 +103,7 @@ def up(
         until_end=until_end,
         log_level=_level(log_level),
         metrics=MetricsPorts(metrics_port, state / TARGETS) if metrics_port is not None else None,
+        console=console_options(console, console_token_file, trace_url),
     )
     return asyncio.run(run_up(options, Presenter(remarks(), view=view), json=json))
 

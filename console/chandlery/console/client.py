@@ -18,7 +18,6 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 from pydantic import BaseModel, ValidationError
-from yarl import URL
 
 from chandlery.console.api.events import CandleChange, Failed, Gap
 from chandlery.console.api.models import (
@@ -255,9 +254,8 @@ class ApiClient:
             if not cursor:
                 return
 
-    def _url(self, path: str, asked: Mapping[str, Any] | None) -> URL:
-        given = {name: str(value) for name, value in (asked or {}).items() if value not in ("", None)}
-        return URL(f"{self._base}/api/v1/{path}").with_query(given)
+    def _url(self, path: str) -> str:
+        return f"{self._base}/api/v1/{path}"
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -276,7 +274,7 @@ class ApiClient:
         timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
         try:
             async with self._open().request(
-                method, self._url(path, asked), json=body, headers=headers, timeout=timeout
+                method, self._url(path), params=_given(asked), json=body, headers=headers, timeout=timeout
             ) as response:
                 answer = await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -309,7 +307,9 @@ class ApiClient:
         lines.forget()
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_ANSWER_S, sock_read=_SILENCE_S)
         try:
-            async with self._open().get(self._url(path, asked), headers=headers, timeout=timeout) as response:
+            async with self._open().get(
+                self._url(path), params=_given(asked), headers=headers, timeout=timeout
+            ) as response:
                 if response.status >= 400:
                     raise _error(response.status, await response.read())
                 async for line in response.content:
@@ -318,6 +318,11 @@ class ApiClient:
                         yield event
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ApiUnavailableError(f"the stream was cut: {error or type(error).__name__}") from error
+
+
+def _given(asked: Mapping[str, Any] | None) -> dict[str, str]:
+    """A query string's parameters; empty ones are left out."""
+    return {name: str(value) for name, value in (asked or {}).items() if value not in ("", None)}
 
 
 def _filters(trader: str, symbol: str, action: str, feed: str) -> dict[str, Any]:

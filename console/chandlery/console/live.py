@@ -45,9 +45,11 @@ def live_view(view: View, height: int, width: int = _WIDE) -> RenderableType:
 def _head(view: View) -> Text:
     ready = sum(row.ready for row in view.traders)
     memory = sum(row.rss_bytes for row in view.processes)
+    console = f"{view.console.address}   " if view.console is not None and view.console.address else ""
     return Text.assemble(
         ("chandlery ", "bold"),
         f"{view.phase}   traders {ready}/{len(view.traders)} ready   memory {size(memory)} RSS   ",
+        console,
         ("Ctrl-C ends it", "dim"),
     )
 
@@ -76,6 +78,8 @@ def start_panel(view: View, commands: Sequence[tuple[str, str]]) -> RenderableTy
     rows.append(("traders", f"{ready} of {len(view.traders)} ready"))
     for bootstrap in sorted({row.bootstrap for row in view.feeds}):
         rows.append(("Kafka", bootstrap))
+    if view.console is not None:
+        rows.append(("console", ", ".join(part for part in (view.console.address, view.console.message) if part)))
     rows.append(("logs", f"{view.state_dir}/logs"))
     rows.extend((f"$ {command}", meaning) for command, meaning in commands)
     return Panel(figures_table(rows), title="chandlery is up", title_align="left", expand=False)

@@ -18,7 +18,9 @@ class TraderRow(msgspec.Struct):
         trader: ``namespace/name``. state, reason, message: as in its status, manifest problems included.
         ready: whether its own process said READY for the generation that is wanted now.
         frame_to_signal_p50_us, frame_to_signal_p99_us: over its newest signals; None without one.
+        latency_count: how many those were.
         last_open_time_ms: the newest closed candle it decided on.
+        suspended: as its manifest wants it. told_ms: when its worker last said all this (wall clock); 0: never.
     """
 
     trader: str
@@ -45,10 +47,18 @@ class TraderRow(msgspec.Struct):
     last_error: str = ""
     frame_to_signal_p50_us: float | None = None
     frame_to_signal_p99_us: float | None = None
+    latency_count: int = 0
+    suspended: bool = False
+    told_ms: int = 0
 
 
 class FeedRow(msgspec.Struct):
-    """One MarketFeed: its source, what ingest and aggregator say, where its signals are."""
+    """One MarketFeed: its source, what ingest and aggregator say, where its topics are.
+
+    Attributes:
+        topic, prefix, partitions: its topics are ``{prefix}{topic}.trades`` and so on, each with so many partitions.
+        watermark_ms: up to where the market's time has come (event time; of the symbol that is furthest); 0: unknown.
+    """
 
     feed: str
     source: str
@@ -68,10 +78,20 @@ class FeedRow(msgspec.Struct):
     duplicate: int = 0
     message: str = ""
     security: KafkaSecurity = KafkaSecurity()
+    topic: str = ""
+    prefix: str = "chandlery."
+    partitions: int = 4
+    watermark_ms: int = 0
 
     def kafka(self) -> KafkaSettings:
-        """Where the feed's signals are, and how that Kafka is entered."""
-        return KafkaSettings(self.bootstrap, self.feed, security=self.security)
+        """Where the feed's topics are, and how that Kafka is entered."""
+        return KafkaSettings(
+            self.bootstrap,
+            self.topic or self.feed,
+            prefix=self.prefix,
+            partitions=self.partitions,
+            security=self.security,
+        )
 
 
 class PoolRow(msgspec.Struct):
@@ -83,6 +103,32 @@ class PoolRow(msgspec.Struct):
     used: int = 0
     pending: int = 0
     transport: str = ""
+    message: str = ""
+    feed: str = ""
+    ready_workers: int = 0
+
+
+class SegmentRow(msgspec.Struct):
+    """One worker's shared memory.
+
+    Attributes:
+        series, series_capacity: in the segment, and how many have room. rings: of its traders.
+        ring_depth: signals that wait in them. laps: closed candles that its traders came too late for.
+    """
+
+    worker: str
+    size_bytes: int = 0
+    series: int = 0
+    series_capacity: int = 0
+    rings: int = 0
+    ring_depth: int = 0
+    laps: int = 0
+
+
+class ConsoleRow(msgspec.Struct):
+    """REST API and console of the instance. message: what a person should know of its address, or why it isn't there."""
+
+    address: str
     message: str = ""
 
 
@@ -144,6 +190,7 @@ class View(msgspec.Struct):
         run, version, state_dir, pid, started_ms: which instance.
         phase: ``starting``, ``running`` or ``stopping``.
         notices: what a person should know now (a manifests folder that is gone, a broken file …).
+        console: its own; None: it was asked not to have one.
     """
 
     run: str
@@ -159,6 +206,8 @@ class View(msgspec.Struct):
     processes: list[ProcessRow] = []
     signals: list[SignalRow] = []
     notices: list[str] = []
+    segments: list[SegmentRow] = []
+    console: ConsoleRow | None = None
 
 
 encode_view: Final = msgspec.json.Encoder().encode

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from chandlery.console.amounts import duration_us, timestamp
 from chandlery.console.tables import figures_table
-from chandlery.core.latency import Account, Stage, account
+from chandlery.core.latency import MEANINGS, Account, Stage, account
 from chandlery.core.signals import Signal
 from chandlery.core.wording import printable
 
@@ -21,18 +21,6 @@ _FEWEST_BARS: Final = 8
 _FEWEST_WORDS: Final = 24
 #: Between columns.
 _GAP: Final = 2
-#: What happens during each stage, for a person (a stage ends with the stamp that names it).
-_MEANING: Final = {
-    "appended": "ingest packed and sent the trades, the broker appended them",
-    "aggregated": "the aggregator read them and computed the candle",
-    "emitted": "the candle was handed to the producer",
-    "fed": "the broker took the candle, the feed read it",
-    "published": "the feed wrote it into shared memory",
-    "woken": "the trader's doorbell rang, it woke",
-    "decided": "the strategy decided",
-    "signalled": "the signal was put into its ring",
-    "acknowledged": "the feed published it, the broker acknowledged",
-}
 
 
 def signal_waterfall(signal: Signal) -> RenderableType:
@@ -87,7 +75,7 @@ def _table(told: Account, bars: int, words: int) -> Table:
         if bars:
             shown.append(bar(start_us, stage.duration_us, told.whole_us, bars))
         if words >= _FEWEST_WORDS:
-            shown.append(_MEANING.get(stage.name, ""))
+            shown.append(MEANINGS.get(stage.name, ""))
         table.add_row(*shown)
         start_us += stage.duration_us
     table.add_row(Text("whole", style="bold"), "", Text(duration_us(told.whole_us), style="bold"))

@@ -98,7 +98,7 @@ def read_documents(text: str, *, is_json: bool = False) -> list[Document]:
     if is_json:
         text = _JSON_PAIR.sub(_join_pair, text.replace("\t", " "))
     documents: list[Document] = []
-    for line, part in _split(text):
+    for line, part in parts_of(text):
         if _says_nothing(part):
             continue
         documents.append(_read(part, Document(number=len(documents) + 1, line=line)))
@@ -110,7 +110,11 @@ def _join_pair(match: re.Match[str]) -> str:
     return match[1] + chr(0x10000 + (high - 0xD800) * 0x400 + low - 0xDC00)
 
 
-def _split(text: str) -> Iterator[tuple[int, str]]:
+def parts_of(text: str) -> Iterator[tuple[int, str]]:
+    """The file's line on which each part begins, and its text; each but the first begins with ``---``.
+
+    Put together again they are the text. A part may hold no document but comments.
+    """
     # A line that begins with --- always ends a document, in a block of text too: so one broken document
     # can't swallow the next.
     starts = [0, *(match.start() for match in _SEPARATOR.finditer(text)), len(text)]

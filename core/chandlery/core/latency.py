@@ -33,6 +33,18 @@ STAGES: Final = (
     "signalled",
     "acknowledged",
 )
+#: What happens during each stage, for a person (a stage ends with the stamp that names it).
+MEANINGS: Final = {
+    "appended": "ingest packed and sent the trades, the broker appended them",
+    "aggregated": "the aggregator read them and computed the candle",
+    "emitted": "the candle was handed to the producer",
+    "fed": "the broker took the candle, the feed read it",
+    "published": "the feed wrote it into shared memory",
+    "woken": "the trader's doorbell rang, it woke",
+    "decided": "the strategy decided",
+    "signalled": "the signal was put into its ring",
+    "acknowledged": "the feed published it, the broker acknowledged",
+}
 _MONOTONIC: Final = (
     "received",
     "aggregated",

@@ -6,10 +6,10 @@ import asyncio
 import sys
 
 from chandlery.core.errors import ChandleryError
+from chandlery.core.kube_credentials import find_credentials
 from chandlery.core.logs import configure_logs
 from chandlery.core.processes import die_with_parent
 from chandlery.operator.app import Operator
-from chandlery.operator.kubernetes.credentials import find_credentials
 from chandlery.operator.options import Options, read_options
 
 

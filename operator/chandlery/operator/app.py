@@ -18,18 +18,18 @@ import aiohttp
 import kopf
 
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
+from chandlery.core.http_errors import in_words
+from chandlery.core.kube_credentials import Credentials
 from chandlery.core.resources import MarketFeed, Trader
 from chandlery.operator import watching
 from chandlery.operator.applied import Children, owner_of
 from chandlery.operator.cache import Cache, Dirty
-from chandlery.operator.children.naming import SELECTOR, Object
+from chandlery.operator.children.naming import COMPONENT, PART_OF, SELECTOR, Object
 from chandlery.operator.dirty_queue import WINDOW_S, DirtyQueue
 from chandlery.operator.events import Events
 from chandlery.operator.feeds import Feeds
 from chandlery.operator.health import Figures, HealthServer
-from chandlery.operator.http_errors import in_words
 from chandlery.operator.kubernetes.api import GoneError, KubeApi, RefusedError, StaleError
-from chandlery.operator.kubernetes.credentials import Credentials
 from chandlery.operator.kubernetes.follow import Followed, Names
 from chandlery.operator.kubernetes.kinds import (
     CONFIG_MAP,
@@ -119,6 +119,8 @@ class Operator:
         self._follow()
         await self._patiently(self._list_all())
         key = await self._token_key()
+        if self._options.console_token_secret:
+            await self._make_console_token(self._options.console_token_secret)
         self._workers = Workers(
             self._api,
             self._cache,
@@ -276,6 +278,22 @@ class Operator:
                     await self._api.create(SECRET, body)
                     return key
         raise UnavailableError(f"Secret {self._own}/{name} comes and goes")
+
+    async def _make_console_token(self, name: str) -> None:
+        """A token for the console, in a Secret that is never read here nor written again: whoever deletes it, and has the
+        operator start anew, gets another. Made here, and not by a template, which would give another each time."""
+        body: Object = {
+            "metadata": {"name": name, "namespace": self._own, "labels": {PART_OF: "chandlery", COMPONENT: "console"}},
+            "type": "Opaque",
+            "data": {"token": base64.b64encode(secrets.token_urlsafe(32).encode()).decode()},
+        }
+        try:
+            await self._api.create(SECRET, body)
+        except StaleError:
+            log.debug("the console has its token already")
+        except RefusedError as error:
+            # Traders don't wait for it, and its pod says which Secret it misses.
+            log.error("no token for the console", extra={"problem": str(error)})
 
     # While running ------------------------------------------------------------------------------------------
 

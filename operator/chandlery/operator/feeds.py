@@ -13,12 +13,21 @@ import aiohttp
 import msgspec
 
 from chandlery.core.errors import ChandleryError, InputError
+from chandlery.core.feed_kafka import feed_topic, kafka_settings
+from chandlery.core.http_errors import in_words
 from chandlery.core.kafka_login import KafkaProblem
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import AggregatorSettings, IngestSettings
 from chandlery.operator.cache import Held
-from chandlery.operator.children.feeds import aggregator_of, child_name, feed_set, ingest_of, settings_map
+from chandlery.operator.children.feeds import (
+    aggregator_of,
+    child_name,
+    feed_service,
+    feed_set,
+    ingest_of,
+    settings_map,
+)
 from chandlery.operator.children.naming import (
     CONTENT,
     INGEST_PORT,
@@ -27,14 +36,12 @@ from chandlery.operator.children.naming import (
     Object,
 )
 from chandlery.operator.conditions import PodRefusal, feed_state, feed_status
-from chandlery.operator.http_errors import in_words
 from chandlery.operator.kubernetes.api import GoneError, KubeApi
-from chandlery.operator.kubernetes.kinds import CONFIG_MAP, MARKET_FEED, POD, STATEFUL_SET
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP, MARKET_FEED, POD, SERVICE, STATEFUL_SET
 from chandlery.operator.planner import FeedPlan
 from chandlery.operator.planning import Grace, by_length
 from chandlery.operator.podstate import address_of, is_ready
 from chandlery.operator.pools import Tools, timestamp
-from chandlery.operator.settings_of import feed_topic, kafka_settings
 
 log = logging.getLogger("chandlery.operator.feeds")
 
@@ -148,6 +155,7 @@ class Feeds:
         for component, settings in wanted.items():
             body = settings_map(feed, component, settings)
             await tools.children.ensure(CONFIG_MAP, body)
+            await tools.children.ensure(SERVICE, feed_service(feed, component))
             await tools.children.ensure(STATEFUL_SET, feed_set(feed, component, kafka, tools.defaults))
             await self._nudge(feed, component, body["metadata"]["annotations"][CONTENT])
 

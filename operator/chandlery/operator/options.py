@@ -21,6 +21,7 @@ class Options:
     Attributes:
         namespaces: those it looks after; none: all. own_namespace: where its Secret is; empty: its credentials'.
         listen: address of health and metrics. token_secret: Secret that holds the key of the workers' tokens.
+        console_token_secret: Secret to be made with a token for the console; empty: none.
         grace_s: how long a symbol stays that no Trader asks for. watch_s: how long one watch of children lasts.
     """
 
@@ -29,6 +30,7 @@ class Options:
     kubeconfig: str
     listen: tuple[str, int]
     token_secret: str
+    console_token_secret: str
     defaults: Defaults
     delays: Delays
     grace_s: float
@@ -53,6 +55,7 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
             priority_classes=dict(_pair(one) for one in given.priority_class),
             callers=given.callers_namespace,
             scrapers=given.metrics_from,
+            console=given.console_namespace,
             log_level=given.log_level,
             user=given.user,
             worker_port=given.worker_port,
@@ -74,6 +77,7 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
         kubeconfig=given.kubeconfig,
         listen=listen,
         token_secret=given.token_secret,
+        console_token_secret=given.console_token_secret,
         defaults=defaults,
         delays=delays,
         grace_s=grace_s,
@@ -118,6 +122,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="Secret with the key of the workers' tokens; made if it isn't there (default %(default)s)",
     )
+    add(
+        "--console-token-secret",
+        default="",
+        metavar="NAME",
+        help="make this Secret with a token for the console, if it isn't there; default: make none",
+    )
     add("--worker-image", required=True, metavar="IMAGE", help="feed sidecars, and traders of pools that name no image")
     add("--stream-image", default="", metavar="IMAGE", help="ingest and aggregators; default: the worker image")
     add("--image-pull-policy", default="", choices=["", "Always", "IfNotPresent", "Never"])
@@ -141,6 +151,12 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         metavar="NAMESPACE",
         help="pods of this namespace may read workers' figures (a NetworkPolicy); *: of every one; default: no pod may",
+    )
+    add(
+        "--console-namespace",
+        default="",
+        metavar="NAME",
+        help="the console's pods in this namespace may read workers' figures (a NetworkPolicy); default: none",
     )
     add("--worker-port", type=int, default=8080, metavar="PORT", help="of the workers' API (default %(default)s)")
     add("--user", type=int, default=10001, metavar="ID", help="user and group of every container (default %(default)s)")

@@ -14,6 +14,7 @@ from typing import Any, Final
 from chandlery.core.assignment import TraderAssignment
 from chandlery.core.assignment import TraderStatus as Reported
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
+from chandlery.core.feed_kafka import kafka_settings
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.core.settings import KafkaSettings
@@ -39,10 +40,9 @@ from chandlery.operator.planner import Verdict, WorkerNow
 from chandlery.operator.planner_standing import told_of
 from chandlery.operator.planning import Planned, PoolPlanner
 from chandlery.operator.refusals import Refusals, is_of_quota, refusal_of
-from chandlery.operator.settings_of import kafka_settings
 from chandlery.operator.sources import Sources, named_by
 from chandlery.operator.statuses import Statuses
-from chandlery.operator.workerlink import WorkerLink, now_ms
+from chandlery.operator.workerlink import WorkerLink, now_ms, wall_ms
 from chandlery.operator.workers import Workers
 from chandlery.operator.workersets import WorkerSets, each
 
@@ -116,6 +116,7 @@ class Pools:
                 namespaces=tools.namespaces(),
                 catalogue=catalogue,
                 now_ms=now_ms(),
+                wall_ms=wall_ms(),
             )
         except UnavailableError:
             raise  # passes by itself; no state of the pool

@@ -14,10 +14,10 @@ import msgspec
 
 from chandlery.core.assignment import Assignment, WorkerStatus, decode_status
 from chandlery.core.errors import UnavailableError
+from chandlery.core.http_errors import in_words
 from chandlery.operator.children.naming import Object
 from chandlery.operator.conditions import PodRefusal, WorkerView
 from chandlery.operator.delivery import Caller, Delivery, Reply
-from chandlery.operator.http_errors import in_words
 from chandlery.operator.planner import WorkerNow
 from chandlery.operator.planner_standing import news_of
 from chandlery.operator.podstate import address_of, is_ready, trouble_of
@@ -302,3 +302,8 @@ class WorkerLink:
 def now_ms() -> int:
     """Monotonic, ms: the clock of the planner's delays."""
     return time.monotonic_ns() // 1_000_000
+
+
+def wall_ms() -> int:
+    """Wall clock, ms: since when candles are a new Trader's to decide."""
+    return time.time_ns() // 1_000_000

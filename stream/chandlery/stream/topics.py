@@ -136,6 +136,19 @@ async def end_offsets(kafka: KafkaSettings, topic: str) -> dict[int, int]:
     return {partition.partition: offset for partition, offset in sorted(offsets.items())}
 
 
+async def partitions_of(kafka: KafkaSettings, topic: str) -> list[int]:
+    """Numbers of a topic's partitions; none: there is no such topic (and asking makes none).
+
+    Raises:
+        UnavailableError: Kafka doesn't answer, or (LoginError) doesn't let us in.
+    """
+    try:
+        async with _admin(kafka) as admin:
+            return sorted((await _partitions(admin, [topic])).get(topic, ()))
+    except (KafkaError, OSError, _NotYet) as error:
+        raise UnavailableError(f"Kafka at {kafka.bootstrap} doesn't answer: {_text(error)}") from error
+
+
 async def delete_topics(kafka: KafkaSettings, names: Iterable[str], *, deadline_s: float = DEADLINE_S) -> None:
     """Delete topics with all they hold, and wait until they are gone; absent ones are no error.
 

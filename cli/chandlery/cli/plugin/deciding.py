@@ -11,9 +11,10 @@ from chandlery.cli.plugin.changes import changes_of
 from chandlery.cli.plugin.completion import complete_trader
 from chandlery.cli.plugin.kubectl import ChangedError, Kubectl, Object
 from chandlery.cli.plugin.options import Json
-from chandlery.cli.plugin.resources import find_trader, trader_state
+from chandlery.cli.plugin.resources import find_trader
 from chandlery.cli.screen import output, remarks
 from chandlery.console.cluster import UNSEEN, TraderState
+from chandlery.console.statuses import kept_by, trader_state
 from chandlery.core.errors import InputError
 from chandlery.core.resources.trader import APPROVE_ANNOTATION
 
@@ -22,19 +23,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Have the API server che
 
 #: The operator writes a status now and then: between reading and patching, rarely twice.
 _ATTEMPTS: Final = 5
-#: Who applies what is in a repository: a label or annotation of theirs → what they are called.
-_KEEPERS: Final = {
-    "kustomize.toolkit.fluxcd.io/name": "Flux Kustomization",
-    "helm.toolkit.fluxcd.io/name": "Flux HelmRelease",
-    "argocd.argoproj.io/tracking-id": "Argo CD Application",
-    "argocd.argoproj.io/instance": "Argo CD Application",
-}
-_KEEPING_MANAGERS: Final = {
-    "kustomize-controller": "Flux' kustomize-controller",
-    "helm-controller": "Flux' helm-controller",
-    "argocd-controller": "Argo CD",
-    "argocd-application-controller": "Argo CD",
-}
 
 
 def approve(
@@ -146,20 +134,6 @@ def _patched(kubectl: Kubectl, item: Object, body: Object, check: Any, *, dry_ru
                 raise
             item = find_trader(kubectl, f"{namespace}/{name}")
     raise AssertionError("the last attempt returns or raises")
-
-
-def kept_by(item: Object) -> str:
-    """Who applies a resource from a repository, in words; empty: nobody known."""
-    meta = item["metadata"]
-    notes = {**(meta.get("labels") or {}), **_annotations(item)}
-    for note, keeper in _KEEPERS.items():
-        if note in notes:
-            named = notes[note].partition(":")[0]
-            return f"{keeper} {named}" if named else keeper
-    for entry in meta.get("managedFields") or ():
-        if entry.get("manager") in _KEEPING_MANAGERS:
-            return _KEEPING_MANAGERS[entry["manager"]]
-    return ""
 
 
 def _annotations(item: Object) -> dict[str, str]:

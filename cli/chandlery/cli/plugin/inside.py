@@ -17,10 +17,11 @@ from chandlery.cli.plugin.asking import ask, pod_of, records_of_signal
 from chandlery.cli.plugin.completion import complete_trader
 from chandlery.cli.plugin.kubectl import ForbiddenError, Kubectl
 from chandlery.cli.plugin.options import Form, Json, Output
-from chandlery.cli.plugin.resources import fetch_items, fetch_status, find_trader, trader_state
+from chandlery.cli.plugin.resources import fetch_items, fetch_status, find_trader
 from chandlery.cli.screen import output, remarks
 from chandlery.console.inside import rings_inside, segment_inside
 from chandlery.console.model import signal_row
+from chandlery.console.statuses import trader_state
 from chandlery.console.tables import signals_table
 from chandlery.console.waterfall import signal_waterfall
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError

@@ -19,8 +19,9 @@ from chandlery.cli.plugin.completion import complete_trader
 from chandlery.cli.plugin.kubectl import ForbiddenError, Kubectl, NotFoundError
 from chandlery.cli.plugin.loglines import LogLine, read_line
 from chandlery.cli.plugin.options import Json
-from chandlery.cli.plugin.resources import find_trader, trader_state
+from chandlery.cli.plugin.resources import find_trader
 from chandlery.cli.screen import output, remarks
+from chandlery.console.statuses import trader_state
 from chandlery.core.durations import parse_duration
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 

@@ -51,6 +51,8 @@ async def end_in_order(runtime: LocalRuntime, viewer: Viewer, seconds: float, sa
     """
     evidence = _begin(runtime, viewer, seconds)
     await runtime.quiesce()
+    # Nobody waits for the console: it ends beside the rest, before Kafka does.
+    console = asyncio.create_task(runtime.console.stop()) if runtime.console is not None else None
     say("ending: the markets")
     await asyncio.gather(*(group.stop_ingest() for group in runtime.feeds.values()))
     say("ending: the aggregators")
@@ -63,6 +65,8 @@ async def end_in_order(runtime: LocalRuntime, viewer: Viewer, seconds: float, sa
     in_order += await asyncio.gather(*(group.stop_feed() for group in runtime.workers.values()))
     if not all(in_order):
         log.warning("not every worker ended in order", extra={"exits": _exits(runtime)})
+    if console is not None:
+        await console
     say("ending: Kafka")
     await runtime.broker.stop()
     await runtime.close()

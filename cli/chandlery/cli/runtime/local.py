@@ -18,9 +18,10 @@ from typing import Any, Final
 import msgspec
 
 from chandlery.cli.runtime import reaper
-from chandlery.cli.runtime.api import InstanceApi
+from chandlery.cli.runtime.api import InstanceApi, Written
 from chandlery.cli.runtime.broker import Broker
 from chandlery.cli.runtime.children import Child
+from chandlery.cli.runtime.console_process import ConsoleProcess
 from chandlery.cli.runtime.desired import Catalogue, Wanted, read_again
 from chandlery.cli.runtime.feedgroup import FeedGroup
 from chandlery.cli.runtime.feedstarts import FeedStarts
@@ -28,19 +29,18 @@ from chandlery.cli.runtime.folder import Folder, scan
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.readiness import Readiness
 from chandlery.cli.runtime.say import Say
-from chandlery.cli.runtime.settings import kafka_of, label_of
+from chandlery.cli.runtime.settings import kafka_of
 from chandlery.cli.runtime.statedir import RUN_VARIABLE, RunRecord, StateDir, write_atomically
 from chandlery.cli.runtime.uplog import log_to
 from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.watch import changes
-from chandlery.cli.runtime.workergroup import WorkerGroup, now_ms
+from chandlery.cli.runtime.workergroup import WorkerGroup, left_workers, now_ms, wall_ms
 from chandlery.console.model import View
-from chandlery.core.assignment import decode_assignment
 from chandlery.core.errors import ChandleryError, MachineError, UnavailableError
-from chandlery.core.manifests import Key, ManifestSet
+from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import KafkaSettings
-from chandlery.operator.planner import Current, Memory, Plan, WorkerNow, desired_of, plan, worker_name
+from chandlery.operator.planner import Current, Memory, Plan, WorkerNow, desired_of, plan
 from chandlery.stream.topics import end_offsets, ensure_topics
 
 log = logging.getLogger("chandlery.up")
@@ -60,6 +60,7 @@ class LocalRuntime:
     Attributes:
         feeds, workers: running groups, by key of the feed, by key of the pool and name of the worker.
         wanted, plan: of now. notices: what a person should know now.
+        console: REST API and console; None: not asked for.
         feed_starts: feeds that did not start, and when they are tried again.
         signals_from: end offsets of each feed's signals topic when the run began.
     """
@@ -75,6 +76,7 @@ class LocalRuntime:
         self.feed_starts = FeedStarts()
         self.workers: dict[tuple[Key, str], WorkerGroup] = {}
         self.broker = Broker(options, self.state)
+        self.console = ConsoleProcess(options, options.console, self.state) if options.console is not None else None
         self.plan: Plan | None = None
         self.readiness = Readiness()
         self.signals_from: dict[Key, dict[int, int]] = {}
@@ -94,17 +96,19 @@ class LocalRuntime:
 
     # Start --------------------------------------------------------------------------------------------------
 
-    async def start(self, view: Callable[[], View]) -> None:
+    async def start(self, view: Callable[[], View], written: Written) -> None:
         """Start everything; returns when all desired traders are Ready, or the time for that is over.
 
         Args:
-            view: what the instance's socket answers.
+            view, written: what the instance's socket answers.
 
         Raises:
             ChandleryError: it can't start; what was started must be ended by :meth:`abort`.
         """
         await self._take_state()
-        self._api = InstanceApi(self.state.socket("up"), view)
+        if self.console is not None:
+            self.console.choose()
+        self._api = InstanceApi(self.state.socket("up"), view, written)
         await self._api.start()
         self.state.write_run(
             RunRecord(os.getpid(), self.run, own_version(), self.session, str(self.state.socket("up")))
@@ -123,6 +127,8 @@ class LocalRuntime:
         self._spawn(self._follow_manifests(), "follow manifests")
         self._spawn(self._keep_planning(), "plan")
         self._spawn(self.broker.keep(), "keep broker")
+        if self.console is not None:
+            await self.console.start()
 
     async def _take_state(self) -> None:
         self.state.acquire()
@@ -193,7 +199,7 @@ class LocalRuntime:
         if not workers:
             workers = left_workers(self.state, self.wanted.manifests)
         desired = desired_of(self.wanted.manifests, self.wanted.found)
-        made = plan(desired, Current(workers, self._memory), now_ms=now_ms())
+        made = plan(desired, Current(workers, self._memory), now_ms=now_ms(), wall_ms=wall_ms())
         self._memory = made.memory
         remembered = msgspec.json.encode(made.memory)
         if remembered != self._remembered:
@@ -370,7 +376,10 @@ class LocalRuntime:
     def notices(self) -> list[str]:
         """What a person should know now."""
         feeds = [self.feed_starts.why(key) for key in self.feed_starts.failed]
-        return [*self._folder.notices, *self._problem_notices, *self._plan_notices, *feeds, *self.broker.notices]
+        console = self.console.notices if self.console is not None else []
+        return [
+            *self._folder.notices, *self._problem_notices, *self._plan_notices, *feeds, *self.broker.notices, *console
+        ]  # fmt: skip
 
     async def _keep_planning(self) -> None:
         while True:
@@ -428,7 +437,8 @@ class LocalRuntime:
     def children(self) -> list[Child]:
         """Every process of the instance but the broker's."""
         found = [child for group in self.feeds.values() for child in (group.aggregator, group.ingest)]
-        return found + [child for group in self.workers.values() for child in (group.feed, group.supervisor)]
+        found += [child for group in self.workers.values() for child in (group.feed, group.supervisor)]
+        return [*found, self.console.child] if self.console is not None and self.console.started else found
 
     async def abort(self) -> None:
         """End everything at once, in whatever state it is; nothing of the run is left."""
@@ -477,21 +487,3 @@ class LocalRuntime:
             return
         except (OSError, msgspec.DecodeError) as error:
             log.warning("planner's memory unreadable, beginning anew", extra={"why": str(error)})
-
-
-def left_workers(state: StateDir, manifests: ManifestSet) -> dict[Key, dict[str, WorkerNow]]:
-    """Workers of the run before, by the assignments they left: their traders go on as the same incarnation.
-
-    Another incarnation would be fenced off from the signals that still stand in its ring.
-    """
-    found: dict[Key, dict[str, WorkerNow]] = {}
-    for key, pool in manifests.pools.items():
-        for number in range(pool.spec.workers.max):
-            name = worker_name(pool.name, number)
-            try:
-                assignment = decode_assignment(state.assignment(label_of(pool.namespace, name)).read_bytes())
-            except (OSError, msgspec.DecodeError):
-                continue  # never there; or unreadable, which the delivery tells
-            if assignment.traders:
-                found.setdefault(key, {})[name] = WorkerNow(assignment, False, now_ms())
-    return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from chandlery.cli.runtime.console_process import ConsoleOptions
 from chandlery.cli.runtime.metrics_ports import MetricsPorts
 
 Transport = Literal["SharedMemory", "Pipe"]
@@ -21,7 +22,8 @@ class UpOptions:
         kafka_config: a Kafka client's properties, of how that one is entered.
         secrets: folder with the Secrets that MarketFeeds name, as ``{secret}/{key}``.
         transport: overrides the pools'. speed: overrides replays' (a number, or ``max``).
-        metrics: hands out ports for the processes' figures. run_for_s: end after this many seconds from ready on. until_end: end when every replay has ended.
+        metrics: hands out ports for the processes' figures. run_for_s: end after this many seconds from ready on.
+        until_end: end when every replay has ended. console: where REST API and console are; None: nowhere.
     """
 
     manifests: tuple[str, ...]
@@ -36,4 +38,5 @@ class UpOptions:
     run_for_s: float | None = None
     until_end: bool = False
     metrics: MetricsPorts | None = None
+    console: ConsoleOptions | None = None
     log_level: str = "info"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -52,10 +53,11 @@ class StatusWatch:
 
 
 class WorkerWatch:
-    """Keeps a worker's newest status by long-poll."""
+    """Keeps a worker's newest status by long-poll. ``told_ms``: when it last answered (wall clock); 0: never."""
 
     def __init__(self, endpoint: Endpoint, on_change: Callable[[], None]) -> None:
         self.status: WorkerStatus | None = None
+        self.told_ms = 0
         self._endpoint = endpoint
         self._on_change = on_change
 
@@ -81,7 +83,7 @@ class WorkerWatch:
         except msgspec.DecodeError as error:
             raise UnavailableError(f"{self._endpoint.socket.name}: no worker status: {error}") from error
         changed = self.status is None or self.status.version != status.version
-        self.status = status
+        self.status, self.told_ms = status, time.time_ns() // 1_000_000
         if changed:
             self._on_change()
         return status

@@ -12,7 +12,7 @@ import msgspec
 
 from chandlery.cli.runtime.workergroup import WorkerGroup
 from chandlery.console.model import SignalRow, signal_row
-from chandlery.console.summary import quantiles_us
+from chandlery.console.summary import Quantiles, quantiles_us
 from chandlery.core.errors import UnavailableError
 from chandlery.core.signals import Signal
 
@@ -72,12 +72,11 @@ class RecentSignals:
         """The newest, oldest first."""
         return sorted(self._rows.values(), key=lambda row: row.emitted_wall_ms)[-_SHOWN:]
 
-    def quantiles(self, trader: str) -> tuple[float | None, float | None]:
-        """p50 and p99 of a Trader's newest signals, µs, frame to acknowledgement."""
+    def quantiles(self, trader: str) -> Quantiles:
+        """Of a Trader's newest signals, µs, frame to acknowledgement."""
         values = [
             int(row.latency_us * 1000)
             for row in self._rows.values()
             if row.trader == trader and row.latency_us is not None
         ]
-        quantiles = quantiles_us(values)
-        return quantiles.p50, quantiles.p99
+        return quantiles_us(values)

@@ -9,6 +9,7 @@ import msgspec
 
 from chandlery.cli.runtime.options import Transport, UpOptions
 from chandlery.cli.runtime.statedir import StateDir
+from chandlery.core.feed_kafka import kafka_settings
 from chandlery.core.intervals import parse_interval
 from chandlery.core.resources import DEFAULT_NAMESPACE, MarketFeed, TraderPool
 from chandlery.core.settings import (
@@ -23,7 +24,6 @@ from chandlery.operator.settings_of import (
     aggregator_settings,
     feed_settings,
     ingest_settings,
-    kafka_settings,
     supervisor_settings,
 )
 

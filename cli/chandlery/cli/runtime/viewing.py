@@ -15,13 +15,16 @@ from chandlery.cli.runtime.readiness import is_ready
 from chandlery.cli.runtime.recent import RecentSignals
 from chandlery.cli.runtime.settings import transport_of
 from chandlery.cli.runtime.version import own_version
-from chandlery.console.model import FeedRow, PoolRow, ProcessRow, TraderRow, View
+from chandlery.cli.runtime.workergroup import WorkerGroup
+from chandlery.console.model import FeedRow, PoolRow, ProcessRow, SegmentRow, TraderRow, View
 from chandlery.core.assignment import TraderStatus
 from chandlery.core.wording import printable
 from chandlery.operator.planner import Verdict
 from chandlery.operator.planner_standing import told_of
 
 _RATE_WINDOW_S: Final = 5.0
+#: Processes that serve no status on a socket of their own.
+_SOCKETLESS: Final = ("supervisor-", "console")
 
 
 class Viewer:
@@ -49,7 +52,19 @@ class Viewer:
             processes=self._processes(),
             signals=self._recent.rows(),
             notices=runtime.notices,
+            segments=[segment_row(group) for _, group in sorted(runtime.workers.items())],
+            console=runtime.console.row() if runtime.console is not None else None,
         )
+
+    def written(self, trader: str) -> tuple[dict[str, Any], str] | None:
+        """A Trader's manifest as it counts, and the file that it stands in; None where there is none of that name."""
+        namespace, _, name = trader.partition("/")
+        manifests = self._runtime.wanted.manifests
+        found = manifests.traders.get((namespace, name))
+        if found is None:
+            return None
+        origin = manifests.origins.get(("Trader", namespace, name))
+        return dict(found.manifest()), origin.file if origin is not None else ""
 
     def traders(self) -> list[TraderRow]:
         """Every Trader of the manifests, those refused included."""
@@ -80,13 +95,21 @@ class Viewer:
             row.strategy = trader.spec.strategy.name
             row.symbols = list(trader.spec.market.symbols)
             row.interval = trader.spec.market.interval
+            row.suspended = trader.spec.suspend
         if status is not None:
             _copy(status, row)
+            row.told_ms = self._told_ms(verdict)
         if not row.reason and (why := self._why_no_feed(verdict)):
             # Its process may well be Ready: it waits for a market that doesn't come.
             row.reason, row.message = "FeedFailed", why
-        row.frame_to_signal_p50_us, row.frame_to_signal_p99_us = self._recent.quantiles(verdict.trader)
+        latency = self._recent.quantiles(verdict.trader)
+        row.frame_to_signal_p50_us, row.frame_to_signal_p99_us = latency.p50, latency.p99
+        row.latency_count = latency.count
         return row
+
+    def _told_ms(self, verdict: Verdict) -> int:
+        group = self._group_of(verdict)
+        return group.watch.told_ms if group is not None else 0
 
     def _how_warm(self, verdict: Verdict) -> str:
         """How much history a successor has that waits for more; empty: none does."""
@@ -113,10 +136,13 @@ class Viewer:
             if key not in self._runtime.feeds
         ]
 
-    def _status_of(self, verdict: Verdict) -> TraderStatus | None:
+    def _group_of(self, verdict: Verdict) -> WorkerGroup | None:
         if verdict.worker is None or verdict.pool is None:
             return None
-        group = self._runtime.workers.get((verdict.pool, verdict.worker))
+        return self._runtime.workers.get((verdict.pool, verdict.worker))
+
+    def _status_of(self, verdict: Verdict) -> TraderStatus | None:
+        group = self._group_of(verdict)
         if group is None or group.watch.status is None:
             return None
         status = group.watch.status
@@ -126,12 +152,16 @@ class Viewer:
         ingest, aggregator = group.ingest_watch.status, group.aggregator_watch.status
         counts = group.ingest_counts()
         totals: Mapping[str, Any] = aggregator.get("totals", {})
+        symbols: Mapping[str, Mapping[str, Any]] = aggregator.get("symbols", {})
         waiting = ingest.get("waiting_for_go", False)
         return FeedRow(
             feed="/".join(group.feed.key),
             source=group.feed.spec.source.kind,
             bootstrap=group.kafka.bootstrap,
             security=group.kafka.security,
+            topic=group.kafka.feed,
+            prefix=group.kafka.prefix,
+            partitions=group.kafka.partitions,
             signals_topic=group.topics.signals,
             connected=bool(ingest.get("connected", False)),
             finished=bool(ingest.get("finished", False)),
@@ -146,6 +176,7 @@ class Viewer:
             late=int(totals.get("counts", {}).get("late", 0)),
             duplicate=int(totals.get("counts", {}).get("duplicate", 0)),
             message="waiting for the traders" if waiting else "",
+            watermark_ms=max([0, *(int(one.get("watermark_ms", 0)) for one in symbols.values())]),
         )
 
     def _pools(self) -> list[PoolRow]:
@@ -161,6 +192,8 @@ class Viewer:
                 pending=pool.pending,
                 transport=transport_of(pool.pool, self._runtime.options),
                 message=self._runtime.feed_starts.why(pool.feed) if pool.feed is not None else "",
+                feed="/".join(pool.feed) if pool.feed is not None else "",
+                ready_workers=sum(group.is_ready for (of, _), group in self._runtime.workers.items() if of == key),
             )
             for key, pool in plan.pools.items()
         ]
@@ -185,7 +218,7 @@ class Viewer:
                     child.restarts,
                     resident_bytes(child.pid),
                     str(child.log_path),
-                    str(runtime.state.socket(child.name)) if not child.name.startswith("supervisor-") else "",
+                    str(runtime.state.socket(child.name)) if not child.name.startswith(_SOCKETLESS) else "",
                 )
             )
         return rows
@@ -198,6 +231,24 @@ class Viewer:
             samples.popleft()
         first_s, first = samples[0]
         return max(0.0, (total - first) / (now - first_s)) if now - first_s > 0.2 else 0.0
+
+
+def segment_row(group: WorkerGroup) -> SegmentRow:
+    """A worker's shared memory by its newest status; nothing but the name until it has told one."""
+    status = group.watch.status
+    if status is None:
+        return SegmentRow(group.label)
+    segment, rings = status.feed.get("segment", {}), status.feed.get("rings", {})
+    traders = [*status.traders.values(), *status.successors.values()]
+    return SegmentRow(
+        group.label,
+        size_bytes=int(segment.get("size_bytes", 0)),
+        series=int(status.feed.get("series", 0)),
+        series_capacity=int(segment.get("series_capacity", 0)),
+        rings=len(rings),
+        ring_depth=sum(int(ring.get("depth", 0)) for ring in rings.values()),
+        laps=sum(trader.lapped for trader in traders),
+    )
 
 
 def _state(verdict: Verdict, status: TraderStatus | None) -> tuple[str, str, str]:

@@ -22,11 +22,12 @@ from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.polling import WorkerWatch, until_answers
 from chandlery.cli.runtime.settings import feed_of, label_of, supervisor_of
 from chandlery.cli.runtime.statedir import StateDir, write_atomically
-from chandlery.core.assignment import Assignment
+from chandlery.core.assignment import Assignment, decode_assignment
 from chandlery.core.errors import SegmentError, UnavailableError
+from chandlery.core.manifests import Key, ManifestSet
 from chandlery.core.resources import TraderPool
 from chandlery.core.settings import FeedSettings, KafkaSettings, SupervisorSettings
-from chandlery.operator.planner import WorkerNow
+from chandlery.operator.planner import WorkerNow, worker_name
 from chandlery.operator.planner_standing import news_of
 from chandlery.workers.segment import SignalRing
 
@@ -203,7 +204,30 @@ def now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
+def wall_ms() -> int:
+    """Wall clock, ms: since when candles are a new Trader's to decide."""
+    return time.time_ns() // 1_000_000
+
+
 async def refreshed(group: WorkerGroup) -> None:
     """Bring a worker's status up to date, if it answers."""
     with contextlib.suppress(UnavailableError):
         await group.watch.refresh()
+
+
+def left_workers(state: StateDir, manifests: ManifestSet) -> dict[Key, dict[str, WorkerNow]]:
+    """Workers of the run before, by the assignments they left: their traders go on as the same incarnation.
+
+    Another incarnation would be fenced off from the signals that still stand in its ring.
+    """
+    found: dict[Key, dict[str, WorkerNow]] = {}
+    for key, pool in manifests.pools.items():
+        for number in range(pool.spec.workers.max):
+            name = worker_name(pool.name, number)
+            try:
+                assignment = decode_assignment(state.assignment(label_of(pool.namespace, name)).read_bytes())
+            except (OSError, msgspec.DecodeError):
+                continue  # never there; or unreadable, which the delivery tells
+            if assignment.traders:
+                found.setdefault(key, {})[name] = WorkerNow(assignment, False, now_ms())
+    return found

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from fastapi import FastAPI
 
 from chandlery.console.api import routes_market, routes_state, routes_traders
-from chandlery.console.api.guard import Guard, check_listen
+from chandlery.console.api.guard import PREFIX, Guard, check_listen
 from chandlery.console.api.metrics import ApiMetrics
 from chandlery.console.api.openapi import openapi_of
 from chandlery.console.api.pages import Pages
@@ -20,8 +20,6 @@ from chandlery.console.backend import Backend
 from chandlery.console.market import Market, Signals
 from chandlery.console.settings import ConsoleSettings
 from chandlery.workers.feed.token import Token
-
-PREFIX: Final = "/api/v1"
 
 
 def create_app(
@@ -56,23 +54,30 @@ def create_app(
         token_required=token.required,
         readers_away=away,
     )
+    app = described_app(services.version)
+    app.state.services = services
+    app.state.states = States(services)
+    # Not a mount: one would take a wrong method of a route (405) for a file that isn't there.
+    app.router.default = Pages()
+    answer_with_problems(app)
+    app.add_middleware(Guard, settings=settings, token=token, metrics=metrics)
+    return app
+
+
+def described_app(version: str = "0") -> FastAPI:
+    """The routes alone, with nothing behind them: enough to describe them."""
     # No pages of documentation: they load scripts from elsewhere.
     app = FastAPI(
         title="Chandlery",
-        version=services.version,
+        version=version,
         summary="One market feed, many traders, every microsecond explained.",
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.services = services
-    app.state.states = States(services)
     for routes in (routes_state, routes_traders, routes_market):
         app.include_router(routes.router, prefix=PREFIX)
-    # Not a mount: one would take a wrong method of a route (405) for a file that isn't there.
-    app.router.default = Pages()
-    answer_with_problems(app)
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -80,5 +85,4 @@ def create_app(
         return app.openapi_schema
 
     app.openapi = described  # type: ignore[method-assign]
-    app.add_middleware(Guard, settings=settings, token=token, metrics=metrics)
     return app

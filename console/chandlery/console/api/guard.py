@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chandlery.console.api.metrics import UNKNOWN_ROUTE, ApiMetrics
 from chandlery.console.api.models import Problem
-from chandlery.console.api.problems import MOST_BODY_BYTES, problem, problem_of, response, too_long
+from chandlery.console.api.problems import MOST_BODY_BYTES, problem, problem_of, response
 from chandlery.console.settings import ConsoleSettings
 from chandlery.core.errors import InputError
 from chandlery.core.settings import parse_listen
@@ -30,9 +30,12 @@ from chandlery.workers.feed.token import Token
 log = logging.getLogger("chandlery.console.api")
 
 API_PREFIX: Final = "/api/"
+PREFIX: Final = "/api/v1"
+#: Key of the scope under which what serves files says what it is, as a route.
+ROUTE_KEY: Final = "chandlery.route"
+FILES_ROUTE: Final = "/{file}"
 #: Answered without a token: they tell nothing of the system.
 OPEN_PATHS: Final = frozenset({"/api/v1/healthz", "/api/v1/config"})
-_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "ip6-localhost"})
 _COMMON_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -126,9 +129,8 @@ class Guard:
         status = int(started[0]["status"]) if started else 499
         content_type = MutableHeaders(raw=list(started[0]["headers"])).get("content-type", "") if started else ""
         streamed = content_type.startswith("text/event-stream")
-        route = getattr(scope.get("route"), "path", None) or scope.get("chandlery.route") or UNKNOWN_ROUTE
         took_us = None if streamed else (time.perf_counter_ns() - begun_ns) / 1e3
-        self._metrics.answered(scope["method"], str(route), status, took_us)
+        self._metrics.answered(scope["method"], _route(scope), status, took_us)
 
     def _cors(self, origin: str) -> Mapping[str, str]:
         if not self._origins:
@@ -165,8 +167,6 @@ class Guard:
             return problem(403, "ForeignOrigin", "another site's page asked for this", field="Sec-Fetch-Site", value="cross-site")  # fmt: skip
         if scope["path"] not in OPEN_PATHS and not self._token.admits(headers.get("authorization", "")):
             return problem(401, "Unauthorized", "send the token: Authorization: Bearer TOKEN", field="Authorization")
-        if scope["method"] in _WITH_BODY:
-            return _body_refusal(headers)
         return None
 
     def _own(self, origin: str, host: str) -> bool:
@@ -198,11 +198,11 @@ class Guard:
             await response(problem_of(error))(scope, receive, send)
 
 
-def _body_refusal(headers: Headers) -> Problem | None:
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        return problem(415, "NotJson", "send the body as Content-Type: application/json", field="Content-Type", value=headers.get("content-type", ""))  # fmt: skip
-    length = headers.get("content-length", "0")
-    return too_long() if length.isdigit() and int(length) > MOST_BODY_BYTES else None
+def _route(scope: Scope) -> str:
+    """The pattern of the route that served a request: one of a known few."""
+    path = getattr(scope.get("route"), "path", "") or scope.get(ROUTE_KEY, UNKNOWN_ROUTE)
+    # A router that is included in an app knows its routes without the prefix they have there.
+    return f"{PREFIX}{path}" if path.startswith("/") and not path.startswith((API_PREFIX, FILES_ROUTE)) else str(path)
 
 
 def _foreign(origin: str) -> Problem:

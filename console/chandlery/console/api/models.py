@@ -323,7 +323,7 @@ class Suspension(BaseModel):
     """Body of ``PUT /api/v1/traders/{namespace}/{name}/suspend``."""
 
     model_config = ConfigDict(extra="forbid")
-    suspend: bool
+    suspend: bool = Field(strict=True)
 
 
 class Manifest(BaseModel):

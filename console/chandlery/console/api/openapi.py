@@ -5,16 +5,23 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
 
+from chandlery.console.api.events import CandleChange, Failed, Gap, TraderRows
 from chandlery.console.api.guard import OPEN_PATHS
 from chandlery.console.api.problems import MEDIA_TYPE
 from chandlery.core.resources import Trader
 
-_PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_SCHEMAS: Final = "#/components/schemas/"
+_EVENTS: Final = (CandleChange, Failed, Gap, TraderRows)
+_PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": f"{_SCHEMAS}Problem"}}}
 _SECURITY: Final = {
     "type": "http",
     "scheme": "bearer",
@@ -40,17 +47,31 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
                 if int(status) >= 400:
                     answer["content"] = _PROBLEM
     _tell_manifest(schemas)
+    _tell_events(schemas)
     return described
+
+
+def text_of(described: dict[str, Any]) -> str:
+    """As it stands in docs/openapi.json: the version is a release's, and no reason to write the file anew."""
+    info = {**described["info"], "version": "0"}
+    return json.dumps({**described, "info": info}, indent=1, ensure_ascii=False) + "\n"
 
 
 def _tell_manifest(schemas: dict[str, Any]) -> None:
     """Put the fields of a Trader's spec and metadata, as core has them, where the model only says "object"."""
-    told = Trader.model_json_schema(mode="validation", ref_template=f"#/components/schemas/{_PART}{{model}}")
+    told = Trader.model_json_schema(mode="validation", ref_template=f"{_SCHEMAS}{_PART}{{model}}")
     for name, schema in told.pop("$defs").items():
         schemas[f"{_PART}{name}"] = _plain(schema)
     properties = schemas["Manifest"]["properties"]
-    properties["metadata"] = {"$ref": f"#/components/schemas/{_PART}Metadata"}
-    properties["spec"] = {"$ref": f"#/components/schemas/{_PART}TraderSpec"}
+    properties["metadata"] = {"$ref": f"{_SCHEMAS}{_PART}Metadata"}
+    properties["spec"] = {"$ref": f"{_SCHEMAS}{_PART}TraderSpec"}
+
+
+def _tell_events(schemas: dict[str, Any]) -> None:
+    """Add the data of events: OpenAPI has no place for them at a stream, whose description names them."""
+    _, told = models_json_schema([(model, "serialization") for model in _EVENTS], ref_template=f"{_SCHEMAS}{{model}}")
+    for name, schema in told["$defs"].items():
+        schemas.setdefault(name, schema)
 
 
 def _plain(schema: Any) -> Any:
@@ -60,3 +81,17 @@ def _plain(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     return {key: _plain(part) for key, part in schema.items() if not key.startswith("x-kubernetes-")}
+
+
+def _main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: python -m chandlery.console.api.openapi FILE", file=sys.stderr)
+        return 2
+    from chandlery.console.api.app import described_app
+
+    Path(arguments[0]).write_text(text_of(described_app().openapi()), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))

@@ -13,6 +13,8 @@ from chandlery.console.backend import Snapshot
 _MOST_TOLD: Final = 20
 #: Growth that a person should see, bytes an hour: 50 MB fill a small node's memory in a day or two.
 _GROWTH_BYTES_PER_H: Final = 50_000_000
+#: Reasons of a Ready Trader that is on its way to its newest version: nobody needs to do anything.
+_ROLLING: Final = ("Waiting", "Warming", "HandingOver", "TakingOver")
 
 
 def overview_of(
@@ -48,6 +50,9 @@ def attention(snapshot: Snapshot) -> Iterator[str]:
     waiting = [one for one in snapshot.traders if not one.ready and not one.suspended]
     # Those with a reason to mend before those that are only on their way.
     yield from map(_of_trader, sorted(waiting, key=lambda one: (not one.reason, one.trader)))
+    # Its version before goes on, and what was wanted since is refused, failed or waits for somebody.
+    held = [one for one in snapshot.traders if one.ready and not one.suspended and one.reason not in ("", *_ROLLING)]
+    yield from map(_of_trader, sorted(held, key=lambda one: one.trader))
     yield from (_of_pool(pool) for pool in snapshot.pools if pool.pending or pool.ready_workers < pool.workers)
     for process in snapshot.memory.processes:
         if (process.growth_bytes_per_h or 0) > _GROWTH_BYTES_PER_H:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from chandlery.console.api.guard import API_PREFIX
+from chandlery.console.api.guard import API_PREFIX, FILES_ROUTE, ROUTE_KEY
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "static"
 #: Nothing is loaded from elsewhere, no script stands in a page. Charts set styles on their elements.
@@ -19,8 +19,6 @@ POLICY: Final = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-#: For the figures: files share one label.
-ROUTE: Final = "/{file}"
 
 # What a machine's own table says of these may be anything, and a module of another type isn't run.
 for _suffix, _type in ((".js", "text/javascript"), (".mjs", "text/javascript"), (".css", "text/css")):
@@ -38,7 +36,7 @@ class Pages:
         path: str = scope["path"]
         if path.startswith(API_PREFIX) or "/." in path:
             raise HTTPException(404)
-        scope["chandlery.route"] = ROUTE
+        scope[ROUTE_KEY] = FILES_ROUTE
         relative = self._files.get_path({**scope, "root_path": ""})
         found: Response = await self._files.get_response(relative, {**scope, "root_path": ""})
         found.headers["Cache-Control"] = "no-cache"

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from chandlery.console.api.models import Problem
 from chandlery.console.backend import ConflictError, NotFoundError, RefusedError
@@ -134,7 +135,8 @@ def answer_with_problems(app: FastAPI) -> None:
             404: f"there is nothing at {request.url.path}",
             405: f"{request.method} can't be used on {request.url.path}",
         }.get(error.status_code, str(error.detail))
-        return response(problem(error.status_code, reason, detail), error.headers)
+        headers = {"Allow": ", ".join(_methods(app, request.url.path))} if error.status_code == 405 else error.headers
+        return response(problem(error.status_code, reason, detail), headers)
 
     async def of_validation(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -151,3 +153,11 @@ def answer_with_problems(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
     app.add_exception_handler(ChandleryError, of_defect)
+
+
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """All methods of an address: the framework names those of the first route alone. A file is only read."""
+    for template, item in app.openapi()["paths"].items():
+        if compile_path(template)[0].match(path):
+            return sorted(method.upper() for method in item)
+    return ["GET", "HEAD"]

@@ -6,13 +6,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Response
 
+from chandlery.console.api.bodies import JsonRoute
 from chandlery.console.api.declared import problems
 from chandlery.console.api.fields import Label
 from chandlery.console.api.manifests import checked_trader
 from chandlery.console.api.models import Manifest, Suspension, TraderDetail
 from chandlery.console.api.services import Services, services_of
 
-router = APIRouter(tags=["traders"])
+router = APIRouter(tags=["traders"], route_class=JsonRoute)
 Served = Annotated[Services, Depends(services_of)]
 IfMatch = Annotated[
     str | None,

@@ -6,17 +6,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from fastapi import Request
+from pydantic import ValidationError
 
 from chandlery.console.api.metrics import ApiMetrics
-from chandlery.console.api.models import Feed, Latency, Overview, TraderDetail
+from chandlery.console.api.models import Feed, Latency, Overview, Trader, TraderDetail
 from chandlery.console.api.overview import overview_of
 from chandlery.console.api.problems import ProblemError, problem
 from chandlery.console.api.sse import Streams
 from chandlery.console.backend import Backend, RefusedError, Snapshot, TraderManifest
 from chandlery.console.market import Market, Signals
 from chandlery.console.settings import ConsoleSettings
+from chandlery.core import resources
 from chandlery.core.errors import UnavailableError
 
 #: Of the overview's and of the live latency, s.
@@ -96,10 +99,11 @@ class Services:
         """A Trader's live figures beside its manifest; one that is only written yet has a state of its own."""
         full_name = f"{namespace}/{name}"
         live = next((one for one in self.snapshot().traders if one.trader == full_name), None)
-        known = live.model_dump() if live else _not_yet(full_name, written.manifest)
+        known = live or Trader(trader=full_name, state="Pending")
         return TraderDetail.model_validate(
             {
-                **known,
+                **known.model_dump(),
+                **_written(namespace, written.manifest, new=live is None),
                 "manifest": written.manifest,
                 "kept_by": written.kept_by,
                 "resource_version": written.resource_version,
@@ -118,10 +122,20 @@ def services_of(request: Request) -> Services:
     return services
 
 
-def _not_yet(full_name: str, manifest: dict[str, object]) -> dict[str, object]:
-    spec = manifest.get("spec")
-    suspended = isinstance(spec, dict) and spec.get("suspend") is True
-    return {"trader": full_name, "state": "Pending", "suspended": suspended}
+def _written(namespace: str, manifest: dict[str, Any], *, new: bool) -> dict[str, Any]:
+    """What a manifest says already though the live figures don't yet: all of a ``new`` one, else its suspension."""
+    try:
+        spec = resources.Trader.model_validate(manifest).spec
+    except ValidationError:
+        # Somebody wrote it past us; what is wrong with it, its state says.
+        return {}
+    told: dict[str, Any] = {"suspended": spec.suspend}
+    if new:
+        told["strategy"] = spec.strategy.name
+        told["symbols"] = spec.market.symbols
+        told["interval"] = spec.market.interval
+        told["pool"] = "/".join(spec.pool.key(namespace))
+    return told
 
 
 def _own_version() -> str:

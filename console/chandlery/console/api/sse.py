@@ -25,6 +25,11 @@ log = logging.getLogger("chandlery.console.api")
 
 #: A socket that takes nothing for so long has nobody behind it, s: three of the console's longest pauses (10 s).
 CUT_AFTER_S: Final = 30.0
+#: Handed over at once: a client on a slow line that takes so much in time is not one that takes nothing, though a state
+#: of all Traders may have half a megabyte.
+_SLICE_BYTES: Final = 16 * 1024
+#: A client that reads takes the end of its stream within this, s; a process that ends waits no longer.
+_END_S: Final = 1.0
 #: Silence longer than this makes proxies close a connection: most wait 30 s or 60 s.
 KEEP_ALIVE_S: Final = 10.0
 #: Key of the scope under which a server gives the way to drop a connection at once (see console/serving.py).
@@ -118,32 +123,43 @@ class EventStream(Response):
             return
         if not writing.cancelled() and error is not None:
             log.error("a stream failed", exc_info=error, extra={"stream": self._kind})
-        # The end of a chunked body; whoever doesn't take it is gone with the process.
-        with contextlib.suppress(TimeoutError, OSError):
-            async with asyncio.timeout(1):
+        try:
+            async with asyncio.timeout(_END_S):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            await _drop(scope)
 
     async def _cut(self, scope: Scope) -> None:
         self._streams.metrics.cut += 1
-        log.warning("a stream was cut: its client reads nothing", extra={"stream": self._kind, "peer": scope.get("client")})  # fmt: skip
-        abort = scope.get(ABORT_KEY)
-        if abort is not None:
-            # Closing in order would wait for what the client doesn't take.
-            abort()
-            await asyncio.sleep(0)
+        peer = scope.get("client")
+        log.warning("a stream was cut: its client reads nothing", extra={"stream": self._kind, "peer": peer})
+        await _drop(scope)
 
     async def _write(self, send: Send) -> None:
         async with contextlib.aclosing(self._events()) as events:
             async for chunk in events:
-                try:
-                    async with asyncio.timeout(self._streams.cut_after_s):
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                except TimeoutError as error:
-                    raise _CutError from error
+                for begin in range(0, len(chunk), _SLICE_BYTES):
+                    await self._hand_over(chunk[begin : begin + _SLICE_BYTES], send)
+
+    async def _hand_over(self, part: bytes, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self._streams.cut_after_s):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        except TimeoutError as error:
+            raise _CutError from error
 
 
 class _CutError(Exception):
     """The client takes nothing."""
+
+
+async def _drop(scope: Scope) -> None:
+    """Drop the connection: closing in order would wait for what the client doesn't take."""
+    abort = scope.get(ABORT_KEY)
+    if abort is not None:
+        abort()
+        # The server is told in its own turn.
+        await asyncio.sleep(0)
 
 
 async def _until_gone(receive: Receive) -> None:

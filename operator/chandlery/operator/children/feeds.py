@@ -1,4 +1,4 @@
-"""A feed's objects: ingest and aggregator, each a StatefulSet of one pod with its settings in a ConfigMap.
+"""A feed's objects: ingest and aggregator, each a StatefulSet of one pod with its settings in a ConfigMap, and a Service.
 
 A StatefulSet never runs two pods of one name: there is one writer of the trades topic. Both processes follow their
 settings file (``--follow``), so that a new symbol or interval restarts a process within its pod and not the pod:
@@ -48,6 +48,15 @@ def child_name(feed: MarketFeed, component: Component) -> str:
     return f"{feed.name}-{component}"
 
 
+def pod_attributes(namespace: str, feed: str, component: Component) -> dict[str, str]:
+    """What spans say of the pod of one of a feed's processes, in the semantic conventions' names.
+
+    It is its StatefulSet's only one, so that its name is known; its uid and node are not.
+    """
+    name = f"{feed}-{component}"
+    return {"k8s.namespace.name": namespace, "k8s.statefulset.name": name, "k8s.pod.name": f"{name}-0"}
+
+
 def ingest_of(
     feed: MarketFeed, kafka: KafkaSettings, symbols: Sequence[str], intervals: Sequence[str], defaults: Defaults
 ) -> IngestSettings:
@@ -85,6 +94,27 @@ def settings_map(feed: MarketFeed, component: Component, settings: IngestSetting
     return sealed({"metadata": meta, "data": {f"{component}.json": msgspec.json.encode(settings).decode()}})
 
 
+def feed_service(feed: MarketFeed, component: Component) -> Object:
+    """Headless Service of one of the feed's processes: a name for its pod, Ready or not, by which the console asks it."""
+    labels = feed_labels(feed, component)
+    port = _port(component)
+    return sealed(
+        {
+            "metadata": owned(feed, child_name(feed, component), labels),
+            "spec": {
+                "clusterIP": "None",
+                "publishNotReadyAddresses": True,
+                "selector": labels,
+                "ports": [{"name": "status", "port": port, "targetPort": "status"}],
+            },
+        }
+    )
+
+
+def _port(component: Component) -> int:
+    return INGEST_PORT if component == "ingest" else AGGREGATOR_PORT
+
+
 def feed_set(feed: MarketFeed, component: Component, kafka: KafkaSettings, defaults: Defaults) -> Object:
     """StatefulSet of one of the feed's processes."""
     labels = feed_labels(feed, component)
@@ -106,7 +136,6 @@ def feed_set(feed: MarketFeed, component: Component, kafka: KafkaSettings, defau
 
 def _pod(name: str, component: Component, kafka: KafkaSettings, defaults: Defaults) -> Object:
     volumes, mounts = secret_volumes(kafka)
-    port = INGEST_PORT if component == "ingest" else AGGREGATOR_PORT
     made = container(
         component,
         defaults.stream_image,
@@ -118,7 +147,7 @@ def _pod(name: str, component: Component, kafka: KafkaSettings, defaults: Defaul
         resources={"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
     )
     made |= {
-        "ports": [{"name": "status", "containerPort": port}],
+        "ports": [{"name": "status", "containerPort": _port(component)}],
         # Faust's import and start take 3 s, ten times that on a busy machine; a broker that isn't there yet, longer.
         "startupProbe": probe("status", period_s=2, failures=150),
         "readinessProbe": probe("status", period_s=5, failures=3),

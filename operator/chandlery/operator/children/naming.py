@@ -48,6 +48,7 @@ class Defaults:
         priority_classes: tier → PriorityClass of workers whose most urgent tier it is; none: the cluster's default.
         callers: namespace of the operator and console, which may call the workers; empty: every pod may.
         scrapers: namespace whose pods may read workers' figures, ``*``: those of every one; empty: no pod may.
+        console: namespace of the console, whose pods may read them too; empty: there is none.
         user: numeric user and group id of every container. worker_port: port of the workers' API.
     """
 
@@ -59,6 +60,7 @@ class Defaults:
     priority_classes: dict[str, str] = field(default_factory=dict)
     callers: str = ""
     scrapers: str = ""
+    console: str = ""
     log_level: str = "info"
     user: int = 10001
     worker_port: int = WORKER_PORT

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from chandlery.core.resources import TraderPool
 from chandlery.operator.children.naming import (
+    COMPONENT,
     METRICS_PORT,
     PART_OF,
     Defaults,
@@ -45,7 +46,8 @@ def disruption_budget(pool: TraderPool) -> Object:
 
 
 def network_policy(pool: TraderPool, kafka: str, defaults: Defaults) -> Object:
-    """In: the worker's API, from the operator's namespace; figures, from where they are scraped. Out: DNS, Kafka, OTLP.
+    """In: the worker's API, from the operator's namespace; figures, from the console and from where they are scraped.
+    Out: DNS, Kafka, OTLP.
 
     Addresses outside of Kubernetes can't be named here by host, so ports are what is allowed.
     """
@@ -61,6 +63,14 @@ def network_policy(pool: TraderPool, kafka: str, defaults: Defaults) -> Object:
     if defaults.scrapers:
         scrapers = {} if defaults.scrapers == "*" else {"from": [{"namespaceSelector": _namespace(defaults.scrapers)}]}
         ingress.append({**scrapers, "ports": [{"protocol": "TCP", "port": METRICS_PORT}]})
+    if defaults.console:
+        console = {"podSelector": {"matchLabels": {PART_OF: "chandlery", COMPONENT: "console"}}}
+        ingress.append(
+            {
+                "from": [{"namespaceSelector": _namespace(defaults.console), **console}],
+                "ports": [{"protocol": "TCP", "port": METRICS_PORT}],
+            }
+        )
     labels = pool_labels(pool)
     return sealed(
         {

@@ -19,8 +19,8 @@ import aiohttp
 import msgspec
 
 from chandlery.core.errors import InputError, UnavailableError
-from chandlery.operator.http_errors import in_words
-from chandlery.operator.kubernetes.credentials import Credentials
+from chandlery.core.http_errors import in_words
+from chandlery.core.kube_credentials import Credentials
 
 FIELD_MANAGER: Final = "chandlery-operator"
 _APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML

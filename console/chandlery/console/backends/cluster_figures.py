@@ -1,0 +1,188 @@
+"""What pods tell of themselves without a token: ``/metrics`` of workers' feeds, ingests and aggregators. Pure.
+
+Read by an own few lines, not prometheus_client's parser: of a worker's text nine lines in ten are buckets of
+histograms, which nothing here is made of, and with fifty workers they were a fifth of a core.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+_LINE: Final = re.compile(r"^([a-z_]+)(?:\{(.*)\})? (\S+)")
+_LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_ESCAPED: Final = re.compile(r"\\(.)")
+#: A worker labels 100 Traders by default; a text with more than this isn't one of ours.
+_MOST_TRADERS: Final = 2_000
+#: Numbers that a text may claim: those that JSON's readers hold exactly.
+_MOST: Final = 2.0**53
+
+#: Figures of a Trader by what stands behind ``chandlery_trader_``.
+_TRADER: Final = {
+    "calls_total": "calls",
+    "signals_total": "signals",
+    "restarts_total": "restarts",
+    "errors_total": "errors",
+    "lapped_total": "lapped",
+    "resident_memory_bytes": "rss_bytes",
+    "warm_candles": "warm_have",
+    "warm_candles_needed": "warm_need",
+    "ring_depth": "ring_depth",
+    "ring_capacity": "ring_capacity",
+}
+_WORKER: Final = {
+    "process_start_time_seconds": "began_s",
+    "chandlery_feed_segment_bytes": "segment_bytes",
+    "chandlery_feed_series": "series",
+    "chandlery_feed_series_capacity": "series_capacity",
+    "process_resident_memory_bytes": "rss_bytes",
+}
+
+
+@dataclass(slots=True)
+class TraderFigures:
+    """One Trader's process as its worker tells of it (docs/telemetry.md)."""
+
+    state: str = ""
+    calls: int = 0
+    signals: int = 0
+    restarts: int = 0
+    errors: int = 0
+    lapped: int = 0
+    rss_bytes: int = 0
+    warm_have: int = 0
+    warm_need: int = 0
+    ring_depth: int = 0
+    ring_capacity: int = 0
+    last_open_time_ms: int = 0
+
+
+@dataclass(slots=True)
+class WorkerFigures:
+    """One worker.
+
+    Attributes:
+        rss_bytes, began_s: of its feed's process; when it began, Unix s.
+        at_s: when the figures were read, of this process's monotonic clock.
+    """
+
+    worker: str = ""
+    transport: str = ""
+    segment_bytes: int = 0
+    series: int = 0
+    series_capacity: int = 0
+    rss_bytes: int = 0
+    began_s: int = 0
+    traders: dict[str, TraderFigures] = field(default_factory=dict)
+    at_s: float = 0.0
+
+
+class _Trades(msgspec.Struct):
+    appended: int = 0
+
+
+class KafkaProblem(msgspec.Struct):
+    """Why Kafka can't be used."""
+
+    message: str = ""
+
+
+class IngestFigures(msgspec.Struct):
+    """What of ingest's ``GET /v1/status`` is shown (docs/status.md)."""
+
+    connected: bool = False
+    finished: bool = False
+    frames: int = 0
+    trades: _Trades = msgspec.field(default_factory=_Trades)
+    kafka_problem: KafkaProblem | None = None
+
+
+class _TradeCounts(msgspec.Struct):
+    late: int = 0
+    duplicate: int = 0
+
+
+class _Candles(msgspec.Struct):
+    closed: int = 0
+
+
+class _Totals(msgspec.Struct):
+    counts: _TradeCounts = msgspec.field(default_factory=_TradeCounts)
+    candles: _Candles = msgspec.field(default_factory=_Candles)
+
+
+class AggregatorFigures(msgspec.Struct):
+    """What of an aggregator's ``GET /v1/status`` is shown (docs/status.md)."""
+
+    ready: bool = False
+    lag: int = 0
+    totals: _Totals = msgspec.field(default_factory=_Totals)
+
+
+def worker_figures(text: str, at_s: float) -> WorkerFigures:
+    """A worker's figures from its ``/metrics``; what isn't there stays 0, what is no number counts as absent."""
+    worker = WorkerFigures(at_s=at_s)
+    for name, labels, value in _samples(text):
+        if name in _WORKER:
+            setattr(worker, _WORKER[name], int(value))
+        elif name == "chandlery_feed_info":
+            worker.worker, worker.transport = labels.get("worker", ""), labels.get("transport", "")
+        elif name.startswith("chandlery_trader_") and "trader" in labels:
+            _take_trader(worker, name.removeprefix("chandlery_trader_"), labels, value)
+    # Those beyond the bound of labels share one name, and their figures are nobody's.
+    worker.traders.pop("_other", None)
+    return worker
+
+
+def _take_trader(worker: WorkerFigures, name: str, labels: dict[str, str], value: float) -> None:
+    trader = worker.traders.get(labels["trader"])
+    if trader is None:
+        if len(worker.traders) >= _MOST_TRADERS:
+            return
+        trader = worker.traders[labels["trader"]] = TraderFigures()
+    if name in _TRADER:
+        setattr(trader, _TRADER[name], int(value))
+    elif name == "state" and value:
+        trader.state = labels.get("state", "")
+    elif name == "decided_timestamp_seconds":
+        trader.last_open_time_ms = round(value * 1_000)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFigures:
+    """A process as its ``/metrics`` has it: resident memory, and when it began, Unix s; 0: not told."""
+
+    rss_bytes: int = 0
+    began_s: int = 0
+
+
+def process_figures(text: str) -> ProcessFigures:
+    """What every process tells of itself."""
+    found = {name: int(value) for name, _, value in _samples(text) if name.startswith("process_")}
+    return ProcessFigures(found.get("process_resident_memory_bytes", 0), found.get("process_start_time_seconds", 0))
+
+
+def _samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """(name, labels, value) of what is of use here."""
+    for line in text.splitlines():
+        if not line.startswith(("chandlery_trader_", "chandlery_feed_", "process_resident", "process_start")):
+            continue
+        found = _LINE.match(line)
+        if found is None:
+            continue
+        name, labels, number = found.groups()
+        try:
+            value = float(number)
+        except ValueError:
+            continue
+        if math.isfinite(value) and abs(value) <= _MOST:
+            yield name, {key: _plain(said) for key, said in _LABEL.findall(labels or "")}, value
+
+
+def _plain(said: str) -> str:
+    return _ESCAPED.sub(lambda found: {"n": "\n"}.get(found[1], found[1]), said) if "\\" in said else said

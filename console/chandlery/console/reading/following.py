@@ -1,0 +1,309 @@
+"""Following the signals from a position: what is in memory, and which records must be read from Kafka first. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+import msgspec
+
+from chandlery.console.market import SignalEvent, SignalQuery
+from chandlery.console.reading.entries import Entry, Key, entry_of, short
+from chandlery.console.reading.positions import OVERLAP_MS, Place, Position
+from chandlery.console.reading.signal_log import Event, Partition, SignalLog
+from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
+
+#: Signals of a replay whose completion may still come; it follows within milliseconds.
+_MOST_JOINED: Final = 2_000
+#: Events looked at in one go, at about 2 µs each.
+_TURN_EVENTS: Final = 1_000
+
+
+class Turn(NamedTuple):
+    """Many events were looked at, none of them asked for: others shall have their turn."""
+
+
+class Missing(NamedTuple):
+    """Records ``begin`` … ``end`` (not included) of a partition, which are not in memory."""
+
+    partition: Partition
+    begin: int
+    end: int
+
+
+class Unplaced(NamedTuple):
+    """A partition where it has to be asked of Kafka from which offset on to tell.
+
+    Attributes:
+        since_ms: it isn't in the position: from what was appended then; -1: it is, at ``offset``, beyond what was read
+            here. Kafka's end says whether another reads faster, or the position is of a topic that is no more.
+    """
+
+    partition: Partition
+    since_ms: int
+    offset: int
+
+
+@dataclass(slots=True)
+class Replayed:
+    """One record that was read from Kafka again."""
+
+    offset: int
+    append_ms: int
+    value: bytes | None
+
+
+class Follower:
+    """One who follows, at its own place in the log's events.
+
+    Call :meth:`next` until it gives None, then wait for news. Where it gives :class:`Missing`, read those records and
+    hand them to :meth:`replay`, in order, and say by :meth:`replayed_to` how far that is; where it gives
+    :class:`Unplaced`, find the offset and :meth:`place_at` it. Where Kafka doesn't answer, :meth:`postpone` the
+    partition: all others go on.
+
+    Args:
+        position: what it has been told already; None: it wants what comes from now on. Owned by the follower.
+
+    Attributes:
+        overtaken: events that it lost by being slow. replayed: records read again for it. postponed: partitions.
+    """
+
+    def __init__(self, log: SignalLog, position: Position | None, query: SignalQuery) -> None:
+        self._log = log
+        self._query = query
+        self._resumes = position is not None
+        self._position = Position() if position is None else position
+        self._since_ms = max(0, self._position.time_ms - OVERLAP_MS)
+        self._lives: dict[Place, int] = {}
+        self._placed: set[Place] = set()
+        self._told_whole: set[str] = set()
+        self._joining: OrderedDict[str, Entry] = OrderedDict()
+        self._ready: deque[SignalEvent] = deque()
+        self._lost = 0
+        self.overtaken = 0
+        self.replayed = 0
+        self.postponed: dict[Place, Partition] = {}
+        self._at = log.next
+        self._catching_up = self._resumes
+        self._to_meet: deque[Place] = deque()
+        if self._resumes:
+            self._meet_again()
+        else:
+            for partition in log.partitions:
+                self._lives[partition.place] = partition.life
+                # What was there before anybody looked isn't new, though it may still be being read.
+                self._position.set(partition.place, max(partition.next, partition.backlog))
+
+    def next(self) -> SignalEvent | Missing | Unplaced | Turn | None:
+        """The next thing to tell, or what must be had before it; None: there is nothing yet."""
+        for _ in range(_TURN_EVENTS):
+            if self._ready:
+                return self._with_lost(self._ready.popleft())
+            if self._to_meet:
+                asked = self._meet_next()
+                if asked is not None:
+                    return asked
+                continue
+            log = self._log
+            if self._at < log.first:
+                if self._catching_up:  # while records were read for it: what it hasn't been told is read too
+                    self._meet_again()
+                    continue
+                self._be_overtaken()
+            if self._at >= log.next:
+                self._catching_up = bool(self.postponed)
+                return None
+            asked = self._missing_before(log.event(self._at))
+            if asked is not None:
+                return asked
+            self._take(self._at)
+            self._at += 1
+        return Turn()
+
+    def replay(self, partition: Partition, records: Sequence[Replayed]) -> None:
+        """Take in records that were missing, in order."""
+        self.replayed += len(records)
+        self._catching_up = True
+        place = partition.place
+        completions, signals = _decoded(records)
+        for record, signal in signals:
+            if record.offset < (self._position.get(place) or 0):
+                continue
+            self._position.set(place, record.offset + 1, record.append_ms)
+            if isinstance(signal, Completion):
+                self._replay_completion(signal)
+                continue
+            entry = self._entry_of(partition, record, signal)
+            if entry is None:
+                continue
+            if not entry.whole and signal.id in completions:
+                entry.complete(completions[signal.id])
+            self._tell(entry)
+
+    def replayed_to(self, partition: Partition, offset: int, lost: int = 0) -> None:
+        """Everything missing before ``offset`` was read, or (``lost`` records) isn't there any more."""
+        self._lost += lost
+        if offset > (self._position.get(partition.place) or 0):
+            self._position.set(partition.place, offset)
+
+    def place_at(self, partition: Partition, offset: int) -> None:
+        """Go on at ``offset``."""
+        self._placed.add(partition.place)
+        self._position.set(partition.place, offset)
+
+    def postpone(self, partition: Partition) -> None:
+        """Go on without a partition until :meth:`try_again`."""
+        self.postponed[partition.place] = partition
+        if self._to_meet and self._to_meet[0] == partition.place:
+            self._to_meet.popleft()
+
+    def try_again(self) -> None:
+        """Kafka may answer again: look once more at what was postponed."""
+        self.postponed.clear()
+        self._meet_again()
+
+    # ---- partitions ----
+
+    def _meet_again(self) -> None:
+        """Look at every partition first, then at all events in memory: what was told is known by the position."""
+        self._to_meet.clear()
+        self._to_meet.extend(partition.place for partition in self._log.partitions)
+        self._at = self._log.first
+
+    def _meet_next(self) -> Missing | Unplaced | None:
+        place = self._to_meet[0]
+        partition = self._log.partition(place)
+        if partition is not None and place not in self.postponed:
+            asked = self._meet(partition, partition.floor)
+            if asked is not None:
+                return asked
+        self._to_meet.popleft()
+        if not self._to_meet and any(self._is_behind(partition) for partition in self._log.partitions):
+            # Memory has moved on while records were read for another partition.
+            self._meet_again()
+        return None
+
+    def _is_behind(self, partition: Partition) -> bool:
+        have = self._position.get(partition.place)
+        return have is not None and have < partition.floor and partition.place not in self.postponed
+
+    def _meet(self, partition: Partition, complete_from: int) -> Missing | Unplaced | None:
+        """Bring the position of a partition up to where memory is complete; None: it is."""
+        place = partition.place
+        self._lives[place] = partition.life
+        have = self._position.get(place)
+        if have is None:
+            if self._resumes:  # left out of the position, or of a feed that has come since
+                return Unplaced(partition, self._since_ms, 0)
+            self._position.set(place, partition.backlog)
+            return None
+        if have < complete_from:
+            return Missing(partition, have, complete_from)
+        if have > partition.next and self._resumes and place not in self._placed:
+            return Unplaced(partition, -1, have)
+        return None
+
+    def _missing_before(self, event: Event) -> Missing | Unplaced | None:
+        place = event.partition.place
+        if place in self.postponed:
+            return None
+        life = self._lives.get(place)
+        if life is None:
+            return self._meet(event.partition, event.begin)
+        if event.life > life:
+            # The topic was made again while we followed: everything in it is new.
+            self._lives[place] = event.life
+            self._position.set(place, event.begin)
+        have = self._position.get(place) or 0
+        if event.life == self._lives[place] and have < event.begin:
+            return Missing(event.partition, have, event.begin)
+        return None
+
+    def _be_overtaken(self) -> None:
+        lost = self._log.first - self._at
+        self.overtaken += lost
+        self._lost += lost
+        self._at = self._log.first
+        self._told_whole.clear()
+        for partition in self._log.partitions:
+            if self._is_behind(partition):
+                self._position.set(partition.place, partition.floor)
+
+    # ---- telling ----
+
+    def _take(self, number: int) -> None:
+        event = self._log.event(number)
+        place, entry = event.partition.place, event.entry
+        if place in self.postponed or event.life != self._lives[place]:
+            return
+        if event.offset < (self._position.get(place) or 0):
+            return
+        self._position.set(place, event.offset + 1, event.append_ms)
+        self._lost += event.lost
+        if entry is None:
+            return
+        if event.first and entry.whole_at > number:
+            self._told_whole.add(entry.signal.id)  # its completion has come meanwhile, and is told with it
+        elif not event.first and entry.signal.id in self._told_whole:
+            self._told_whole.discard(entry.signal.id)
+            return
+        self._tell(entry)
+
+    def _tell(self, entry: Entry) -> None:
+        if matches(entry, self._query):
+            self._ready.append(SignalEvent(self._position.encode(), short(entry)))
+
+    def _with_lost(self, event: SignalEvent) -> SignalEvent:
+        if not self._lost:
+            return event
+        lost, self._lost = self._lost, 0
+        return replace(event, lost=lost)
+
+    def _entry_of(self, partition: Partition, record: Replayed, signal: Signal) -> Entry | None:
+        """The signal of a record that was read again; None where an earlier record told it."""
+        key = Key(record.append_ms, partition.place[0].hex(), partition.place[1], record.offset)
+        known = self._log.get(signal.id) or self._joining.get(signal.id)
+        if known is not None and known.key <= key:
+            return known if known.key == key else None
+        entry = self._joining[signal.id] = entry_of(signal, partition.feed, key)
+        if len(self._joining) > _MOST_JOINED:
+            self._joining.popitem(last=False)
+        return entry
+
+    def _replay_completion(self, completion: Completion) -> None:
+        entry = self._joining.get(completion.id)
+        if entry is not None and not entry.whole:
+            entry.complete(completion)
+            self._tell(entry)
+
+
+def _decoded(
+    records: Sequence[Replayed],
+) -> tuple[dict[str, Completion], list[tuple[Replayed, SignalsRecord]]]:
+    """The first completion of each id, and all that can be decoded, in order."""
+    completions: dict[str, Completion] = {}
+    decoded: list[tuple[Replayed, SignalsRecord]] = []
+    for record in records:
+        try:
+            said: SignalsRecord = decode_record(record.value or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue  # counted when it came
+        decoded.append((record, said))
+        if isinstance(said, Completion):
+            completions.setdefault(said.id, said)
+    return completions, decoded
+
+
+def matches(entry: Entry, query: SignalQuery) -> bool:
+    """Whether a signal is asked for. Times are those it was emitted at, ``until_ms`` not included."""
+    signal = entry.signal
+    return (
+        query.trader in ("", signal.trader)
+        and query.symbol in ("", signal.symbol)
+        and query.action in ("", signal.action)
+        and query.feed in ("", entry.feed)
+        and (query.since_ms is None or signal.emitted_wall_ms >= query.since_ms)
+        and (query.until_ms is None or signal.emitted_wall_ms < query.until_ms)
+    )

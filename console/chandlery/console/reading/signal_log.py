@@ -1,0 +1,282 @@
+"""The newest signals of all feeds, and what happened to them, in order. Pure: no clock, no network.
+
+Two bounded things are kept. **Signals**, by the broker's time, for pages and figures: the newest ``kept`` of all feeds.
+**Events**, in the order in which they were read, for those who follow: a ring of twice as many, as each signal has one
+when it comes and one when its completion does. A follower has its own place in the ring (following.py): however slow it
+is, it holds nobody up and costs no memory; what it is overtaken by, it has lost.
+
+Each event says which records of its partition lie between it and the event before (``begin``): whoever has read up to
+there, or beyond, misses nothing. ``floor`` of a partition is where the events in memory begin to be complete.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Final, NamedTuple
+
+import msgspec
+
+from chandlery.console.reading.entries import Entry, Key, candle_rule, entry_of
+from chandlery.console.reading.positions import Place
+from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
+
+#: Completions that came before their signal, and signals no longer kept whose completion may come; the two are
+#: milliseconds apart, in one partition.
+MOST_EARLY: Final = 10_000
+_EVENTS_PER_SIGNAL: Final = 2
+_by_key = attrgetter("key")
+
+
+@dataclass(slots=True, eq=False)
+class Partition:
+    """One partition of one feed's signals.
+
+    Attributes:
+        life: counts how often it began anew with other records under the same offsets.
+        next: offset to be read next. told: offset after the record of the newest event.
+        floor: from here on every record's event is in memory. backlog: up to here it was history when reading began.
+    """
+
+    feed: str
+    place: Place
+    life: int
+    next: int
+    told: int
+    floor: int
+    backlog: int
+
+
+class Event(NamedTuple):
+    """Something that a record told, or (entry None) that a partition begins or goes on further behind.
+
+    Attributes:
+        begin, offset: records ``begin`` … ``offset`` are accounted for by this event.
+        first: whether the signal itself came, else its completion did. lost: records that Kafka no longer had.
+    """
+
+    partition: Partition
+    life: int
+    begin: int
+    offset: int
+    append_ms: int
+    entry: Entry | None = None
+    first: bool = False
+    lost: int = 0
+
+
+class SignalLog:
+    """See the module.
+
+    Attributes:
+        counts: records by what became of them: ``signals``, ``completions``, ``duplicate``, ``undecodable``,
+            ``unmatched`` (completions of signals that aren't known), ``old`` (signals older than all that are kept),
+            ``restarted`` (partitions whose offsets began anew), ``lost`` (records that Kafka dropped unread).
+        first, next: numbers of the oldest event in memory, and of the one to come.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = max(1, kept)
+        self._most_events = _EVENTS_PER_SIGNAL * self._kept
+        self.counts: Counter[str] = Counter()
+        self.next = 0
+        self._events: list[Event] = []
+        self._partitions: dict[Place, Partition] = {}
+        self._ordered: list[Entry] = []
+        self._of_trader: dict[str, list[Entry]] = {}
+        self._by_id: dict[str, Entry] = {}
+        self._forming: dict[tuple[object, ...], list[Entry]] = {}
+        self._early: OrderedDict[str, Completion] = OrderedDict()
+        self._passed: OrderedDict[str, Entry] = OrderedDict()
+
+    # ---- what was read ----
+
+    @property
+    def first(self) -> int:
+        return self.next - len(self._events)
+
+    @property
+    def partitions(self) -> Sequence[Partition]:
+        """All that are read, or were."""
+        return list(self._partitions.values())
+
+    def partition(self, place: Place) -> Partition | None:
+        """One of them."""
+        return self._partitions.get(place)
+
+    def begin(self, feed: str, place: Place, offset: int, backlog: int) -> None:
+        """A partition is read from ``offset`` on; what is before ``backlog`` was there before anybody looked.
+
+        Where it was read before, its offsets have begun anew: the topic was made again.
+        """
+        known = self._partitions.get(place)
+        life = 0
+        if known is not None:
+            life = known.life + 1
+            self.counts["restarted"] += 1
+        begun = self._partitions[place] = Partition(feed, place, life, offset, offset, offset, max(backlog, offset))
+        self._push(Event(begun, life, offset, offset - 1, 0))
+
+    def skip(self, place: Place, offset: int) -> None:
+        """Kafka no longer has what is before ``offset``: reading goes on there."""
+        partition = self._partitions[place]
+        lost = offset - partition.next
+        if lost > 0:
+            self.counts["lost"] += lost
+            partition.next = offset
+            self._push(Event(partition, partition.life, partition.told, offset - 1, 0, lost=lost))
+
+    def pass_to(self, place: Place, offset: int) -> None:
+        """Everything before ``offset`` was read, though not all of it is shown to readers."""
+        partition = self._partitions[place]
+        partition.next = max(partition.next, offset)
+
+    def add(self, place: Place, offset: int, append_ms: int, value: bytes | None) -> None:
+        """Take one record in. Offsets of a partition ascend; a lower one means that they began anew."""
+        partition = self._partitions[place]
+        if offset < partition.next:
+            self.begin(partition.feed, place, offset, offset)
+            partition = self._partitions[place]
+        partition.next = offset + 1
+        try:
+            record: SignalsRecord = decode_record(value or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self.counts["undecodable"] += 1
+            return
+        if isinstance(record, Completion):
+            self._complete(partition, offset, append_ms, record)
+        else:
+            self._signal(partition, offset, append_ms, record)
+
+    def _signal(self, partition: Partition, offset: int, append_ms: int, signal: Signal) -> None:
+        self.counts["signals"] += 1
+        if not signal.forming:
+            self._confirm(signal, append_ms)
+        if signal.id in self._by_id:
+            self.counts["duplicate"] += 1
+            return
+        key = Key(append_ms, partition.place[0].hex(), partition.place[1], offset)
+        entry = entry_of(signal, partition.feed, key)
+        early = self._early.pop(signal.id, None)
+        if early is not None:
+            entry.complete(early)
+        if not self._keep(entry):
+            self.counts["old"] += 1
+            self._remember(entry)
+        self._push(Event(partition, partition.life, partition.told, offset, append_ms, entry, first=True))
+
+    def _complete(self, partition: Partition, offset: int, append_ms: int, completion: Completion) -> None:
+        self.counts["completions"] += 1
+        entry = self._by_id.get(completion.id) or self._passed.pop(completion.id, None)
+        if entry is None:
+            self._early[completion.id] = completion
+            if len(self._early) > MOST_EARLY:
+                self._early.popitem(last=False)
+                self.counts["unmatched"] += 1
+        elif not entry.whole:
+            entry.complete(completion)
+            entry.whole_at = self.next
+            self._push(Event(partition, partition.life, partition.told, offset, append_ms, entry))
+
+    def _push(self, event: Event) -> None:
+        event.partition.told = event.offset + 1
+        if len(self._events) < self._most_events:
+            self._events.append(event)
+        else:
+            place = self.next % self._most_events
+            oldest = self._events[place]
+            if oldest.life == oldest.partition.life:
+                oldest.partition.floor = max(oldest.partition.floor, oldest.offset + 1)
+            self._events[place] = event
+        self.next += 1
+
+    def event(self, number: int) -> Event:
+        """An event in memory: ``first <= number < next``."""
+        return self._events[number % self._most_events]
+
+    # ---- signals by time ----
+
+    def _keep(self, entry: Entry) -> bool:
+        """Put a signal in its place, and the oldest out; False where it is the oldest itself."""
+        ordered = self._ordered
+        if len(ordered) >= self._kept:
+            if entry.key < ordered[0].key:
+                return False
+            self._forget(ordered.pop(0))
+        _insert(ordered, entry)
+        _insert(self._of_trader.setdefault(entry.signal.trader, []), entry)
+        self._by_id[entry.signal.id] = entry
+        if entry.signal.forming:
+            self._forming.setdefault(candle_rule(entry.signal), []).append(entry)
+        return True
+
+    def _forget(self, entry: Entry) -> None:
+        signal = entry.signal
+        del self._by_id[signal.id]
+        self._remember(entry)
+        of_trader = self._of_trader[signal.trader]
+        del of_trader[0]  # the oldest of all is the oldest of its Trader
+        if not of_trader:
+            del self._of_trader[signal.trader]
+        if signal.forming:
+            rule = candle_rule(signal)
+            self._forming[rule].remove(entry)
+            if not self._forming[rule]:
+                del self._forming[rule]
+
+    def _remember(self, entry: Entry) -> None:
+        """A signal that isn't kept (any longer): those who follow still want its completion."""
+        if not entry.whole:
+            self._passed[entry.signal.id] = entry
+            if len(self._passed) > MOST_EARLY:
+                self._passed.popitem(last=False)
+
+    def _confirm(self, signal: Signal, append_ms: int) -> None:
+        for entry in self._forming.get(candle_rule(signal), ()):
+            entry.confirmed_ms = entry.confirmed_ms or signal.emitted_wall_ms or append_ms
+
+    def __len__(self) -> int:
+        return len(self._ordered)
+
+    @property
+    def traders(self) -> Sequence[str]:
+        """Those with a signal in memory."""
+        return list(self._of_trader)
+
+    def get(self, signal_id: str) -> Entry | None:
+        """The signal of an id."""
+        return self._by_id.get(signal_id)
+
+    def newest_first(self, trader: str, before: Key | None) -> Iterator[Entry]:
+        """Signals from the newest on, of all Traders or one; ``before``: only such as are older than that place."""
+        entries = self._entries(trader)
+        end = len(entries) if before is None else bisect_left(entries, before, key=_by_key)
+        for at in range(end - 1, -1, -1):
+            yield entries[at]
+
+    def since(self, append_ms: int, trader: str = "") -> Sequence[Entry]:
+        """Signals appended at that time (broker's clock, ms) or later, oldest first."""
+        entries = self._entries(trader)
+        return entries[bisect_left(entries, append_ms, key=_append_ms) :]
+
+    def count_since(self, append_ms: int, trader: str = "") -> int:
+        """How many those are."""
+        entries = self._entries(trader)
+        return len(entries) - bisect_left(entries, append_ms, key=_append_ms)
+
+    def _entries(self, trader: str) -> list[Entry]:
+        return self._of_trader.get(trader, []) if trader else self._ordered
+
+
+def _append_ms(entry: Entry) -> int:
+    return entry.key.append_ms
+
+
+def _insert(entries: list[Entry], entry: Entry) -> None:
+    if not entries or entries[-1].key < entry.key:
+        entries.append(entry)
+    else:
+        insort(entries, entry, key=_by_key)

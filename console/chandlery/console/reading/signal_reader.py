@@ -1,0 +1,194 @@
+"""The ``signals`` topics of all feeds into one :class:`SignalLog`: their newest records first, then what comes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from chandlery.console.backend import FeedKafka
+from chandlery.console.reading.kafka_reading import (
+    IDLE_CHECK_S,
+    Away,
+    Backoff,
+    Span,
+    next_batches,
+    open_consumer,
+    position_of,
+    shares,
+    spans,
+)
+from chandlery.console.reading.positions import Place, feed_key
+from chandlery.console.reading.replaying import Source
+from chandlery.console.reading.signal_log import SignalLog
+from chandlery.core.errors import UnavailableError
+from chandlery.core.topics import topics_of
+from chandlery.stream.topics import partitions_of
+
+log = logging.getLogger("chandlery.console.reading")
+
+#: Feeds come and go: looked at so often.
+_LOOK_S: Final = 1.0
+#: A topic that isn't there yet: asked for so often.
+_TOPIC_POLL_S: Final = 1.0
+#: Records read at the start for each signal kept: itself, its completion, and as much again for partitions that are
+#: quieter than others.
+_RECORDS_PER_SIGNAL: Final = 4
+
+
+class SignalReader:
+    """Reads while it runs; whatever brokers do, it goes on where it stands.
+
+    Args:
+        kafkas: the feeds and their Kafka; asked again each second.
+        kept: signals that the log keeps.
+
+    Attributes:
+        records: taken in. states: by feed: ``connecting``, ``waiting`` (for the topic) or ``reading``.
+    """
+
+    def __init__(self, kafkas: Callable[[], Sequence[FeedKafka]], signals: SignalLog, kept: int, away: Away) -> None:
+        self._kafkas = kafkas
+        self._log = signals
+        self._start_records = _RECORDS_PER_SIGNAL * kept
+        self._away = away
+        self._news = asyncio.Event()
+        self._feeds: dict[str, tuple[FeedKafka, asyncio.Task[None]]] = {}
+        self.records = 0
+        self.states: dict[str, str] = {}
+
+    def news(self) -> asyncio.Event:
+        """Set as soon as the log has more than now."""
+        return self._news
+
+    def source_of(self, feed: str) -> Source | None:
+        """Where a feed's signals are; None: there is no such feed now."""
+        known = self._feeds.get(feed)
+        return None if known is None else Source(known[0].kafka, topics_of(known[0].kafka).signals)
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        try:
+            while True:
+                self._look()
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            tasks = [task for _, task in self._feeds.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._feeds.clear()
+
+    def _look(self) -> None:
+        """Begin with feeds that have come or are elsewhere now, end with those that have gone."""
+        wanted = {feed.feed: feed for feed in self._kafkas()}
+        for name, (feed, task) in list(self._feeds.items()):
+            if task.done() and not task.cancelled() and (defect := task.exception()) is not None:
+                raise defect
+            if wanted.get(name) != feed:
+                task.cancel()
+                self._away.back(topics_of(feed.kafka).signals)
+                del self._feeds[name], self.states[name]
+        for name, feed in wanted.items():
+            if name not in self._feeds:
+                self.states[name] = "connecting"
+                self._feeds[name] = feed, asyncio.create_task(self._read_feed(feed), name=f"signals of {name}")
+
+    async def _read_feed(self, feed: FeedKafka) -> None:
+        topic = topics_of(feed.kafka).signals
+        backoff = Backoff()
+        waited = False
+        while True:
+            try:
+                numbers = await partitions_of(feed.kafka, topic)
+                if not numbers:
+                    waited = True
+                    self.states[feed.feed] = "waiting"
+                    self._away.back(topic)  # Kafka answers: it is the feed that hasn't begun
+                    await asyncio.sleep(_TOPIC_POLL_S)
+                    continue
+                async with open_consumer(feed.kafka) as consumer:
+                    await self._place(consumer, feed, topic, numbers, new=waited)
+                    self._away.back(topic)
+                    self.states[feed.feed] = "reading"
+                    backoff.reset()
+                    await self._consume(consumer, feed, topic)
+            except UnavailableError as error:
+                self.states[feed.feed] = "connecting"
+                self._away.gone(topic, "signals", error)
+                await asyncio.sleep(backoff.next_s())
+
+    async def _place(
+        self, consumer: AIOKafkaConsumer, feed: FeedKafka, topic: str, numbers: Sequence[int], *, new: bool
+    ) -> None:
+        """Assign the partitions: from where we stand, or at the first time from a little before their end.
+
+        Args:
+            new: the topic wasn't there when we first looked: nothing in it is history.
+        """
+        partitions = [TopicPartition(topic, number) for number in numbers]
+        have = await spans(consumer, feed.kafka, partitions)
+        starts = self._starts(have)
+        consumer.assign(partitions)
+        key = feed_key(feed.feed, topic)
+        for partition, span in have.items():
+            place = (key, partition.partition)
+            consumer.seek(partition, self._begin_at(feed.feed, place, span, starts[partition], new=new))
+        self._tell()
+
+    def _begin_at(self, feed: str, place: Place, span: Span, start: int, *, new: bool) -> int:
+        known = self._log.partition(place)
+        if known is None:
+            self._log.begin(feed, place, start, start if new else span.end)
+            return start
+        if known.next > span.end:
+            # Fewer records than we have read: the topic was made again.
+            self._log.begin(feed, place, span.begin, span.begin)
+            return span.begin
+        if known.next < span.begin:
+            self._log.skip(place, span.begin)
+        return max(known.next, span.begin)
+
+    def _starts(self, have: Mapping[TopicPartition, Span]) -> dict[TopicPartition, int]:
+        """Where to begin in each partition: the newest records, as many in each, and what one lacks in the others."""
+        given = shares([span.end - span.begin for span in have.values()], self._start_records)
+        return {partition: span.end - records for (partition, span), records in zip(have.items(), given, strict=True)}
+
+    async def _consume(self, consumer: AIOKafkaConsumer, feed: FeedKafka, topic: str) -> None:
+        key = feed_key(feed.feed, topic)
+        checked_s = time.monotonic()
+        while True:
+            batches = await next_batches(consumer, feed.kafka)
+            if batches:
+                self._take(key, batches)
+                checked_s = time.monotonic()
+                await asyncio.sleep(0)
+            elif time.monotonic() - checked_s >= IDLE_CHECK_S:
+                await self._check(consumer, feed, key)
+                checked_s = time.monotonic()
+
+    def _take(self, key: bytes, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+        for partition, records in batches.items():
+            place = (key, partition.partition)
+            for record in records:
+                self._log.add(place, record.offset, record.timestamp, record.value)
+            self.records += len(records)
+        self._tell()
+
+    async def _check(self, consumer: AIOKafkaConsumer, feed: FeedKafka, key: bytes) -> None:
+        """Nothing came for a while: is there anybody? Raises UnavailableError: there isn't."""
+        partitions = consumer.assignment()
+        have = await spans(consumer, feed.kafka, partitions)
+        for partition, span in have.items():
+            known = self._log.partition((key, partition.partition))
+            if known is not None and span.end < known.next:
+                raise UnavailableError(f"topic {partition.topic} was made again")
+            self._log.pass_to((key, partition.partition), await position_of(consumer, feed.kafka, partition))
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()

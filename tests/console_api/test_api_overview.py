@@ -1,0 +1,67 @@
+"""The first look: its figures, and what needs attention first."""
+
+from __future__ import annotations
+
+import httpx
+from tests.console_api.stage import Stage
+
+from chandlery.console.api.models import Feed, Memory, Pool, ProcessMemory, Trader
+from chandlery.console.api.overview import attention
+from chandlery.console.backend import Snapshot
+
+
+async def test_the_overview_counts_what_is_and_leaves_the_suspended_out(api: httpx.AsyncClient, stage: Stage) -> None:
+    stage.add_trader("default/beta", ready=False, state="CrashLoop", reason="CrashLoop", message="exited 4 times")
+    stage.add_trader("research/gamma", ready=False, suspended=True, state="Suspended")
+    stage.signals.rate = 12.0
+    stage.backend.memory = Memory(processes=[], total_rss_bytes=1_000)
+    told = (await api.get("overview")).json()
+    assert (told["traders"], told["traders_ready"], told["traders_suspended"]) == (2, 1, 1)
+    assert (told["feeds"], told["feeds_alive"]) == (1, 1)
+    assert (told["signals_per_min"], told["memory_bytes"]) == (12.0, 1_000)
+    assert told["attention"] == ["Trader default/beta is CrashLoop: CrashLoop: exited 4 times"]
+
+
+def test_the_worst_comes_first_and_all_well_says_nothing() -> None:
+    well = Snapshot(
+        traders=[Trader(trader="a/a", state="Active", ready=True), Trader(trader="a/s", state="Init", suspended=True)],
+        feeds=[Feed(feed="a/f", alive=True)],
+        pools=[Pool(pool="a/p", workers=1, ready_workers=1)],
+    )
+    assert list(attention(well)) == []
+    ill = Snapshot(
+        traders=[
+            Trader(trader="a/a", state="Init"),
+            Trader(trader="a/z", state="Failed", reason="BadParameter", message="fast must be below slow"),
+        ],
+        feeds=[Feed(feed="a/f", connected=True), Feed(feed="a/g", message="refused")],
+        pools=[Pool(pool="a/p", pending=2, message="full"), Pool(pool="a/q", workers=2, ready_workers=1)],
+        memory=Memory(processes=[ProcessMemory(name="a/z", kind="trader", rss_bytes=1, growth_bytes_per_h=9e7)]),
+        notices=["a notice"],
+    )
+    assert list(attention(ill)) == [
+        "feed a/f is connected, but no candles come",
+        "feed a/g is not connected: refused",
+        "Trader a/z is Failed: BadParameter: fast must be below slow",
+        "Trader a/a is Init",
+        "pool a/p: 2 Traders wait for room: full",
+        "pool a/q: 1 of 2 workers are Ready",
+        "memory of a/z grows by 90 MB an hour",
+        "a notice",
+    ]
+
+
+async def test_a_thousand_troubles_are_counted_not_listed(api: httpx.AsyncClient, stage: Stage) -> None:
+    for number in range(1_000):
+        stage.add_trader(f"many/t-{number}", ready=False, state="Init")
+    told = (await api.get("overview")).json()["attention"]
+    assert len(told) == 21
+    assert told[-1] == "and 980 more"
+
+
+async def test_who_can_t_be_asked_is_told_by_backend_and_readers(stage: Stage) -> None:
+    stage.backend.away = ["the API server doesn't answer"]
+    stage.services.readers_away = lambda: ["Kafka of default/binance doesn't answer"]
+    async with stage.ask() as api:
+        told = (await api.get("overview")).json()["away"]
+    assert told == ["the API server doesn't answer", "Kafka of default/binance doesn't answer"]

@@ -1,0 +1,226 @@
+"""Live figures are the pods' own, within bounds; what can't be asked is said and leaves the statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.console_cluster.api_server import a_trader, an_object
+from tests.workers_feed.feed_setup import api, assignment, feed_settings, put, running_feed, supervisor, trader, until
+
+from chandlery.console.backends.cluster_figures import AggregatorFigures, IngestFigures, WorkerFigures, worker_figures
+from chandlery.console.backends.cluster_follow import Names
+from chandlery.console.backends.cluster_poll import FeedFigures, Poller, PoolFigures
+from chandlery.console.backends.cluster_rows import (
+    amount_us,
+    feed_row,
+    kept,
+    notices_of,
+    pool_row,
+    processes_of,
+    segments_of,
+    trader_row,
+)
+from chandlery.core.assignment import TraderStatus
+from chandlery.core.settings import KafkaSettings
+
+QUANTS = ("desk", "quants")
+READY = {"type": "Ready", "status": "True", "reason": "Running", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+STATUS = {"observedGeneration": 1, "conditions": [READY], "worker": "w0", "signals": 7, "latency": {"p50": "3.1ms", "p99": "1.2s", "count": 9}}  # fmt: skip
+
+
+class Places:
+    """Addresses by port of what is asked for; a port without one: no such name."""
+
+    def __init__(self, **by_host: list[tuple[str, int]]) -> None:
+        self.by_host = by_host
+        self.asked: list[str] = []
+
+    async def __call__(self, name: str, port: int) -> Sequence[tuple[str, int]]:
+        self.asked.append(f"{name}:{port}")
+        return self.by_host.get(name.partition(".")[0].replace("-", "_"), [])
+
+
+@asynccontextmanager
+async def answering(answers: dict[str, Any]) -> AsyncIterator[tuple[str, int]]:
+    """A pod that answers paths so; None: it never does."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        told = answers[request.path]
+        if told is None:
+            await asyncio.sleep(60)
+        if isinstance(told, int):
+            return web.Response(status=told)
+        return web.Response(body=told if isinstance(told, bytes) else json.dumps(told).encode())
+
+    app = web.Application()
+    for path in answers:
+        app.router.add_get(path, answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield runner.addresses[0][0], runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def turns(places: Places, number: int, pools: Sequence[Names] = (), feeds: Sequence[Names] = ()) -> Poller:
+    poller = Poller(lambda: (pools, feeds), resolve=places)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.5)) as session:
+        for _ in range(number):
+            await poller.turn(session)
+    return poller
+
+
+async def test_a_workers_own_figures_are_read_as_it_tells_them(tmp_path: Path, unused_tcp_port: int) -> None:
+    kafka = KafkaSettings(bootstrap=f"127.0.0.1:{unused_tcp_port}", feed="none")
+    settings = feed_settings(tmp_path, kafka, metrics_listen="127.0.0.1:0", metrics_traders=2)
+    async with running_feed(settings) as feed, api(settings) as client, supervisor(settings) as said:
+        await put(client, assignment(1, *[trader(name, ["BTC/USDT"]) for name in "abc"]))
+        status = TraderStatus("Active", calls=10, signals=3, restarts=1, errors=2, rss_bytes=5_000, lapped=4)
+        said.say(sequence=1, hash="x", traders={f"desk/{name}": status for name in "abc"})
+        await until("told", lambda: feed.status().traders["desk/a"].calls == 10)
+        host, _, port = feed.metrics_address.rpartition(":")
+        poller = await turns(Places(quants_workers=[(host, int(port))]), 1, [QUANTS])
+        told = feed.status().feed
+    (worker,) = poller.pools[QUANTS].workers.values()
+    assert worker.worker == settings.worker
+    assert worker.transport == "SharedMemory"
+    assert (worker.segment_bytes, worker.series_capacity) == (told["segment"]["size_bytes"], settings.segment_series)
+    assert worker.rss_bytes > 10_000_000
+    assert worker.traders.keys() == {"desk/a", "desk/b"}, "those that share a label are nobody's"
+    one = worker.traders["desk/a"]
+    assert (one.state, one.calls, one.signals, one.restarts, one.errors) == ("Active", 10, 3, 1, 2)
+    assert (one.rss_bytes, one.lapped) == (5_000, 4)
+
+
+async def test_a_pod_that_never_answers_costs_one_time_out_and_is_said_after_a_while() -> None:
+    async with (
+        answering({"/metrics": None}) as deaf,
+        answering({"/metrics": b'chandlery_feed_info{worker="w1"} 1\n'}) as well,
+    ):
+        places = Places(quants_workers=[deaf, well])
+        assert (await turns(places, 2, [QUANTS])).pools[QUANTS].problem == "", "a pod that restarts is away for a while"
+        poller = await turns(places, 3, [QUANTS])
+    assert poller.pools[QUANTS].workers.keys() == {"w1"}
+    assert "TimeoutError" in poller.pools[QUANTS].problem
+    row = pool_row(an_object("TraderPool", "quants", {"feed": {"name": "market"}}, {"readyWorkers": 2}))
+    assert "desk/quants" in notices_of(poller.pools, {}, [row])[0]
+    row.ready_workers = 0
+    assert notices_of(poller.pools, {}, [row]) == [], "a pool whose workers are on their way says so itself"
+
+
+async def test_an_answer_without_an_end_is_cut_off() -> None:
+    async with answering({"/metrics": b"x" * (5 << 20)}) as pod:
+        poller = await turns(Places(quants_workers=[pod]), 3, [QUANTS])
+    assert "more than" in poller.pools[QUANTS].problem
+
+
+async def test_a_feeds_pods_tell_whether_it_is_alive_and_how_quick_its_market_is() -> None:
+    ingest = {"connected": True, "finished": False, "frames": 12, "trades": {"appended": 100}}
+    aggregator = {"ready": True, "lag": 2, "totals": {"candles": {"closed": 9}, "counts": {"late": 1, "duplicate": 3}}}
+    memory = b"process_resident_memory_bytes 2.5e+07\nprocess_start_time_seconds 1.7e+09\n"
+    item = kept(an_object("MarketFeed", "market", {"source": {"synthetic": {}}}, {"observedGeneration": 1, "conditions": [READY]}))  # fmt: skip
+    async with (
+        answering({"/v1/status": ingest, "/metrics": memory}) as first,
+        answering({"/v1/status": aggregator, "/metrics": memory}) as second,
+    ):
+        places = Places(market_ingest=[first], market_aggregator=[second])
+        poller = Poller(lambda: ([], [("desk", "market")]), resolve=places)
+        async with aiohttp.ClientSession() as session:
+            await poller.turn(session)
+            ingest["trades"] = {"appended": 200}
+            await poller.turn(session)
+        feed = poller.feeds["desk", "market"]
+        row = feed_row(item, feed, feed.at_s)
+    assert places.asked[:2] == ["market-ingest.desk.svc:8081", "market-aggregator.desk.svc:8082"]
+    assert row.alive
+    assert (row.frames, row.trades, row.lag, row.candles_closed, row.late, row.duplicate) == (12, 200, 2, 9, 1, 3)
+    assert row.trades_per_s > 100
+    assert [(one.instance, one.rss_bytes) for one in processes_of({}, poller.feeds, feed.at_s)] == [
+        (1_700_000_000, 25_000_000)
+    ] * 2
+
+
+def test_a_feed_that_is_connected_and_not_aggregated_is_not_alive() -> None:
+    item = kept(an_object("MarketFeed", "market", {"source": {"synthetic": {}}}, {"observedGeneration": 1, "conditions": [READY]}))  # fmt: skip
+    ended = FeedFigures(IngestFigures(connected=False, finished=True), AggregatorFigures(ready=True), at_s=10.0)
+    assert feed_row(item, ended, 11.0).alive, "a replay that ended in order"
+    assert not feed_row(item, FeedFigures(IngestFigures(connected=True), None, at_s=10.0), 11.0).alive
+    away = FeedFigures(problem="market-ingest.desk.svc: TimeoutError")
+    row = feed_row(item, away, 11.0)
+    assert row.alive
+    assert "no figures of now" in row.message
+
+
+def test_a_trader_has_its_workers_figures_or_its_statuss_with_their_age() -> None:
+    text = 'chandlery_feed_info{worker="w0"} 1\nchandlery_trader_calls_total{trader="desk/one"} 40\nchandlery_trader_state{trader="desk/one",state="Active"} 1\n'
+    pools = {QUANTS: PoolFigures({"w0": worker_figures(text, at_s=100.0)})}
+    entry = {"subresource": "status", "time": "2026-01-01T00:00:00Z"}
+    item = kept(a_trader("one", STATUS, managedFields=[entry, {"time": "2027-01-01T00:00:00Z"}]))
+    written_ms = 1_767_225_600_000
+    live = trader_row(item, pools, 102.0, written_ms + 60_000)
+    assert (live.state, live.calls, live.age_ms) == ("Active", 40, 2_000)
+    assert (live.latency.p50_us, live.latency.p99_us) == (3_100.0, 1_200_000.0)
+    old = trader_row(item, pools, 200.0, written_ms + 60_000)
+    assert (old.state, old.signals, old.calls, old.age_ms) == ("Running", 7, 0, 60_000)
+
+
+def test_only_its_own_pools_workers_speak_for_a_trader() -> None:
+    text = 'chandlery_feed_info{worker="w0"} 1\nchandlery_trader_calls_total{trader="desk/one"} 40\n'
+    pools = {("desk", "others"): PoolFigures({"w0": worker_figures(text, at_s=100.0)})}
+    assert trader_row(kept(a_trader("one", STATUS)), pools, 100.0, 0).calls == 0
+
+
+def test_segments_and_processes_are_told_while_they_are_fresh() -> None:
+    text = "\n".join(
+        [
+            'chandlery_feed_info{worker="w0"} 1',
+            "chandlery_feed_segment_bytes 6e+07",
+            "chandlery_feed_series 3",
+            "chandlery_feed_series_capacity 500",
+            "process_resident_memory_bytes 5e+07",
+            'chandlery_trader_resident_memory_bytes{trader="desk/one"} 1e+07',
+            'chandlery_trader_ring_depth{trader="desk/one"} 2',
+            'chandlery_trader_ring_capacity{trader="desk/one"} 256',
+            'chandlery_trader_lapped_total{trader="desk/one"} 5',
+        ]
+    )
+    pools = {QUANTS: PoolFigures({"w0": worker_figures(text, at_s=100.0)})}
+    (segment,) = segments_of(pools, 101.0)
+    assert (segment.worker, segment.size_bytes, segment.series_used) == ("desk/w0", 60_000_000, 3)
+    assert (segment.rings, segment.ring_depth, segment.laps) == (1, 2, 5)
+    assert [(one.name, one.kind) for one in processes_of(pools, {}, 101.0)] == [("desk/w0/feed", "feed"), ("desk/one", "trader")]  # fmt: skip
+    assert list(processes_of(pools, {}, 120.0)) == []
+
+
+@given(st.text(max_size=400), st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=5))
+def test_no_text_is_more_than_a_text(noise: str, names: list[str]) -> None:
+    escaped = [name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for name in names]
+    lines = [f'chandlery_trader_calls_total{{trader="{name}"}} 3' for name in escaped]
+    figures = worker_figures(
+        "\n".join([noise, "chandlery_feed_series NaN", "chandlery_feed_series 1e400", *lines]), 1.0
+    )
+    assert isinstance(figures, WorkerFigures)
+    assert figures.series == 0
+    whole = [
+        name for name in names if name != "_other" and not set(name) & set("\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
+    ]
+    assert set(whole) <= figures.traders.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "us"), [("3.1ms", 3_100.0), ("950us", 950.0), ("2s", 2e6), ("soon", None), ("..s", None)]
+)
+def test_amounts_of_statuses_are_microseconds(text: str, us: float | None) -> None:
+    assert amount_us(text) == us

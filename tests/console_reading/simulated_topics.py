@@ -1,0 +1,103 @@
+"""Signals topics in memory, with a reader and followers of them: what Kafka does, without Kafka."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from chandlery.console.market import SignalEvent, SignalQuery
+from chandlery.console.reading.following import Follower, Missing, Replayed, Turn, Unplaced
+from chandlery.console.reading.positions import Place, Position, decode, feed_key
+from chandlery.console.reading.signal_log import SignalLog
+from chandlery.core.signals import Completion, Signal, encode
+
+PLACES: list[Place] = [(feed_key("desk/a", "t"), 0), (feed_key("desk/a", "t"), 1), (feed_key("desk/b", "t"), 0)]
+_PIECE = 3
+
+
+@dataclass
+class Topics:
+    """What was written, by partition: append time and value. ``begins``: what Kafka still has."""
+
+    records: dict[Place, list[tuple[int, bytes]]] = field(default_factory=lambda: {place: [] for place in PLACES})
+    begins: dict[Place, int] = field(default_factory=lambda: dict.fromkeys(PLACES, 0))
+    now_ms: int = 1_000_000
+
+    def write(self, place: Place, record: Signal | Completion | bytes) -> None:
+        self.now_ms += 7
+        value = record if isinstance(record, bytes) else encode(record)
+        self.records[place].append((self.now_ms, value))
+
+    def end(self, place: Place) -> int:
+        return len(self.records[place])
+
+
+class Reader:
+    """Reads the topics into a log; a new one begins at most ``back`` records before the end."""
+
+    def __init__(self, topics: Topics, kept: int, back: int) -> None:
+        self.topics = topics
+        self.log = SignalLog(kept)
+        self.at: dict[Place, int] = {}
+        for place in PLACES:
+            end = topics.end(place)
+            self.at[place] = max(topics.begins[place], end - back)
+            self.log.begin("desk/a" if place in PLACES[:2] else "desk/b", place, self.at[place], end)
+
+    def read(self, place: Place, count: int = 1_000_000) -> None:
+        for offset in range(self.at[place], min(self.at[place] + count, self.topics.end(place))):
+            append_ms, value = self.topics.records[place][offset]
+            self.log.add(place, offset, append_ms, value)
+            self.at[place] = offset + 1
+
+    def read_all(self) -> None:
+        for place in PLACES:
+            self.read(place)
+
+    def follow(self, after: str = "", query: SignalQuery = SignalQuery()) -> Follower:  # noqa: B008 - it is frozen
+        return Follower(self.log, decode(after) if after else None, query)
+
+    def drain(self, follower: Follower, most: int = 1_000_000, then: Reader | None = None) -> list[SignalEvent]:
+        """What a follower is told now. ``then``: reads one more record between any two pieces."""
+        told: list[SignalEvent] = []
+        while len(told) < most:
+            step = follower.next()
+            if step is None:
+                break
+            if isinstance(step, SignalEvent):
+                told.append(step)
+            elif isinstance(step, Missing):
+                self._replay(follower, step)
+                if then is not None:
+                    for place in PLACES:
+                        then.read(place, 1)
+            elif isinstance(step, Unplaced):
+                follower.place_at(step.partition, self._placed(step))
+            else:
+                assert isinstance(step, Turn)
+        return told
+
+    def _replay(self, follower: Follower, missing: Missing) -> None:
+        place = missing.partition.place
+        begin = max(missing.begin, self.topics.begins[place])
+        end = min(missing.end, begin + _PIECE)
+        if begin >= end:
+            follower.replayed_to(missing.partition, missing.end, missing.end - missing.begin)
+            return
+        records = self.topics.records[place][begin:end]
+        follower.replay(missing.partition, [Replayed(begin + at, ms, value) for at, (ms, value) in enumerate(records)])
+        follower.replayed_to(missing.partition, end, begin - missing.begin)
+
+    def _placed(self, unplaced: Unplaced) -> int:
+        place = unplaced.partition.place
+        if unplaced.since_ms < 0:
+            return unplaced.offset if unplaced.offset <= self.topics.end(place) else self.topics.begins[place]
+        found = [at for at, (ms, _) in enumerate(self.topics.records[place]) if ms >= unplaced.since_ms]
+        return max(found[0], self.topics.begins[place]) if found else self.topics.end(place)
+
+
+def at_the_beginning() -> str:
+    """The position before everything."""
+    position = Position()
+    for place in PLACES:
+        position.set(place, 0)
+    return position.encode()

@@ -1,0 +1,388 @@
+"""The log of signals and those who follow it: whatever is slow, restarted, repeated or missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.console_reading.reading_setup import completion_of, signal_number
+from tests.console_reading.simulated_topics import PLACES, Reader, Topics, at_the_beginning
+
+from chandlery.console.market import SignalEvent, SignalQuery
+from chandlery.console.reading.entries import detail, short
+from chandlery.console.reading.figures import Figures
+from chandlery.console.reading.following import Unplaced
+from chandlery.console.reading.kafka_reading import Away, shares
+from chandlery.console.reading.positions import MOST_CHARS, OVERLAP_MS, Position, decode, feed_key
+from chandlery.console.reading.signal_log import SignalLog
+from chandlery.console.reading.signal_reader import SignalReader
+from chandlery.console.reading.signal_service import KeptSignals
+from chandlery.core.errors import InputError
+from chandlery.core.signals import Completion, Signal, encode
+
+PLACE = PLACES[0]
+HERE = st.sampled_from(PLACES)
+
+
+# ---- positions ----
+
+
+@given(st.dictionaries(st.tuples(st.binary(min_size=5, max_size=5), st.integers(0, 7)), st.integers(0, 2**62)), st.integers(0, 2**42))  # fmt: skip
+def test_a_position_reads_back_as_it_was(offsets: dict[tuple[bytes, int], int], time_ms: int) -> None:
+    position = Position()
+    for place, offset in offsets.items():
+        position.set(place, offset, time_ms)
+    text = position.encode()
+    assert len(text) <= MOST_CHARS
+    assert set(text) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+    again = decode(text)
+    assert again.encode() == text
+    if len(offsets) <= 12:
+        assert {place: again.get(place) for place in offsets} == offsets
+
+
+def test_a_position_of_33_feeds_of_four_partitions_fits_and_of_more_leaves_out_the_newest() -> None:
+    position = Position()
+    for number in range(60):
+        for partition in range(4):
+            position.set((feed_key(f"desk/{number}", "t"), partition), 5_000_000 + number, 1_000 + number)
+    again = decode(position.encode())
+    kept = [number for number in range(60) if again.get((feed_key(f"desk/{number}", "t"), 0)) is not None]
+    assert kept == list(range(len(kept)))
+    assert len(kept) >= 33
+    assert again.time_ms == 1_059
+
+
+@given(st.text(max_size=40) | st.binary(max_size=60).map(lambda raw: raw.hex()) | st.text("AQab_-9", max_size=1_200))
+def test_any_text_is_a_position_or_refused(text: str) -> None:
+    with suppress(InputError):
+        decode(text).encode()  # nothing else may come of it
+
+
+@pytest.mark.parametrize("text", ["x", "=", "AA", "A" * 1_025, "Ae!", "AceEPU8aHJ", "AQ-\n"])
+def test_what_is_no_position_is_refused_by_name(text: str) -> None:
+    with pytest.raises(InputError, match="is no position of the signals"):
+        decode(text)
+
+
+# ---- joining ----
+
+
+@st.composite
+def writings(draw: st.DrawFn) -> Topics:
+    """Signals and completions: after their signal, before it, or never."""
+    topics = Topics()
+    for number in range(draw(st.integers(0, 25))):
+        place = draw(HERE)
+        signal = signal_number(number)
+        completion = completion_of(signal)
+        ways: list[list[Signal | Completion]] = [[signal], [signal, completion], [completion, signal]]
+        for record in draw(st.sampled_from(ways)):
+            topics.write(place, record)
+        if draw(st.booleans()):
+            topics.write(place, b"{no record")
+    return topics
+
+
+@given(writings(), st.data())
+def test_a_completion_is_joined_whenever_it_comes(topics: Topics, data: st.DataObject) -> None:
+    reader = Reader(topics, 1_000, 1_000_000)
+    while any(reader.at[place] < topics.end(place) for place in PLACES):
+        reader.read(data.draw(HERE), data.draw(st.integers(1, 4)))
+    written = [value for place in PLACES for _, value in topics.records[place]]
+    completed = {f"{number + 1:032x}" for number in range(25) if any(b"completion" in value and f"{number + 1:032x}".encode() in value for value in written)}  # fmt: skip
+    log = reader.log
+    assert {entry.signal.id for entry in log.newest_first("", None) if entry.whole} == completed
+    assert log.counts["undecodable"] == written.count(b"{no record")
+    assert log.counts["signals"] == len(log)
+    for entry in log.newest_first("", None):
+        told = short(entry)
+        assert bool(told.stages) == entry.whole
+        assert sum(us for _, us in told.stages) == pytest.approx(detail(entry, "").whole_us if entry.whole else 0)
+
+
+def test_a_repeated_id_is_taken_once_and_counted() -> None:
+    topics = Topics()
+    for _ in range(3):
+        topics.write(PLACE, signal_number(1))
+    topics.write(PLACE, completion_of(signal_number(1)))
+    topics.write(PLACE, completion_of(signal_number(1), acknowledged_ns=9_000_000))
+    reader = Reader(topics, 10, 10)
+    told = reader.drain(reader.follow(at_the_beginning()))
+    reader.read_all()
+    follower = reader.follow(at_the_beginning())
+    told += reader.drain(follower)
+    assert [event.signal.frame_to_signal_us for event in told] == [1_000.0]
+    assert reader.log.counts["duplicate"] == 2
+
+
+def test_a_signal_on_a_forming_candle_is_confirmed_where_the_close_says_the_same_and_only_there() -> None:
+    log = Reader(Topics(), 10, 10).log
+    log.add(PLACE, 0, 5, encode(signal_number(1, forming=True)))
+    log.add(PLACE, 1, 6, encode(signal_number(2, forming=True)))
+    log.add(PLACE, 2, 7, encode(signal_number(1, ordinal=1, id="f" * 32, emitted_wall_ms=77)))
+    lives = {entry.signal.price: detail(entry, "").lifecycle for entry in log.newest_first("", None) if entry.signal.forming}  # fmt: skip
+    assert lives == {
+        "1": [("detected", 1_000_001), ("confirmed", 77)],
+        "2": [("detected", 1_000_002)],
+    }
+
+
+# ---- following ----
+
+Told = list[SignalEvent]
+
+
+def check_once_and_in_order(topics: Topics, told: Told) -> None:
+    """Every signal was told, the first time in the order of its partition, and no more than once in each form."""
+    first = list(dict.fromkeys(event.signal.id for event in told))
+    for place in PLACES:
+        ids = [value[value.index(b'"id":"') + 6 :][:32].decode() for _, value in topics.records[place] if b'"kind":"signal"' in value]  # fmt: skip
+        assert [one for one in first if one in ids] == ids
+    forms = Counter((event.signal.id, bool(event.signal.stages)) for event in told)
+    assert max(forms.values(), default=0) <= 1, forms
+
+
+@settings(max_examples=150)
+@given(st.data(), st.integers(1, 12), st.integers(0, 30))
+def test_a_position_gives_every_signal_once_in_order_however_often_the_reader_restarts(
+    data: st.DataObject, kept: int, back: int
+) -> None:
+    topics, told, number = Topics(), list[SignalEvent](), 0
+    reader = Reader(topics, kept, back)
+    position = at_the_beginning()
+    follower = reader.follow(position)
+    for _ in range(data.draw(st.integers(1, 25))):
+        what = data.draw(st.sampled_from(["write", "write", "read", "tell", "tell", "restart", "reconnect"]))
+        if what == "write":
+            place = data.draw(HERE)
+            for _ in range(data.draw(st.integers(1, 8))):
+                topics.write(place, signal_number(number))
+                number += 1
+        elif what == "read":
+            reader.read(data.draw(HERE), data.draw(st.integers(1, kept)))
+        elif what == "tell":
+            told += reader.drain(follower, then=reader)
+        else:
+            if what == "restart":
+                reader = Reader(topics, kept, back)
+            position = told[-1].position if told else position
+            follower = reader.follow(position)
+        if what != "tell":
+            told += reader.drain(follower, data.draw(st.integers(0, 2)))
+            follower._catching_up = True  # it is quick: what overtakes it here is the test's doing
+    for place in PLACES:
+        while reader.at[place] < topics.end(place):
+            reader.read(place, 1)
+            told += reader.drain(follower)
+    told += reader.drain(follower)
+    check_once_and_in_order(topics, told)
+    assert sum(event.lost for event in told) == 0
+
+
+@given(st.integers(1, 10), st.lists(st.integers(0, 30), max_size=12))
+def test_a_slow_follower_is_told_or_told_that_it_lost_each_signal(kept: int, steps: list[int]) -> None:
+    topics, number = Topics(), 0
+    reader = Reader(topics, kept, 0)
+    follower = reader.follow()
+    told: Told = []
+    for step in [*steps, 1]:
+        for _ in range(step):
+            topics.write(PLACES[number % 3], signal_number(number))
+            number += 1
+        reader.read_all()
+        told += reader.drain(follower)
+    assert len(told) + sum(event.lost for event in told) == number
+    assert len({event.signal.id for event in told}) == len(told)
+    assert follower.overtaken == sum(event.lost for event in told)
+
+
+def test_what_kafka_no_longer_has_is_told_as_lost() -> None:
+    topics = Topics()
+    for number in range(20):
+        topics.write(PLACE, signal_number(number))
+    topics.begins[PLACE] = 7
+    reader = Reader(topics, 5, 5)
+    reader.read_all()
+    told = reader.drain(reader.follow(at_the_beginning()))
+    assert [(event.signal.price, event.lost) for event in told] == [("7", 7), *((str(at), 0) for at in range(8, 20))]
+
+
+def test_who_comes_without_a_position_is_told_what_comes_from_then_on() -> None:
+    topics = Topics()
+    topics.write(PLACE, signal_number(0))
+    reader = Reader(topics, 5, 5)
+    follower = reader.follow()
+    reader.read_all()  # what was there before it came, though read after
+    assert reader.drain(follower) == []
+    topics.write(PLACE, signal_number(1))
+    reader.read_all()
+    assert [event.signal.price for event in reader.drain(follower)] == ["1"]
+
+
+def test_a_feed_that_was_left_out_of_a_position_is_found_again_by_the_time() -> None:
+    topics = Topics()
+    other = PLACES[2]
+    for number in range(4):
+        topics.write(other, signal_number(number))
+    topics.now_ms += 10 * OVERLAP_MS
+    reader = Reader(topics, 3, 3)
+    position = Position()
+    for place in PLACES[:2]:
+        position.set(place, 0, topics.now_ms)
+    for number in range(10, 16):
+        topics.write(other, signal_number(number))
+    reader = Reader(topics, 3, 3)
+    reader.read_all()
+    told = reader.drain(reader.follow(position.encode()))
+    assert [event.signal.price for event in told] == ["10", "11", "12", "13", "14", "15"]
+
+
+def test_a_partition_whose_kafka_is_away_holds_no_other_up() -> None:
+    topics = Topics()
+    for number in range(20):
+        topics.write(PLACES[number % 2], signal_number(number))
+    reader = Reader(topics, 3, 3)
+    reader.read_all()
+    follower = reader.follow(at_the_beginning())
+    told: Told = []
+    step = follower.next()
+    while step is not None:
+        if isinstance(step, SignalEvent):
+            told.append(step)
+        elif not isinstance(step, Unplaced) and step.partition.place == PLACES[0]:  # type: ignore[union-attr]
+            follower.postpone(step.partition)  # type: ignore[union-attr]
+        else:
+            reader._replay(follower, step)  # type: ignore[arg-type]
+        step = follower.next()
+    assert [int(event.signal.price) for event in told] == list(range(1, 20, 2))
+    follower.try_again()
+    told += reader.drain(follower)
+    check_once_and_in_order(topics, told)
+
+
+def test_only_what_is_asked_for_is_told_and_its_position_covers_the_rest() -> None:
+    topics = Topics()
+    for number in range(10):
+        topics.write(PLACE, signal_number(number, trader=f"desk/{number % 2}"))
+    reader = Reader(topics, 50, 50)
+    reader.read_all()
+    told = reader.drain(reader.follow(at_the_beginning(), SignalQuery(trader="desk/1")))
+    assert [event.signal.price for event in told] == ["1", "3", "5", "7", "9"]
+    again = reader.drain(reader.follow(told[2].position))
+    assert [event.signal.price for event in again] == ["6", "7", "8", "9"]
+
+
+# ---- pages and figures ----
+
+
+def service(log: SignalLog, now_ms: int = 0) -> KeptSignals:
+    reader = SignalReader(list, log, 10, Away())
+    return KeptSignals(log, reader, lambda trader: "Pipe" if trader == "desk/1" else "SharedMemory", "http://x/{trace_id}", lambda: now_ms)  # fmt: skip
+
+
+@given(st.lists(st.tuples(HERE, st.integers(0, 30)), max_size=60), st.integers(1, 7), st.integers(1, 40), st.data())
+def test_pages_give_each_signal_once_while_new_ones_come(
+    written: list[tuple[tuple[bytes, int], int]], limit: int, kept: int, data: st.DataObject
+) -> None:
+    log = Reader(Topics(), kept, 0).log
+    offsets = Counter[tuple[bytes, int]]()
+    there: list[tuple[int, str]] = []
+    for number, (place, later) in enumerate(written):
+        log.add(place, offsets[place], 1_000 + later, encode(signal_number(number)))
+        offsets[place] += 1
+    there = [(entry.key.append_ms, entry.signal.id) for entry in log.newest_first("", None)]
+    assert [ms for ms, _ in there] == sorted((ms for ms, _ in there), reverse=True)
+    assert len(there) == min(kept, len(written))
+    assert [ms for ms, _ in there] == sorted((1_000 + later for _, later in written), reverse=True)[:kept]
+    asked = service(log)
+    seen: list[str] = []
+    cursor, number = "", 1_000
+    while True:
+        page, cursor = asked.page(SignalQuery(before=cursor, limit=limit))
+        seen += [signal.id for signal in page]
+        assert len(page) <= limit
+        if not cursor:
+            break
+        if data.draw(st.booleans()) and len(log) < kept:
+            place = data.draw(HERE)
+            log.add(place, offsets[place], 5_000, encode(signal_number(number)))
+            offsets[place] += 1
+            number += 1
+    assert seen == [identity for _, identity in there]
+
+
+@pytest.mark.parametrize("cursor", ["x", "1.2.3", "1.abc.3.4", "-1.0000000000.0.0", "1" * 40, "1.0000000000.0.0\n"])
+def test_what_is_no_cursor_is_refused(cursor: str) -> None:
+    with pytest.raises(InputError, match="is no cursor"):
+        service(SignalLog(3)).page(SignalQuery(before=cursor))
+
+
+def test_filters_leave_only_what_is_asked_for() -> None:
+    log = Reader(Topics(), 100, 0).log
+    for number in range(12):
+        changes = {"trader": f"desk/{number % 2}", "symbol": ["BTC/USDT", "ETH/USDT"][number % 3 == 0], "action": ["buy", "sell"][number % 4 == 0]}  # fmt: skip
+        log.add(PLACES[2 * (number % 2)], number // 2, number, encode(signal_number(number, **changes)))
+    asked = service(log)
+
+    def numbers(**query: object) -> list[int]:
+        return [int(signal.price) for signal in asked.page(SignalQuery(**query))[0]]  # type: ignore[arg-type]
+
+    assert numbers(trader="desk/1") == [11, 9, 7, 5, 3, 1]
+    assert numbers(trader="desk/1", symbol="ETH/USDT") == [9, 3]
+    assert numbers(action="sell") == [8, 4, 0]
+    assert numbers(feed="desk/b") == [11, 9, 7, 5, 3, 1]
+    assert numbers(since_ms=1_000_003, until_ms=1_000_006) == [5, 4, 3]
+    assert numbers(trader="desk/nobody") == []
+    assert asked.get("0" * 32) is None
+    found = asked.get(f"{4:032x}")
+    assert found is not None
+    assert found.trace_url == f"http://x/{4:032x}"
+
+
+def test_figures_are_of_their_window_trader_and_transport() -> None:
+    log = Reader(Topics(), 1_000, 0).log
+    offset = 0
+    for number in range(200):
+        signal = signal_number(number, trader=f"desk/{number % 2}")
+        at_ms = 1_000_000 + 1_000 * number
+        for record in (signal, completion_of(signal, acknowledged_ns=1_260_000 + 1_000 * (number + 1))):
+            log.add(PLACE, offset, at_ms, encode(record))
+            offset += 1
+    now_ms = 1_200_000
+    asked = service(log, now_ms)
+    latency = asked.latency(100)
+    assert latency.frame_to_signal.count == 100
+    assert latency.frame_to_signal.p50_us == pytest.approx(260 + 150)
+    assert latency.frame_to_signal.p99_us == pytest.approx(260 + 199)
+    assert [stage.name for stage in latency.stages][-1] == "acknowledged"
+    assert {stage.count for stage in latency.stages} == {100}
+    assert [(one.transport, one.frame_to_signal.count) for one in latency.transports] == [("Pipe", 50), ("SharedMemory", 50)]  # fmt: skip
+    assert asked.latency(100, "desk/1").frame_to_signal.count == 50
+    assert asked.latency(100, "desk/nobody").frame_to_signal.p50_us is None
+    assert asked.per_minute() == 60
+    assert asked.recent_counts("desk/1", 3, 10) == [5, 5, 0]
+    assert asked.recent_counts("desk/nobody", 3, 10) == [0, 0, 0]
+
+
+def test_a_summary_asked_for_often_is_made_once() -> None:
+    now_s = 0.0
+    log = SignalLog(10)
+    figures = Figures(log, lambda trader: "", lambda: now_s)
+    assert figures.latency(60, "", 0) is figures.latency(60, "", 0)
+    assert figures.latency(60, "x", 0) is not figures.latency(60, "", 0)
+    first = figures.latency(60, "", 0)
+    now_s = 1.0
+    assert figures.latency(60, "", 0) is not first
+
+
+@given(st.lists(st.integers(0, 1_000), min_size=1, max_size=20), st.integers(0, 5_000))
+def test_shares_leave_nothing_over_that_somebody_could_use(sizes: list[int], budget: int) -> None:
+    given_ = shares(sizes, budget)
+    assert all(0 <= share <= size for share, size in zip(given_, sizes, strict=True))
+    assert sum(given_) == min(sum(sizes), budget)
+    short_ones = [share for share, size in zip(given_, sizes, strict=True) if share < size]
+    assert all(share >= max(given_) - 1 for share in short_ones)
