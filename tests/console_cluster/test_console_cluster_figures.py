@@ -171,9 +171,27 @@ def test_a_trader_has_its_workers_figures_or_its_statuss_with_their_age() -> Non
     written_ms = 1_767_225_600_000
     live = trader_row(item, pools, 102.0, written_ms + 60_000)
     assert (live.state, live.calls, live.age_ms) == ("Active", 40, 2_000)
+    assert (live.ready, live.reason, live.message) == (True, "", ""), "there is nothing to be known of it"
     assert (live.latency.p50_us, live.latency.p99_us) == (3_100.0, 1_200_000.0)
     old = trader_row(item, pools, 200.0, written_ms + 60_000)
     assert (old.state, old.signals, old.calls, old.age_ms) == ("Running", 7, 0, 60_000)
+
+
+def test_what_is_ready_all_the_same_keeps_its_reason() -> None:
+    blocked = {**READY, "reason": "Blocked", "message": "Kafka takes no signals"}
+    row = trader_row(kept(a_trader("one", {**STATUS, "conditions": [blocked]})), {}, 1.0, 0)
+    assert (row.ready, row.reason, row.message) == (True, "Blocked", "Kafka takes no signals")
+    waits = {**READY, "type": "Stalled", "reason": "AwaitingApproval", "message": "approve generation 2"}
+    rolls = {**READY, "type": "Reconciling", "reason": "HandingOver", "message": "at 12:00"}
+    row = trader_row(kept(a_trader("one", {**STATUS, "conditions": [READY, rolls, waits]})), {}, 1.0, 0)
+    assert (row.ready, row.reason, row.message) == (True, "AwaitingApproval", "approve generation 2")
+    row = trader_row(kept(a_trader("one", {**STATUS, "conditions": [READY, rolls]})), {}, 1.0, 0)
+    assert (row.ready, row.reason) == (True, "HandingOver")
+    full = {**READY, "status": "False", "reason": "PoolFull", "message": "raise spec.workers.max"}
+    row = trader_row(kept(a_trader("one", {"observedGeneration": 1, "conditions": [full]})), {}, 1.0, 0)
+    assert (row.ready, row.state, row.message) == (False, "PoolFull", "raise spec.workers.max")
+    unseen = trader_row(kept(a_trader("one", {**STATUS, "observedGeneration": 0})), {}, 1.0, 0)
+    assert (unseen.ready, unseen.state) == (False, "Unseen")
 
 
 def test_only_its_own_pools_workers_speak_for_a_trader() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from chandlery.console.market import SignalEvent, SignalQuery
@@ -38,6 +39,7 @@ class Reader:
         self.topics = topics
         self.log = SignalLog(kept)
         self.at: dict[Place, int] = {}
+        self.counts: Counter[str] = Counter()
         for place in PLACES:
             end = topics.end(place)
             self.at[place] = max(topics.begins[place], end - back)
@@ -54,7 +56,7 @@ class Reader:
             self.read(place)
 
     def follow(self, after: str = "", query: SignalQuery = SignalQuery()) -> Follower:  # noqa: B008 - it is frozen
-        return Follower(self.log, decode(after) if after else None, query)
+        return Follower(self.log, decode(after) if after else None, query, self.counts)
 
     def drain(self, follower: Follower, most: int = 1_000_000, then: Reader | None = None) -> list[SignalEvent]:
         """What a follower is told now. ``then``: reads one more record between any two pieces."""

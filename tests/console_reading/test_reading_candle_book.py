@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.workers_feed.feed_setup import MINUTE, candle
 
@@ -63,6 +63,7 @@ def take_1m(book: CandleBook, written: Written) -> None:
             book.take(session, update)
 
 
+@settings(max_examples=50)
 @given(topics(), st.integers(1, 8), st.data())
 def test_whatever_is_repeated_the_newest_candles_are_as_they_were_written(
     written: Written, kept: int, data: st.DataObject
@@ -81,6 +82,7 @@ def test_whatever_is_repeated_the_newest_candles_are_as_they_were_written(
     assert closes(book.candles(100)) == dict(list(want.items())[-kept:])
 
 
+@settings(max_examples=50)
 @given(topics(), st.integers(1, 15), st.data())
 def test_a_look_back_in_stretches_finds_the_newest_of_the_session(
     written: Written, need: int, data: st.DataObject
@@ -102,6 +104,7 @@ def test_a_look_back_in_stretches_finds_the_newest_of_the_session(
         assert found == want
 
 
+@settings(max_examples=50)
 @given(topics(), st.integers(1, 5), st.lists(st.integers(1, 6), max_size=30))
 def test_who_looks_on_now_and_then_ends_with_what_the_book_holds(written: Written, most: int, turns: list[int]) -> None:
     changes, shown = Changes(100), dict[int, str]()

@@ -87,6 +87,7 @@ def writings(draw: st.DrawFn) -> Topics:
     return topics
 
 
+@settings(max_examples=40)
 @given(writings(), st.data())
 def test_a_completion_is_joined_whenever_it_comes(topics: Topics, data: st.DataObject) -> None:
     reader = Reader(topics, 1_000, 1_000_000)
@@ -146,7 +147,7 @@ def check_once_and_in_order(topics: Topics, told: Told) -> None:
     assert max(forms.values(), default=0) <= 1, forms
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.data(), st.integers(1, 12), st.integers(0, 30))
 def test_a_position_gives_every_signal_once_in_order_however_often_the_reader_restarts(
     data: st.DataObject, kept: int, back: int
@@ -197,7 +198,7 @@ def test_a_slow_follower_is_told_or_told_that_it_lost_each_signal(kept: int, ste
         told += reader.drain(follower)
     assert len(told) + sum(event.lost for event in told) == number
     assert len({event.signal.id for event in told}) == len(told)
-    assert follower.overtaken == sum(event.lost for event in told)
+    assert reader.counts["overtaken"] == sum(event.lost for event in told)
 
 
 def test_what_kafka_no_longer_has_is_told_as_lost() -> None:
@@ -284,6 +285,7 @@ def service(log: SignalLog, now_ms: int = 0) -> KeptSignals:
     return KeptSignals(log, reader, lambda trader: "Pipe" if trader == "desk/1" else "SharedMemory", "http://x/{trace_id}", lambda: now_ms)  # fmt: skip
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(HERE, st.integers(0, 30)), max_size=60), st.integers(1, 7), st.integers(1, 40), st.data())
 def test_pages_give_each_signal_once_while_new_ones_come(
     written: list[tuple[tuple[bytes, int], int]], limit: int, kept: int, data: st.DataObject

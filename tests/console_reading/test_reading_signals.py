@@ -19,9 +19,11 @@ from tests.console_reading.reading_setup import (
     until,
 )
 from tests.support.free_ports import free_ports
+from tests.workers_feed.feed_setup import candle_writer
 
 from chandlery.console.backend import FeedKafka
 from chandlery.console.market import SignalQuery
+from chandlery.console.reading import Readers
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import topics_of
 from chandlery.stream.broker import EmbeddedBroker
@@ -164,26 +166,40 @@ async def test_a_broker_that_was_killed_is_named_and_nothing_is_lost_when_it_is_
     try:
         kafka = KafkaSettings(bootstrap=broker.bootstrap, feed="mine", partitions=2)
         await ensure_topics(kafka)
-        async with running_readers(kafka) as readers:
+        async with running_readers(kafka) as readers, taking(readers.signals.follow("", ALL)) as taken:
             await until("reading began", lambda: reads(readers))
-            async with taking(readers.signals.follow("", ALL)) as taken:
-                async with signal_writer(kafka) as writer:
-                    await writer.numbers(0, 10, partitions=2)
-                await until("10 signals", lambda: len(taken.events) == 10)
-                broker.kill()
-                sentences = await until("it is named", readers.away)
-                assert len(sentences) == 1
-                assert broker.bootstrap in sentences[0]
-                assert in_memory(readers) == 10
+            await write_some(kafka, 0)
+            await until("10 signals", lambda: len(taken.events) == 10)
+            await until("10 candles", lambda: candles_of(readers, 10))
+            broker.kill()
+            sentences = await until("it is named", readers.away)
+            assert all(broker.bootstrap in sentence for sentence in sentences)
+            assert in_memory(readers) == 10
+            assert await candles_of(readers, 10)
+            # Whoever comes with a position while Kafka is away gets what memory has, and the rest when it is back.
+            async with taking(readers.signals.follow(taken.events[4].position, ALL)) as again:
+                await until("5 signals", lambda: len(again.prices) == 5)
                 await broker.start()
-                async with signal_writer(kafka) as writer:
-                    await writer.numbers(10, 10, partitions=2)
+                await write_some(kafka, 10)
                 await until("20 signals", lambda: len(taken.events) == 20)
-                assert not readers.away()
+                await until("15 signals", lambda: len(again.prices) == 15)
+            await until("20 candles", lambda: candles_of(readers, 20))
+            await until("nothing is away", lambda: not readers.away())
         assert sorted(taken.prices) == list(range(20))
         assert sum(event.lost for event in taken.events) == 0
     finally:
         await broker.stop()
+
+
+async def write_some(kafka: KafkaSettings, first: int) -> None:
+    async with signal_writer(kafka) as writer, candle_writer(kafka) as candles:
+        await writer.numbers(first, 10, partitions=2)
+        await candles.closed("BTC/USDT", first, 10)
+
+
+async def candles_of(readers: Readers, count: int) -> bool:
+    found = await readers.market.candles("desk/feed", "BTC/USDT", "1m", 100, None)
+    return found.complete and len(found.candles) == count
 
 
 async def test_a_topic_that_is_made_again_is_read_from_its_beginning(kafka_settings: KafkaSettings) -> None:

@@ -82,13 +82,19 @@ async def console_of(desk: Desk) -> AsyncIterator[ApiClient]:
 async def test_the_first_look_and_the_figures_are_of_what_runs(desk: Desk) -> None:
     name = f"{desk.namespace.name}/steady"
     async with console_of(desk) as api:
+        looks: list[Overview] = []
 
-        async def all_is_well() -> Overview | None:
-            told = await api.overview()
-            well = told.feeds_alive == 1 and told.signals_per_min > 0 and told.memory_bytes and not told.attention
-            return told if well and not told.away else None
+        async def all_is_well() -> bool:
+            looks.append(await api.overview())
+            told = looks[-1]
+            well = told.feeds_alive == 1 and told.signals_per_min > 0 and told.memory_bytes > 0
+            return well and not told.attention and not told.away
 
-        told: Overview = await until("all is well", all_is_well, START_S)
+        try:
+            await until("all is well", all_is_well, START_S)
+        except AssertionError as error:
+            raise AssertionError(looks[-1].model_dump_json(indent=1)) from error
+        told = looks[-1]
         assert (told.mode, told.writable) == ("cluster", False)
         assert (told.feeds, told.traders, told.traders_ready) == (1, 1, 1)
         row = await api.trader(name)

@@ -38,7 +38,7 @@ _MIB: Final = 1 << 20
 _LEAST_PYTHON: Final = (3, 11)
 
 # What 20 traders over 100 symbols take: broker 180 MB, ingest and aggregator 150 MB, feed, supervisor and
-# traders 200 MB, the command itself 80 MB, the segment 60 MB; and as much again for the first download's Maven.
+# traders 200 MB, the command itself and its console 160 MB, the segment 60 MB; and as much again for the first download's Maven.
 _COMFORTABLE_MEMORY: Final = 1_024 * _MIB
 _LEAST_MEMORY: Final = 512 * _MIB
 # A day of the quickstart's records is some 100 MB; Kafka ends when its disk is full.

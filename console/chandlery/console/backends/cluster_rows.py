@@ -24,6 +24,8 @@ from chandlery.core.wording import printable
 FRESH_S: Final = 15.0
 _UNITS_US: Final = {"ns": 1e-3, "us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
 _AMOUNT: Final = re.compile(r"([0-9.]+)(ns|us|µs|ms|s|m)")
+#: Reasons of a Trader that is Ready which say no more than that; a reason in a row is something to be known.
+_WELL: Final = frozenset({"Running", "Warming"})
 #: What ``kubectl apply`` keeps for itself; it is the manifest once more.
 _NOT_SHOWN: Final = frozenset({"kubectl.kubernetes.io/last-applied-configuration"})
 
@@ -67,11 +69,12 @@ def trader_row(item: Object, pools: Mapping[Names, PoolFigures], now_s: float, n
     if age_s is not None and age_s > FRESH_S:
         figures, age_s = None, None
     ready, suspended = state.ready == "True", bool(item["spec"].get("suspend", False))
+    reason, message = _to_be_known(state, status)
     row = Trader(
         trader=state.trader,
         state=_state(state, figures, suspended),
-        reason=state.reason,
-        message=state.message if not ready or state.reason == "Blocked" else "",
+        reason=reason,
+        message=message,
         ready=ready,
         suspended=suspended,
         strategy=state.strategy,
@@ -95,6 +98,17 @@ def trader_row(item: Object, pools: Mapping[Names, PoolFigures], now_s: float, n
         row.last_open_time_ms = figures.last_open_time_ms
         row.age_ms = max(0, round(age_s * 1_000))
     return row
+
+
+def _to_be_known(state: TraderState, status: TraderStatus) -> tuple[str, str]:
+    """Reason and message. Of one that is Ready: why its newest version doesn't run, or how far it is on its way."""
+    if state.ready != "True" or state.reason not in _WELL:
+        return state.reason, state.message
+    for wanted in ("Stalled", "Reconciling"):
+        for condition in status.conditions:
+            if condition.type == wanted and condition.status == "True":
+                return condition.reason, printable(condition.message)
+    return "", ""
 
 
 def _state(state: TraderState, figures: TraderFigures | None, suspended: bool) -> str:

@@ -17,7 +17,7 @@ from chandlery.console.market import CandleEvent
 from chandlery.console.reading.candle_book import CandleBook, CandleChange, Changes
 from chandlery.console.reading.candle_partition import PartitionReading
 from chandlery.console.reading.candle_series import Series
-from chandlery.console.reading.kafka_reading import Away, Backoff, open_consumer, spans
+from chandlery.console.reading.kafka_reading import Away, Backoff, check_running, open_consumer, spans
 from chandlery.core.assignment import SeriesRef
 from chandlery.core.errors import InputError, UnavailableError
 from chandlery.core.intervals import parse_interval
@@ -173,7 +173,7 @@ class CandleReader:
             book = CandleBook(self._kept, self.counts, lambda change: self._tell(key, change))
             series = self._series[key] = Series(key.feed, key.ref, book, self.counts)
             need = max(need, min(_FIRST_CANDLES, self._kept))
-            series.task = asyncio.create_task(self._load(series, need), name=f"candles of {key}")
+            series.task = asyncio.create_task(self._load(series, need), name=_name(key))
         series.looked_s = time.monotonic()
         return series
 
@@ -201,12 +201,12 @@ class CandleReader:
             series.task.add_done_callback(self._ending.discard)
         if series.reading is not None:
             series.reading.remove(series.ref)
-        self._away.back(f"{key}")
+        self._away.back(_name(key))
 
     async def _load(self, series: Series, need: int) -> None:
         """Load a series, however often it takes."""
         backoff = Backoff()
-        name = f"{_SeriesKey(series.feed, series.ref)}"
+        name = _name(_SeriesKey(series.feed, series.ref))
         while True:
             try:
                 if series.feed not in self._feeds:
@@ -271,7 +271,7 @@ class CandleReader:
         """Follow feeds that come and go, close what nobody looks at, open again what somebody does."""
         wanted = {feed.feed: feed for feed in self._kafkas()}
         for name, known in list(self._feeds.items()):
-            self._raise_defects(known)
+            self._check_tasks(known)
             if wanted.get(name) != known.feed:
                 for key in [key for key in self._series if key.feed == name]:
                     self._close(key)
@@ -293,12 +293,13 @@ class CandleReader:
                 self._open(key, 1)
         await self._end_idle_readings()
 
-    def _raise_defects(self, known: _Feed) -> None:
-        tasks = [known.pulse, *(task for _, task in known.readings.values())]
-        tasks += [series.task for key, series in self._series.items() if series.task and key.feed == known.feed.feed]
-        for task in tasks:
-            if task.done() and not task.cancelled() and (defect := task.exception()) is not None:
-                raise defect
+    def _check_tasks(self, known: _Feed) -> None:
+        """Raises InvariantError: something ended that runs for ever."""
+        for task in (known.pulse, *(task for _, task in known.readings.values())):
+            check_running(task)
+        for key, series in self._series.items():
+            if key.feed == known.feed.feed and series.task is not None and not series.loaded.is_set():
+                check_running(series.task)
 
     async def _end_idle_readings(self) -> None:
         loading = {key.feed for key, series in self._series.items() if not series.loaded.is_set()}
@@ -343,6 +344,10 @@ class CandleReader:
                     self._grown(feed.feed)
                 seen = have
                 await asyncio.sleep(_PULSE_S)
+
+
+def _name(key: _SeriesKey) -> str:
+    return f"candles of {key.feed}: {key.ref.symbol} {key.ref.interval}"
 
 
 async def _ended(*tasks: asyncio.Task[None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -65,12 +65,15 @@ class Follower:
 
     Args:
         position: what it has been told already; None: it wants what comes from now on. Owned by the follower.
+        counts: shared by many: ``overtaken`` (events lost by being slow), ``replayed`` (records read again).
 
     Attributes:
-        overtaken: events that it lost by being slow. replayed: records read again for it. postponed: partitions.
+        postponed: partitions that it goes on without.
     """
 
-    def __init__(self, log: SignalLog, position: Position | None, query: SignalQuery) -> None:
+    def __init__(
+        self, log: SignalLog, position: Position | None, query: SignalQuery, counts: Counter[str] | None = None
+    ) -> None:
         self._log = log
         self._query = query
         self._resumes = position is not None
@@ -82,8 +85,7 @@ class Follower:
         self._joining: OrderedDict[str, Entry] = OrderedDict()
         self._ready: deque[SignalEvent] = deque()
         self._lost = 0
-        self.overtaken = 0
-        self.replayed = 0
+        self._counts = Counter[str]() if counts is None else counts
         self.postponed: dict[Place, Partition] = {}
         self._at = log.next
         self._catching_up = self._resumes
@@ -124,7 +126,7 @@ class Follower:
 
     def replay(self, partition: Partition, records: Sequence[Replayed]) -> None:
         """Take in records that were missing, in order."""
-        self.replayed += len(records)
+        self._counts["replayed"] += len(records)
         self._catching_up = True
         place = partition.place
         completions, signals = _decoded(records)
@@ -223,7 +225,7 @@ class Follower:
 
     def _be_overtaken(self) -> None:
         lost = self._log.first - self._at
-        self.overtaken += lost
+        self._counts["overtaken"] += lost
         self._lost += lost
         self._at = self._log.first
         self._told_whole.clear()

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from chandlery.core.errors import UnavailableError
+from chandlery.core.errors import InvariantError, UnavailableError
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.stream.topics import check_login
@@ -81,6 +81,9 @@ class Away:
         """It is read, or nobody wants it any more."""
         if self._why.pop(name, None) is not None:
             log.info("a topic is read again", extra={"topic": name})
+
+    def __len__(self) -> int:
+        return len(self._why)
 
     def sentences(self) -> list[str]:
         """Each reason once."""
@@ -220,6 +223,17 @@ async def position_of(consumer: AIOKafkaConsumer, kafka: KafkaSettings, partitio
     with translated(kafka):
         async with asyncio.timeout(ANSWER_S):
             return int(await consumer.position(partition))
+
+
+def check_running(task: asyncio.Task[None]) -> None:
+    """See that a task that runs until it is cancelled still does.
+
+    Raises:
+        InvariantError: it has ended; its error is the cause.
+    """
+    if task.done():
+        defect = None if task.cancelled() else task.exception()
+        raise InvariantError(f"{task.get_name()} ended by itself: {defect!r}") from defect
 
 
 def shares(sizes: Sequence[int], budget: int) -> list[int]:

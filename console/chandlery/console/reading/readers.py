@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from chandlery.console.backend import FeedKafka
 from chandlery.console.reading.candle_reader import CandleReader
@@ -15,6 +15,9 @@ from chandlery.console.reading.signal_reader import SignalReader
 from chandlery.console.reading.signal_service import KeptSignals
 from chandlery.console.settings import ConsoleSettings
 from chandlery.core.errors import InvariantError
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 log = logging.getLogger("chandlery.console.reading")
 
@@ -35,7 +38,6 @@ class Readers:
         transport_of: Callable[[str], str],
         settings: ConsoleSettings,
     ) -> None:
-        quieten_client()
         self._away = Away()
         self._log = SignalLog(settings.signals_kept)
         self._signal_reader = SignalReader(kafkas, self._log, settings.signals_kept, self._away)
@@ -45,6 +47,7 @@ class Readers:
 
     async def start(self) -> None:
         """Begin to read. Returns at once, also where no broker answers yet: :meth:`away` says so."""
+        quieten_client()
         runs = {"signals": self._signal_reader.run, "candles": self.market.run}
         self._tasks = [asyncio.create_task(self._kept_running(what, run), name=what) for what, run in runs.items()]
 
@@ -61,6 +64,12 @@ class Readers:
                 )
             await asyncio.sleep(_DEFECT_PAUSE_S)
             self._away.back(name)
+
+    def families(self) -> Iterable[Metric]:
+        """The readers' figures for Prometheus, of names under ``chandlery_console_``."""
+        from chandlery.console.reading.metrics import families  # a process that nobody scrapes does without its library
+
+        return families(self._log, self._signal_reader, self.signals, self.market, self._away)
 
     def states(self) -> Mapping[str, str]:
         """By feed, how it stands with its signals: ``connecting``, ``waiting`` (for the topic) or ``reading``."""

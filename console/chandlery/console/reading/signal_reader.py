@@ -16,6 +16,7 @@ from chandlery.console.reading.kafka_reading import (
     Away,
     Backoff,
     Span,
+    check_running,
     next_batches,
     open_consumer,
     position_of,
@@ -82,13 +83,13 @@ class SignalReader:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._feeds.clear()
+            self.states.clear()
 
     def _look(self) -> None:
         """Begin with feeds that have come or are elsewhere now, end with those that have gone."""
         wanted = {feed.feed: feed for feed in self._kafkas()}
         for name, (feed, task) in list(self._feeds.items()):
-            if task.done() and not task.cancelled() and (defect := task.exception()) is not None:
-                raise defect
+            check_running(task)
             if wanted.get(name) != feed:
                 task.cancel()
                 self._away.back(topics_of(feed.kafka).signals)

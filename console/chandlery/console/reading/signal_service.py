@@ -73,7 +73,7 @@ class KeptSignals:
     def follow(self, after: str, query: SignalQuery) -> AsyncIterator[SignalEvent]:
         """See :class:`chandlery.console.market.Signals`. Events count from this call on, not from the first asked for."""
         position = decode(after) if after else None
-        return self._followed(Follower(self._log, position, query))
+        return self._followed(Follower(self._log, position, query, self.counts))
 
     def latency(self, window_s: int, trader: str = "") -> models.Latency:
         """Over the signals of the last ``window_s`` seconds."""
@@ -112,8 +112,6 @@ class KeptSignals:
                     await _wait(news, again_s - time.monotonic())
         finally:
             self.followers -= 1
-            self.counts["overtaken"] += follower.overtaken
-            self.counts["replayed"] += follower.replayed
 
     async def _read_again(self, follower: Follower, step: Missing | Unplaced) -> bool:
         """Have what is missing read; False: not now, the partition is left for later."""
