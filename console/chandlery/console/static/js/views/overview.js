@@ -32,7 +32,7 @@ export function overviewView({ scope, root, live }) {
     heading("Overview", mode),
     figures.element,
     attention.element,
-    h("div", { class: "split" }, newest.element, traders.element),
+    h("div", { class: "split uneven" }, newest.element, traders.element),
   );
 
   live.follow(scope, "overview", {

@@ -16,7 +16,7 @@ export function stateRank(trader) {
 
 const nameCell = cellOf(
   (trader) => {
-    const link = h("a", { class: "name", href: traderHref(trader.trader) }, trader.trader);
+    const link = h("a", { class: "name", href: traderHref(trader.trader), title: trader.trader }, trader.trader);
     const what = h("span", { class: "sub quiet" });
     return { element: h("div", { class: "two-lines" }, link, what), what };
   },
@@ -100,7 +100,7 @@ export function traderTable(kind) {
   const { trader, state, spark, signals, p99, memory, faults, pool } = COLUMNS;
   return new LiveTable({
     caption: "Traders",
-    className: "trader-table",
+    className: `trader-table ${kind}`,
     columns: kind === "brief" ? [trader, state, spark, p99] : [trader, state, spark, p99, signals, memory, faults, pool],
     key: (row) => row.trader,
     sorted: kind === "brief" ? ["state", "ascending"] : ["trader", "ascending"],
