@@ -16,6 +16,7 @@ _KINDS: Final = (
     ("chandlery.stream.aggregator", "aggregator"),
     ("chandlery.workers.feed", "feed"),
     ("chandlery.workers.supervisor", "supervisor"),
+    ("chandlery.console", "console"),
     ("chandlery.cli", "up"),
 )
 _NURSERY: Final = "chandlery.workers.trader.nursery"
@@ -31,7 +32,7 @@ class Measured(NamedTuple):
 def census(pid: int) -> dict[str, list[Measured]]:
     """The run with process id ``pid`` and all below it, by kind.
 
-    Kinds: ``up``, ``kafka``, ``ingest``, ``aggregator``, ``feed``, ``supervisor``, ``nursery`` (the traders'
+    Kinds: ``up``, ``console``, ``kafka``, ``ingest``, ``aggregator``, ``feed``, ``supervisor``, ``nursery`` (the traders'
     fork server), ``trader``. What is none of these is left out.
     """
     root = psutil.Process(pid)

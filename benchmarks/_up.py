@@ -59,11 +59,11 @@ def write_manifests(folder: Path, manifests: Sequence[dict[str, Any]]) -> Path:
     return folder
 
 
-def start(manifests: Path, state: Path, *options: str) -> subprocess.Popen[bytes]:
-    """``chandlery up`` without a view; its log lines go to ``state/../up.txt``."""
+def start(manifests: Path, state: Path, *options: str, console: str = "off") -> subprocess.Popen[bytes]:
+    """``chandlery up`` without a view; its log lines go to ``state/../up.txt``; console: where that listens."""
     words = [sys.executable, "-m", "chandlery.cli", "up", "-f", str(manifests), "--state", str(state), "--no-view"]
     # What is measured is the market's way; a console beside it would be in every figure.
-    words += ["--console", "off"]
+    words += ["--console", console]
     with (state.parent / "up.txt").open("ab") as log:
         return subprocess.Popen([*words, *options], stdout=subprocess.PIPE, stderr=log)
 

@@ -13,7 +13,7 @@ from chandlery.cli.getting import Kind, rows_of, select, table_of
 from chandlery.cli.signalling import is_of
 from chandlery.console.amounts import duration_us, size
 from chandlery.console.live import live_view, start_panel, summary_view
-from chandlery.console.model import FeedRow, PoolRow, SignalRow, TraderRow, View, decode_view, encode_view
+from chandlery.console.model import ConsoleRow, FeedRow, PoolRow, SignalRow, TraderRow, View, decode_view, encode_view
 from chandlery.console.summary import Summary
 from chandlery.console.waterfall import bar, signal_waterfall
 from chandlery.core.errors import InputError
@@ -73,10 +73,12 @@ def test_rows_are_found_by_full_and_by_short_name_and_an_unknown_one_is_refused(
 @pytest.mark.parametrize("width", [80, 200])
 def test_the_live_view_fits_the_screen_and_says_what_it_hides(height: int, width: int) -> None:
     view = a_view(traders=200)
+    view.console = ConsoleRow("http://127.0.0.1:8420")
     view.signals = [msgspec.structs.replace(view.signals[0], id=str(n), reason="why " * 50) for n in range(50)]
     shown = text_of(live_view(view, height, width), width)
     assert len(shown.splitlines()) <= max(height, 20)
     assert "more: chandlery get traders" in shown
+    assert ("http://127.0.0.1:8420" in shown.splitlines()[0]) == (width > 100)
 
 
 def test_the_live_view_shows_a_broken_trader_before_sound_ones() -> None:
@@ -89,6 +91,26 @@ def test_the_start_panel_says_what_runs_where_to_look_and_what_to_type() -> None
     shown = text_of(start_panel(a_view(), [("chandlery get traders", "the traders")]))
     for expected in ("default/market", "default/demo", "2 of 2 ready", "/s/logs", "chandlery get traders"):
         assert expected in shown
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (None, ""),
+        (ConsoleRow("http://127.0.0.1:8420"), "http://127.0.0.1:8420"),
+        (
+            ConsoleRow("http://127.0.0.1:8421", "port 8420 is held by pid 7 (x)"),
+            "http://127.0.0.1:8421, port 8420 is held by",
+        ),
+        (ConsoleRow("", "it needs fastapi: pip install 'chandlery[console]'"), "it needs fastapi"),
+    ],
+)
+def test_the_start_panel_says_where_the_console_is_or_why_it_is_not(row: ConsoleRow | None, told: str) -> None:
+    view = a_view()
+    view.console = row
+    shown = text_of(start_panel(view, []))
+    assert ("console" in shown) == (row is not None)
+    assert told in shown
 
 
 def test_the_summary_view_names_every_problem() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.support.free_ports import free_ports
 
 from chandlery.cli import doctor, doctor_futex
 from chandlery.cli.doctor import PACKAGES, Check, examine, exit_code, render
@@ -58,7 +59,7 @@ def test_a_whole_examination_has_every_check_once_and_leaves_nothing_behind(tmp_
     checks = examine(tmp_path / "state", [port], shm=shm, cache_dir=full_cache)
     assert [check.name for check in checks] == [
         "system", "packages", "shared memory", "mapping", "futex", "memory", "java", "kafka", f"port {port}",
-        "state folder", "socket paths", "open files",
+        "console", "state folder", "socket paths", "open files",
     ]  # fmt: skip
     assert list(tmp_path.iterdir()) == [shm]
     assert list(shm.iterdir()) == []
@@ -91,6 +92,23 @@ def test_a_taken_port_fails_naming_its_holder(tmp_path: Path, full_cache: Path) 
     assert check.ok is False
     assert check.found.startswith(f"held by pid {os.getpid()} (")
     assert exit_code(checks) == 3
+
+
+def test_the_console_has_a_port_or_the_next_one_or_is_warned_of() -> None:
+    first = free_ports(2)
+    ports = range(first, first + 2)
+    check = doctor.check_console(ports)
+    assert (check.ok, check.found) == (True, f"port {first} is free")
+    with socket.create_server(("127.0.0.1", first)):
+        check = doctor.check_console(ports)
+        assert check.ok is True
+        assert f"held by pid {os.getpid()}" in check.found
+        assert f"would take {first + 1}" in check.found
+        with socket.create_server(("127.0.0.1", first + 1)):
+            check = doctor.check_console(ports)
+            assert (check.ok, check.advice) == ("warn", "use --console HOST:PORT")
+    check = doctor.check_console(ports, lambda: ["fastapi"])
+    assert (check.ok, check.advice) == ("warn", "pip install 'chandlery[console]'")
 
 
 def test_a_state_folder_in_the_way_of_which_a_file_stands_fails(tmp_path: Path) -> None:

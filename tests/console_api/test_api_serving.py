@@ -116,12 +116,29 @@ async def test_a_port_that_is_taken_is_said(stage: Stage, serve: Serve) -> None:
         await ApiServer(stage.app, taken, stage.services.streams).start()
 
 
+def _sixth_version() -> bool:
+    """Whether this machine's loopback speaks IPv6."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _sixth_version(), reason="no IPv6 here")
 async def test_the_loopback_of_the_sixth_version_is_served(stage: Stage, serve: Serve) -> None:
     stage.settings.listen = "[::1]:0"
     server = await serve()
     assert server.address.startswith("http://[::1]:")
     async with aiohttp.ClientSession() as session, session.get(f"{server.address}/api/v1/healthz") as answer:
         assert answer.status == 200
+
+
+async def test_no_answer_waits_for_the_acknowledgement_of_its_head(stage: Stage, serve: Serve) -> None:
+    server = await serve()
+    async with aiohttp.ClientSession() as session, session.get(f"{server.address}/api/v1/healthz"):
+        accepted = [one.transport.get_extra_info("socket") for one in server._server.server_state.connections]
+        assert [one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in accepted] == [1]
 
 
 async def test_settings_that_would_open_it_to_all_end_the_process_before_it_listens() -> None:

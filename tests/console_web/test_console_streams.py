@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, Route
 from tests.console_api.stage import signal, until
 from tests.console_web import browsing
 from tests.console_web.conftest import Served
@@ -74,13 +74,45 @@ async def test_a_cut_stream_says_so_and_resumes_without_a_missing_or_doubled_sig
         assert position in resumed
 
 
+async def test_a_signal_that_comes_while_a_view_opens_is_not_missed(browser: Browser, served: Served) -> None:
+    served.world.signals.events.clear()
+    address = await served.start(moves=False)
+    async with browsing.sight(browser, address) as sight:
+        held: asyncio.Queue[Route] = asyncio.Queue()
+        await sight.page.route("**/api/v1/live?*", held.put)
+        await sight.page.goto(f"{address}/#/signals")
+        waiting = await held.get()
+        # Nobody is told of it yet: only who asks after the stream has begun learns of it.
+        served.world.signals.tell(known(1))
+        await waiting.continue_()
+        await shown(sight.page, [known(1).id])
+
+
+async def test_a_hole_longer_than_a_page_is_closed(browser: Browser, served: Served) -> None:
+    served.world.signals.events.clear()
+    address = await served.start(moves=False)
+    async with browsing.sight(browser, address) as sight:
+        await sight.page.goto(f"{address}/#/signals")
+        await until(lambda: served.world.signals.following == 1)
+        signals = served.world.signals
+        signals.tell(known(1))
+        await shown(sight.page, [known(1).id])
+        # More than a page is lost to the stream; the gap it tells is the only sign.
+        signals.events.extend((signals.told + number, known(number)) for number in range(2, 133))
+        signals.told += 200
+        signals.tell(known(200))
+        await shown(sight.page, [known(number).id for number in (200, *range(132, 0, -1))])
+
+
 async def test_a_person_can_have_it_tried_again_at_once(browser: Browser, served: Served) -> None:
     address = await served.start()
-    async with cut_proxy(address) as (proxy, through), browsing.sight(browser, through) as sight:
+    phone = {"width": 320, "height": 700}
+    async with cut_proxy(address) as (proxy, through), browsing.sight(browser, through, viewport=phone) as sight:
         await sight.open()
         await proxy.cut()
         again = sight.page.get_by_role("button", name="Try now")
         await again.wait_for()
+        assert await sight.overflow() <= 0
         await proxy.mend()
         await again.click()
         await sight.page.wait_for_selector("#link[data-state=live]")

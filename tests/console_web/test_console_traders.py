@@ -128,6 +128,9 @@ async def test_a_token_is_asked_for_and_kept_for_the_tab(browser: Browser, serve
         page = sight.page
         await page.goto(f"{address}/")
         await page.locator("#login").wait_for()
+        assert sight.complaints == []
+        await page.keyboard.press("Escape")
+        await page.get_by_role("button", name="Sign in").click()
         assert await page.evaluate("document.activeElement.id") == "token"
         await page.keyboard.type("a wrong one")
         await page.keyboard.press("Enter")
@@ -141,6 +144,14 @@ async def test_a_token_is_asked_for_and_kept_for_the_tab(browser: Browser, serve
         await page.reload()
         await page.wait_for_selector(".signal-row")
         assert await page.locator("dialog").count() == 0
+        # One that holds no more is asked for again, and what is shown goes on with the new one.
+        file.write_text("another one")
+        await sight.go("#/signals")
+        await page.locator("#login").wait_for()
+        await page.locator("#token").fill("another one")
+        await page.keyboard.press("Enter")
+        await page.locator("#link[data-state=live]").wait_for()
+        await page.locator("#view-signals .signal-row").first.wait_for()
         await page.get_by_role("button", name="Forget the token").click()
         await page.locator("#login").wait_for()
 

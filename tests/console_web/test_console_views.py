@@ -13,6 +13,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("view", VIEWS)
 async def test_a_view_shows_its_data_and_complains_of_nothing(sight: Sight, view: str) -> None:
     await sight.open(view)
+    await sight.seen("#link[data-state=live]")
     assert await sight.text("#link") == "Live"
     assert await sight.page.locator(".panel-error:visible").count() == 0
     assert "undefined" not in await sight.text("#main")

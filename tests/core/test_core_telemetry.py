@@ -126,11 +126,23 @@ def test_whatever_the_stamps_say_no_span_is_negative_and_the_stages_sum_to_the_w
     if not spans:
         return
     root, *stages = [span for span in spans if span.attributes.get("chandlery.stage") or not span.parent_id]
-    assert all(span.end_ns >= span.start_ns for span in spans)
+    assert all(span.end_ns > span.start_ns for span in spans)
     assert [span.start_ns for span in stages[1:]] == [span.end_ns for span in stages[:-1]]
     total = sum(span.end_ns - span.start_ns for span in stages)
     assert total == root.end_ns - root.start_ns
-    assert total / 1_000 == pytest.approx(account(stamps).whole_us, rel=0.01)
+    assert total / 1_000 == pytest.approx(account(stamps).whole_us, rel=0.01, abs=0.001 * len(STAGES))
+
+
+def test_a_stage_of_no_length_is_told_as_a_nanosecond_that_the_next_one_lacks() -> None:
+    # The trader was awake already. Jaeger takes a span of no length for a negative one.
+    awake = msgspec.structs.replace(STAMPS, woken_ns=STAMPS.published_ns)
+    root, *stages = spans_of(a_signal(awake))[: 1 + len(STAGES)]
+    lengths_ns = {span.attributes["chandlery.stage"]: span.end_ns - span.start_ns for span in stages}
+    exact_ns = {stage.name: round(stage.duration_us * 1_000) for stage in account(awake).stages}
+    assert exact_ns["woken"] == 0
+    assert lengths_ns == {**exact_ns, "woken": 1, "decided": exact_ns["decided"] - 1}
+    assert [span.start_ns for span in stages[1:]] == [span.end_ns for span in stages[:-1]]
+    assert root.end_ns - root.start_ns == sum(exact_ns.values())
 
 
 def test_a_clock_stepped_back_within_a_signal_moves_its_trace_and_stretches_nothing() -> None:
@@ -138,7 +150,7 @@ def test_a_clock_stepped_back_within_a_signal_moves_its_trace_and_stretches_noth
     stepped = msgspec.structs.replace(STAMPS, wall_offset_ns=WALL - 3_600_000_000_000)
     before, after = spans_of(a_signal()), spans_of(a_signal(stepped))
     assert after[0].end_ns - after[0].start_ns == before[0].end_ns - before[0].start_ns
-    assert all(span.end_ns >= span.start_ns for span in after)
+    assert all(span.end_ns > span.start_ns for span in after)
     uncertain = {
         span.attributes["chandlery.stage"] for span in after if "chandlery.stage.uncertainty_us" in span.attributes
     }

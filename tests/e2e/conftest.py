@@ -75,7 +75,12 @@ def _cluster(wanted: Wanted) -> Iterator[Cluster]:
 
         own = Cluster(plan.kubeconfig, plan.binaries, logs=plan.logs)
         if plan.has_node:
-            own = replace(own, load=partial(load, plan), kill=partial(kill_container, plan))
+            own = replace(
+                own,
+                load=partial(load, plan),
+                kill=partial(kill_container, plan),
+                tests_address=plan.host_address,
+            )
         try:
             yield own
         finally:

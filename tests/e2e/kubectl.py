@@ -35,6 +35,7 @@ class Cluster:
         load: makes image archives known to the nodes; None where images come from a registry.
         kill: SIGKILL to a container by its id; None where the nodes are somebody else's.
         logs: the components' log files; None where the cluster is somebody else's.
+        tests_address: of this machine, as pods reach it; empty where they may not.
     """
 
     kubeconfig: Path
@@ -42,6 +43,7 @@ class Cluster:
     load: Callable[[Sequence[Path]], None] | None = None
     kill: Callable[[str], None] | None = None
     logs: Path | None = None
+    tests_address: str = ""
 
     def environment(self) -> dict[str, str]:
         """Variables for programs that speak to this cluster (kubectl, helm)."""

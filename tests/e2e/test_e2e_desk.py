@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -10,8 +11,9 @@ import msgspec
 import pytest
 from tests.e2e.cluster.commands import ClusterError
 from tests.e2e.conftest import Images
-from tests.e2e.desk import API, OPERATOR, POOL, RELEASE, ROLES, START_S, WORKER, Desk, install
+from tests.e2e.desk import API, FEED, OPERATOR, POOL, RELEASE, ROLES, START_S, WORKER, Desk, install
 from tests.e2e.kubectl import Cluster, Resource
+from tests.support.otlp_receiver import Receiver, Seen, http_receiver
 
 from chandlery.core.latency import account
 
@@ -211,6 +213,44 @@ def test_a_trader_of_another_namespace_runs_only_where_the_pool_lets_it(desk: De
         neighbour.until("the refusal", ("trader", "guest"), lambda _: desk.reason("guest", neighbour) == "NotAllowed")
     finally:
         neighbour.remove()
+
+
+def test_a_pool_that_names_a_receiver_sends_it_traces_that_say_whose_pods_spans_they_are(desk: Desk) -> None:
+    if not desk.namespace.cluster.tests_address:
+        pytest.skip("pods of a cluster that isn't this run's own may not reach the test's receiver")
+    with http_receiver(host=desk.namespace.cluster.tests_address) as receiver:
+        patch = json.dumps({"spec": {"telemetry": {"otlpEndpoint": receiver.endpoint}}})
+        desk.namespace.kubectl("patch", "traderpool", POOL, "--type=merge", "--patch", patch)
+        spans = _first_trace(receiver)
+        whose = {
+            span.service: {key: value for key, value in span.resource.items() if key[:4] == "k8s."} for span in spans
+        }
+        worker = desk.namespace.get("pod", whose["chandlery-feed"]["k8s.pod.name"])
+    assert worker["metadata"]["labels"]["chandlery.dev/pool"] == POOL
+    assert whose["chandlery-feed"] == whose["chandlery-trader"]
+    assert whose["chandlery-feed"] == {
+        "k8s.pod.name": worker["metadata"]["name"],
+        "k8s.namespace.name": desk.namespace.name,
+        "k8s.pod.uid": worker["metadata"]["uid"],
+        "k8s.node.name": worker["spec"]["nodeName"],
+    }
+    for service in ("chandlery-ingest", "chandlery-aggregator"):
+        pod = desk.namespace.get("pod", whose[service]["k8s.pod.name"])["metadata"]
+        (owner,) = pod["ownerReferences"]
+        assert (owner["kind"], owner["name"]) == ("StatefulSet", whose[service]["k8s.statefulset.name"])
+        assert owner["name"] == f"{FEED}-{service.removeprefix('chandlery-')}"
+        assert pod["namespace"] == whose[service]["k8s.namespace.name"]
+
+
+def _first_trace(receiver: Receiver) -> list[Seen]:
+    """The first whole trace that comes: of a signal on candles that the worker took from the topic."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        for spans in receiver.traces().values():
+            if len({span.service for span in spans}) == 4:
+                return spans
+        time.sleep(0.2)
+    raise ClusterError(f"no whole trace within {START_S:.0f} s; there are {len(receiver.spans)} spans")
 
 
 def _allow_traders_from(desk: Desk, whom: str) -> None:

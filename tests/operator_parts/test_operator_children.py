@@ -232,17 +232,30 @@ def test_the_receiver_of_traces_is_reached_at_the_port_that_its_address_means(
 def test_a_feed_knows_its_pod_and_where_traces_go() -> None:
     pool = a_pool(telemetry={"otlpEndpoint": "http://c:4318", "tickShare": 0.01})
     settings = msgspec.json.decode(workers.worker_settings(pool, "quants-0", KAFKA, DEFAULTS)["feed.json"])
-    assert settings["telemetry"] == {
-        "otlp_endpoint": "http://c:4318",
-        "otlp_protocol": "http/protobuf",
-        "tick_share": 0.01,
-    }
+    telemetry = settings["telemetry"]
+    assert telemetry["otlp_endpoint"] == "http://c:4318"
+    assert telemetry["otlp_protocol"] == "http/protobuf"
+    assert telemetry["tick_share"] == 0.01
     assert settings["metrics_listen"] == "0.0.0.0:9464"
     (feed,) = workers.worker_set(pool, "quants-0", KAFKA, DEFAULTS)["spec"]["template"]["spec"]["initContainers"]
     variables = {one["name"]: one for one in feed["env"]}
     assert variables["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
     assert "k8s.pod.name=$(POD_NAME)" in variables["OTEL_RESOURCE_ATTRIBUTES"]["value"]
     assert list(variables).index("POD_NAME") < list(variables).index("OTEL_RESOURCE_ATTRIBUTES"), "or it isn't expanded"
+
+
+def test_spans_name_the_pods_that_ingest_and_aggregator_run_in() -> None:
+    market = MarketFeed.model_validate(feed_body(namespace="platform"))
+    pool = a_pool(feed={"name": market.name, "namespace": market.namespace})
+    settings = msgspec.json.decode(workers.worker_settings(pool, "quants-0", KAFKA, DEFAULTS)["feed.json"])
+    for component in ("ingest", "aggregator"):
+        made = feeds.feed_set(market, component, KAFKA, DEFAULTS)
+        assert made["spec"]["replicas"] == 1, "or which pod it was isn't known"
+        assert settings["telemetry"][component] == {
+            "k8s.namespace.name": made["metadata"]["namespace"],
+            "k8s.statefulset.name": made["metadata"]["name"],
+            "k8s.pod.name": f"{made['metadata']['name']}-0",
+        }
 
 
 def test_children_go_with_their_owner_and_need_no_finalizer() -> None:

@@ -94,13 +94,20 @@ class Fleet:
             )
         return Current(workers, self.memory)
 
+    @property
+    def wall_ms(self) -> int:
+        """The wall clock: half a candle after the newest has closed."""
+        return EPOCH_MS + self.closed * STEP_MS + STEP_MS // 2
+
     # The operator's side ------------------------------------------------------------------------------------
 
     def plan(self, wanted: Desired) -> Plan:
-        made = plan(wanted, self.current, now_ms=self.now_ms)
+        made = plan(wanted, self.current, now_ms=self.now_ms, wall_ms=self.wall_ms)
         # An old one that had nothing left to decide when its successor took over goes with the next plan.
-        settled = plan(wanted, replace(self.after(made), memory=made.memory), now_ms=self.now_ms)
-        again = plan(wanted, replace(self.after(settled), memory=settled.memory), now_ms=self.now_ms)
+        wall_ms = self.wall_ms + 1
+        settled = plan(wanted, replace(self.after(made), memory=made.memory), now_ms=self.now_ms, wall_ms=wall_ms)
+        after = replace(self.after(settled), memory=settled.memory)
+        again = plan(wanted, after, now_ms=self.now_ms, wall_ms=wall_ms + 1)
         for key, pool in settled.pools.items():
             assert list(again.pools[key].workers) == list(pool.workers)
             for name, assignment in pool.workers.items():

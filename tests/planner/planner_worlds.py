@@ -11,6 +11,8 @@ from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.operator.planner import Current, Delays, Desired, Memory, Plan, WorkerNow, plan
 
 Key = tuple[str, str]
+#: What the wall clock showed when the planner's clock was at 0, ms.
+WALL_MS = 1_750_000_000_000
 
 
 def feed(name: str = "market", namespace: str = "default", **spec: object) -> MarketFeed:
@@ -98,7 +100,7 @@ class World:
         return Current({key: dict(workers) for key, workers in self.workers.items()}, self.memory)
 
     def step(self, wanted: Desired, *, all_ready: bool = True) -> Plan:
-        result = plan(wanted, self.current, now_ms=self.now_ms)
+        result = plan(wanted, self.current, now_ms=self.now_ms, wall_ms=WALL_MS + self.now_ms)
         self.carry_out(result)
         if all_ready:
             for key, workers in self.workers.items():

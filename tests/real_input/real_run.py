@@ -32,7 +32,8 @@ class Run:
 
     def __init__(self, process: asyncio.subprocess.Process, state: Path, errors: Path) -> None:
         self._process = process
-        self._state = state
+        #: The state folder, by which other commands find the run.
+        self.state = state
         self._errors = errors
 
     @property
@@ -44,14 +45,14 @@ class Run:
         """Wait until it runs: everything is started, the traders are Ready or had their time."""
 
         async def look() -> View | None:
-            view = await fetch_view(StateDir(self._state).read_run())
+            view = await fetch_view(StateDir(self.state).read_run())
             return view if view.phase == "running" else None
 
         return await self.until(look, "it runs")
 
     async def status_of(self, name: str) -> dict[str, Any]:
         """Status of one of its processes."""
-        view = await fetch_view(StateDir(self._state).read_run())
+        view = await fetch_view(StateDir(self.state).read_run())
         socket = next(row.socket for row in view.processes if row.name == name)
         async with Endpoint(Path(socket)) as endpoint:
             return msgspec.json.decode(await endpoint.get("/v1/status"), type=dict[str, Any])

@@ -137,7 +137,7 @@ def _plain(pairs: Sequence[KeyValue]) -> dict[str, Any]:
 
 
 @contextmanager
-def http_receiver(identity: Identity | None = None) -> Iterator[Receiver]:
+def http_receiver(identity: Identity | None = None, host: str = "127.0.0.1") -> Iterator[Receiver]:
     """OTLP over HTTP on a free port of this machine, in a thread of its own; over TLS with an identity."""
     receiver = Receiver()
     tls: ssl.SSLContext | None = None
@@ -163,7 +163,7 @@ def http_receiver(identity: Identity | None = None) -> Iterator[Receiver]:
         app.router.add_post("/v1/traces", export)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        await web.TCPSite(runner, host, 0, ssl_context=tls).start()
         started(runner.addresses[0][1])
         await stop.wait()
         await runner.cleanup()
@@ -178,7 +178,7 @@ def http_receiver(identity: Identity | None = None) -> Iterator[Receiver]:
             ends.append(lambda: loop.call_soon_threadsafe(stop.set))
 
             def started(port: int) -> None:
-                receiver.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+                receiver.endpoint = f"{'https' if tls else 'http'}://{host}:{port}"
                 ready.set()
 
             await serve(started, stop)

@@ -24,6 +24,7 @@ from typing import Final, Literal
 import msgspec
 
 from chandlery.cli.doctor_futex import FutexError, wake_by_extension, wake_by_system_call
+from chandlery.cli.runtime.console_process import INSTALL, PORTS, missing_packages
 from chandlery.cli.runtime.statedir import StateDir
 from chandlery.core.assignment import MOST_INCARNATIONS
 from chandlery.core.errors import MachineError, SegmentError, UnavailableError
@@ -37,7 +38,7 @@ _MIB: Final = 1 << 20
 _LEAST_PYTHON: Final = (3, 11)
 
 # What 20 traders over 100 symbols take: broker 180 MB, ingest and aggregator 150 MB, feed, supervisor and
-# traders 200 MB, the command itself 80 MB, the segment 60 MB; and as much again for the first download's Maven.
+# traders 200 MB, the command itself and its console 160 MB, the segment 60 MB; and as much again for the first download's Maven.
 _COMFORTABLE_MEMORY: Final = 1_024 * _MIB
 _LEAST_MEMORY: Final = 512 * _MIB
 # A day of the quickstart's records is some 100 MB; Kafka ends when its disk is full.
@@ -99,6 +100,7 @@ def examine(
         check_java(),
         check_kafka(cache_dir),
         *(check_port(port) for port in ports),
+        check_console(PORTS),
         check_state_dir(state_dir),
         check_socket_paths(state_dir),
         judge_open_files(*resource.getrlimit(resource.RLIMIT_NOFILE)),
@@ -317,6 +319,19 @@ def check_port(port: int) -> Check:
     if port_is_free(port):
         return Check(f"port {port}", True, "free")
     return Check(f"port {port}", False, f"held by {holder_of(port)}", "end that process, or choose another port")
+
+
+def check_console(ports: Sequence[int], missing: Callable[[], list[str]] = missing_packages) -> Check:
+    """REST API and console have what they need, and a port. Without them everything else runs."""
+    if lacking := missing():
+        return Check("console", "warn", f"{', '.join(lacking)} can't be found: `chandlery up` runs without it", INSTALL)
+    free = next((port for port in ports if port_is_free(port)), None)
+    if free == ports[0]:
+        return Check("console", True, f"port {free} is free")
+    held = f"port {ports[0]} is held by {holder_of(ports[0])}"
+    if free is not None:
+        return Check("console", True, f"{held}; `chandlery up` would take {free}")
+    return Check("console", "warn", f"{held}, and those up to {ports[-1]} are taken too", "use --console HOST:PORT")
 
 
 def check_state_dir(state_dir: Path) -> Check:

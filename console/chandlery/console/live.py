@@ -20,6 +20,8 @@ _FIXED_LINES: Final = 9
 _FEWEST_SIGNALS: Final = 3
 #: Columns that the whole table of traders takes.
 _WIDE: Final = 140
+#: Columns that the first line takes with the console's address in it.
+_ROOM_FOR_ADDRESS: Final = 110
 
 
 def live_view(view: View, height: int, width: int = _WIDE) -> RenderableType:
@@ -29,7 +31,11 @@ def live_view(view: View, height: int, width: int = _WIDE) -> RenderableType:
     traders = worst_first(view.traders)[:most_traders]
     hidden = len(view.traders) - len(traders)
     signals = view.signals[-max(room - len(traders) - 2, _FEWEST_SIGNALS) :]
-    parts: list[RenderableType] = [_head(view), *(_one_line(Text(feed_line(feed))) for feed in view.feeds), Text()]
+    parts: list[RenderableType] = [
+        _head(view, width),
+        *(_one_line(Text(feed_line(feed))) for feed in view.feeds),
+        Text(),
+    ]
     shown = sorted(traders, key=lambda row: row.trader)
     parts.append(traders_table(shown) if width >= _WIDE else narrow_traders_table(shown))
     if hidden:
@@ -42,10 +48,12 @@ def live_view(view: View, height: int, width: int = _WIDE) -> RenderableType:
     return Group(*parts)
 
 
-def _head(view: View) -> Text:
+def _head(view: View, width: int) -> Text:
     ready = sum(row.ready for row in view.traders)
     memory = sum(row.rss_bytes for row in view.processes)
-    console = f"{view.console.address}   " if view.console is not None and view.console.address else ""
+    # On a narrow screen it would take a second line; the start's panel has said it.
+    shown = view.console is not None and view.console.address and width >= _ROOM_FOR_ADDRESS
+    console = f"{view.console.address}   " if view.console is not None and shown else ""
     return Text.assemble(
         ("chandlery ", "bold"),
         f"{view.phase}   traders {ready}/{len(view.traders)} ready   memory {size(memory)} RSS   ",

@@ -101,7 +101,7 @@ class Summary(msgspec.Struct):
         reconciles: whether every count adds up. problems: why the exit code isn't 0, one sentence each.
         traders, trades, candles, signals, latency_us: see their types. frames: exchange frames read by ingest.
         memory_bytes: by process: ``kafka``, ``ingest-FEED``, ``aggregator-FEED``, ``feed-WORKER``,
-            ``supervisor-WORKER``, and each Trader by its name; sampled just before the stop.
+            ``supervisor-WORKER``, ``console``, and each Trader by its name; sampled just before the stop.
         drops: everything that was left out or repeated anywhere, by reason; zero counts are left out.
         restarts: unexpected ends of our own processes, by name; zero counts are left out.
     """

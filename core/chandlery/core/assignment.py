@@ -60,9 +60,12 @@ class TraderAssignment(msgspec.Struct, omit_defaults=True):
             incarnation's. 0: no bound.
         until_ms: decides only candles whose open time is earlier than this; when it has decided them all and its
             signals are acknowledged it is ``Retired``. None: no bound.
+        since_ms: since when candles are its to decide, ms: those that close after this, where no position tells how
+            far it has come (its pod's rings are gone). The wall clock of whoever first made it active, or the
+            ``from_ms`` at which it took over. 0: not known, it begins after the newest candle there is.
 
-    ``mode`` from standby to active, ``generation``, ``tier``, ``from_ms`` and ``until_ms`` change in the running
-    process; whatever else changes comes as another incarnation.
+    ``mode`` from standby to active, ``generation``, ``tier``, ``from_ms``, ``until_ms`` and ``since_ms`` change in the
+    running process; whatever else changes comes as another incarnation.
     """
 
     trader: str
@@ -84,6 +87,7 @@ class TraderAssignment(msgspec.Struct, omit_defaults=True):
     memory_bytes: int = 256 * 1024 * 1024
     from_ms: int = 0
     until_ms: int | None = None
+    since_ms: int = 0
 
     @property
     def key(self) -> str:
@@ -121,7 +125,9 @@ decode_assignment: Final = msgspec.json.Decoder(Assignment).decode
 def content_hash(traders: list[TraderAssignment]) -> str:
     """Hash of an assignment's content: 16 hex digits, equal for equal traders in whatever order.
 
-    Fields at their default don't count: what is kept stays sound for a version that has got another field.
+    Fields at their default don't count: what is kept stays sound for a version that has got another field. Nor does
+    ``since_ms``, which every active incarnation has: a worker of a version that doesn't know it takes the rest, and
+    it never is a reason of its own to write an assignment.
     """
     body = _ordered.encode([_said_by(each) for each in sorted(traders, key=_by_incarnation)])
     return hashlib.sha256(body).hexdigest()[:16]
@@ -130,7 +136,9 @@ def content_hash(traders: list[TraderAssignment]) -> str:
 def _said_by(trader: TraderAssignment) -> dict[str, Any]:
     # Not omit_defaults: that compares by identity, which decoding changes.
     every = msgspec.structs.asdict(trader)
-    return {name: value for name, value in every.items() if name not in _DEFAULTS or value != _DEFAULTS[name]}
+    said = {name: value for name, value in every.items() if name not in _DEFAULTS or value != _DEFAULTS[name]}
+    said.pop("since_ms", None)
+    return said
 
 
 _DEFAULTS: Final[dict[str, Any]] = {

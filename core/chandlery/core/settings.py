@@ -126,13 +126,16 @@ class TelemetrySettings(msgspec.Struct, omit_defaults=True):
         otlp_endpoint: ``http://host:port`` or ``https://host:port`` of an OTLP receiver.
         otlp_protocol: how it is spoken to.
         tick_share: 0 … 1, which part of ordinary ticks (candle records that come live) gets a trace of its own.
-        resource: attributes of every span, such as ``k8s.pod.name``.
+        resource: attributes of every span of feed and traders, such as ``k8s.pod.name``.
+        ingest, aggregator: the same of the spans of these processes, which the feed sends in their place.
     """
 
     otlp_endpoint: str = ""
     otlp_protocol: Literal["", "http/protobuf", "grpc"] = ""
     tick_share: float = 0.0
     resource: dict[str, str] = {}
+    ingest: dict[str, str] = {}
+    aggregator: dict[str, str] = {}
 
 
 class FeedSettings(msgspec.Struct, omit_defaults=True):

@@ -20,6 +20,7 @@ from chandlery.core.resources import Trader
 from chandlery.operator.planner_homes import Asked, full_message, home_before, place_all, steps_of, worker_name
 from chandlery.operator.planner_homes import worker_number as worker_number
 from chandlery.operator.planner_placement import Placement
+from chandlery.operator.planner_since import with_since
 from chandlery.operator.planner_standing import Entry, content_digest, entries_of, standing_of
 from chandlery.operator.planner_traders import Refusal, judge, seen_of
 from chandlery.operator.planner_types import (
@@ -54,13 +55,14 @@ __all__ = [
 ]
 
 
-def plan(desired: Desired, current: Current, *, now_ms: int) -> Plan:
+def plan(desired: Desired, current: Current, *, now_ms: int, wall_ms: int = 0) -> Plan:
     """Decide what shall run where.
 
     Args:
         desired: sound resources, and what the catalogue check found.
         current: the workers that are there, and the memory of the last plan.
         now_ms: now, by any clock that the times in ``current`` share, ms.
+        wall_ms: now, by the wall clock, ms (0: not known): since then candles are a new Trader's to decide.
     """
     entries = entries_of(current, desired.delays, now_ms)
     asked: dict[str, Asked] = {}
@@ -76,7 +78,7 @@ def plan(desired: Desired, current: Current, *, now_ms: int) -> Plan:
     placements = place_all(desired, current, asked, now_ms)
     pools: dict[Key, PoolPlan] = {}
     for key in sorted(desired.pools):
-        pools[key] = _plan_pool(desired, current, key, placements.get(key), asked, verdicts)
+        pools[key] = _plan_pool(desired, current, key, placements.get(key), asked, verdicts, entries, wall_ms)
     memory = _remember(current, entries, pools, placements, asked, now_ms)
     deadlines = [one.again_ms for one in placements.values() if one.again_ms is not None]
     waits = [since_ms + desired.delays.retire_ms for since_ms in memory.taking_over_since_ms.values()]
@@ -111,7 +113,7 @@ def _ask(trader: Trader, desired: Desired, current: Current, entries: list[Entry
     if isinstance(judged, Refusal):
         return judged
     seen = memory.traders.get(name)
-    wanted = msgspec.structs.replace(judged.assignment, from_ms=0, until_ms=None)
+    wanted = msgspec.structs.replace(judged.assignment, from_ms=0, until_ms=None, since_ms=0)
     if wanted.mode == "standby":
         wanted.mode = "active"
     highest = max(standing.highest, seen.incarnation if seen is not None else 0)
@@ -126,6 +128,8 @@ def _plan_pool(
     placement: Placement | None,
     asked: Mapping[str, Asked],
     verdicts: dict[str, Verdict],
+    entries: Mapping[str, list[Entry]],
+    wall_ms: int,
 ) -> PoolPlan:
     """Write a placed pool's assignments, and the verdicts of its Traders."""
     pool = desired.pools[key]
@@ -136,8 +140,9 @@ def _plan_pool(
     placed: dict[str, list[TraderAssignment]] = {worker_name(pool.name, number): [] for number in placement.workers}
     for name, step in steps_of(pool, placement, asked).items():
         one = asked[name]
+        before = [entry for entry in entries.get(name, ()) if entry.pool == key]
         for worker, trader in step.placed:
-            placed[worker].append(trader)
+            placed[worker].append(with_since(trader, before, wall_ms))
         worker, decider = step.placed[0]
         reason, message = one.candidate.reason, one.candidate.message + one.candidate.stays
         verdicts[name] = Verdict(
@@ -164,9 +169,8 @@ def _plan_pool(
         if candidate.stays:  # the version of before has lost its place, and the one of now may not run
             verdicts[name] = Verdict(name, None, key, candidate.reason, candidate.message)
         else:
-            verdicts[name] = Verdict(
-                name, None, key, "PoolFull", full_message(pool, candidate, name in placement.crowded)
-            )
+            message = full_message(pool, candidate, placement.lacking.get(name))
+            verdicts[name] = Verdict(name, None, key, "PoolFull", message)
     used = sum(len(names) for names in placement.workers.values())
     rolling = sum(1 for names in placement.workers.values() for name in names if asked[name].rolls)
     return PoolPlan(

@@ -11,13 +11,16 @@ import msgspec
 from chandlery.core.assignment import SeriesRef, TraderAssignment, encode, surge_of
 from chandlery.core.checks import check_pool
 from chandlery.core.manifests import Key
+from chandlery.core.quantities import format_quantity
 from chandlery.core.resources import TraderPool
 from chandlery.operator.planner_placement import (
     MOST_ASSIGNMENT_BYTES,
     Bounds,
     Existing,
+    Lack,
     Leaving,
     Placement,
+    Weight,
     place,
 )
 from chandlery.operator.planner_rollout import Step, begins_beside, next_step, stands_beside
@@ -100,13 +103,13 @@ class Asked:
         return found
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes of what is assigned while the change is under way."""
-        size = _size(self.wanted)
+    def weight(self) -> Weight:
+        """What is assigned while the change is under way takes of a worker."""
+        weight = _weight(self.wanted)
         both = self.is_protected and (self.differs or self.standing.successor is not None)
         if self.room == "beside" and both and self.standing.decider is not None:
-            size += _size(self.standing.decider.assignment)
-        return size
+            weight = weight.with_(_weight(self.standing.decider.assignment))
+        return weight
 
 
 def home_before(standing: Standing, digest: str, entries: list[Entry], pool: Key) -> str | None:
@@ -137,18 +140,18 @@ def place_all(desired: Desired, current: Current, asked: dict[str, Asked], now_m
             if not stuck:
                 break
             for name in stuck:
-                _make_do(pool, mine[name], room)
+                _make_do(pool, mine[name], room, placement.lacking.get(name))
             placement = _place(key, pool, desired, current, mine, now_ms)
         placements[key] = placement
     return placements
 
 
-def _make_do(pool: TraderPool, one: Asked, room: Literal["alone", "old"]) -> None:
+def _make_do(pool: TraderPool, one: Asked, room: Literal["alone", "old"], lack: Lack | None) -> None:
     one.room = room
     if room == "old":
         decider = one.standing.decider
         assert decider is not None
-        message = full_message(pool, one.candidate, crowded=False)
+        message = full_message(pool, one.candidate, lack)
         stays = f" (generation {decider.assignment.generation} stays)"
         kept = replace(one.candidate, reason="PoolFull", message=message, stays=stays)
         one.candidate = kept
@@ -157,7 +160,7 @@ def _make_do(pool: TraderPool, one: Asked, room: Literal["alone", "old"]) -> Non
 
 
 def _unbounded(assignment: TraderAssignment) -> TraderAssignment:
-    return msgspec.structs.replace(assignment, from_ms=0, until_ms=None)
+    return msgspec.structs.replace(assignment, from_ms=0, until_ms=None, since_ms=0)
 
 
 def _place(
@@ -167,11 +170,11 @@ def _place(
     return place(
         {name: one.series for name, one in mine.items()},
         [_existing(name, worker, mine) for name, worker in workers.items()],
-        bounds_of(pool),
+        bounds_of(pool, desired.memory.get(key)),
         surplus_since_ms=current.memory.surplus_since_ms.get(pool.full_name),
         now_ms=now_ms,
         delays=desired.delays,
-        sizes={name: one.size_bytes for name, one in mine.items()},
+        weights={name: one.weight for name, one in mine.items()},
         stuck=frozenset(name for name, one in mine.items() if one.is_stuck),
         running={
             name: _takes(one.standing.decider)
@@ -199,20 +202,24 @@ def _existing(name: str, worker: WorkerNow, mine: Mapping[str, Asked]) -> Existi
         leaving,
         worker.outdated,
         worker.rolled_out,
+        sum(_weight(one).memory_bytes for one in worker.assignment.traders),
+        frozenset(trader for trader, one in mine.items() if one.home == name and one.differs),
     )
 
 
 def _takes(decider: Entry) -> Leaving:
     series = frozenset(decider.assignment.series())
-    return Leaving(worker_number(decider.worker), series, _size(decider.assignment))
+    return Leaving(worker_number(decider.worker), series, _weight(decider.assignment))
 
 
-def _size(assignment: TraderAssignment) -> int:
-    return len(encode(assignment)) + 1
+def _weight(assignment: TraderAssignment) -> Weight:
+    # One that is suspended has no process.
+    memory_bytes = 0 if assignment.mode == "suspended" else assignment.memory_bytes
+    return Weight(len(encode(assignment)) + 1, memory_bytes)
 
 
-def bounds_of(pool: TraderPool) -> Bounds:
-    """What a pool allows."""
+def bounds_of(pool: TraderPool, memory_bytes: int | None = None) -> Bounds:
+    """What a pool allows; memory_bytes: of a worker's traders together, None: any."""
     spec = pool.spec
     return Bounds(
         least=spec.workers.min,
@@ -220,6 +227,7 @@ def bounds_of(pool: TraderPool) -> Bounds:
         spare=spec.workers.spare,
         traders=spec.traders_per_worker,
         series=spec.segment.series,
+        memory_bytes=memory_bytes,
     )
 
 
@@ -260,10 +268,16 @@ def _stays(one: Asked, home: str) -> Rollout:
     return Rollout("Waiting", one.wanted.generation, message, is_move=True)
 
 
-def full_message(pool: TraderPool, candidate: Candidate, crowded: bool) -> str:
-    """Why a Trader finds no room, and which field to raise."""
+def full_message(pool: TraderPool, candidate: Candidate, lack: Lack | None = None) -> str:
+    """Why a Trader finds no room, and which field to raise. lack: what it would have a place but for; None: the place."""
     spec = pool.spec
-    if crowded:
+    if lack == "memory":
+        return (
+            f"its spec.resources.memory ({format_quantity(candidate.assignment.memory_bytes)}) doesn't fit beside that of "
+            f"the others into the container traders of a worker of TraderPool {pool.full_name}: lower it, or raise the "
+            f"pool's spec.workers.max, or resources.limits.memory of that container in its spec.podTemplate"
+        )
+    if lack == "assignment":
         return (
             f"its strategy's source and parameters don't fit beside those of the others: the assignments of a worker of "
             f"TraderPool {pool.full_name} hold {MOST_ASSIGNMENT_BYTES // 1024} KiB; raise the pool's spec.workers.max, "

@@ -343,5 +343,6 @@ def content_digest(assignment: TraderAssignment, *, mode: Mode | None = None) ->
         mode: taken instead of the assignment's own; one that stands by is to become active.
     """
     mode = mode or ("active" if assignment.mode == "standby" else assignment.mode)
-    bare = msgspec.structs.replace(assignment, generation=1, incarnation=1, mode=mode, from_ms=0, until_ms=None)
+    unnumbered = msgspec.structs.replace(assignment, generation=1, incarnation=1, mode=mode)
+    bare = msgspec.structs.replace(unnumbered, from_ms=0, until_ms=None, since_ms=0)
     return hashlib.sha256(encode(bare)).hexdigest()[:16]

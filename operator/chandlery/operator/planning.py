@@ -64,16 +64,19 @@ class PoolPlanner:
         namespaces: Mapping[str, Mapping[str, str]],
         catalogue: Collection[CatalogueEntry] | None,
         now_ms: int,
+        wall_ms: int = 0,
     ) -> Planned:
         """Plan one pool.
 
         Args:
             workers: the pool's workers as they are. configmaps: data of those that its Traders name.
             namespaces: labels by namespace. catalogue: of the pool's workers; None: not known, so not checked.
+            now_ms, wall_ms: see :func:`plan`.
         """
         pools: dict[Key, TraderPool] = self._sound(TraderPool)
         traders = {held.key: held.resource for held in self._cache.traders_of(key) if isinstance(held.resource, Trader)}
         there = key in pools
+        room_bytes = traders_bytes(pools[key]) if there else None
         desired = Desired(
             feeds=self._sound(MarketFeed),
             # All of them where the named one isn't there: the message says what is near.
@@ -83,8 +86,9 @@ class PoolPlanner:
             namespaces=namespaces,
             problems=_problems(traders.values(), catalogue, pools.get(key)),
             delays=self._delays,
+            memory={key: room_bytes} if room_bytes is not None else {},
         )
-        made = plan(desired, Current({key: workers} if there else {}, self._memory), now_ms=now_ms)
+        made = plan(desired, Current({key: workers} if there else {}, self._memory), now_ms=now_ms, wall_ms=wall_ms)
         if not there:
             self._asked.pop(key, None)
             return Planned(None, made.verdicts, None)

@@ -42,7 +42,7 @@ from chandlery.operator.planning import Planned, PoolPlanner
 from chandlery.operator.refusals import Refusals, is_of_quota, refusal_of
 from chandlery.operator.sources import Sources, named_by
 from chandlery.operator.statuses import Statuses
-from chandlery.operator.workerlink import WorkerLink, now_ms
+from chandlery.operator.workerlink import WorkerLink, now_ms, wall_ms
 from chandlery.operator.workers import Workers
 from chandlery.operator.workersets import WorkerSets, each
 
@@ -116,6 +116,7 @@ class Pools:
                 namespaces=tools.namespaces(),
                 catalogue=catalogue,
                 now_ms=now_ms(),
+                wall_ms=wall_ms(),
             )
         except UnavailableError:
             raise  # passes by itself; no state of the pool

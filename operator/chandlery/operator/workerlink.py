@@ -302,3 +302,8 @@ class WorkerLink:
 def now_ms() -> int:
     """Monotonic, ms: the clock of the planner's delays."""
     return time.monotonic_ns() // 1_000_000
+
+
+def wall_ms() -> int:
+    """Wall clock, ms: since when candles are a new Trader's to decide."""
+    return time.time_ns() // 1_000_000

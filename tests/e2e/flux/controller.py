@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
-from urllib.error import URLError
-from urllib.request import urlopen
 
-from tests.e2e.cluster.commands import ClusterError
 from tests.e2e.flux.building import PROGRAM
 from tests.e2e.kubectl import Namespace
-
-# It is ready within 1 s; thirty times that, for a machine at full load.
-_START_S: Final = 30.0
-_STOP_S: Final = 10.0
-_POLL_S: Final = 0.05
-_LOG_BYTES: Final = 3000
+from tests.e2e.local_service import local_service
+from tests.support.free_ports import free_ports
 
 
 @contextmanager
@@ -30,8 +19,7 @@ def kustomize_controller(binaries: Path, namespace: Namespace, folder: Path) -> 
     Args:
         binaries: where :func:`tests.e2e.flux.building.build` put it. folder: for its log and its temporary files.
     """
-    port = _free_port()
-    log = folder / f"{PROGRAM}.log"
+    port = free_ports(1)
     command = [
         str(binaries / PROGRAM),
         "--watch-all-namespaces=false",  # only what RUNTIME_NAMESPACE names
@@ -41,36 +29,5 @@ def kustomize_controller(binaries: Path, namespace: Namespace, folder: Path) -> 
         "--no-remote-bases",
     ]
     environment = namespace.cluster.environment() | {"RUNTIME_NAMESPACE": namespace.name, "TMPDIR": str(folder)}
-    with log.open("ab") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
-        try:
-            _wait_until_ready(process, f"http://127.0.0.1:{port}/readyz", log)
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + _START_S
-    while True:
-        if process.poll() is not None:
-            raise ClusterError(f"{PROGRAM} ended with {process.returncode}: {_end_of(log)}")
-        try:
-            with urlopen(url, timeout=1.0):  # another status than 200 is an error
-                return
-        except (URLError, TimeoutError) as error:
-            if time.monotonic() > deadline:
-                raise ClusterError(f"{PROGRAM}: not ready within {_START_S:.0f} s: {error}: {_end_of(log)}") from error
-        time.sleep(_POLL_S)
-
-
-def _end_of(log: Path) -> str:
-    return log.read_text(encoding="utf-8", errors="replace")[-_LOG_BYTES:]
+    with local_service(command, f"http://127.0.0.1:{port}/readyz", folder / f"{PROGRAM}.log", environment):
+        yield

@@ -46,6 +46,7 @@ _WELL_S: Final = 5.0
 _NICENESS: Final = 5
 #: What must be there for it, of the extra ``console``.
 _PACKAGES: Final = ("fastapi", "uvicorn", "aiokafka")
+INSTALL: Final = "pip install 'chandlery[console]'"
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,11 @@ def check_free(host: str, port: int) -> None:
         raise MachineError(f"--console {host}:{port}: can't listen there: {error.strerror}") from error
 
 
+def missing_packages() -> list[str]:
+    """What the console needs and isn't installed."""
+    return [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+
+
 class ConsoleProcess:
     """The console's process and where it is.
 
@@ -187,9 +193,9 @@ class ConsoleProcess:
         Raises:
             InputError: the address that was named is none of this machine. MachineError: it is taken.
         """
-        missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+        missing = missing_packages()
         if missing:
-            self._why_not = f"it needs {', '.join(missing)}: pip install 'chandlery[console]'"
+            self._why_not = f"it needs {', '.join(missing)}: {INSTALL}"
         elif self._asked.port is None:
             self._choose_free()
         elif self._asked.port == 0:

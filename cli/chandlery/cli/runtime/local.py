@@ -34,7 +34,7 @@ from chandlery.cli.runtime.statedir import RUN_VARIABLE, RunRecord, StateDir, wr
 from chandlery.cli.runtime.uplog import log_to
 from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.watch import changes
-from chandlery.cli.runtime.workergroup import WorkerGroup, left_workers, now_ms
+from chandlery.cli.runtime.workergroup import WorkerGroup, left_workers, now_ms, wall_ms
 from chandlery.console.model import View
 from chandlery.core.errors import ChandleryError, MachineError, UnavailableError
 from chandlery.core.manifests import Key
@@ -199,7 +199,7 @@ class LocalRuntime:
         if not workers:
             workers = left_workers(self.state, self.wanted.manifests)
         desired = desired_of(self.wanted.manifests, self.wanted.found)
-        made = plan(desired, Current(workers, self._memory), now_ms=now_ms())
+        made = plan(desired, Current(workers, self._memory), now_ms=now_ms(), wall_ms=wall_ms())
         self._memory = made.memory
         remembered = msgspec.json.encode(made.memory)
         if remembered != self._remembered:

@@ -204,6 +204,11 @@ def now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
+def wall_ms() -> int:
+    """Wall clock, ms: since when candles are a new Trader's to decide."""
+    return time.time_ns() // 1_000_000
+
+
 async def refreshed(group: WorkerGroup) -> None:
     """Bring a worker's status up to date, if it answers."""
     with contextlib.suppress(UnavailableError):

@@ -50,7 +50,8 @@ def find_trader(text: str, namespace: str, name: str, *, is_json: bool) -> Found
     begin = 0
     for _, part in parts_of(text):
         end = begin + len(part)
-        for document in read_documents(part, is_json=is_json):
+        # Most documents are others: those that don't even have the word needn't be read.
+        for document in read_documents(part, is_json=is_json) if name in part else ():
             for value, in_list in _members(document.value):
                 if isinstance(value, dict) and _is_trader(value, namespace, name):
                     return Found(begin, end, document, value, in_list)

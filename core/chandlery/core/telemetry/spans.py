@@ -33,6 +33,9 @@ Shared = tuple[tuple[str, Value], ...]
 ROOT: Final = "frame to signal"
 TICK_ROOT: Final = "frame to segment"
 _STRATEGY: Final = "strategy"
+#: A stage of no length is told as this long, and the next as so much shorter: Jaeger takes a span that ends where it
+#: begins for a negative one, and warns of it.
+_SHORTEST_NS: Final = 1
 #: Place of each span's id among those of its trace. Never to be reordered: ids must stay what they were.
 _PLACES: Final = {name: place for place, name in enumerate((ROOT, TICK_ROOT, _STRATEGY, *STAGES))}
 
@@ -50,7 +53,7 @@ class Span(NamedTuple):
 
     Attributes:
         trace_id: 16 bytes. span_id: 8. parent_id: 8, empty for the root.
-        start_ns, end_ns: wall clock, ns since 1970; end ≥ start.
+        start_ns, end_ns: wall clock, ns since 1970; end > start.
         shared: attributes that other traces' spans have too. own: those of this one.
     """
 
@@ -203,13 +206,14 @@ def _stages(
         return []
     ids = _span_ids(trace_id)
     root_id = ids[_PLACES[root]]
-    at_ns = begin_ns = told.start_ns + stamps.wall_offset_ns
+    at_ns = begin_ns = due_ns = told.start_ns + stamps.wall_offset_ns
     made: list[Span] = []
     here = boot_id().hex()
     clocks = {"aggregator": hosts[1] or here, "feed": here, "trader": here}
     for stage in told.stages:
         step = _STEPS[stage.name]
-        end_ns = at_ns + round(stage.duration_us * 1_000)
+        due_ns += round(stage.duration_us * 1_000)
+        end_ns = max(due_ns, at_ns + _SHORTEST_NS)
         topic = topics.get(step.topic, "")
         made.append(
             Span(

@@ -48,6 +48,15 @@ def child_name(feed: MarketFeed, component: Component) -> str:
     return f"{feed.name}-{component}"
 
 
+def pod_attributes(namespace: str, feed: str, component: Component) -> dict[str, str]:
+    """What spans say of the pod of one of a feed's processes, in the semantic conventions' names.
+
+    It is its StatefulSet's only one, so that its name is known; its uid and node are not.
+    """
+    name = f"{feed}-{component}"
+    return {"k8s.namespace.name": namespace, "k8s.statefulset.name": name, "k8s.pod.name": f"{name}-0"}
+
+
 def ingest_of(
     feed: MarketFeed, kafka: KafkaSettings, symbols: Sequence[str], intervals: Sequence[str], defaults: Defaults
 ) -> IngestSettings:

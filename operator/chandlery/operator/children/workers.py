@@ -20,6 +20,7 @@ from chandlery.core.errors import InputError
 from chandlery.core.quantities import parse_quantity
 from chandlery.core.resources import TraderPool
 from chandlery.core.settings import KafkaSettings
+from chandlery.operator.children.feeds import pod_attributes
 from chandlery.operator.children.naming import (
     METRICS_PORT,
     SETTINGS,
@@ -143,6 +144,9 @@ def worker_settings(pool: TraderPool, worker: str, kafka: KafkaSettings, default
         assignment_file=f"{ASSIGNMENT_FOLDER}/{ASSIGNMENT_KEY}",
         **places,
     )
+    market = pool.spec.feed.key(pool.namespace)
+    feed.telemetry.ingest = pod_attributes(*market, "ingest")
+    feed.telemetry.aggregator = pod_attributes(*market, "aggregator")
     supervisor = supervisor_settings(pool, worker=worker, **places)
     return {
         "feed.json": msgspec.json.encode(feed).decode(),

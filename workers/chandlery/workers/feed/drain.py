@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from chandlery.core import clocks
 from chandlery.core import signals as signal_format
+from chandlery.core.assignment import trader_of
 from chandlery.core.errors import InputError
 from chandlery.core.latency import account
 from chandlery.core.settings import KafkaSettings
@@ -44,8 +45,10 @@ class Drain:
         fences: those of now, by incarnation (``namespace/name@3``); asked again on every pass.
         corrupted: called with the incarnation whose ring can't be trusted.
         tracing: is told of each signal that was acknowledged.
+        covers: whether it is known what a Trader has on the topic already; before that nothing is taken from its ring.
 
     Attributes:
+        ids: of the newest signals, so that none is sent twice.
         tally, latency: counts and histograms. recent: newest signals with their completion.
     """
 
@@ -58,6 +61,7 @@ class Drain:
         counts: Counter[str],
         corrupted: Callable[[str], None],
         tracing: Tracing,
+        covers: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._kafka = kafka
         self._topic = topics_of(kafka).signals
@@ -67,7 +71,8 @@ class Drain:
         self._counts = counts
         self._corrupted = corrupted
         self._tracing = tracing
-        self._ids = RecentIds()
+        self._covers = covers
+        self.ids = RecentIds()
         self._wake = asyncio.Event()
         self._broken = asyncio.Event()
         self._moved = asyncio.Event()
@@ -106,6 +111,10 @@ class Drain:
                     pass
             except BlockingIOError:
                 pass
+        self.look()
+
+    def look(self) -> None:
+        """Look at the rings now."""
         self._wake.set()
 
     def empty(self) -> bool:
@@ -183,10 +192,10 @@ class Drain:
             await self._send_unsent(producer, drain)
         for key, drain in list(self.rings.items()):
             fence = fences.get(key)
-            if fence is None or not drain.sound():
+            if fence is None or not drain.sound() or not self._covers(trader_of(key)):
                 continue
             before = drain.taken
-            for entry in drain.take(fence, self._ids):
+            for entry in drain.take(fence, self.ids):
                 await self._send(producer, drain, entry)
             busy = busy or drain.taken > before
             if not drain.sound():
@@ -288,6 +297,6 @@ class Drain:
         if fence is not None:
             # Once round at most: its trader may still hold the file, and fill it as fast as it is emptied.
             for _ in range(0, drain.depth(), TURN_SLOTS):
-                drain.take(fence, self._ids)  # sent with the next pass
+                drain.take(fence, self.ids)  # sent with the next pass
         self._leaving.append(drain)
         del self.rings[key]

@@ -39,6 +39,7 @@ from chandlery.workers.feed.drain import Drain
 from chandlery.workers.feed.histogram import LatencyBook
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.positions import LivePositions
+from chandlery.workers.feed.recall import Recall
 from chandlery.workers.feed.ring_drain import RingDrain
 from chandlery.workers.feed.router import Router, Track
 from chandlery.workers.feed.status import VersionBoard, is_news, statuses, tell_corrupt
@@ -130,7 +131,9 @@ class Feed:
             self._counts,
             self._ring_corrupt,
             self._tracing,
+            lambda trader: self._recall.covers(trader),
         )
+        self._recall = Recall(settings.kafka, self._drain.ids, self._counts, self._drain.look)
         self._control = ControlServer(
             self._rings_dir / "control.sock", self._counts, self._supervisor_says, self._versions.bump
         )
@@ -198,6 +201,7 @@ class Feed:
         self._spawn("watch", self._watch.run())
         self._spawn("notes", self._notes.run())
         self._spawn("traces", self._tracing.run())
+        self._spawn("recall", self._recall.run())
         self._spawn("drain", self._drain.run())
         self._spawn("closed", self._closed.run())
         self._spawn("forming", self._forming.run())
@@ -304,6 +308,7 @@ class Feed:
         current = self._store.current
         if current is None:
             return
+        self._recall.follow(current.traders)
         new = self._board.want(current.traders, self._store.bells)
         live = self._live_partitions()
         closed = {self._partition(ref) for ref in self._board.tracks}

@@ -443,7 +443,7 @@ def _version() -> str:
 
 
 def _resources(settings: FeedSettings, export: TraceExport) -> dict[Service, Mapping[str, str | int]]:
-    """Who tells the spans. Ingest and aggregator run elsewhere: of their processes no more is known than their names."""
+    """Who tells the spans. Ingest and aggregator run elsewhere: of them the settings say what is known."""
     common: dict[str, str | int] = {
         "service.namespace": "chandlery",
         "service.version": _version(),
@@ -456,8 +456,18 @@ def _resources(settings: FeedSettings, export: TraceExport) -> dict[Service, Map
         **export.resource,
     }
     return {
-        "ingest": {**common, "service.name": "chandlery-ingest", "service.instance.id": settings.kafka.feed},
-        "aggregator": {**common, "service.name": "chandlery-aggregator", "service.instance.id": settings.kafka.feed},
+        "ingest": {
+            **common,
+            **settings.telemetry.ingest,
+            "service.name": "chandlery-ingest",
+            "service.instance.id": settings.kafka.feed,
+        },
+        "aggregator": {
+            **common,
+            **settings.telemetry.aggregator,
+            "service.name": "chandlery-aggregator",
+            "service.instance.id": settings.kafka.feed,
+        },
         "feed": {
             **ours,
             "service.name": "chandlery-feed",

@@ -11,7 +11,9 @@ from chandlery.core.assignment import TraderAssignment
 Change = Literal["keep", "tell", "restart", "replace"]
 
 #: Fields that a running process takes over without a restart.
-_LIVE: Final[dict[str, Any]] = {"mode": "active", "generation": 0, "tier": "", "from_ms": 0, "until_ms": None}
+_LIVE: Final[dict[str, Any]] = {
+    "mode": "active", "generation": 0, "tier": "", "from_ms": 0, "until_ms": None, "since_ms": 0,
+}  # fmt: skip
 
 
 def compare(old: TraderAssignment, new: TraderAssignment) -> Change:

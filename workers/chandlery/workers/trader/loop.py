@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from chandlery.core.assignment import TraderAssignment, TraderState
-from chandlery.core.errors import SegmentError, StrategyError
 from chandlery.core.intervals import Interval, parse_interval
 from chandlery.core.signals import Signal
 from chandlery.workers.candles import Candles, with_forming
@@ -19,6 +18,7 @@ from chandlery.workers.trader.caller import Caller, Outcome
 from chandlery.workers.trader.informative import PATIENCE_NS, InformativePending, InformativeSet
 from chandlery.workers.trader.market import Forming, MarketView, SeriesView, Window
 from chandlery.workers.trader.messages import STATE_CODES, Live, StateReport
+from chandlery.workers.trader.recall import recall_from_ms, signalled_from_ms
 from chandlery.workers.trader.rehearsal import rehearse, try_out
 from chandlery.workers.trader.signal_writer import Clock, Occasion, Ring, SignalWriter, build_signals
 from chandlery.workers.trader.symbol_run import SymbolRun, begins_at, newest_ms
@@ -196,7 +196,7 @@ class TraderLoop:
             if run.view is None:
                 run.view = self._market.series(run.symbol, self._spec.interval)
                 if run.view is not None:
-                    self._check_room(run, run.view)
+                    run.check_room(run.view, self._strategy_name)
             if run.view is None:
                 self._missing = f"{run.symbol} {self._spec.interval}"
             elif not run.begun and self._spec.mode == "active":
@@ -210,32 +210,29 @@ class TraderLoop:
             if run.begin_at(view, self._from_ms):
                 self._store(run)
         elif position is None:
-            run.begin(view)
+            run.begin(view, self._recall_ms(view))
             self._store(run)
         elif not run.is_past(view.session, position):
-            self._enter(run, view.session, position)
+            self._enter(run, view, view.session, position)
         # Of one that begins at its bound everybody knows where, unless an earlier one's newest candle stands there.
         if run.begun and (run.after_ms != self._from_ms - 1 or self._ring.get("last_open_time_ms")):
             self._note_done(self._interval.floor_ms(run.after_ms))
 
-    def _enter(self, run: SymbolRun, session: int, position: tuple[int, int] | None) -> None:
-        run.enter_session(session, position)
+    def _enter(self, run: SymbolRun, view: SeriesView, session: int, position: tuple[int, int] | None) -> None:
+        run.enter_session(session, position, self._recall_ms(view))
         if run.came_over:  # to where times may have gone back; the newest of others may be of before
             self._newest_ms = newest_ms(self._runs, self._ring.position)
+
+    def _recall_ms(self, view: SeriesView) -> int:
+        if self._anew:
+            return -1
+        wall_ms = (self._clock.now_ns() + self._clock.wall_offset_ns()) // 1_000_000
+        return recall_from_ms(self._spec, self._interval, view.last_open_time_ms, wall_ms)
 
     def _note_done(self, open_time_ms: int) -> None:
         if open_time_ms > self._newest_ms:
             self._newest_ms = open_time_ms
             self._last_open_time(open_time_ms)
-
-    def _check_room(self, run: SymbolRun, view: SeriesView) -> None:
-        try:
-            view.window(view.count, run.need)
-        except SegmentError as error:
-            raise StrategyError(
-                f"{self._strategy_name}: needs {run.need} closed candles, more than the segment keeps ({error})",
-                reason="BadParameter",
-            ) from error
 
     def _store(self, run: SymbolRun) -> None:
         self._ring.set_position(run.series, run.session, run.after_ms)
@@ -252,7 +249,9 @@ class TraderLoop:
                 position = self._ring.position(run.series)
                 if run.is_past(session, position):
                     return IDLE_S
-                self._enter(run, session, position)
+                self._enter(run, view, session, position)
+            if not (run.anchored or run.came_over):
+                run.recall_ms = self._recall_ms(view)  # the ttl's end moves on with the clock
             ordinal, lapped = run.next_due(view)
             if lapped:
                 self._ring.add("lapped", lapped)
@@ -368,10 +367,9 @@ class TraderLoop:
         self._store(run)
 
     def _rehearse(self, run: SymbolRun, view: SeriesView, ordinal: int) -> None:
-        # What the incarnation before decided elsewhere is history here, and cools as it did there.
-        signalled_from_ms = view.traded_from_ms if self._spec.from_ms else view.live_from_ms
+        from_ms = signalled_from_ms(self._spec, self._interval, view, recalled=run.recall_ms >= 0)
         length = ordinal if run.resumed and self._spec.cooldown_ms else self._memory
-        rehearse(self._caller, run, view, ordinal, length=length, signalled_from_ms=signalled_from_ms)
+        rehearse(self._caller, run, view, ordinal, length=length, signalled_from_ms=from_ms)
 
     # -- forming candles
 

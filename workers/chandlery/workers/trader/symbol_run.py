@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from chandlery.core.errors import SegmentError, StrategyError
 from chandlery.core.intervals import Interval
 from chandlery.workers.strategy import Strategy
 from chandlery.workers.trader.market import SeriesView
@@ -54,6 +55,8 @@ class SymbolRun:
             one: then every later one is due. Else history isn't due.
         came_over: whether it decided in a session before this one: then this one's candles are due from the first on
             that came of trades, also where the feed was down and read it as history.
+        recall_ms: candles of trades that open at this or later are due although no position says so, history too, as
+            long as it isn't anchored (see recall.py); -1: none are.
         forming_sequence: of the forming row seen last.
         forming_open_ms, forming_done: ids and cooled rules of that forming candle that are dealt with.
         past: whether every candle that opens before the incarnation's end is dealt with.
@@ -78,14 +81,16 @@ class SymbolRun:
         self.resumed = False
         self.anchored = False
         self.came_over = False
+        self.recall_ms = -1
         self.forming_sequence = -1
         self.forming_open_ms = -1
         self.forming_done: set[str] = set()
         self.past = False
         self.pending_since_ns = 0
 
-    def begin(self, view: SeriesView) -> None:
-        """Begin after the newest closed candle there is; while there is only history, at the first live one.
+    def begin(self, view: SeriesView, recall_ms: int = -1) -> None:
+        """Begin after the newest closed candle there is, or with the first to be recalled; while there is only history
+        of which none is to be, at the first live one.
 
         A feed may be in the middle of reading history: where the series stands then is no position to come back to.
         """
@@ -95,6 +100,10 @@ class SymbolRun:
         self.came_over = False
         self.after_ms = view.last_open_time_ms if self.anchored else -1
         self.resumed = False
+        self.recall_ms = recall_ms
+        recalled_ms = self._recalled_from_ms(view)
+        if 0 <= recalled_ms <= self.after_ms:
+            self.after_ms, self.resumed = recalled_ms - 1, True
         self._start_over()
 
     def begin_at(self, view: SeriesView, from_ms: int) -> bool:
@@ -110,14 +119,16 @@ class SymbolRun:
         self.session = session
         self.anchored = self.resumed = True
         self.came_over = False
+        self.recall_ms = -1
         self.after_ms = max(from_ms, traded_from_ms) - 1
         self._start_over()
         return True
 
-    def enter_session(self, session: int, position: tuple[int, int] | None) -> None:
+    def enter_session(self, session: int, position: tuple[int, int] | None, recall_ms: int = -1) -> None:
         """Begin in a session: after the stored position if it is of this session, else with its first candle of trades.
 
-        A position without a candle is of a trader that has only met history: it begins with the first live candle.
+        A position without a candle is of a trader that has only met history: it begins with the first candle that is
+        live, or to be recalled.
         """
         self.begun = True
         self.session = session
@@ -125,6 +136,7 @@ class SymbolRun:
         self.anchored = self.resumed
         self.came_over = position is not None and position[0] < session and position[1] >= 0
         self.after_ms = position[1] if position is not None and self.resumed else -1
+        self.recall_ms = -1 if self.resumed or self.came_over else recall_ms
         self._start_over()
 
     def is_past(self, session: int, position: tuple[int, int] | None) -> bool:
@@ -168,6 +180,9 @@ class SymbolRun:
                 # Rows that open earlier may still come: a feed that starts reads its way up to where we are.
                 return None, 0
             self.next_ordinal = found
+            if not self.anchored and due_from_ms == self._recalled_from_ms(view):
+                # As if it had a position there: what it decided before is known no more, but may have cooled rules.
+                self.after_ms, self.anchored, self.resumed = due_from_ms - 1, True, True
             if self.next_ordinal == first and first > 0 and (self.anchored or self.came_over):
                 lapped = self._gap_before(view, first, due_from_ms)
         elif self.next_ordinal < first:
@@ -180,7 +195,16 @@ class SymbolRun:
         if self.anchored:
             # What came after the last decided candle is due, also where the feed read it as history.
             return self.after_ms + 1
-        return view.traded_from_ms if self.came_over else view.live_from_ms
+        if self.came_over:
+            return view.traded_from_ms
+        recalled_ms, live_ms = self._recalled_from_ms(view), view.live_from_ms
+        return min(recalled_ms, live_ms) if recalled_ms >= 0 and live_ms >= 0 else max(recalled_ms, live_ms)
+
+    def _recalled_from_ms(self, view: SeriesView) -> int:
+        """The first candle to be recalled opens at this or later; -1: none is, what is backfill is history."""
+        if self.recall_ms < 0 or view.traded_from_ms < 0:
+            return -1
+        return max(self.recall_ms, view.traded_from_ms)
 
     def _gap_before(self, view: SeriesView, first: int, due_from_ms: int) -> int:
         """Candles due that open before the oldest one left, by their open times."""
@@ -204,12 +228,30 @@ class SymbolRun:
         newest = view.window(view.count, 1)
         if self.anchored:
             done_to_ms = self.next_open_ms()
-        elif len(newest.open_time) and view.valid(newest) and self._due_from_ms(view) < 0:
+        elif len(newest.open_time) and view.valid(newest) and self._is_history(view, int(newest.open_time[-1])):
             # All there is is history, and what comes later opens later.
             done_to_ms = self.interval.next_ms(int(newest.open_time[-1]))
         else:
             done_to_ms = -1
         self.past = max(done_to_ms, -1 if forming is None else forming.open_time_ms) >= until_ms
+
+    def _is_history(self, view: SeriesView, newest_open_ms: int) -> bool:
+        due_from_ms = self._due_from_ms(view)
+        return due_from_ms < 0 or newest_open_ms < due_from_ms
+
+    def check_room(self, view: SeriesView, strategy: str) -> None:
+        """Look whether the series keeps as many candles as a call sees.
+
+        Raises:
+            StrategyError: it doesn't.
+        """
+        try:
+            view.window(view.count, self.need)
+        except SegmentError as error:
+            raise StrategyError(
+                f"{strategy}: needs {self.need} closed candles, more than the segment keeps ({error})",
+                reason="BadParameter",
+            ) from error
 
     def advance(self, ordinal: int, open_time_ms: int) -> None:
         """The closed row ``ordinal`` is dealt with."""

@@ -54,6 +54,7 @@ export async function problemOf(response) {
 /** One call. Returns the JSON answer (undefined for 204). Throws ApiProblem; an AbortError when `signal` ends it. */
 export async function call(method, path, { query, body, headers, signal } = {}) {
   const limit = AbortSignal.timeout(TIMEOUT_MS);
+  const held = token.get();
   let response;
   try {
     response = await fetch(address(path, query), {
@@ -72,7 +73,8 @@ export async function call(method, path, { query, body, headers, signal } = {}) 
     throw new ApiProblem({ title: "Unreachable", status: 0, detail, reason: "Unreachable" });
   }
   const problem = await problemOf(response);
-  if (problem.status === 401) onUnauthorized();
+  // A late answer to the token before isn't about the one that was given meanwhile.
+  if (problem.status === 401 && token.get() === held) onUnauthorized();
   throw problem;
 }
 

@@ -93,11 +93,11 @@ export class CandleChart {
     text(this.hint, "Loading candles…");
     this.hint.hidden = false;
     attr(this.box, "aria-label", `Candle chart of ${symbol} ${interval}`);
-    const load = () => this.#load(inner, { feed, symbol, interval, trader });
+    const load = () => this.#loadCandles(inner, { feed, symbol, interval });
     this.#live.follow(inner, candleTopic(feed, symbol, interval), {
       data: (event) => this.#take(event, load),
       failed: (problem) => this.onProblem(problem),
-      resumed: load,
+      opened: load,
     });
     this.#live.follow(inner, "signals", {
       data: (signal) => {
@@ -106,37 +106,44 @@ export class CandleChart {
         this.#signals.set(signal.id, signal);
         this.#mark();
       },
-      resumed: load,
+      failed: (problem) => this.onProblem(problem),
+      opened: () => this.#loadSignals(inner, { feed, symbol, interval, trader }),
     });
-    load();
   }
 
-  async #load(inner, { feed, symbol, interval, trader }) {
-    const [candles, signals] = await Promise.allSettled([
-      get("candles", { feed, symbol, interval, limit: CANDLES }, inner.signal),
-      get("signals", { symbol, trader, feed, limit: SIGNALS_MOST }, inner.signal),
-    ]);
-    if (inner.closed) return;
-    if (signals.status === "fulfilled") {
-      for (const signal of signals.value.items) if (signal.interval === interval) this.#signals.set(signal.id, signal);
+  async #loadSignals(inner, { feed, symbol, interval, trader }) {
+    try {
+      const page = await get("signals", { symbol, trader, feed, limit: SIGNALS_MOST }, inner.signal);
+      for (const signal of page.items) if (signal.interval === interval) this.#signals.set(signal.id, signal);
+      this.#mark();
+    } catch (problem) {
+      if (!inner.closed) this.onProblem(problem, () => this.#loadSignals(inner, { feed, symbol, interval, trader }));
     }
-    if (candles.status === "rejected") {
+  }
+
+  async #loadCandles(inner, series) {
+    let answer;
+    try {
+      answer = await get("candles", { ...series, limit: CANDLES }, inner.signal);
+    } catch (problem) {
+      if (inner.closed) return;
       this.hint.hidden = this.#candles.size > 0;
       text(this.hint, "No candles to show.");
-      this.onProblem(candles.reason, () => this.#load(inner, { feed, symbol, interval, trader }));
+      this.onProblem(problem, () => this.#loadCandles(inner, series));
       return;
     }
     this.onOk();
-    for (const candle of candles.value.candles) this.#keep(candle);
+    const fit = this.#candles.size < 2; // the first: later ones leave where a person has scrolled to
+    for (const candle of answer.candles) this.#keep(candle);
     text(
       this.hint,
-      candles.value.complete
+      answer.complete
         ? "No candles yet: they come once the feed has trades of this series."
         : "The newest candles are still being read from Kafka…",
     );
-    this.#draw(true);
+    this.#draw(fit);
     // An answer that isn't whole yet is asked for again, while somebody looks.
-    if (!candles.value.complete) inner.after(1_500, () => this.#load(inner, { feed, symbol, interval, trader }));
+    if (!answer.complete) inner.after(1_500, () => this.#loadCandles(inner, series));
   }
 
   /** Newer revisions replace older ones; an answer that crossed a live event doesn't turn time back. */
@@ -155,7 +162,7 @@ export class CandleChart {
       this.#keep(candle);
       this.#draw();
       load();
-      return;
+      return; // signals of the session before went with it; new ones come by themselves
     }
     if (!this.#keep(candle)) return;
     if (this.#candles.size > CANDLES_MOST) this.#candles.delete(Math.min(...this.#candles.keys()));

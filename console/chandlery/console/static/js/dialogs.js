@@ -52,6 +52,8 @@ export async function askForToken(check) {
     "form",
     {},
     h("h2", { id: "dialog-title" }, "This API needs a token"),
+    // Who keeps passwords wants a name to keep them under.
+    h("input", { type: "text", autocomplete: "username", value: "chandlery", hidden: true, readonly: true }),
     h("p", { id: "token-words", class: "quiet" }, "The one in the server's token file. It is kept in this tab until it is closed."),
     h("label", { class: "field", for: "token" }, h("span", {}, "Token"), input),
     error,

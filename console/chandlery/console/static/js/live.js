@@ -1,6 +1,6 @@
 // The one stream behind all that is shown. Browsers allow six connections to a host, and tabs share them.
 
-import { address, ApiProblem, authorization, problemOf } from "./api.js";
+import { address, ApiProblem, authorization, problemOf, token } from "./api.js";
 import { EventParser } from "./sse.js";
 
 //: The server sends at least a comment every 10 s: three missed, and the connection is dead.
@@ -35,6 +35,8 @@ export class Live {
   #traders = new Map(); // name -> row
   #failed = new Map(); // topic -> problem
   #asked = "";
+  #told = new Set(); // topics of the stream that runs
+  #hadOpened = new WeakSet(); // handlers that were told to ask
   #lastId = "";
   #run = undefined; // AbortController of the connection
   #settle = undefined;
@@ -59,8 +61,10 @@ export class Live {
   /**
    * Follow a topic until the scope closes.
    *
-   * handlers: `data(value, event)`; `failed(problem)`, until data comes again; `resumed()` after a cut or a gap, when
-   * something may be missing that only a question to the API tells.
+   * handlers: `data(value, event)`; `failed(problem)`, until data comes again; for signals and candles `opened()`: what
+   * the API answers from now on and what the stream tells have no hole between them. It is called when the stream begins
+   * to tell the topic, and again whenever something may be missing: after a cut, a gap, a failure. Where there is no
+   * stream it is called once all the same, for the API may well answer.
    */
   follow(scope, topic, handlers) {
     let all = this.#topics.get(topic);
@@ -73,7 +77,22 @@ export class Live {
     });
     if (this.#newest.has(topic)) handlers.data(this.#newest.get(topic), topic);
     if (this.#failed.has(topic)) handlers.failed?.(this.#failed.get(topic));
+    if (this.state === "live" && this.#told.has(topic)) this.#opened([handlers]);
+    else if (this.state === "reconnecting") this.#opened([handlers]);
     this.#changed();
+  }
+
+  /** Tell these handlers to ask. */
+  #opened(all) {
+    for (const handlers of all) {
+      this.#hadOpened.add(handlers);
+      handlers.opened?.();
+    }
+  }
+
+  /** Those of `topic`, as they are now: a handler may well follow or let go of something. */
+  #of(topic) {
+    return [...(this.#topics.get(topic) ?? [])];
   }
 
   /** Try again now: a person asked, a token was given, the network is back. */
@@ -131,11 +150,13 @@ export class Live {
     clearTimeout(this.#retry);
     this.#retry = undefined;
     const run = (this.#run = new AbortController());
-    const wasCut = this.state === "reconnecting";
-    if (!wasCut) this.#tell("connecting", undefined);
+    this.#told = new Set();
+    // A stream that makes room for one with other topics isn't worth a word.
+    if (this.state === "idle") this.#tell("connecting", undefined);
+    const held = token.get();
     let problem;
     try {
-      await this.#read(run, wasCut);
+      await this.#read(run);
       problem = new ApiProblem({ detail: "The server ended the stream.", reason: "StreamEnded" });
     } catch (error) {
       problem = error instanceof ApiProblem ? error : new ApiProblem({ detail: "The connection was cut.", reason: "Cut" });
@@ -144,7 +165,10 @@ export class Live {
     }
     if (this.#run !== run) return; // closed, or another took over
     this.#tell("reconnecting", problem);
-    if (problem.status === 401) {
+    for (const topic of [...this.#topics.keys()]) {
+      this.#opened(this.#of(topic).filter((handlers) => !this.#hadOpened.has(handlers)));
+    }
+    if (problem.status === 401 && token.get() === held) {
       this.onUnauthorized(); // a person has to give a token: until then trying again is no use
       return;
     }
@@ -152,11 +176,12 @@ export class Live {
     this.#attempt += 1;
   }
 
-  async #read(run, wasCut) {
+  async #read(run) {
+    const asked = this.#asked;
     const resume = this.#lastId && this.#topics.has("signals") ? { "Last-Event-ID": this.#lastId } : {};
     let silence = setTimeout(() => run.abort(), SILENCE_MS);
     try {
-      const response = await fetch(address("live", { topics: this.#asked }), {
+      const response = await fetch(address("live", { topics: asked }), {
         headers: { Accept: "text/event-stream", ...authorization(), ...resume },
         signal: run.signal,
         cache: "no-store",
@@ -164,8 +189,9 @@ export class Live {
       if (!response.ok) throw await problemOf(response);
       this.#attempt = 0;
       this.#failed.clear();
+      this.#told = new Set(asked.split(","));
       this.#tell("live", undefined);
-      if (wasCut) this.#resumed();
+      this.#begun(Boolean(resume["Last-Event-ID"]));
       const parser = new EventParser((event) => {
         if (this.#run === run) this.#take(event);
       });
@@ -183,10 +209,12 @@ export class Live {
     }
   }
 
-  #resumed() {
-    for (const [topic, all] of this.#topics) {
-      if (STATES.has(topic) || topic === "traders") continue; // their first event is the whole state
-      for (const handlers of [...all]) handlers.resumed?.();
+  /** A stream began. Signals that go on from a position miss nothing: only who is new to them has to ask. */
+  #begun(resumes) {
+    for (const topic of [...this.#topics.keys()]) {
+      if (!this.#told.has(topic)) continue; // the next stream tells it
+      const all = this.#of(topic);
+      this.#opened(topic === "signals" && resumes ? all.filter((handlers) => !this.#hadOpened.has(handlers)) : all);
     }
   }
 
@@ -200,13 +228,13 @@ export class Live {
     }
     if (event === "failed") {
       this.#failed.set(value.topic, value.problem);
-      for (const handlers of [...(this.#topics.get(value.topic) ?? [])]) handlers.failed?.(value.problem);
+      for (const handlers of this.#of(value.topic)) handlers.failed?.(value.problem);
     } else if (event === "signal") {
       if (id) this.#lastId = id;
       this.#give("signals", value, event);
     } else if (event === "gap") {
       if (id) this.#lastId = id;
-      for (const handlers of [...(this.#topics.get("signals") ?? [])]) handlers.resumed?.(value.lost);
+      this.#opened(this.#of("signals"));
     } else if (event === "candle") {
       this.#give(candleTopic(value.feed, value.symbol, value.interval), value, event);
     } else if (event === "traders") {
@@ -224,10 +252,10 @@ export class Live {
   }
 
   #give(topic, value, event, keep = false) {
-    const all = this.#topics.get(topic);
-    if (all === undefined) return; // a late event of a topic that nobody follows any more
+    if (!this.#topics.has(topic)) return; // a late event of a topic that nobody follows any more
     if (keep) this.#newest.set(topic, value);
-    this.#failed.delete(topic);
-    for (const handlers of [...all]) handlers.data(value, event);
+    const failed = this.#failed.delete(topic);
+    for (const handlers of this.#of(topic)) handlers.data(value, event);
+    if (failed) this.#opened(this.#of(topic));
   }
 }

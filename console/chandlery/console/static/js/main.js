@@ -112,9 +112,13 @@ function bar(live, config) {
   );
 }
 
-/** Ask for a token until one holds. False: a person doesn't want to give one now. */
-function signIn() {
-  return askForToken(async (given) => {
+let signingIn = false;
+
+/** Ask for a token until one holds. False: a person doesn't want to give one now, or is being asked already. */
+async function signIn() {
+  if (signingIn) return false; // one dialog, however many calls were refused; its own tries are among them
+  signingIn = true;
+  const held = await askForToken(async (given) => {
     token.set(given);
     try {
       await call("GET", "overview");
@@ -124,6 +128,20 @@ function signIn() {
       return problem.status === 401 ? "That isn't the token." : problem.message;
     }
   });
+  signingIn = false;
+  return held;
+}
+
+/** Nothing is asked for, and nothing refused, before there is a token. */
+async function firstSignIn(main) {
+  put(main, h("p", { class: "empty" }, "This API needs a token before it shows anything."));
+  while (!(await signIn())) {
+    await new Promise((resolve) => {
+      const again = h("button", { type: "button", class: "primary", onclick: resolve }, "Sign in");
+      put(main, h("p", { class: "empty" }, "This API needs a token before it shows anything. ", again));
+      again.focus();
+    });
+  }
 }
 
 async function configuration() {
@@ -146,15 +164,8 @@ async function start() {
   const config = await configuration();
   const whole = new Scope();
   let router;
-  let asking = false;
   const unauthorized = async () => {
-    if (asking) return; // one dialog, however many calls were refused
-    asking = true;
-    try {
-      if (!(await signIn())) return;
-    } finally {
-      asking = false;
-    }
+    if (!(await signIn())) return;
     toast("Signed in.");
     live.restart();
     router.go();
@@ -163,8 +174,6 @@ async function start() {
   whenUnauthorized(unauthorized);
   bar(live, config);
   const mark = rail();
-  // Always followed: whether the stream lives is then seen on every view.
-  live.follow(whole, "overview", { data: ({ attention }) => attr(document.body, "data-attention", attention.length || null) });
   document.getElementById("skip").addEventListener("click", (event) => {
     event.preventDefault(); // the hash is the router's
     main.focus();
@@ -173,8 +182,14 @@ async function start() {
     mark(name);
     text(document.getElementById("announce"), `${title}`);
   };
-  router = new Router(main, { live, config, onView }, find);
-  router.go();
+  const show = () => {
+    // Always followed: whether the stream lives is then seen on every view.
+    live.follow(whole, "overview", { data: ({ attention }) => attr(document.body, "data-attention", attention.length || null) });
+    router = new Router(main, { live, config, onView }, find);
+    router.go();
+  };
+  if (config.token_required && !token.get()) await firstSignIn(main);
+  show();
 }
 
 start();

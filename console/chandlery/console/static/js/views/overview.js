@@ -99,9 +99,8 @@ function followSignals(scope, live, into) {
       show();
     },
     failed: (problem) => into.fail(problem),
-    resumed: load,
+    opened: load,
   });
-  load();
 }
 
 function followTraders(scope, live, into) {

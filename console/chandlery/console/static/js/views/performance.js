@@ -145,7 +145,7 @@ function stageBars() {
     "table",
     { class: "stage-table" },
     h("caption", { class: "hidden" }, "Stages over all signals of the window"),
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Stage"), h("th", { scope: "col" }, scale), h("th", { scope: "col", class: "right num" }, "p50"), h("th", { scope: "col", class: "right num" }, "p99"))),
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Stage"), h("th", { scope: "col", class: "log-cell" }, scale), h("th", { scope: "col", class: "right num" }, "p50"), h("th", { scope: "col", class: "right num" }, "p99"))),
     body,
   );
   const box = h("div", { class: "table-box", tabindex: "0", role: "region", "aria-label": "Stages" }, table);

@@ -44,9 +44,8 @@ export function signalView({ scope, root, live, path }) {
       const ends = known && signal.trader === known.trader && signal.symbol === known.symbol;
       if (signal.id === id || ends) load();
     },
-    resumed: load,
+    opened: load,
   });
-  load();
 }
 
 function showSays(scope, body, signal) {

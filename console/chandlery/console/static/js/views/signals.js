@@ -32,8 +32,8 @@ export function signalsView({ scope, root, live, query }) {
     all.element,
   );
   const names = { trader, symbol, action };
-  const feed = new Paging({ scope, live, all, list, older, end, note });
   const filter = () => Object.fromEntries(Object.entries(names).map(([name, { value }]) => [name, value.trim()]));
+  const feed = new Paging({ scope, live, all, list, older, end, note, filter: filter() });
   const changed = () => {
     remember("signals", filter());
     feed.begin(filter());
@@ -47,7 +47,6 @@ export function signalsView({ scope, root, live, query }) {
   scope.listen(trader, "input", typed);
   scope.listen(symbol, "input", typed);
   scope.listen(action, "change", changed);
-  feed.begin(filter());
 }
 
 /** The pages of one filter, and the live signals that pass it. */
@@ -56,10 +55,12 @@ class Paging {
   #next = "";
   #run = undefined;
   #busy = false;
+  #begun = false; // whether the first page is there
 
   constructor(parts) {
     Object.assign(this, parts);
-    const { scope, live, older } = parts;
+    const { scope, live, older, filter } = parts;
+    this.#prepare(filter);
     scope.listen(older, "click", () => this.more());
     const watch = new IntersectionObserver(([entry]) => entry.isIntersecting && this.more(), { rootMargin: "400px" });
     watch.observe(older);
@@ -75,21 +76,26 @@ class Paging {
         this.#draw();
       },
       failed: (problem) => this.all.fail(problem),
-      resumed: () => this.#newest(),
+      opened: () => this.#newest(),
     });
   }
 
   /** Another filter: everything anew. */
   begin(filter) {
+    this.#prepare(filter);
+    this.#newest();
+  }
+
+  #prepare(filter) {
     this.#filter = filter;
     this.#run?.close();
     this.#run = this.scope.inner();
     this.#busy = false;
+    this.#begun = false;
     this.#next = "";
     this.list.clear();
     this.list.draw(() => loading("Loading signals…"));
     this.older.hidden = true;
-    this.#newest();
   }
 
   #passes({ trader, symbol, action }) {
@@ -97,13 +103,20 @@ class Paging {
     return (!whose || trader === whose) && (!which || symbol === which) && (!what || action === what);
   }
 
-  /** The newest page: at the beginning, and after a cut, when it closes what the stream couldn't tell. */
+  /** The newest page; after a cut as many as it takes to meet what was known, so that no hole is left between. */
   async #newest() {
-    const first = this.list.size === 0;
-    const page = await this.#page("");
-    if (page === undefined) return;
-    // After a cut the pages loaded before stay, and so does where they ended.
-    if (first) this.#next = page.next;
+    const known = new Set(this.#begun ? this.list.all.map(({ id }) => id) : []);
+    let cursor = "";
+    let met = false;
+    for (let pages = 0; pages === 0 || (known.size > 0 && !met && cursor && pages < MOST / PAGE); pages += 1) {
+      const page = await this.#page(cursor);
+      if (page === undefined) return;
+      met = page.items.some(({ id }) => known.has(id));
+      cursor = page.next;
+    }
+    // Where the pages loaded before end is still where older ones begin.
+    if (!met) this.#next = cursor;
+    this.#begun = true;
     this.#draw();
   }
 

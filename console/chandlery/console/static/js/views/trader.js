@@ -170,9 +170,8 @@ function followSignals({ scope, live }, into, name) {
       show();
     },
     failed: (problem) => into.fail(problem),
-    resumed: load,
+    opened: load,
   });
-  load();
 }
 
 function showManifest(into, { manifest, kept_by: keptBy }) {

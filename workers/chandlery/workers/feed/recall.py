@@ -1,0 +1,188 @@
+"""Which signals of the worker's Traders are on the topic already: what a pod before this one published.
+
+A Trader whose pod has taken its positions with it decides again on candles that it may have decided on. Before the
+first signal of it passes, the ids that it has on the topic are remembered, so that none is there twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
+
+from chandlery.core import clocks
+from chandlery.core.assignment import TraderAssignment
+from chandlery.core.intervals import parse_interval
+from chandlery.core.settings import KafkaSettings
+from chandlery.core.topics import partition_of, topics_of
+from chandlery.workers.feed.admission import RecentIds
+from chandlery.workers.feed.clients import candle_consumer
+
+log = logging.getLogger("chandlery.feed.recall")
+
+#: Most records looked at, the newest of each partition: a signal and its completion are about 1 KB and take 10 µs
+#: here. 100 MB and a second then, where a desk's own are some thousand (256 Traders, 10 candles each within their ttl).
+MOST_RECORDS: Final = 200_000
+#: Longest look, s: ten times what the most records take, on a machine as busy as one is where pods have moved. Signals
+#: wait in their rings meanwhile, and what has not been seen by then may be published twice.
+MOST_S: Final = 10.0
+#: How far the clocks of broker and worker may be apart, ms: NTP keeps them closer by far.
+_SKEW_MS: Final = 10_000
+_RETRY_S: Final = 0.5
+
+
+class _Signal(msgspec.Struct, tag="signal", tag_field="kind"):
+    id: str
+    trader: str
+    open_time_ms: int
+
+
+class _Completion(msgspec.Struct, tag="completion", tag_field="kind"):
+    pass
+
+
+_decode: Final = msgspec.json.Decoder(_Signal | _Completion).decode
+
+
+def decides_again_from_ms(trader: TraderAssignment, wall_ms: int) -> int | None:
+    """From which candle on (open time, ms) a Trader without a position may decide again; None: from none.
+
+    The rule of the trader itself (trader/recall.py), two candles earlier: its clock may be read a moment later than this
+    one, but never earlier.
+    """
+    if trader.mode != "active":
+        return None
+    if trader.from_ms:
+        return trader.from_ms
+    if not trader.since_ms or not trader.signal_ttl_ms:
+        return None
+    interval = parse_interval(trader.interval)
+    oldest_ms = interval.floor_ms(wall_ms) - 2 * interval.length_ms - trader.signal_ttl_ms
+    return max(0, oldest_ms, interval.floor_ms(trader.since_ms))
+
+
+class Recall:
+    """Remembers published ids, for each Trader before its first signal passes.
+
+    Args:
+        ids: where they are remembered. counts: gets ``recalled_ids``, and ``recall_cut`` and ``recall_refused`` for
+            looks that ended early.
+        done: called when more Traders may pass.
+    """
+
+    def __init__(
+        self, kafka: KafkaSettings, ids: RecentIds, counts: Counter[str], done: Callable[[], None] = lambda: None
+    ) -> None:
+        self._kafka = kafka
+        self._topic = topics_of(kafka).signals
+        self._ids = ids
+        self._counts = counts
+        self._done = done
+        self._known: set[str] = set()
+        #: Traders that have to wait, and from which candle on their ids count.
+        self._awaited: dict[str, int] = {}
+        self._symbols: dict[str, list[str]] = {}
+        self._asked = asyncio.Event()
+
+    def follow(self, traders: Iterable[TraderAssignment]) -> None:
+        """Take in a new assignment: of Traders that come, their ids are looked for."""
+        assigned = list(traders)
+        self._known &= {trader.trader for trader in assigned}
+        self._awaited, self._symbols = {}, {}
+        wall_ms = (clocks.now_ns() + clocks.wall_offset_ns()) // 1_000_000
+        for trader in assigned:
+            from_ms = decides_again_from_ms(trader, wall_ms)
+            if from_ms is None or trader.trader in self._known:
+                continue
+            self._awaited[trader.trader] = min(from_ms, self._awaited.get(trader.trader, from_ms))
+            self._symbols.setdefault(trader.trader, []).extend(trader.symbols)
+        # One that runs here as another incarnation is known: what that signalled has passed here.
+        self._known |= {trader.trader for trader in assigned if trader.mode == "active"} - self._awaited.keys()
+        if self._awaited:
+            self._asked.set()
+
+    def covers(self, trader: str) -> bool:
+        """Whether signals of a Trader (``namespace/name``) may pass."""
+        return trader not in self._awaited
+
+    async def run(self) -> None:
+        """Look until cancelled; while Kafka isn't there, again and again: no signal can leave meanwhile anyway."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            wanted = dict(self._awaited)
+            if not wanted:
+                continue
+            try:
+                await self._look(wanted)
+            except TopicAuthorizationFailedError:
+                self._counts["recall_refused"] += 1
+                log.warning("may not read the topic: signals may be on it twice", extra={"topic": self._topic})
+            except KafkaError as error:
+                log.debug("no look at what is published", extra={"reason": repr(error)})
+                await asyncio.sleep(_RETRY_S)
+                self._asked.set()
+                continue
+            self._know(wanted)
+
+    def _know(self, looked_for: Mapping[str, int]) -> None:
+        for trader, from_ms in looked_for.items():
+            # An assignment that came meanwhile may ask for more of it, or have it no more.
+            if self._awaited.get(trader, -1) >= from_ms:
+                del self._awaited[trader]
+                self._known.add(trader)
+        if self._awaited:
+            self._asked.set()
+        self._done()
+
+    async def _look(self, wanted: Mapping[str, int]) -> None:
+        symbols = {symbol for trader in wanted for symbol in self._symbols.get(trader, ())}
+        partitions = sorted({partition_of(symbol, self._kafka.partitions) for symbol in symbols})
+        consumer = candle_consumer(self._kafka)
+        try:
+            await consumer.start()
+            async with asyncio.timeout(MOST_S):
+                await self._read(consumer, [TopicPartition(self._topic, number) for number in partitions], wanted)
+        except TimeoutError:
+            self._counts["recall_cut"] += 1
+            log.warning("not all that is published could be looked at", extra={"topic": self._topic, "after_s": MOST_S})
+        finally:
+            await consumer.stop()
+
+    async def _read(
+        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], wanted: Mapping[str, int]
+    ) -> None:
+        consumer.assign(partitions)
+        begin_ms = max(0, min(wanted.values()) - _SKEW_MS)
+        ends = await consumer.end_offsets(partitions)
+        begins = await consumer.offsets_for_times(dict.fromkeys(partitions, begin_ms))
+        # Where nothing is that new there is no offset.
+        starts = {tp: begin.offset for tp, begin in begins.items() if begin is not None and begin.offset < ends[tp]}
+        consumer.assign(list(starts))
+        for tp, offset in starts.items():
+            newest = ends[tp] - MOST_RECORDS // len(partitions)
+            if offset < newest:
+                self._counts["recall_cut"] += 1
+                log.warning("more is published than is looked at", extra={"topic": tp.topic, "partition": tp.partition})
+            consumer.seek(tp, max(offset, newest))
+        left = set(starts)
+        while left:
+            for records in (await consumer.getmany(*left, timeout_ms=100)).values():
+                for record in records:
+                    self._take(record, wanted)
+                await asyncio.sleep(0)
+            left = {tp for tp in left if await consumer.position(tp) < ends[tp]}
+
+    def _take(self, record: ConsumerRecord, wanted: Mapping[str, int]) -> None:
+        try:
+            found = _decode(record.value or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return  # whoever reads the topic says so
+        if isinstance(found, _Signal) and found.open_time_ms >= wanted.get(found.trader, 1 << 62):
+            self._counts["recalled_ids"] += self._ids.add(found.id)
