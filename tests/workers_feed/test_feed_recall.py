@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -137,8 +138,8 @@ async def settled(feed_recall: Recall, *traders: TraderAssignment) -> None:
             await task
 
 
-def owner(name: str, **changes: object) -> TraderAssignment:
-    wanted = {"signal_ttl_ms": 10 * MINUTE, "since_ms": (minute_of_now() - 60) * MINUTE, **changes}
+def owner(name: str, **changes: Any) -> TraderAssignment:
+    wanted: dict[str, Any] = {"signal_ttl_ms": 10 * MINUTE, "since_ms": (minute_of_now() - 60) * MINUTE, **changes}
     return trader(name, [BTC, ETH], **wanted)
 
 
