@@ -240,7 +240,7 @@ export class CandleChart {
     text(
       this.legend,
       `${timestamp(candle.open_time_ms).slice(0, 10)} ${clockTime(candle.open_time_ms)} UTC · O ${candle.open} H ${candle.high} ` +
-        `L ${candle.low} C ${candle.close} · volume ${candle.volume} · ${count(candle.trades)} trades · ${candle.state}${signals}`,
+        `L ${candle.low} C ${candle.close} · volume ${candle.volume} · ${count(candle.trades)} trade${candle.trades === 1 ? "" : "s"} · ${candle.state}${signals}`,
     );
   }
 
