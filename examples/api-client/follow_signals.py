@@ -36,9 +36,16 @@ async def follow(address: str, token: str, trader: str, position_file: Path | No
                 print(f"{signal.trader}  {signal.action} {signal.symbol} at {signal.price}  {latency}  {signal.reason}")
                 printed += 1
             if position_file:
-                position_file.write_text(event.position)
+                keep(position_file, event.position)
             if count and printed >= count:
                 return
+
+
+def keep(file: Path, position: str) -> None:
+    """Write the position so that a crash leaves the one before or the new one, never half of it."""
+    new = file.with_name(file.name + ".new")
+    new.write_text(position)
+    os.replace(new, file)
 
 
 def main() -> int:

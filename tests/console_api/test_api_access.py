@@ -10,7 +10,7 @@ import pytest
 from tests.console_api.lively import manifest_of
 from tests.console_api.stage import Stage
 
-from chandlery.console.api.guard import is_loopback
+from chandlery.console.api.guard import is_loopback_name
 from chandlery.console.api.problems import MOST_BODY_BYTES
 from chandlery.core.errors import InputError
 
@@ -176,4 +176,4 @@ async def test_what_is_no_json_is_a_problem(api: httpx.AsyncClient, body: bytes)
 
 @pytest.mark.parametrize(("host", "is_one"), [("127.0.0.1", True), ("::1", True), ("[::1]", True), ("localhost.", True), ("a.localhost", True), ("127.0.0.1.nip.io", False), ("10.0.0.1", False), ("", False), ("0.0.0.0", False)])  # fmt: skip
 def test_loopback_is_told_from_what_looks_like_it(host: str, is_one: bool) -> None:
-    assert is_loopback(host) is is_one
+    assert is_loopback_name(host) is is_one

@@ -101,6 +101,19 @@ async def test_a_unix_socket_is_its_owner_s_alone_and_replaces_one_left_behind(s
     assert not path.exists()
 
 
+async def test_a_socket_that_somebody_serves_is_left_to_him(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    first = ApiServer(stage.app, f"unix:{path}", stage.services.streams)
+    await first.start()
+    try:
+        with pytest.raises(MachineError, match="in use"):
+            await ApiServer(stage.app, f"unix:{path}", stage.services.streams).start()
+        assert path.exists()
+    finally:
+        await first.stop()
+    assert not path.exists()
+
+
 async def test_what_isn_t_a_socket_is_left_alone(stage: Stage, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("mine")

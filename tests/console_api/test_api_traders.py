@@ -40,6 +40,8 @@ async def test_a_trader_s_life(api: httpx.AsyncClient, stage: Stage) -> None:
 
     late = await api.put("traders/default/new", json=edited, headers={"If-Match": f'"{version}"'})
     assert (late.status_code, late.json()["reason"]) == (409, "Conflict")
+    for nothing in ('""', '"', f'"{version}'):
+        assert (await api.put("traders/default/new", json=edited, headers={"If-Match": nothing})).status_code == 422
     assert (await api.put("traders/default/new", json=edited, headers={"If-Match": "*"})).status_code == 200
     assert (await api.put("traders/default/new", json=edited)).status_code == 200
 

@@ -15,6 +15,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 from pydantic import BaseModel, ValidationError
@@ -145,7 +146,7 @@ class ApiClient:
 
     async def trader(self, trader: str) -> TraderDetail:
         """One Trader (``namespace/name``) with its manifest."""
-        return await self._get(f"traders/{trader}", TraderDetail)
+        return await self._get(f"traders/{_quoted(trader)}", TraderDetail)
 
     async def create_trader(self, manifest: Mapping[str, Any]) -> TraderDetail:
         """Make a Trader."""
@@ -160,12 +161,12 @@ class ApiClient:
 
     async def suspend_trader(self, trader: str, *, suspend: bool = True) -> TraderDetail:
         """Let a Trader decide nothing more; ``suspend=False``: let it go on."""
-        answer = await self._ask("PUT", f"traders/{trader}/suspend", body={"suspend": suspend})
+        answer = await self._ask("PUT", f"traders/{_quoted(trader)}/suspend", body={"suspend": suspend})
         return TraderDetail.model_validate_json(answer)
 
     async def delete_trader(self, trader: str) -> None:
         """Remove a Trader."""
-        await self._ask("DELETE", f"traders/{trader}")
+        await self._ask("DELETE", f"traders/{_quoted(trader)}")
 
     def pools(self) -> AsyncIterator[Pool]:
         """TraderPools by name."""
@@ -338,3 +339,9 @@ def _error(status: int, answer: bytes) -> ApiInputError | ApiUnavailableError:
     if status >= 500:
         return ApiUnavailableError(problem.detail, problem)
     return ApiInputError(problem)
+
+
+def _quoted(trader: str) -> str:
+    """``namespace/name`` as two parts of a path, whatever stands in it."""
+    namespace, _, name = trader.partition("/")
+    return f"{quote(namespace, safe='')}/{quote(name, safe='')}"

@@ -30,7 +30,7 @@ log = logging.getLogger("chandlery.console")
 #: What the kernel may hold for one client that doesn't read (it takes twice this): 100 streams hold 50 MB at most.
 _SEND_BUFFER_BYTES: Final = 256 * 1024
 _BACKLOG: Final = 128
-#: Answers in the making get this long at the end, s: a pod has 30 s, and what they wait for answers in 1 s or not.
+#: Answers in the making get this long at the end, s: a pod has 10 s, and what they wait for answers in 1 s or not.
 _GRACE_S: Final = 3
 _KEEP_ALIVE_S: Final = 30
 
@@ -128,6 +128,7 @@ class ApiServer:
         self._listen = listen
         self._streams = streams
         self._socket: socket.socket | None = None
+        self._path_identity = 0
         self._serving: asyncio.Task[None] | None = None
         self._server = _Server(
             uvicorn.Config(
@@ -159,6 +160,8 @@ class ApiServer:
             InputError: the address is none. MachineError: it is taken, or may not be used.
         """
         self._socket, self.address = _bound(self._listen)
+        if self._listen.startswith("unix:"):
+            self._path_identity = os.stat(self._listen.removeprefix("unix:")).st_ino
         self._serving = asyncio.create_task(self._server.serve([self._socket]))
         up = asyncio.create_task(self._server.up.wait())
         await asyncio.wait((self._serving, up), return_when=asyncio.FIRST_COMPLETED)
@@ -177,8 +180,11 @@ class ApiServer:
         if self._socket is not None:
             self._socket.close()
         if self._listen.startswith("unix:"):
+            path = self._listen.removeprefix("unix:")
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._listen.removeprefix("unix:"))
+                # Not that of one that took its place meanwhile.
+                if os.stat(path).st_ino == self._path_identity:
+                    os.unlink(path)
 
 
 class _Server(uvicorn.Server):
@@ -237,7 +243,7 @@ def _bound(listen: str) -> tuple[socket.socket, str]:
 def _bound_path(path: str) -> socket.socket:
     """A socket that only this user may open; one that a process left behind is replaced."""
     with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode):
+        if stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
             os.unlink(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -251,3 +257,16 @@ def _bound_path(path: str) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def _answers(path: str) -> bool:
+    """Whether a process listens at a Unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True  # full, or not ours to ask
+    return True

@@ -6,6 +6,7 @@ goes: what :class:`TelemetrySettings` leaves open is had from OpenTelemetry's ow
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -198,6 +199,16 @@ def read_settings(path: str, kind: type[SettingsT]) -> SettingsT:
         raise InputError(f"{path}: can't read the settings: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on ``host``, a name or an address (brackets allowed)."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def parse_listen(text: str) -> tuple[str, int] | str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib.util
-import ipaddress
 import logging
 import os
 import socket
@@ -27,7 +26,7 @@ from chandlery.cli.runtime.statedir import StateDir, write_atomically
 from chandlery.console.model import ConsoleRow
 from chandlery.console.settings import ConsoleSettings, LocalSettings
 from chandlery.core.errors import ChandleryError, InputError, MachineError
-from chandlery.core.settings import parse_listen
+from chandlery.core.settings import is_loopback, parse_listen
 from chandlery.stream.broker_ports import ephemeral_port, holder_of
 
 if TYPE_CHECKING:
@@ -105,16 +104,6 @@ def _check_token(path: Path) -> None:
         raise InputError(f"--console-token-file {path}: there is no token in it")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def check_free(host: str, port: int) -> None:
     """Whether a server could listen there now.
 
@@ -174,7 +163,7 @@ class ConsoleProcess:
         """``http://127.0.0.1:8420``; empty where there is none."""
         if self._why_not or not self._port:
             return ""
-        host = HOST if self._asked.host in ("0.0.0.0", "[::]") else self._asked.host
+        host = {"0.0.0.0": HOST, "[::]": "[::1]"}.get(self._asked.host, self._asked.host)
         return f"http://{host}:{self._port}"
 
     def row(self) -> ConsoleRow:

@@ -7,7 +7,6 @@ send requests (``Origin`` and ``Sec-Fetch-Site`` tell them), or have its own nam
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -24,7 +23,7 @@ from chandlery.console.api.models import Problem
 from chandlery.console.api.problems import MOST_BODY_BYTES, problem, problem_of, response
 from chandlery.console.settings import ConsoleSettings
 from chandlery.core.errors import InputError
-from chandlery.core.settings import parse_listen
+from chandlery.core.settings import is_loopback, parse_listen
 from chandlery.workers.feed.token import Token
 
 log = logging.getLogger("chandlery.console.api")
@@ -34,9 +33,8 @@ PREFIX: Final = "/api/v1"
 #: Key of the scope under which what serves files says what it is, as a route.
 ROUTE_KEY: Final = "chandlery.route"
 FILES_ROUTE: Final = "/{file}"
-#: Answered without a token: they tell nothing of the system.
+#: Answered without a token: whether the process is well, and what a console must know before it can ask for one.
 OPEN_PATHS: Final = frozenset({"/api/v1/healthz", "/api/v1/config"})
-_LOOPBACK_NAMES: Final = frozenset({"localhost", "ip6-localhost"})
 _COMMON_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -46,17 +44,6 @@ _COMMON_HEADERS: Final = {
 _API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 _ALLOWED_METHODS: Final = "GET, POST, PUT, DELETE"
 _ALLOWED_HEADERS: Final = "Authorization, Content-Type, If-Match, Last-Event-ID"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address can be this machine's loopback alone."""
-    bare = host.strip("[]").rstrip(".").lower()
-    if bare in _LOOPBACK_NAMES or bare.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(bare).is_loopback
-    except ValueError:
-        return False
 
 
 def check_listen(settings: ConsoleSettings) -> bool:
@@ -74,6 +61,12 @@ def check_listen(settings: ConsoleSettings) -> bool:
             "or listen on 127.0.0.1"
         )
     return True
+
+
+def is_loopback_name(name: str) -> bool:
+    """Whether a browser that asks for this name can have meant this machine alone (RFC 6761 on ``.localhost``)."""
+    bare = name.rstrip(".").lower()
+    return is_loopback(bare) or bare == "ip6-localhost" or bare.endswith(".localhost")
 
 
 def host_name(host: str) -> str:
@@ -157,7 +150,7 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
         host, origin = headers.get("host", ""), headers.get("origin", "")
         name = host_name(host)
-        if self._check_host and not (name in self._hosts or is_loopback(name)):
+        if self._check_host and not (name in self._hosts or is_loopback_name(name)):
             return problem(403, "UnknownHost", "without a token this server is reached by a loopback name, or one of allowed_hosts", field="Host", value=host)  # fmt: skip
         if not scope["path"].startswith(API_PREFIX):
             return None

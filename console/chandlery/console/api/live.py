@@ -170,7 +170,8 @@ class LiveEvents:
         except ChandleryError as error:
             return self._failed(topic, error)
         except Exception as error:
-            log.exception("a topic can't be told", extra={"topic": topic})
+            if topic not in self._failing:
+                log.exception("a topic can't be told", extra={"topic": topic})
             return self._failed(topic, error)
         self._failing.pop(topic, None)
         return chunk

@@ -19,7 +19,7 @@ IfMatch = Annotated[
     str | None,
     Header(
         max_length=256,
-        pattern=r'^(\*|"?[A-Za-z0-9_.:-]*"?)$',
+        pattern=r'^(\*|"[A-Za-z0-9_.:-]+"|[A-Za-z0-9_.:-]+)$',
         description="`resource_version` of the Trader that the edit was made on; absent or `*`: whatever stands there.",
     ),
 ]

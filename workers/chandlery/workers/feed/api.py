@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -13,7 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from chandlery.core.assignment import Assignment, WorkerStatus, decode_assignment
 from chandlery.core.errors import InputError, MachineError
-from chandlery.core.settings import parse_listen
+from chandlery.core.settings import is_loopback, parse_listen
 from chandlery.workers.feed.assignments import Outcome
 from chandlery.workers.feed.token import Token
 
@@ -81,7 +80,7 @@ class Api:
             self._address = parse_listen(listen)
         except InputError as error:
             raise InputError(f"listen: {error}") from error
-        if not token.required and not isinstance(self._address, str) and not _is_loopback(self._address[0]):
+        if not token.required and not isinstance(self._address, str) and not is_loopback(self._address[0]):
             raise InputError(f"listen {listen!r} can be reached from elsewhere: set a token, or use unix: or 127.0.0.1")
         app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[_guard(token)])
         app.add_routes(
@@ -162,12 +161,3 @@ class Api:
     async def _get_health(self, _request: web.Request) -> web.Response:
         missing = self._worker.healthy()
         return _json({"status": missing or "ok"}, 503 if missing else 200)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
