@@ -89,6 +89,20 @@ async def test_an_api_server_that_is_away_is_said_once_and_what_was_known_is_sho
         await backend.stop()
 
 
+async def test_a_part_that_ends_by_a_defect_is_said_and_the_others_go_on() -> None:
+    server = ApiServer()
+    server.put("traders", a_trader("one"))
+    odd = an_object("TraderPool", "odd", {})
+    del odd["metadata"]["name"]
+    async with serving(server) as credentials:
+        server.objects["traderpools", "desk", "odd"] = odd
+        async with running(credentials) as backend:
+            await until(
+                "said", lambda: any("traderpools ended by a defect: KeyError" in one for one in backend._away())
+            )
+            await until("one", lambda: names(backend) == ["desk/one"])
+
+
 async def test_a_missing_right_is_said_with_the_servers_words() -> None:
     server = ApiServer()
     server.refuse = (403, {"kind": "Status", "reason": "Forbidden", "message": "User cannot list resource"})

@@ -24,6 +24,7 @@ from chandlery.console.backends.cluster_rows import (
     amount_us,
     feed_row,
     kept,
+    kept_trader,
     notices_of,
     pool_row,
     processes_of,
@@ -167,7 +168,7 @@ def test_a_trader_has_its_workers_figures_or_its_statuss_with_their_age() -> Non
     text = 'chandlery_feed_info{worker="w0"} 1\nchandlery_trader_calls_total{trader="desk/one"} 40\nchandlery_trader_state{trader="desk/one",state="Active"} 1\n'
     pools = {QUANTS: PoolFigures({"w0": worker_figures(text, at_s=100.0)})}
     entry = {"subresource": "status", "time": "2026-01-01T00:00:00Z"}
-    item = kept(a_trader("one", STATUS, managedFields=[entry, {"time": "2027-01-01T00:00:00Z"}]))
+    item = kept_trader(a_trader("one", STATUS, managedFields=[entry, {"time": "2027-01-01T00:00:00Z"}]))
     written_ms = 1_767_225_600_000
     live = trader_row(item, pools, 102.0, written_ms + 60_000)
     assert (live.state, live.calls, live.age_ms) == ("Active", 40, 2_000)
@@ -179,25 +180,25 @@ def test_a_trader_has_its_workers_figures_or_its_statuss_with_their_age() -> Non
 
 def test_what_is_ready_all_the_same_keeps_its_reason() -> None:
     blocked = {**READY, "reason": "Blocked", "message": "Kafka takes no signals"}
-    row = trader_row(kept(a_trader("one", {**STATUS, "conditions": [blocked]})), {}, 1.0, 0)
+    row = trader_row(kept_trader(a_trader("one", {**STATUS, "conditions": [blocked]})), {}, 1.0, 0)
     assert (row.ready, row.reason, row.message) == (True, "Blocked", "Kafka takes no signals")
     waits = {**READY, "type": "Stalled", "reason": "AwaitingApproval", "message": "approve generation 2"}
     rolls = {**READY, "type": "Reconciling", "reason": "HandingOver", "message": "at 12:00"}
-    row = trader_row(kept(a_trader("one", {**STATUS, "conditions": [READY, rolls, waits]})), {}, 1.0, 0)
+    row = trader_row(kept_trader(a_trader("one", {**STATUS, "conditions": [READY, rolls, waits]})), {}, 1.0, 0)
     assert (row.ready, row.reason, row.message) == (True, "AwaitingApproval", "approve generation 2")
-    row = trader_row(kept(a_trader("one", {**STATUS, "conditions": [READY, rolls]})), {}, 1.0, 0)
+    row = trader_row(kept_trader(a_trader("one", {**STATUS, "conditions": [READY, rolls]})), {}, 1.0, 0)
     assert (row.ready, row.reason) == (True, "HandingOver")
     full = {**READY, "status": "False", "reason": "PoolFull", "message": "raise spec.workers.max"}
-    row = trader_row(kept(a_trader("one", {"observedGeneration": 1, "conditions": [full]})), {}, 1.0, 0)
+    row = trader_row(kept_trader(a_trader("one", {"observedGeneration": 1, "conditions": [full]})), {}, 1.0, 0)
     assert (row.ready, row.state, row.message) == (False, "PoolFull", "raise spec.workers.max")
-    unseen = trader_row(kept(a_trader("one", {**STATUS, "observedGeneration": 0})), {}, 1.0, 0)
+    unseen = trader_row(kept_trader(a_trader("one", {**STATUS, "observedGeneration": 0})), {}, 1.0, 0)
     assert (unseen.ready, unseen.state) == (False, "Unseen")
 
 
 def test_only_its_own_pools_workers_speak_for_a_trader() -> None:
     text = 'chandlery_feed_info{worker="w0"} 1\nchandlery_trader_calls_total{trader="desk/one"} 40\n'
     pools = {("desk", "others"): PoolFigures({"w0": worker_figures(text, at_s=100.0)})}
-    assert trader_row(kept(a_trader("one", STATUS)), pools, 100.0, 0).calls == 0
+    assert trader_row(kept_trader(a_trader("one", STATUS)), pools, 100.0, 0).calls == 0
 
 
 def test_segments_and_processes_are_told_while_they_are_fresh() -> None:

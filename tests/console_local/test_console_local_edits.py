@@ -90,6 +90,36 @@ def test_fields_come_and_go_as_lines() -> None:
     )
 
 
+def test_items_of_a_list_come_and_go_as_lines() -> None:
+    text = """\
+kind: Trader
+metadata: {name: a}
+spec:
+  market:
+    informative:
+      # the day
+      - symbol: BTC/USDT # the leader
+        interval: 1d
+      - interval: 1h # each its own
+      # the last
+      - interval: 5m
+    interval: 1m
+"""
+    wanted = value_of(text, "default", "a")
+    day, hour, five = wanted["spec"]["market"]["informative"]
+    wanted["spec"]["market"]["informative"] = [day, {"symbol": "ETH/USDT", "interval": "4h"}, five, {"interval": "1m"}]
+    new = change(text, "default", "a", wanted)
+    assert "# the leader\n        interval: 1d\n      - interval: 4h # each its own\n        symbol: ETH/USDT\n" in new
+    assert "# the last\n      - interval: 5m\n      - interval: 1m\n    interval: 1m\n" in new
+    wanted["spec"]["market"]["informative"] = [five, hour, day]
+    again = change(new, "default", "a", wanted)
+    assert value_of(again, "default", "a") == wanted
+    wanted["spec"]["market"]["informative"] = [hour]
+    assert change(text, "default", "a", wanted) == text.replace(
+        "      - symbol: BTC/USDT # the leader\n        interval: 1d\n", ""
+    ).replace("      - interval: 5m\n", "")
+
+
 def test_a_document_in_brackets_is_changed_in_place_too() -> None:
     wanted = value_of(FILE, "desk", "two")
     wanted["spec"]["suspend"] = True
@@ -102,7 +132,7 @@ def test_a_document_in_brackets_is_changed_in_place_too() -> None:
 
 def test_what_has_to_be_written_anew_keeps_the_comments_around_it() -> None:
     text = "# head\nkind: Trader\nmetadata: {name: a}\nspec:\n  list:\n  - 1 # inside\n# foot\n---\nkind: Other\n"
-    wanted = {"kind": "Trader", "metadata": {"name": "a"}, "spec": {"list": [1, 2]}}
+    wanted = {"kind": "Trader", "metadata": {"name": "a"}, "spec": {"list": []}}
     new = change(text, "default", "a", wanted)
     assert new.startswith("# head\nkind: Trader\n")
     assert new.endswith("# foot\n---\nkind: Other\n")
@@ -275,6 +305,29 @@ def test_suspending_and_resuming_keeps_every_line(file: tuple[str, int], at: int
             assert line in new.splitlines()
         elif comment.isdigit():
             assert any(one.endswith(f" # note {comment}") for one in new[found.begin :].splitlines()), new
+
+
+items = st.lists(
+    st.one_of(scalars, st.dictionaries(keys, scalars, min_size=1, max_size=3)),
+    min_size=1, max_size=5, unique_by=lambda item: json.dumps(item, sort_keys=True),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(items, st.lists(st.booleans(), min_size=5, max_size=5), items)
+def test_lists_that_shrink_lose_their_items_lines_and_those_that_grow_lose_none(
+    old: list[Any], kept: list[bool], more: list[Any]
+) -> None:
+    text = written("t", {"list": old, "after": 1}, "noted")
+    less = [item for item, keep in zip(old, kept, strict=False) if keep]
+    wanted = value_of(text, "default", "t")
+    if less:
+        wanted["spec"]["list"] = less
+        left = iter(text.splitlines())
+        assert all(line in left for line in change(text, "default", "t", wanted).splitlines()), "no line is another"
+    wanted["spec"]["list"] = old + more
+    grown = iter(change(text, "default", "t", wanted).splitlines())
+    assert all(line in grown for line in text.splitlines())
 
 
 @given(specs)

@@ -135,6 +135,7 @@ async def test_its_settings_say_all_it_needs(state: StateDir, tmp_path: Path) ->
         assert settings.local.manifests == [os.path.abspath("m"), "-"]
         assert settings.listen == one.address.replace("http://127.0.0.1", "0.0.0.0")
         assert (settings.token_file, settings.trace_url) == (str(tmp_path / "token"), "http://j/{trace_id}")
+        assert "other machines" in one.row().message
         assert (settings.metrics_listen, settings.log_level) == ("127.0.0.1:9464", "debug")
         assert os.getpriority(os.PRIO_PROCESS, one.child.pid) > min(os.getpriority(os.PRIO_PROCESS, 0), 18), (
             "it gives way"

@@ -91,8 +91,8 @@ class Reader:
 
     def _placed(self, unplaced: Unplaced) -> int:
         place = unplaced.partition.place
-        if unplaced.since_ms < 0:
-            return unplaced.offset if unplaced.offset <= self.topics.end(place) else self.topics.begins[place]
+        if unplaced.within(self.topics.end(place)):
+            return unplaced.offset
         found = [at for at, (ms, _) in enumerate(self.topics.records[place]) if ms >= unplaced.since_ms]
         return max(found[0], self.topics.begins[place]) if found else self.topics.end(place)
 

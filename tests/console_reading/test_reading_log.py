@@ -323,6 +323,11 @@ def test_what_is_no_cursor_is_refused(cursor: str) -> None:
         service(SignalLog(3)).page(SignalQuery(before=cursor))
 
 
+def test_following_from_what_is_no_position_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match="is no position"):
+        service(SignalLog(3)).follow("x", SignalQuery())
+
+
 def test_filters_leave_only_what_is_asked_for() -> None:
     log = Reader(Topics(), 100, 0).log
     for number in range(12):
@@ -388,3 +393,54 @@ def test_shares_leave_nothing_over_that_somebody_could_use(sizes: list[int], bud
     assert sum(given_) == min(sum(sizes), budget)
     short_ones = [share for share, size in zip(given_, sizes, strict=True) if share < size]
     assert all(share >= max(given_) - 1 for share in short_ones)
+
+
+def test_a_topic_that_lost_its_newest_records_tells_nobody_what_is_old_again() -> None:
+    topics = Topics()
+    for number in range(30):
+        topics.write(PLACE, signal_number(number))
+        topics.now_ms += OVERLAP_MS
+    reader = Reader(topics, 5, 100)
+    reader.read_all()
+    position = reader.drain(reader.follow(at_the_beginning()))[-1].position
+    del topics.records[PLACE][-2:]
+    topics.write(PLACE, signal_number(100))
+    reader = Reader(topics, 5, 5)
+    reader.read_all()
+    assert [event.signal.price for event in reader.drain(reader.follow(position))] == ["100"]
+
+
+@given(st.dictionaries(st.sampled_from(["strategy_ns", "emitted_wall_ms", "open_time_ms", "ordinal", "revision"]), st.integers()), st.integers(), st.text(max_size=20))  # fmt: skip
+def test_whatever_a_record_claims_it_can_be_told(changes: dict[str, int], stamp: int, text: str) -> None:
+    signal = signal_number(0, reason=text, trader=text, id=text, **changes)
+    signal.stamps.received_ns = signal.stamps.decided_ns = stamp
+    log = Reader(Topics(), 10, 0).log
+    log.add(PLACE, 0, 1, encode(signal))
+    log.add(PLACE, 1, 2, encode(completion_of(signal, acknowledged_ns=stamp)))
+    for entry in log.newest_first("", None):
+        assert detail(entry, "http://x/{trace_id}").model_dump_json()
+    service(log, 3).latency(60)
+    assert log.counts["signals"] + log.counts["undecodable"] >= 1
+
+
+def test_a_feed_that_goes_and_comes_back_goes_on_for_who_follows() -> None:
+    topics = Topics()
+    reader = Reader(topics, 10, 0)
+    follower = reader.follow()
+    for number in range(5):
+        topics.write(PLACE, signal_number(number))
+    reader.read_all()
+    told = reader.drain(follower)
+    reader.log.leave(PLACE[0])
+    assert {partition.feed for partition in reader.log.partitions} == {"desk/b"}
+    came_meanwhile = reader.follow()
+    for number in range(5, 20):
+        topics.write(PLACE, signal_number(number))
+    reader.log.begin("desk/a", PLACE, 12, 20)
+    reader.at[PLACE] = 12
+    topics.write(PLACE, signal_number(20))
+    reader.read(PLACE)
+    told += reader.drain(follower)
+    assert [event.signal.price for event in told] == [str(number) for number in range(21)]
+    assert [event.signal.price for event in reader.drain(came_meanwhile)] == ["20"]
+    assert reader.drain(reader.follow(told[8].position))[0].signal.price == "9"

@@ -91,6 +91,8 @@ def test_values_that_contradict_each_other_are_refused_with_what_to_do(helm: str
         rendered(helm, "kafka.embedded.enabled=true", "kafka.bootstrapServers=a:9092")
     with pytest.raises(ClusterError, match=r"example\.enabled needs a Kafka"):
         rendered(helm, "example.enabled=true")
+    with pytest.raises(ClusterError, match="--reset-then-reuse-values"):
+        rendered(helm, "images.console=null", "console.enabled=true")
     with pytest.raises(ClusterError, match=r"needs console\.ingress\.host"):
         rendered(helm, "console.enabled=true", "console.ingress.enabled=true")
 

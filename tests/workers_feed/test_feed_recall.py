@@ -210,7 +210,9 @@ async def test_no_signal_passes_before_its_trader_s_ids_are_known_and_those_of_o
     await ensure_topics(kafka_settings)
     now = minute_of_now() * MINUTE
     twice, once = signal("a", now - MINUTE), signal("a", now)
-    await publish(kafka_settings, twice)
+    async with candle_writer(kafka_settings) as writer:
+        await writer.raw(writer.topics.signals, BTC.encode(), signal_format.encode(twice), BTC)
+        await writer.flush()
     may_look, looks = asyncio.Event(), Recall._look
 
     async def look(self: Recall, wanted: dict[str, int]) -> None:

@@ -52,7 +52,12 @@ helm.sh/chart: {{ printf "%s-%s" .context.Chart.Name .context.Chart.Version | re
 
 {{/* Whether there is a console; values of an earlier chart (--reuse-values) know none. */}}
 {{- define "chandlery.hasConsole" -}}
-{{- if dig "enabled" false (.Values.console | default dict) -}}yes{{- end -}}
+{{- if dig "enabled" false (.Values.console | default dict) -}}
+{{- if not (and .Values.console.networkPolicy .Values.images.console) -}}
+{{- fail "console.enabled over the values of an earlier chart, which knew no console: upgrade with --reset-then-reuse-values instead of --reuse-values" -}}
+{{- end -}}
+yes
+{{- end -}}
 {{- end -}}
 
 {{/* The Secret that holds the console's token: somebody's own, or the one that the operator makes. */}}

@@ -168,7 +168,8 @@ class ConsoleProcess:
 
     def row(self) -> ConsoleRow:
         """Where it is, and what a person should know of it."""
-        return ConsoleRow(self.address, self._why_not or self._why_ended() or self._moved)
+        reach = "" if is_loopback(self._asked.host) else "also from other machines, with the token"
+        return ConsoleRow(self.address, self._why_not or self._why_ended() or self._moved or reach)
 
     @property
     def notices(self) -> list[str]:

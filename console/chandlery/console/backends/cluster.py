@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Literal
 
 from pydantic import ValidationError
@@ -26,6 +26,7 @@ from chandlery.console.backends.cluster_rows import (
     edition_of,
     feed_row,
     kept,
+    kept_trader,
     manifest_of,
     notices_of,
     pool_row,
@@ -46,8 +47,10 @@ log = logging.getLogger("chandlery.console.cluster")
 _TRADERS: Final = "traders"
 _POOLS: Final = "traderpools"
 _FEEDS: Final = "marketfeeds"
-#: A snapshot is made at most so often: of 1,000 Traders it takes 20 ms, and many may ask at once.
-_FRESH_S: Final = 0.25
+#: A snapshot is made at most so often: of 1,000 Traders it takes 10 to 30 ms, and many may ask at once.
+_FRESH_S: Final = 0.5
+#: A part that ended by a defect of ours begins again after this: as often as a person can see it said.
+_DEFECT_PAUSE_S: Final = 5.0
 #: A status written meanwhile makes a write repeat; they come seldom, and hardly twice within a write.
 _ATTEMPTS: Final = 5
 
@@ -78,21 +81,36 @@ class ClusterBackend:
         self._settings = settings
         self._api = KubeApi(credentials or find_credentials(settings.kubeconfig))
         self._followed = {
-            plural: [Followed(self._api, plural, namespace, kept) for namespace in settings.namespaces or [""]]
-            for plural in (_TRADERS, _POOLS, _FEEDS)
+            plural: [Followed(self._api, plural, namespace, take) for namespace in settings.namespaces or [""]]
+            for plural, take in ((_TRADERS, kept_trader), (_POOLS, kept), (_FEEDS, kept))
         }
         self._poller = Poller(self._wanted, turned=self._note_memory, resolve=resolve, every_s=poll_s)
         self._history = MemoryHistory()
+        self._defects: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._snapshot: tuple[float, Snapshot] | None = None
         self._kafkas: dict[Names, tuple[tuple[Any, ...], KafkaSettings | None]] = {}
 
     async def start(self) -> None:
         """Begin to follow; returns at once."""
-        runs = [followed.run() for some in self._followed.values() for followed in some] + [self._poller.run()]
-        self._tasks = [asyncio.create_task(run, name="cluster backend") for run in runs]
-        for task in self._tasks:
-            task.add_done_callback(_say_end)
+        parts: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            (f"the watch of {followed.plural} {followed.namespace}".rstrip(), followed.run)
+            for some in self._followed.values()
+            for followed in some
+        ]
+        parts.append(("the polling of figures", self._poller.run))
+        self._tasks = [asyncio.create_task(self._kept_running(*part), name=part[0]) for part in parts]
+
+    async def _kept_running(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run a part; one that ends by a defect is said to be away, and begun again."""
+        while True:
+            try:
+                await run()
+            except Exception as error:
+                log.exception("a part ended", extra={"part": what})
+                self._defects[what] = f"{what} ended by a defect: {type(error).__name__}: {error}"
+            await asyncio.sleep(_DEFECT_PAUSE_S)
+            self._defects.pop(what, None)
 
     async def stop(self) -> None:
         """Follow no more."""
@@ -105,7 +123,7 @@ class ClusterBackend:
     # What is known ------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """All that is known now; the same one within a quarter of a second."""
+        """All that is known now; the same one within half a second."""
         now_s = time.monotonic()
         if self._snapshot is None or now_s - self._snapshot[0] > _FRESH_S:
             self._snapshot = now_s, self._made(now_s, round(time.time() * 1_000))
@@ -130,7 +148,7 @@ class ClusterBackend:
 
     def _away(self) -> list[str]:
         problems = [followed.problem for some in self._followed.values() for followed in some]
-        return list(dict.fromkeys(filter(None, problems)))
+        return list(dict.fromkeys(filter(None, [*problems, *self._defects.values()])))
 
     def _sorted(self, plural: str) -> list[tuple[Names, Object]]:
         return sorted(
@@ -253,8 +271,3 @@ def _read_kafka(item: Object, bootstrap: str) -> KafkaSettings | None:
         )
         return None
     return settings if settings.bootstrap else None
-
-
-def _say_end(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a part of the cluster's backend failed", exc_info=error)

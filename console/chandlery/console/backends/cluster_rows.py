@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from chandlery.console.api.models import Feed, Pool, Quantiles, SegmentUse, Trader
-from chandlery.console.backends.cluster_figures import TraderFigures, WorkerFigures
+from chandlery.console.backends.cluster_figures import WorkerFigures
 from chandlery.console.backends.cluster_follow import Names
 from chandlery.console.backends.cluster_poll import FeedFigures, PoolFigures
 from chandlery.console.backends.memory_history import Measured
@@ -60,22 +60,50 @@ def edition_of(item: Object) -> str:
     return f"{meta.get('uid', '')}.{meta.get('generation', 0)}"
 
 
+def kept_trader(item: Object) -> Object:
+    """The same of a Trader, and its row as its status alone has it: that changes seldom, and rows are made often."""
+    whole = kept(item)
+    return {**whole, "row": _status_row(whole)}
+
+
 def trader_row(item: Object, pools: Mapping[Names, PoolFigures], now_s: float, now_ms: int) -> Trader:
-    """A Trader; ``now_s`` is of the monotonic clock by which figures were read."""
-    state, status = trader_state(item), _status(item)
-    worker = worker_of(state, pools)
-    figures = worker.traders.get(state.trader) if worker is not None else None
-    age_s = now_s - worker.at_s if worker is not None and figures is not None else None
-    if age_s is not None and age_s > FRESH_S:
-        figures, age_s = None, None
-    ready, suspended = state.ready == "True", bool(item["spec"].get("suspend", False))
+    """A Trader; ``now_s`` is of the monotonic clock by which figures were read.
+
+    Args:
+        item: see :func:`kept_trader`.
+    """
+    row: Trader = item["row"]
+    worker = worker_of(row, pools)
+    figures = worker.traders.get(row.trader) if worker is not None else None
+    if worker is None or figures is None or now_s - worker.at_s > FRESH_S:
+        return row.model_copy(update={"age_ms": max(0, now_ms - item["statusMs"]) if item["statusMs"] else 0})
+    return row.model_copy(
+        update={
+            "state": row.state if row.suspended or not figures.state else printable(figures.state),
+            "calls": figures.calls,
+            "signals": figures.signals,
+            "restarts": figures.restarts,
+            "errors": figures.errors,
+            "rss_bytes": figures.rss_bytes,
+            "warm_have": figures.warm_have,
+            "warm_need": figures.warm_need,
+            "last_open_time_ms": figures.last_open_time_ms,
+            "age_ms": max(0, round((now_s - worker.at_s) * 1_000)),
+        }
+    )
+
+
+def _status_row(item: Object) -> Trader:
+    state = trader_state(item)
+    status: TraderStatus = read_status("Trader", item.get("status"))
     reason, message = _to_be_known(state, status)
-    row = Trader(
+    suspended = bool(item["spec"].get("suspend", False))
+    return Trader(
         trader=state.trader,
-        state=_state(state, figures, suspended),
+        state="Suspended" if suspended else state.reason or UNSEEN,
         reason=reason,
         message=message,
-        ready=ready,
+        ready=state.ready == "True",
         suspended=suspended,
         strategy=state.strategy,
         symbols=state.symbols,
@@ -89,15 +117,7 @@ def trader_row(item: Object, pools: Mapping[Names, PoolFigures], now_s: float, n
         restarts=state.restarts or 0,
         last_error=state.last_error,
         latency=latency_of(status),
-        age_ms=max(0, now_ms - item["statusMs"]) if item["statusMs"] else 0,
     )
-    if figures is not None and age_s is not None:
-        row.calls, row.signals, row.restarts = figures.calls, figures.signals, figures.restarts
-        row.errors, row.rss_bytes = figures.errors, figures.rss_bytes
-        row.warm_have, row.warm_need = figures.warm_have, figures.warm_need
-        row.last_open_time_ms = figures.last_open_time_ms
-        row.age_ms = max(0, round(age_s * 1_000))
-    return row
 
 
 def _to_be_known(state: TraderState, status: TraderStatus) -> tuple[str, str]:
@@ -111,25 +131,19 @@ def _to_be_known(state: TraderState, status: TraderStatus) -> tuple[str, str]:
     return "", ""
 
 
-def _state(state: TraderState, figures: TraderFigures | None, suspended: bool) -> str:
-    if suspended:
-        return "Suspended"
-    return printable(figures.state) if figures is not None and figures.state else state.reason or UNSEEN
-
-
-def worker_of(state: TraderState, pools: Mapping[Names, PoolFigures]) -> WorkerFigures | None:
+def worker_of(row: Trader, pools: Mapping[Names, PoolFigures]) -> WorkerFigures | None:
     """The worker whose figures of a Trader count: the one that its status names, else one of its pool that has it.
 
     Only workers of its own pool: what those of another say of it is hearsay.
     """
-    namespace, _, name = state.pool.partition("/")
+    namespace, _, name = row.pool.partition("/")
     pool = pools.get((namespace, name))
     if pool is None:
         return None
-    named = pool.workers.get(state.worker)
-    if named is not None and state.trader in named.traders:
+    named = pool.workers.get(row.worker)
+    if named is not None and row.trader in named.traders:
         return named
-    having = [one for one in pool.workers.values() if state.trader in one.traders]
+    having = [one for one in pool.workers.values() if row.trader in one.traders]
     return max(having, key=lambda one: one.at_s, default=None)
 
 
@@ -257,11 +271,6 @@ def notices_of(
         if feed.problem
     ]
     return told
-
-
-def _status(item: Object) -> TraderStatus:
-    status: TraderStatus = read_status("Trader", item.get("status"))
-    return status
 
 
 def _status_ms(item: Object) -> int:

@@ -1,7 +1,7 @@
 """Changing one document in a file of manifests: pure text to text, every other byte as it was.
 
 A change is made as small as can be: only the scalars that differ are exchanged, fields that come or go are lines that
-come or go, and comments stay. What can't be done so (block lists of another length, anchors, text in ``|`` style) makes
+come or go, and comments stay. What can't be done so (anchors, text in ``|`` style, lists that were or become empty) makes
 the document's content be written anew; comments before and after it stay, those inside it are lost. Either way the
 result is read again, and used only where it says exactly what was asked for.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any, Final
 
 import yaml
@@ -93,8 +94,8 @@ def says_nothing(text: str) -> bool:
     return not read_documents(text) and not _has_comment(text)
 
 
-def dumped(value: dict[str, Any]) -> str:
-    """A manifest as YAML, that every reader reads alike."""
+def dumped(value: dict[str, Any] | list[Any]) -> str:
+    """A manifest, or part of one, as YAML that every reader reads alike."""
     return yaml.dump(
         value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20, default_flow_style=False
     )  # fmt: skip
@@ -126,6 +127,11 @@ def _same(one: Value, other: Value) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_same, one, other))
     return type(one) is type(other) and one == other
+
+
+def _key(value: Value) -> str:
+    """Equal for what is the same by :func:`_same`."""
+    return json.dumps(value, sort_keys=True)
 
 
 def _says(part: str, wanted: dict[str, Any], is_json: bool) -> bool:
@@ -302,11 +308,51 @@ class _Edit:
 
     def _change_items(self, node: yaml.SequenceNode, old: list[Value], new: list[Value]) -> bool:
         """Change a list item by item; False: it has to be exchanged as a whole."""
-        if not len(old) == len(new) == len(node.value):
+        if len(node.value) != len(old) or (len(old) != len(new) and (node.flow_style or not new)):
             return False
-        for item, before, after in zip(node.value, old, new, strict=True):
-            self.change(item, before, after)
+        alike = SequenceMatcher(None, [_key(item) for item in old], [_key(item) for item in new], autojunk=False)
+        for kind, first, end, new_first, new_end in alike.get_opcodes():
+            if kind == "equal":
+                continue
+            both = min(end - first, new_end - new_first)
+            for at in range(both):
+                self.change(node.value[first + at], old[first + at], new[new_first + at])
+            for item in node.value[first + both : end]:
+                begin, _ = self._line_of_item(item)
+                self._changes.append((begin, self._end_of(item, begin), ""))
+            if new_end - new_first > both:
+                self._put_in_items(node, first + both, new[new_first + both : new_end])
         return True
+
+    def _put_in_items(self, node: yaml.SequenceNode, at: int, items: list[Value]) -> None:
+        """Items before the one at ``at`` of a list of lines, or at its end."""
+        newline = _newline(self._text)
+        _, indent = self._line_of_item(node.value[0])
+        block = "".join(
+            indent + line + newline for item in items for line in dumped([item]).rstrip("\n").split("\n")
+        )  # fmt: skip
+        if at < len(node.value):
+            begin, _ = self._line_of_item(node.value[at])
+        else:
+            begin = self._end_of(node.value[-1], node.start_mark.index)
+            if self._text[begin - 1] != "\n":
+                block = newline + block.removesuffix(newline)
+        self._changes.append((begin, begin, block))
+
+    def _line_of_item(self, item: yaml.Node) -> tuple[int, str]:
+        """Where the line of a list's item begins, and how far its dash is from there."""
+        begin = self._text.rfind("\n", 0, item.start_mark.index) + 1
+        head = self._text[begin : item.start_mark.index]
+        if head.strip() != "-":
+            raise _Impossible  # several dashes in a line; or an alias, which stands elsewhere
+        return begin, head[: head.index("-")]
+
+    def _end_of(self, node: yaml.Node, after: int) -> int:
+        """Where the line ends on which a node ends; ``after``: where it must have begun."""
+        leaf = _last_leaf(node)
+        if leaf.end_mark.index < after:
+            raise _Impossible  # an alias, which stands elsewhere
+        return _line_end(self._text, leaf.end_mark.index, getattr(leaf, "style", None))
 
     def _change_fields(self, node: yaml.MappingNode, old: dict[str, Value], new: dict[str, Value]) -> bool:
         """Change a mapping field by field; False: it has to be exchanged as a whole."""
@@ -327,10 +373,9 @@ class _Edit:
 
     def _take_out(self, key: yaml.Node, value: yaml.Node) -> None:
         begin = self._text.rfind("\n", 0, key.start_mark.index) + 1
-        leaf = _last_leaf(value)
-        if self._text[begin : key.start_mark.index].strip() or leaf.end_mark.index < key.start_mark.index:
-            raise _Impossible  # behind a dash; or an alias, which stands elsewhere
-        self._changes.append((begin, _line_end(self._text, leaf.end_mark.index, getattr(leaf, "style", None)), ""))
+        if self._text[begin : key.start_mark.index].strip():
+            raise _Impossible  # behind a dash
+        self._changes.append((begin, self._end_of(value, key.start_mark.index), ""))
 
     def _put_in(self, node: yaml.MappingNode, added: dict[str, Value]) -> None:
         """Fields at the end of a mapping of lines."""

@@ -110,7 +110,7 @@ class PartitionReading:
                         backoff.reset()
                         await self._consume(consumer)
                 except UnavailableError as error:
-                    self._away.gone(self._name, "candles", error)
+                    self._away.gone(self._name, "candles", error, self.kafka.bootstrap)
                     await asyncio.sleep(backoff.next_s())
         finally:
             self._away.back(self._name)

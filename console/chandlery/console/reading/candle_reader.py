@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from aiokafka import TopicPartition
 
-from chandlery.console.api.models import Candles
+from chandlery.console.api.models import Candle, Candles
 from chandlery.console.backend import FeedKafka
 from chandlery.console.market import CandleEvent
 from chandlery.console.reading.candle_book import CandleBook, CandleChange, Changes
@@ -41,7 +41,7 @@ _TOPIC_POLL_S: Final = 1.0
 _FEED_POLL_S: Final = 0.05
 #: How often it is asked whether a feed's candles have grown.
 _PULSE_S: Final = 1.0
-#: Look backs at the same time: each is CPU of this process.
+#: Look backs in one Kafka at the same time: each is CPU of this process.
 _LOOK_BACKS: Final = 2
 
 
@@ -90,7 +90,7 @@ class CandleReader:
         self._viewers: dict[_SeriesKey, WeakSet[_Viewer]] = {}
         self._newest_ms: dict[str, int] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(_LOOK_BACKS)
+        self._slots: dict[str, asyncio.Semaphore] = {}
         self.counts: Counter[str] = Counter()
 
     # ---- what the API asks ----
@@ -113,13 +113,22 @@ class CandleReader:
         found = series.book.candles(limit, before_ms)
         loaded = series.loaded.is_set()
         if loaded and len(found) < limit and series.book.session >= 0 and not series.book.from_beginning:
-            oldest_ms = found[0].open_time_ms if found else before_ms
             try:
-                async with asyncio.timeout(_PAGE_S):
-                    found = [*await series.older(oldest_ms, limit - len(found), self._slots), *found]
-            except TimeoutError as error:
-                raise UnavailableError(f"candles of {key.ref.symbol} couldn't be read within {_PAGE_S:g} s") from error
+                found = [*await self._older(series, found, limit, before_ms), *found]
+            except UnavailableError:
+                if not found:
+                    raise
+                loaded = False  # those that are here are better than none
         return Candles(feed=feed, symbol=key.ref.symbol, interval=key.ref.interval, candles=found, complete=loaded)
+
+    async def _older(self, series: Series, found: list[Candle], limit: int, before_ms: int | None) -> list[Candle]:
+        """Candles before those found. Raises UnavailableError: Kafka doesn't answer in time."""
+        oldest_ms = found[0].open_time_ms if found else before_ms
+        try:
+            async with asyncio.timeout(_PAGE_S):
+                return await series.older(oldest_ms, limit - len(found), self._slot(series.feed))
+        except TimeoutError as error:
+            raise UnavailableError(f"candles of {series.ref.symbol} couldn't be read within {_PAGE_S:g} s") from error
 
     def follow(self, feed: str, symbol: str, interval: str) -> AsyncIterator[CandleEvent]:
         """Changes from now on: who falls behind gets the newest state of each candle.
@@ -193,6 +202,10 @@ class CandleReader:
         self._close(min(unseen, key=lambda key: self._series[key].looked_s))
         self.counts["evicted"] += 1
 
+    def _close_all(self, feed: str) -> None:
+        for key in [key for key in self._series if key.feed == feed]:
+            self._close(key)
+
     def _close(self, key: _SeriesKey) -> None:
         series = self._series.pop(key)
         if series.task is not None:
@@ -218,11 +231,11 @@ class CandleReader:
                     series.answered.set()
                     await asyncio.sleep(_TOPIC_POLL_S)
                     continue
-                await series.load(reading, self._slots, need)
+                await series.load(reading, self._slot(series.feed), need)
             except UnavailableError as error:
                 series.problem = error
                 series.answered.set()
-                self._away.gone(name, "candles", error)
+                self._away.gone(name, "candles", error, self._bootstrap(series.feed))
                 await asyncio.sleep(backoff.next_s())
             else:
                 break
@@ -230,6 +243,13 @@ class CandleReader:
         series.loaded.set()
         series.answered.set()
         self._away.back(name)
+
+    def _slot(self, feed: str) -> asyncio.Semaphore:
+        return self._slots.setdefault(self._bootstrap(feed), asyncio.Semaphore(_LOOK_BACKS))
+
+    def _bootstrap(self, feed: str) -> str:
+        known = self._feeds.get(feed)
+        return "" if known is None else known.feed.kafka.bootstrap
 
     async def _reading_of(self, series: Series) -> PartitionReading | None:
         """What follows the partition of a series; None: the feed's topics aren't there yet."""
@@ -273,9 +293,10 @@ class CandleReader:
         for name, known in list(self._feeds.items()):
             self._check_tasks(known)
             if wanted.get(name) != known.feed:
-                for key in [key for key in self._series if key.feed == name]:
-                    self._close(key)
+                self._close_all(name)
                 await self._leave(name)
+        for name in {key.feed for key in self._series} - wanted.keys():
+            self._close_all(name)  # it went before it was known here
         for name, feed in wanted.items():
             if name not in self._feeds:
                 pulse = asyncio.create_task(self._feel_pulse(feed), name=f"pulse of {name}")
@@ -328,7 +349,7 @@ class CandleReader:
                         continue
                     await self._count_records(feed, topics.candles_live, numbers, name)
                 except UnavailableError as error:
-                    self._away.gone(name, "candles", error)
+                    self._away.gone(name, "candles", error, feed.kafka.bootstrap)
                     await asyncio.sleep(backoff.next_s())
         finally:
             self._away.back(name)

@@ -106,7 +106,8 @@ class Series:
         """
         reading, book = self.reading, self.book
         assert reading is not None, "a series that is loaded has a reading"
-        partition, session, adjoining = self._closed(reading), book.session, before_ms == book.oldest_ms
+        partition, session = self._closed(reading), book.session
+        adjoining = book.oldest_ms in (None, before_ms)
         async with slots, open_consumer(reading.kafka) as consumer:
             span = (await spans(consumer, reading.kafka, [partition]))[partition]
             end = span.end if before_ms is None else min(span.end, self._hinted(before_ms, span.end))
@@ -119,7 +120,7 @@ class Series:
             oldest_ms = everything[0].open_time_ms if everything else before_ms
             if oldest_ms is not None:
                 self._remember(oldest_ms, found.begin)
-            if adjoining and before_ms == book.oldest_ms:
+            if adjoining and book.oldest_ms in (None, before_ms):
                 book.put_before(everything)
                 book.from_beginning = found.beginning and (
                     not everything or book.oldest_ms == everything[0].open_time_ms

@@ -13,6 +13,8 @@ from chandlery.core.telemetry import trace_id_of
 
 #: Of a boot id (32 hex digits): enough to tell a few hosts apart.
 _SHORT: Final = 8
+#: No time is longer, whatever a record claims: 64 bits.
+_MOST_NS: Final = 2**63 - 1
 
 
 class Key(NamedTuple):
@@ -119,7 +121,7 @@ def detail(entry: Entry, trace_url: str) -> models.SignalDetail:
         incarnation=signal.incarnation,
         revision=signal.revision,
         session=signal.session,
-        strategy_us=signal.strategy_ns / 1_000,
+        strategy_us=max(0, min(signal.strategy_ns, _MOST_NS)) / 1_000,
         whole_us=told.whole_us,
         waterfall=_waterfall(told, entry.host),
         corrected=told.corrected,

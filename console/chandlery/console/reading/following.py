@@ -37,13 +37,18 @@ class Unplaced(NamedTuple):
     """A partition where it has to be asked of Kafka from which offset on to tell.
 
     Attributes:
-        since_ms: it isn't in the position: from what was appended then; -1: it is, at ``offset``, beyond what was read
-            here. Kafka's end says whether another reads faster, or the position is of a topic that is no more.
+        offset: where the position is, beyond what was read here; -1: the partition isn't in it. Kafka's end says
+            whether another reads faster, or the position is of records that are no more.
+        since_ms: where the offset is no use: from what was appended then.
     """
 
     partition: Partition
-    since_ms: int
     offset: int
+    since_ms: int
+
+    def within(self, end: int) -> bool:
+        """Whether the position's offset is one of a topic that ends there."""
+        return 0 <= self.offset <= end
 
 
 @dataclass(slots=True)
@@ -116,6 +121,7 @@ class Follower:
                 self._be_overtaken()
             if self._at >= log.next:
                 self._catching_up = bool(self.postponed)
+                self._told_whole.clear()  # every completion of these lies behind
                 return None
             asked = self._missing_before(log.event(self._at))
             if asked is not None:
@@ -198,13 +204,13 @@ class Follower:
         have = self._position.get(place)
         if have is None:
             if self._resumes:  # left out of the position, or of a feed that has come since
-                return Unplaced(partition, self._since_ms, 0)
+                return Unplaced(partition, -1, self._since_ms)
             self._position.set(place, partition.backlog)
             return None
         if have < complete_from:
             return Missing(partition, have, complete_from)
         if have > partition.next and self._resumes and place not in self._placed:
-            return Unplaced(partition, -1, have)
+            return Unplaced(partition, have, self._since_ms)
         return None
 
     def _missing_before(self, event: Event) -> Missing | Unplaced | None:

@@ -67,15 +67,18 @@ class Away:
     """
 
     def __init__(self) -> None:
-        self._why: dict[str, str] = {}
+        #: By name: where it is, and why it can't be read.
+        self._why: dict[str, tuple[str, str]] = {}
         self.counts: Counter[str] = Counter()
 
-    def gone(self, name: str, kind: str, error: BaseException) -> None:
-        """A topic of a ``kind`` (``signals``, ``candles``) can't be read."""
+    def gone(self, name: str, kind: str, error: BaseException, where: str = "") -> None:
+        """A topic of a ``kind`` (``signals``, ``candles``) can't be read; ``where``: its Kafka."""
         if name not in self._why:
             self.counts[kind] += 1
             log.warning("can't read a topic", extra={"topic": name, "reason": str(error)})
-        self._why[name] = str(error)
+        else:
+            del self._why[name]
+        self._why[name] = where or name, str(error)
 
     def back(self, name: str) -> None:
         """It is read, or nobody wants it any more."""
@@ -86,16 +89,16 @@ class Away:
         return len(self._why)
 
     def sentences(self) -> list[str]:
-        """Each reason once."""
-        return sorted(set(self._why.values()))
+        """One for each Kafka, what was said of it last."""
+        return sorted(dict(self._why.values()).values())
 
 
 @asynccontextmanager
-async def open_consumer(kafka: KafkaSettings, *, fetch_bytes: int = 1_048_576) -> AsyncIterator[AIOKafkaConsumer]:
+async def open_consumer(kafka: KafkaSettings, *, exact: bool = False) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer without a group, connected; nothing is assigned to it.
 
     Args:
-        fetch_bytes: most that is fetched of a partition at once.
+        exact: an offset that Kafka doesn't have (any more) is an error of the read; otherwise it goes on with the oldest.
 
     Raises:
         UnavailableError: Kafka doesn't answer, or (LoginError) doesn't let us in.
@@ -105,9 +108,8 @@ async def open_consumer(kafka: KafkaSettings, *, fetch_bytes: int = 1_048_576) -
         AIOKafkaConsumer,
         kafka,
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        auto_offset_reset="none" if exact else "earliest",
         fetch_max_wait_ms=FETCH_WAIT_MS,
-        max_partition_fetch_bytes=fetch_bytes,
         request_timeout_ms=int(2_000 * ANSWER_S),
         retry_backoff_ms=100,
     )

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 #: Records read in one piece: half a MB. A follower that doesn't read holds no more than that, and no connection.
 PIECE_RECORDS: Final = 500
-#: Pieces read at the same time, for all followers: each costs a connection.
+#: Pieces read of one Kafka at the same time, for all followers: each costs a connection.
 _MOST_AT_ONCE: Final = 4
 #: A piece takes tens of ms; a broker that is that slow is as good as away.
 _PIECE_S: Final = 15.0
@@ -52,7 +52,8 @@ class Replaying:
 
     def __init__(self, source_of: Callable[[str], Source | None]) -> None:
         self._source_of = source_of
-        self._slots = asyncio.Semaphore(_MOST_AT_ONCE)
+        #: By Kafka: one that is slow holds up nobody of another.
+        self._slots: dict[str, asyncio.Semaphore] = {}
 
     async def read(self, follower: Follower, missing: Missing) -> None:
         """Hand the next piece of what is missing to the follower.
@@ -62,7 +63,7 @@ class Replaying:
         """
         source = self._source(missing.partition.feed)
         partition = TopicPartition(source.topic, missing.partition.place[1])
-        async with self._slots:
+        async with self._slot(source.kafka):
             piece = await _within(source.kafka, _read(source.kafka, partition, missing.begin, missing.end))
         follower.replay(missing.partition, piece.records)
         follower.replayed_to(missing.partition, piece.next, piece.lost)
@@ -75,9 +76,12 @@ class Replaying:
         """
         source = self._source(unplaced.partition.feed)
         partition = TopicPartition(source.topic, unplaced.partition.place[1])
-        async with self._slots:
+        async with self._slot(source.kafka):
             offset = await _within(source.kafka, _place(source.kafka, partition, unplaced))
         follower.place_at(unplaced.partition, offset)
+
+    def _slot(self, kafka: KafkaSettings) -> asyncio.Semaphore:
+        return self._slots.setdefault(kafka.bootstrap, asyncio.Semaphore(_MOST_AT_ONCE))
 
     def _source(self, feed: str) -> Source:
         source = self._source_of(feed)
@@ -115,8 +119,7 @@ async def _read(kafka: KafkaSettings, partition: TopicPartition, begin: int, end
 async def _place(kafka: KafkaSettings, partition: TopicPartition, unplaced: Unplaced) -> int:
     async with open_consumer(kafka) as consumer:
         span = (await spans(consumer, kafka, [partition]))[partition]
-        if unplaced.since_ms < 0:
-            # Beyond Kafka's end it is of a topic that was deleted: what is there now is all new.
-            return unplaced.offset if unplaced.offset <= span.end else span.begin
+        if unplaced.within(span.end):
+            return unplaced.offset
         found = await offsets_at(consumer, kafka, partition, unplaced.since_ms)
         return span.end if found is None else found

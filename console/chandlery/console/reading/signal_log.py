@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from chandlery.console.reading.entries import Entry, Key, candle_rule, entry_of
-from chandlery.console.reading.positions import Place
+from chandlery.console.reading.positions import FeedKey, Place
 from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
 
 #: Completions that came before their signal, and signals no longer kept whose completion may come; the two are
@@ -39,6 +39,7 @@ class Partition:
         life: counts how often it began anew with other records under the same offsets.
         next: offset to be read next. told: offset after the record of the newest event.
         floor: from here on every record's event is in memory. backlog: up to here it was history when reading began.
+        newest_ms: when the newest record read was appended; 0: none was.
     """
 
     feed: str
@@ -48,6 +49,7 @@ class Partition:
     told: int
     floor: int
     backlog: int
+    newest_ms: int = 0
 
 
 class Event(NamedTuple):
@@ -120,6 +122,11 @@ class SignalLog:
         begun = self._partitions[place] = Partition(feed, place, life, offset, offset, offset, max(backlog, offset))
         self._push(Event(begun, life, offset, offset - 1, 0))
 
+    def leave(self, key: FeedKey) -> None:
+        """A feed is gone: positions needn't name it any more. Its signals stay, for as long as they are among the newest."""
+        for place in [place for place in self._partitions if place[0] == key]:
+            del self._partitions[place]
+
     def skip(self, place: Place, offset: int) -> None:
         """Kafka no longer has what is before ``offset``: reading goes on there."""
         partition = self._partitions[place]
@@ -141,6 +148,7 @@ class SignalLog:
             self.begin(partition.feed, place, offset, offset)
             partition = self._partitions[place]
         partition.next = offset + 1
+        partition.newest_ms = max(partition.newest_ms, append_ms)
         try:
             record: SignalsRecord = decode_record(value or b"")
         except (msgspec.DecodeError, UnicodeDecodeError):

@@ -18,12 +18,13 @@ from chandlery.console.reading.kafka_reading import (
     Span,
     check_running,
     next_batches,
+    offsets_at,
     open_consumer,
     position_of,
     shares,
     spans,
 )
-from chandlery.console.reading.positions import Place, feed_key
+from chandlery.console.reading.positions import OVERLAP_MS, feed_key
 from chandlery.console.reading.replaying import Source
 from chandlery.console.reading.signal_log import SignalLog
 from chandlery.core.errors import UnavailableError
@@ -94,6 +95,8 @@ class SignalReader:
                 task.cancel()
                 self._away.back(topics_of(feed.kafka).signals)
                 del self._feeds[name], self.states[name]
+                if name not in wanted:
+                    self._log.leave(feed_key(name, topics_of(feed.kafka).signals))
         for name, feed in wanted.items():
             if name not in self._feeds:
                 self.states[name] = "connecting"
@@ -112,7 +115,7 @@ class SignalReader:
                     self._away.back(topic)  # Kafka answers: it is the feed that hasn't begun
                     await asyncio.sleep(_TOPIC_POLL_S)
                     continue
-                async with open_consumer(feed.kafka) as consumer:
+                async with open_consumer(feed.kafka, exact=True) as consumer:
                     await self._place(consumer, feed, topic, numbers, new=waited)
                     self._away.back(topic)
                     self.states[feed.feed] = "reading"
@@ -120,7 +123,7 @@ class SignalReader:
                     await self._consume(consumer, feed, topic)
             except UnavailableError as error:
                 self.states[feed.feed] = "connecting"
-                self._away.gone(topic, "signals", error)
+                self._away.gone(topic, "signals", error, feed.kafka.bootstrap)
                 await asyncio.sleep(backoff.next_s())
 
     async def _place(
@@ -134,25 +137,27 @@ class SignalReader:
         partitions = [TopicPartition(topic, number) for number in numbers]
         have = await spans(consumer, feed.kafka, partitions)
         starts = self._starts(have)
-        consumer.assign(partitions)
         key = feed_key(feed.feed, topic)
         for partition, span in have.items():
             place = (key, partition.partition)
-            consumer.seek(partition, self._begin_at(feed.feed, place, span, starts[partition], new=new))
+            known = self._log.partition(place)
+            if known is None:
+                self._log.begin(feed.feed, place, starts[partition], starts[partition] if new else span.end)
+            elif known.next > span.end:
+                # Fewer records than were read: the topic was made again, or lost its newest. What is older than what was
+                # read is history in either case.
+                since_ms = max(0, known.newest_ms - OVERLAP_MS)
+                found = await offsets_at(consumer, feed.kafka, partition, since_ms)
+                start = span.end if found is None else found
+                self._log.begin(feed.feed, place, start, start)
+            elif known.next < span.begin:
+                self._log.skip(place, span.begin)
+        consumer.assign(partitions)
+        for partition in partitions:
+            begun = self._log.partition((key, partition.partition))
+            assert begun is not None, "every partition of the topic was begun above"
+            consumer.seek(partition, begun.next)
         self._tell()
-
-    def _begin_at(self, feed: str, place: Place, span: Span, start: int, *, new: bool) -> int:
-        known = self._log.partition(place)
-        if known is None:
-            self._log.begin(feed, place, start, start if new else span.end)
-            return start
-        if known.next > span.end:
-            # Fewer records than we have read: the topic was made again.
-            self._log.begin(feed, place, span.begin, span.begin)
-            return span.begin
-        if known.next < span.begin:
-            self._log.skip(place, span.begin)
-        return max(known.next, span.begin)
 
     def _starts(self, have: Mapping[TopicPartition, Span]) -> dict[TopicPartition, int]:
         """Where to begin in each partition: the newest records, as many in each, and what one lacks in the others."""

@@ -158,12 +158,14 @@ class Recall:
     async def _read(
         self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], wanted: Mapping[str, int]
     ) -> None:
-        consumer.assign(partitions)
         begin_ms = max(0, min(wanted.values()) - _SKEW_MS)
         ends = await consumer.end_offsets(partitions)
         begins = await consumer.offsets_for_times(dict.fromkeys(partitions, begin_ms))
         # Where nothing is that new there is no offset.
         starts = {tp: begin.offset for tp, begin in begins.items() if begin is not None and begin.offset < ends[tp]}
+        if not starts:
+            return
+        # Once alone, and last: the client's fetcher that is given others loses the order to end that comes right after.
         consumer.assign(list(starts))
         for tp, offset in starts.items():
             newest = ends[tp] - MOST_RECORDS // len(partitions)

@@ -1,0 +1,78 @@
+"""What the instance's view says for its console, made of a runtime that hasn't started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.console_local.test_console_local_folder import TWO
+
+from chandlery.cli.runtime.console_process import ConsoleOptions
+from chandlery.cli.runtime.desired import Wanted
+from chandlery.cli.runtime.local import LocalRuntime
+from chandlery.cli.runtime.options import UpOptions
+from chandlery.cli.runtime.recent import RecentSignals
+from chandlery.cli.runtime.viewing import Viewer, segment_row
+from chandlery.console.model import FeedRow, SegmentRow, decode_view, encode_view
+from chandlery.core.assignment import TraderStatus, WorkerStatus
+from chandlery.core.manifests import parse_manifests
+from chandlery.core.topics import topics_of
+
+
+def say(line: str, fraction: float | None = None) -> None:
+    """Nobody listens."""
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> LocalRuntime:
+    options = UpOptions(manifests=("-",), state=tmp_path / "s", console=ConsoleOptions(port=0))
+    return LocalRuntime(options, Wanted(parse_manifests(TWO), [], []), [], say)
+
+
+def test_a_trader_is_told_with_its_manifest_and_where_it_came_from(runtime: LocalRuntime) -> None:
+    viewer = Viewer(runtime, RecentSignals())
+    written = viewer.written("default/two")
+    assert written is not None
+    manifest, file = written
+    assert file == "<stdin>"
+    assert (manifest["kind"], manifest["metadata"]["name"]) == ("Trader", "two")
+    assert manifest["spec"]["strategy"]["name"] == "macd"
+    for name in ("default/three", "two", "", "a/b/c"):
+        assert viewer.written(name) is None
+
+
+async def test_the_console_is_in_the_view_from_the_moment_its_port_is_known(runtime: LocalRuntime) -> None:
+    assert runtime.console is not None
+    viewer = Viewer(runtime, RecentSignals())
+    runtime.console.choose()
+    row = decode_view(encode_view(viewer.view())).console
+    assert row is not None
+    assert row.address.startswith("http://127.0.0.1:")
+    assert "console" not in {one.name for one in viewer.view().processes}, "its process isn't there yet"
+    runtime.console = None
+    assert viewer.view().console is None
+
+
+def worker(status: WorkerStatus | None) -> Any:
+    return SimpleNamespace(label="demo-0", watch=SimpleNamespace(status=status))
+
+
+def test_a_workers_shared_memory_is_what_its_status_says() -> None:
+    feed = {
+        "series": 11,
+        "segment": {"size_bytes": 4096, "series_capacity": 512},
+        "rings": {"default/one": {"depth": 2}, "default/one@2": {"depth": 1}},
+    }
+    traders = {"default/one": TraderStatus("Active", lapped=3)}
+    successors = {"default/one": TraderStatus("Warm", lapped=4)}
+    status = WorkerStatus("demo-0", 1, 1, "", 1, True, traders, [], feed, successors)
+    assert segment_row(worker(status)) == SegmentRow("demo-0", 4096, 11, 512, rings=2, ring_depth=3, laps=7)
+    assert segment_row(worker(None)) == SegmentRow("demo-0"), "it has told nothing yet"
+
+
+def test_the_topics_of_a_feed_follow_from_its_row() -> None:
+    row = FeedRow("desk/market", "synthetic", "host:1", topic="desk.market", prefix="x.", partitions=7)
+    assert topics_of(row.kafka()).candles == "x.desk.market.candles"
+    assert row.kafka().partitions == 7

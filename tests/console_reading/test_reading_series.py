@@ -1,0 +1,84 @@
+"""How many series are read, and for how long: bounded, and only what somebody looks at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from tests.console_reading.reading_setup import until
+
+from chandlery.console.backend import FeedKafka
+from chandlery.console.reading import candle_reader
+from chandlery.console.reading.candle_reader import CandleReader
+from chandlery.console.reading.kafka_reading import Away
+from chandlery.core.errors import UnavailableError
+from chandlery.core.settings import KafkaSettings
+
+FEED = "desk/a"
+
+
+@asynccontextmanager
+async def running(feeds: list[FeedKafka]) -> AsyncIterator[CandleReader]:
+    """A reader whose Kafka is away: what is open and looked at doesn't depend on it."""
+    reader = CandleReader(lambda: list(feeds), 10, Away())
+    task = asyncio.create_task(reader.run())
+    try:
+        yield reader
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def feeds(monkeypatch: pytest.MonkeyPatch) -> list[FeedKafka]:
+    monkeypatch.setattr(candle_reader, "_LOOK_S", 0.02)
+    return [FeedKafka(FEED, KafkaSettings(bootstrap="127.0.0.1:1", feed="a"))]
+
+
+async def test_a_series_that_nobody_looks_at_is_closed_after_a_while(
+    feeds: list[FeedKafka], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candle_reader, "UNSEEN_S", 0.1)
+    async with running(feeds) as reader:
+        looked_at = reader.follow(FEED, "BTC/USDT", "1m")
+        look = asyncio.ensure_future(anext(looked_at))
+        reader.follow(FEED, "ETH/USDT", "1m")  # dropped without ever being asked
+        assert reader.open_series == 2
+        await until("the other is closed", lambda: reader.open_series == 1)
+        assert reader.viewers == 1
+        look.cancel()
+        await asyncio.gather(look, return_exceptions=True)
+        await until("both are closed", lambda: reader.open_series == 0)
+        assert reader.viewers == 0
+
+
+async def test_the_series_longest_unseen_makes_room_and_none_that_is_looked_at(
+    feeds: list[FeedKafka], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candle_reader, "MOST_SERIES", 2)
+    async with running(feeds) as reader:
+        followed = [reader.follow(FEED, "A/B", "1m")]
+        for symbol in ("C/D", "E/F"):
+            with pytest.raises(UnavailableError):  # its Kafka is away
+                await reader.candles(FEED, symbol, "1m", 10, None)
+        assert reader.open_series == 2
+        assert reader.counts["evicted"] == 1
+        followed.append(reader.follow(FEED, "E/F", "1m"))
+        with pytest.raises(UnavailableError, match="2 series are looked at"):
+            reader.follow(FEED, "G/H", "1m")
+        with pytest.raises(UnavailableError, match="close a chart"):
+            await reader.candles(FEED, "G/H", "1m", 10, None)
+
+
+async def test_who_looks_on_stays_when_the_feed_goes_and_comes_back(feeds: list[FeedKafka]) -> None:
+    async with running(feeds) as reader:
+        followed = reader.follow(FEED, "BTC/USDT", "1m")
+        await until("it is open", lambda: reader.open_series == 1)
+        feed = feeds.pop()
+        await until("it is closed with its feed", lambda: reader.open_series == 0)
+        assert reader.viewers == 1
+        feeds.append(feed)
+        await until("it is open again", lambda: reader.open_series == 1)
+        del followed
