@@ -68,11 +68,14 @@ class Sight:
             self.complaints.append(words)
 
     async def open(self, view: str = "overview") -> None:
-        """Load the console and show a view."""
-        await self.page.goto(f"{self.address}/")
-        await self.seen(VIEWS["overview"][1])
-        if view != "overview":
+        """Load the console at a view and wait for its data."""
+        hash_, shown = VIEWS[view]
+        if "{signal}" in hash_:
+            await self.open()
             await self.show(view)
+            return
+        await self.page.goto(f"{self.address}/{hash_}")
+        await self.seen(shown)
 
     async def show(self, view: str) -> None:
         """Go to a view and wait for its data."""

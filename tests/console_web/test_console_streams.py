@@ -134,6 +134,29 @@ async def test_a_gap_is_closed_by_asking(browser: Browser, served: Served) -> No
         await shown(sight.page, [known(number).id for number in (3, 2, 1)])
 
 
+async def test_a_hidden_tab_gives_its_connection_back_and_misses_nothing(browser: Browser, served: Served) -> None:
+    served.world.signals.events.clear()
+    address = await served.start(moves=False)
+    async with browsing.sight(browser, address) as sight:
+        page, signals = sight.page, served.world.signals
+        await page.clock.install()
+        await page.goto(f"{address}/#/signals")
+        await page.clock.run_for(1_000)
+        await until(lambda: signals.following == 1)
+        signals.tell(known(1))
+        await shown(page, [known(1).id])
+        look = """state => { Object.defineProperty(document, "visibilityState", {value: state, configurable: true});
+            document.dispatchEvent(new Event("visibilitychange")) }"""
+        await page.evaluate(look, "hidden")
+        await page.clock.run_for(70_000)
+        await page.locator("#link[data-state=paused]").wait_for()
+        await until(lambda: signals.following == 0)
+        signals.tell(known(2))
+        await page.evaluate(look, "visible")
+        await page.locator("#link[data-state=live]").wait_for()
+        await shown(page, [known(2).id, known(1).id])
+
+
 async def test_one_panel_that_fails_says_so_and_leaves_the_others_live(browser: Browser, served: Served) -> None:
     address = await served.start()
     async with browsing.sight(browser, address) as sight:

@@ -41,6 +41,7 @@ export class CandleChart {
   #signals = new Map(); // id -> signal
   #palette = colours(COLOURS);
   #drawnTo = -Infinity;
+  #pointed = undefined; // time of the candle under the pointer, ms
 
   constructor(scope, live, { onProblem, onOk }) {
     this.#scope = scope;
@@ -62,7 +63,10 @@ export class CandleChart {
     this.chart.priceScale("volume").applyOptions({ scaleMargins: { top: 0.84, bottom: 0 } });
     this.bars.priceScale().applyOptions({ scaleMargins: { top: 0.08, bottom: 0.2 } });
     this.marks = createSeriesMarkers(this.bars, []);
-    const move = (event) => this.#legendAt(event.time === undefined ? undefined : event.time * 1000);
+    const move = ({ time }) => {
+      this.#pointed = time === undefined ? undefined : time * 1000;
+      this.#showLegend();
+    };
     const click = (event) => {
       if (event.hoveredObjectId !== undefined && this.#signals.has(event.hoveredObjectId)) {
         location.hash = signalHref(event.hoveredObjectId);
@@ -175,7 +179,7 @@ export class CandleChart {
     this.bars.update(this.#bar(candle));
     this.volume.update(this.#column(candle));
     this.hint.hidden = true;
-    this.#legendAt(undefined);
+    this.#showLegend();
     if (isNew) this.#mark();
   }
 
@@ -194,7 +198,7 @@ export class CandleChart {
       this.chart.timeScale().setVisibleLogicalRange({ from: candles.length - shown, to: candles.length + 3 });
     }
     this.#mark();
-    this.#legendAt(undefined);
+    this.#showLegend();
   }
 
   #bar({ open_time_ms, open, high, low, close }) {
@@ -228,8 +232,9 @@ export class CandleChart {
     attr(this.box, "data-candles", this.#candles.size);
   }
 
-  #legendAt(ms) {
-    const at = ms === undefined ? this.#drawnTo : ms;
+  /** The candle under the pointer, else the newest. */
+  #showLegend() {
+    const at = this.#pointed ?? this.#drawnTo;
     const candle = this.#candles.get(at);
     if (candle === undefined) {
       text(this.legend, "");
@@ -240,7 +245,7 @@ export class CandleChart {
     text(
       this.legend,
       `${timestamp(candle.open_time_ms).slice(0, 10)} ${clockTime(candle.open_time_ms)} UTC · O ${candle.open} H ${candle.high} ` +
-        `L ${candle.low} C ${candle.close} · volume ${candle.volume} · ${count(candle.trades)} trades · ${candle.state}${signals}`,
+        `L ${candle.low} C ${candle.close} · volume ${candle.volume} · ${count(candle.trades)} trade${candle.trades === 1 ? "" : "s"} · ${candle.state}${signals}`,
     );
   }
 

@@ -9,6 +9,8 @@ const BACKOFF_FIRST_MS = 500;
 const BACKOFF_MOST_MS = 15_000;
 //: A view that closes and the one that opens change the topics in one go.
 const SETTLE_MS = 30;
+//: A tab that nobody sees gives its connection back after this: a browser has six for a host, over all its tabs.
+const HIDDEN_MS = 60_000;
 
 /** Topics whose newest event says all there is. */
 const STATES = new Set(["overview", "pools", "feeds", "latency", "memory"]);
@@ -27,7 +29,8 @@ export function candleTopic(feed, symbol, interval) {
 /**
  * Subscriptions by topic, and the stream that serves them.
  *
- * States: `idle` (nothing is subscribed), `connecting`, `live`, `reconnecting` (cut; tries again).
+ * States: `idle` (nothing is subscribed), `connecting`, `live`, `reconnecting` (cut; tries again), `paused` (nobody
+ * sees the tab).
  */
 export class Live {
   #topics = new Map(); // topic -> Set of handlers
@@ -40,6 +43,7 @@ export class Live {
   #lastId = "";
   #run = undefined; // AbortController of the connection
   #settle = undefined;
+  #unseen = undefined; // timer of a hidden tab
   #retry = undefined;
   #attempt = 0;
   #watchers = new Set();
@@ -49,6 +53,7 @@ export class Live {
   constructor({ onUnauthorized }) {
     this.onUnauthorized = onUnauthorized;
     addEventListener("online", () => this.hurry());
+    document.addEventListener("visibilitychange", () => this.#seen());
   }
 
   /** Call `watcher(state, problem)` now and on each change. Returns how to stop it. */
@@ -109,6 +114,12 @@ export class Live {
     this.#changed();
   }
 
+  #seen() {
+    clearTimeout(this.#unseen);
+    if (document.visibilityState === "hidden") this.#unseen = setTimeout(() => this.#close("paused"), HIDDEN_MS);
+    else if (this.state === "paused") this.#open(); // signals go on from the last position, the rest asks
+  }
+
   #changed() {
     this.#settle ??= setTimeout(() => {
       this.#settle = undefined;
@@ -117,7 +128,7 @@ export class Live {
       if (asked === this.#asked) return;
       this.#asked = asked;
       if (asked === "") this.#close("idle");
-      else this.#open();
+      else if (this.state !== "paused") this.#open();
     }, SETTLE_MS);
   }
 
@@ -133,6 +144,7 @@ export class Live {
   #close(state) {
     this.#run?.abort();
     this.#run = undefined;
+    this.#told = new Set();
     clearTimeout(this.#retry);
     this.#retry = undefined;
     this.#tell(state, undefined);

@@ -64,7 +64,7 @@ function rail() {
   };
 }
 
-const LINK_WORDS = { idle: "Idle", connecting: "Connecting…", live: "Live", reconnecting: "Reconnecting…" };
+const LINK_WORDS = { idle: "Idle", connecting: "Connecting…", live: "Live", reconnecting: "Reconnecting…", paused: "Paused" };
 
 function linkState(live) {
   const words = h("span", {});
@@ -74,6 +74,7 @@ function linkState(live) {
     text(words, LINK_WORDS[state]);
     attr(element, "data-state", state);
     attr(element, "title", problem ? problem.message : null);
+    attr(document.body, "data-stale", state === "reconnecting" || null);
     again.hidden = state !== "reconnecting";
   });
   return element;

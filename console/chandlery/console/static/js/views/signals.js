@@ -18,7 +18,7 @@ export function signalsView({ scope, root, live, query }) {
   const action = h("select", {});
   options(action, [["", "all"], ...["buy", "sell", "close", "custom"].map((name) => [name, name])]);
   action.value = query.get("action") ?? "";
-  const note = h("span", { class: "quiet", role: "status" });
+  const note = h("span", { class: "quiet" });
   const all = panel("Signals", { className: "headless" });
   const list = new SignalList(MOST);
   const older = h("button", { type: "button", hidden: true }, "Load older");

@@ -1,7 +1,7 @@
 // One Trader: its figures, its candles with its signals, its manifest, and what can be done with it.
 
 import { all, call, get, named } from "../api.js";
-import { clockTime, count, durationUs, sizeBytes } from "../amounts.js";
+import { age, clockTime, count, durationUs, sizeBytes } from "../amounts.js";
 import { CandleChart } from "../chart.js";
 import { confirmed, toast } from "../dialogs.js";
 import { h, put, text } from "../dom.js";
@@ -106,6 +106,7 @@ function rowsOf(trader) {
     ["Errors", count(trader.errors)],
     ["Newest candle", trader.last_open_time_ms ? `${clockTime(trader.last_open_time_ms)} UTC` : "–"],
     ["Generation", trader.generation || "–"],
+    ["Figures are from", `${age(trader.age_ms)} ago`],
   ];
 }
 
