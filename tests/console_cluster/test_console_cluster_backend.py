@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from tests.console_cluster.api_server import ApiServer, a_trader, an_object, serving
 from tests.workers_feed.feed_setup import until
 
 from chandlery.console.backend import ConflictError, NotFoundError, RefusedError
+from chandlery.console.backends import cluster
 from chandlery.console.backends.cluster import ClusterBackend
-from chandlery.console.backends.cluster_api import FieldError
+from chandlery.console.backends.cluster_api import FieldError, KubeApi
+from chandlery.console.backends.cluster_follow import Followed
+from chandlery.console.backends.cluster_rows import edition_of, kept
 from chandlery.console.settings import ClusterSettings
-from chandlery.core.errors import UnavailableError
+from chandlery.core.errors import LoginError, UnavailableError
+from chandlery.core.kafka_login import KafkaLogin
 from chandlery.core.kube_credentials import Credentials
 from chandlery.core.settings import KafkaSettings
 
@@ -103,6 +109,25 @@ async def test_a_part_that_ends_by_a_defect_is_said_and_the_others_go_on() -> No
             await until("one", lambda: names(backend) == ["desk/one"])
 
 
+async def test_a_defect_is_said_all_the_time_and_logged_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_DEFECT_PAUSE_S", 0.01)
+    backend = ClusterBackend(ClusterSettings(), credentials=Credentials("http://127.0.0.1:1", None))
+    begun: list[bool] = []
+
+    async def broken() -> None:
+        begun.append("broken ended by a defect: KeyError: 'x'" in backend._away())
+        raise KeyError("x")
+
+    task = asyncio.create_task(backend._kept_running("broken", broken))
+    await until("begun again", lambda: len(begun) > 3)
+    task.cancel()
+    assert not begun[0]
+    assert all(begun[1:]), "it is said also while the part begins again"
+    assert len([one for one in caplog.records if one.message == "a part ended"]) == 1
+
+
 async def test_a_missing_right_is_said_with_the_servers_words() -> None:
     server = ApiServer()
     server.refuse = (403, {"kind": "Status", "reason": "Forbidden", "message": "User cannot list resource"})
@@ -166,6 +191,33 @@ async def test_a_status_that_was_written_meanwhile_is_no_conflict() -> None:
         await backend.replace(manifest("one"), version)
 
 
+@pytest.mark.parametrize("notes", [{"annotations": {"chandlery.dev/approved": "1"}}, {"labels": {"team": "b"}}])
+async def test_an_approval_that_was_made_meanwhile_is_a_conflict(notes: dict[str, dict[str, str]]) -> None:
+    server = ApiServer()
+    before = server.put("traders", a_trader("one", annotations={"chandlery.dev/approved": "0"}))
+    async with serving(server) as credentials, running(credentials) as backend:
+        await until("one", lambda: names(backend) == ["desk/one"])
+        looked = await backend.manifest("desk", "one")
+        server.put("traders", {**before, "metadata": {**before["metadata"], **notes}})
+        with pytest.raises(ConflictError, match="somebody else"):
+            await backend.replace(looked.manifest, looked.resource_version)
+    assert server.objects["traders", "desk", "one"]["metadata"].items() >= notes.items()
+
+
+def test_what_a_tool_notes_for_itself_is_no_edit() -> None:
+    noted = a_trader("one", annotations={"kubectl.kubernetes.io/last-applied-configuration": "{}"}, resourceVersion="9")
+    assert edition_of(noted) == edition_of(a_trader("one"))
+    assert edition_of(a_trader("one", labels={"b": "1", "a": "2"})) == edition_of(a_trader("one", labels={"a": "2", "b": "1"}))  # fmt: skip
+
+
+@pytest.mark.parametrize(("version", "there"), [("104", False), ("105", False), ("106", True), ("opaque", False)])
+def test_an_answer_that_the_watch_is_past_brings_nothing_back(version: str, there: bool) -> None:
+    followed = Followed(KubeApi(Credentials("http://127.0.0.1:1", None)), "traders", "", kept)
+    followed._version = "105"  # of the watch's DELETED
+    followed.put(a_trader("ghost", resourceVersion=version))
+    assert (("desk", "ghost") in followed.objects) is there
+
+
 @pytest.mark.parametrize(
     ("code", "body", "field", "says"),
     [
@@ -219,7 +271,35 @@ async def test_a_feeds_kafka_is_where_its_status_says_and_as_its_spec_says() -> 
         told = {one.feed: one.kafka for one in backend.kafkas()}
         assert told.keys() == {"desk/plain", "desk/secured"}
         assert (told["desk/plain"].bootstrap, told["desk/plain"].feed) == ("kafka:9092", "desk.plain")
-        assert told["desk/secured"].security.strimzi_user == "/etc/chandlery/kafka/desk"
+        assert told["desk/secured"].security.strimzi_user == "/etc/chandlery/kafka/desk/desk"
         assert told["desk/secured"].prefix == "p."
         backend._settings = ClusterSettings(kafka={"desk/plain": own})
         assert {one.feed: one.kafka for one in backend.kafkas()}["desk/plain"] == own
+
+
+async def test_a_feed_of_another_namespace_gets_no_login_and_is_told_which_secret_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "desk" / "desk-kafka").mkdir(parents=True)
+    (tmp_path / "desk" / "desk-kafka" / "password").write_text("of the desk")
+    login = {"type": "scram-sha-512", "username": "desk", "passwordSecret": {"secretName": "desk-kafka"}}
+    spec = {"source": {"synthetic": {"seed": 1}}, "symbols": "auto", "kafka": {"bootstrapServers": "k:9093", "authentication": login}}  # fmt: skip
+    server = ApiServer()
+    server.put("marketfeeds", an_object("MarketFeed", "market", spec))
+    server.put("marketfeeds", an_object("MarketFeed", "market", spec, namespace="evil"))
+    async with serving(server) as credentials:
+        backend = ClusterBackend(
+            ClusterSettings(), credentials=credentials, resolve=nowhere, poll_s=0.05, secrets=str(tmp_path)
+        )
+        await backend.start()
+        try:
+            await until("feeds", lambda: len(backend.kafkas()) == 2)
+            told = {one.feed: one.kafka.security for one in backend.kafkas()}
+            backend._snapshot = None
+            (notice,) = [one for one in backend.snapshot().notices if "Secret" in one]
+        finally:
+            await backend.stop()
+    assert KafkaLogin(told["desk/market"]).current().password == "of the desk"
+    with pytest.raises(LoginError, match="Secret evil/desk-kafka"):
+        KafkaLogin(told["evil/market"]).current()
+    assert "evil/market can't be read" in notice
+    assert "Secret evil/desk-kafka" in notice
+    assert "console.kafkaSecrets" in notice

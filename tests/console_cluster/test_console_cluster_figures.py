@@ -17,12 +17,19 @@ from hypothesis import strategies as st
 from tests.console_cluster.api_server import a_trader, an_object
 from tests.workers_feed.feed_setup import api, assignment, feed_settings, put, running_feed, supervisor, trader, until
 
-from chandlery.console.backends.cluster_figures import AggregatorFigures, IngestFigures, WorkerFigures, worker_figures
+from chandlery.console.backends.cluster_figures import (
+    AggregatorFigures,
+    IngestFigures,
+    ProcessFigures,
+    WorkerFigures,
+    worker_figures,
+)
 from chandlery.console.backends.cluster_follow import Names
-from chandlery.console.backends.cluster_poll import FeedFigures, Poller, PoolFigures
+from chandlery.console.backends.cluster_poll import FeedFigures, Poller, PoolFigures, resolve
 from chandlery.console.backends.cluster_rows import (
     amount_us,
     feed_row,
+    idle,
     kept,
     kept_trader,
     notices_of,
@@ -143,25 +150,105 @@ async def test_a_feeds_pods_tell_whether_it_is_alive_and_how_quick_its_market_is
             ingest["trades"] = {"appended": 200}
             await poller.turn(session)
         feed = poller.feeds["desk", "market"]
-        row = feed_row(item, feed, feed.at_s)
+        row = feed_row(item, feed, feed.ingest_at_s)
     assert places.asked[:2] == ["market-ingest.desk.svc:8081", "market-aggregator.desk.svc:8082"]
     assert row.alive
     assert (row.frames, row.trades, row.lag, row.candles_closed, row.late, row.duplicate) == (12, 200, 2, 9, 1, 3)
     assert row.trades_per_s > 100
-    assert [(one.instance, one.rss_bytes) for one in processes_of({}, poller.feeds, feed.at_s)] == [
+    assert [(one.instance, one.rss_bytes) for one in processes_of({}, poller.feeds, feed.ingest_at_s)] == [
         (1_700_000_000, 25_000_000)
     ] * 2
 
 
 def test_a_feed_that_is_connected_and_not_aggregated_is_not_alive() -> None:
     item = kept(an_object("MarketFeed", "market", {"source": {"synthetic": {}}}, {"observedGeneration": 1, "conditions": [READY]}))  # fmt: skip
-    ended = FeedFigures(IngestFigures(connected=False, finished=True), AggregatorFigures(ready=True), at_s=10.0)
+    ended = FeedFigures(
+        IngestFigures(connected=False, finished=True),
+        AggregatorFigures(ready=True),
+        ingest_at_s=10.0,
+        aggregator_at_s=10.0,
+    )
     assert feed_row(item, ended, 11.0).alive, "a replay that ended in order"
-    assert not feed_row(item, FeedFigures(IngestFigures(connected=True), None, at_s=10.0), 11.0).alive
+    assert not feed_row(item, FeedFigures(IngestFigures(connected=True), None, ingest_at_s=10.0), 11.0).alive
     away = FeedFigures(problem="market-ingest.desk.svc: TimeoutError")
     row = feed_row(item, away, 11.0)
     assert row.alive
     assert "no figures of now" in row.message
+
+
+def feed_of(**condition: str) -> dict[str, Any]:
+    status = {"observedGeneration": 1, "conditions": [{**READY, **condition}]}
+    return kept(an_object("MarketFeed", "market", {"source": {"synthetic": {}}}, status))
+
+
+def test_a_feed_whose_aggregator_is_gone_is_not_alive_and_its_memory_does_not_count() -> None:
+    memory = ProcessFigures(5_000, 1)
+    figures = FeedFigures(IngestFigures(connected=True), AggregatorFigures(ready=True), memory, memory, ingest_at_s=100.0, aggregator_at_s=80.0)  # fmt: skip
+    names = ("desk", "market")
+    assert not feed_row(feed_of(), figures, 101.0).alive
+    assert [one.kind for one in processes_of({}, {names: figures}, 101.0)] == ["ingest"]
+    figures.aggregator_at_s = 100.0
+    assert feed_row(feed_of(), figures, 101.0).alive
+    assert not feed_row(feed_of(status="False", reason="AggregatorDown"), figures, 101.0).alive
+
+
+async def test_a_part_of_a_feed_that_has_no_pod_is_said_unless_nobody_needs_it() -> None:
+    status = {"connected": True, "finished": False, "frames": 1, "trades": {"appended": 1}}
+    names = ("desk", "market")
+    async with answering({"/v1/status": status, "/metrics": b""}) as pod:
+        poller = await turns(Places(market_ingest=[pod]), 3, feeds=[names])
+    assert "market-aggregator.desk.svc: there is no such pod" in notices_of({}, poller.feeds, [])[0]
+    row = feed_row(feed_of(), poller.feeds[names], poller.feeds[names].ingest_at_s)
+    assert not row.alive
+    assert "no such pod" in row.message
+    assert notices_of({}, poller.feeds, [], {names}) == []
+    assert idle(feed_of(reason="Idle"))
+    assert not idle(feed_of())
+
+
+@pytest.mark.parametrize("name", ["x" * 64 + ".desk.svc", "a..b.desk.svc"])
+async def test_a_name_that_no_resolver_takes_is_not_there(name: str) -> None:
+    assert await resolve(name, 9464) == []
+
+
+async def test_a_pool_that_cannot_be_asked_keeps_no_other_from_being_asked(caplog: pytest.LogCaptureFixture) -> None:
+    odd = ("desk", "odd")
+
+    async def places(name: str, port: int) -> Sequence[tuple[str, int]]:
+        if name.startswith("odd"):
+            raise RuntimeError("a name of which nobody thought")
+        return [pod]
+
+    async with answering({"/metrics": b'chandlery_feed_info{worker="w1"} 1\n'}) as pod:
+        poller = Poller(lambda: ([odd, QUANTS], [odd]), resolve=places)
+        async with aiohttp.ClientSession() as session:
+            for _ in range(3):
+                await poller.turn(session)
+    assert poller.pools[QUANTS].workers.keys() == {"w1"}
+    assert poller.pools[odd].problem == poller.feeds[odd].problem == "a defect: RuntimeError: a name of which nobody thought"  # fmt: skip
+    assert len([one for one in caplog.records if one.levelname == "ERROR"]) == 2, "once each"
+
+
+async def test_lines_without_an_end_are_skipped_and_said() -> None:
+    hostile = "chandlery_trader_calls_total{" + "a" * (2 << 20) + "} 1\n"
+    text = (
+        hostile + "chandlery_feed_series 3\n" + hostile[:3_000] + '="x"} 1\n' + 'chandlery_feed_info{worker="w1"} 1\n'
+    )
+    figures = worker_figures(text, 1.0)
+    assert (figures.series, figures.worker, figures.skipped) == (3, "w1", 1)
+    assert figures.traders == {}
+    async with answering({"/metrics": text.encode()}) as pod:
+        poller = await turns(Places(quants_workers=[pod]), 3, [QUANTS])
+    assert "1 lines of its figures are too long" in poller.pools[QUANTS].problem
+
+
+def test_labels_are_matched_where_the_one_before_ended_and_nowhere_else() -> None:
+    name = "a" * 4_000
+    told = f'chandlery_trader_calls_total{{{name}trader="desk/one"}} 4'
+    assert worker_figures(told, 1.0).traders == {}, "looked for at each place of a word, it takes its length squared"
+    assert worker_figures(told.replace(name, 'state="x",'), 1.0).traders.keys() == {"desk/one"}
+    many = "chandlery_feed_series 1\n" * 50_000
+    assert worker_figures(many, 1.0).skipped == 10_000
 
 
 def test_a_trader_has_its_workers_figures_or_its_statuss_with_their_age() -> None:

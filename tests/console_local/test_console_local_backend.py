@@ -11,7 +11,10 @@ import pytest
 from tests.console_local.test_console_local_folder import TWO, manifest
 
 from chandlery.cli.runtime.api import InstanceApi, Written
+from chandlery.cli.runtime.folder import Folder
+from chandlery.cli.runtime.folder import Snapshot as FilesOnDisk
 from chandlery.console.backend import Backend, ConflictError, NotFoundError, RefusedError
+from chandlery.console.backends import local
 from chandlery.console.backends.local import LocalBackend
 from chandlery.console.backends.local_models import MarketTime, feed_of, kind_of, trader_of
 from chandlery.console.backends.memory_history import LEAST_MS, SETTLING_MS, WINDOW_MS, Measured, MemoryHistory
@@ -194,6 +197,40 @@ async def test_changes_at_the_same_time_are_made_one_after_the_other(backend: Lo
     await asyncio.gather(*(backend.suspend("default", name, suspend=True) for name in ("one", "two")))
     for name in ("one", "two"):
         assert (await backend.manifest("default", name)).manifest["spec"]["suspend"] is True
+
+
+async def test_a_trader_is_deleted_when_the_instance_has_taken_in_the_one_before(
+    backend: LocalBackend, instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_TAKEN_IN_S", DEADLINE_S)
+    file = tmp_path / "m" / "two.yaml"
+
+    def text() -> str:
+        return file.read_text() if file.exists() else ""
+
+    instance.view = view(traders=[TraderRow("default/one", "Active"), TraderRow("default/two", "Active")])
+    deleting = asyncio.gather(*(backend.delete("default", name) for name in ("one", "two")))
+    await until(lambda: "name: one" not in text(), "the first is out of the file")
+    asked = instance.asked
+    await until(lambda: instance.asked > asked + 2, "the instance is looked at again and again")
+    assert "name: two" in text()
+    instance.view = view(traders=[])
+    await deleting
+    assert "name: two" not in text()
+
+
+async def test_a_trader_that_the_instance_keeps_is_no_deleted_trader(
+    backend: LocalBackend, instance: Instance, tmp_path: Path
+) -> None:
+    home = str(tmp_path / "m")
+    folder = Folder((home,))
+    folder.advance(FilesOnDisk({f"{home}/a.yaml": b"", f"{home}/b.yaml": b""}), 0.0)
+    folder.advance(FilesOnDisk({}), 1.0)
+    instance.view = view(notices=["mind the gap", *folder.notices])
+    with pytest.raises(ConflictError, match=r"default/one is out of its file.*emptied at once"):
+        await backend.delete("default", "one")
+    instance.view = view(traders=[TraderRow("default/two", "Active")])
+    await backend.delete("default", "two")  # slow, and nothing says that it is kept
 
 
 def test_a_feed_is_alive_while_its_market_time_moves_on() -> None:

@@ -244,3 +244,31 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(home: Path, monkeypatch: py
         ManifestFolders([str(home)]).suspend("default", "one", True)
     assert (home / "two.yaml").read_text() == TWO
     assert names(home) == {"two.yaml"}
+
+
+def test_what_would_read_back_as_something_else_is_not_written(home: Path) -> None:
+    long = manifest("long")
+    long["spec"]["strategy"]["parameters"] = {"fast": 10**20}
+    with pytest.raises(InputError, match="reads back"):
+        ManifestFolders([str(home)]).create(long)
+    assert names(home) == {"two.yaml"}
+    long["spec"]["strategy"]["parameters"] = {"fast": 10**15}
+    assert ManifestFolders([str(home)]).create(long).manifest == long
+
+
+def test_a_trader_that_stands_in_two_files_is_not_gone_with_one(home: Path) -> None:
+    (home / "zwei.yaml").write_text(TWO)
+    folders = ManifestFolders([str(home)])
+    with pytest.raises(ConflictError, match=r"out of .*two\.yaml.* stands in .*zwei\.yaml too"):
+        folders.delete("default", "one")
+    folders.delete("default", "one")
+    with pytest.raises(NotFoundError):
+        folders.manifest("default", "one")
+
+
+def test_a_name_written_with_escapes_is_that_name(home: Path) -> None:
+    (home / "two.yaml").write_text(TWO.replace("name: one", 'name: "\\x6fne"'))
+    folders = ManifestFolders([str(home)])
+    assert folders.manifest("default", "one").manifest["metadata"]["name"] == "one"
+    with pytest.raises(ConflictError, match="already"):
+        folders.create(manifest("one", "default"))

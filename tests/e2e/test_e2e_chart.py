@@ -35,6 +35,12 @@ VALUES = [
     ("monitoring.enabled=true", "monitoring.dashboards.enabled=true", "operator.namespaces={one}"),
     ("console.enabled=true", "console.writable=true", "monitoring.enabled=true", "operator.namespaces={one}"),
     ("console.enabled=true", "console.ingress.enabled=true", "console.ingress.host=desk.example.com"),
+    (
+        "console.enabled=true",
+        "console.ingress.enabled=true",
+        "console.ingress.host=*.example.com",
+        "console.ingress.tlsSecret=tls",
+    ),
 ]
 
 
@@ -79,6 +85,10 @@ def test_it_passes_lint_whatever_is_chosen(helm: str, values: tuple[str, ...]) -
         ("console.allowedOrigins={*}", "allowedOrigins"),
         ("console.tokenSecret=Bad_Name", "tokenSecret"),
         ("console.traceUrl=jaeger", "traceUrl"),
+        ("console.kafkaSecrets={login}", "kafkaSecrets"),
+        ("console.kafkaSecrets[0].secret=login", "namespace"),
+        ("console.ingress.host=https://desk", "host"),
+        ("console.ingress.tlsSecret=a: b", "tlsSecret"),
     ],
 )
 def test_a_mistake_in_the_values_is_refused_by_name(helm: str, value: str, says: str) -> None:
@@ -241,7 +251,8 @@ def test_the_console_is_told_what_the_values_say(helm: str) -> None:
         helm, "console.enabled=true", "console.writable=true", "operator.namespaces={one,two}",
         "console.allowedOrigins={https://desk.example.com}", r"console.traceUrl=https://t/{trace_id}",
         "console.kafka.one/market.bootstrap=k:9093", "console.kafka.one/market.feed=one.market",
-        "console.kafka.one/market.security.tls=true", "console.kafkaSecrets={login}",
+        "console.kafka.one/market.security.tls=true",
+        "console.kafkaSecrets[0].namespace=one", "console.kafkaSecrets[0].secret=login",
         r"kafka.bootstrapServers=a:9094\,b:19092", "monitoring.namespace=prometheus",
     )  # fmt: skip
     settings = console_settings(objects)
@@ -250,12 +261,41 @@ def test_the_console_is_told_what_the_values_say(helm: str) -> None:
     assert (settings.allowed_origins, settings.trace_url) == (["https://desk.example.com"], "https://t/{trace_id}")
     kafka = settings.cluster.kafka["one/market"]
     assert (kafka.bootstrap, kafka.feed, kafka.security.tls) == ("k:9093", "one.market", True)
+    pod = only(objects, "Deployment", "mine-console")["spec"]["template"]["spec"]
+    assert "/etc/chandlery/kafka/one/login" in [one["mountPath"] for one in pod["containers"][0]["volumeMounts"]]
+    assert [one["secret"]["secretName"] for one in pod["volumes"] if one["name"] == "kafka-0"] == ["login"]
     policy = only(objects, "NetworkPolicy", "mine-console")["spec"]
     assert [one["port"] for one in policy["egress"][-1]["ports"]] == [443, 6443, 9092, 9093, 9094, 19092]
     assert policy["ingress"][1]["ports"] == [{"protocol": "TCP", "port": "metrics"}]
     roles = [one for one in objects if one["kind"] == "Role" and one["metadata"]["name"] == "mine-console"]
     assert [role["metadata"]["namespace"] for role in roles] == ["one", "two"]
     assert not [one for one in objects if one["kind"] == "ClusterRoleBinding" and "console" in one["metadata"]["name"]]
+
+
+def test_no_value_of_the_console_becomes_a_field_of_its_pod(helm: str) -> None:
+    with pytest.raises(ClusterError, match="kafkaSecrets"):
+        rendered(helm, "console.enabled=true", "console.kafkaSecrets[0].namespace=one", 'console.kafkaSecrets[0].secret=a\\, items: []')  # fmt: skip
+    wildcard = rendered(helm, "console.enabled=true", "console.ingress.enabled=true", "console.ingress.host=*.desk.example.com")  # fmt: skip
+    (rule,) = only(wildcard, "Ingress")["spec"]["rules"]
+    assert rule["host"] == "*.desk.example.com"
+    numbers = rendered(helm, "console.enabled=true", "console.priorityClassName=1e3", "console.tokenSecret=0x1")
+    pod = only(numbers, "Deployment", "mine-console")["spec"]["template"]["spec"]
+    assert pod["priorityClassName"] == "1e3"
+    assert [one["secret"]["secretName"] for one in pod["volumes"] if one["name"] == "token"] == ["0x1"]
+
+
+def test_the_console_lets_in_the_pod_of_helm_test_and_no_worker(helm: str) -> None:
+    objects = rendered(helm, "console.enabled=true")
+    (allowed, *others) = only(objects, "NetworkPolicy", "mine-console")["spec"]["ingress"]
+    assert others == []
+    (peer,) = allowed["from"]
+    wanted = peer["podSelector"]["matchLabels"]
+    assert wanted == {
+        "app.kubernetes.io/name": "chandlery",
+        "app.kubernetes.io/instance": "mine",
+        "app.kubernetes.io/component": "test",
+    }
+    assert wanted.items() <= only(objects, "Pod", "console-test")["metadata"]["labels"].items()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Literal
@@ -25,6 +26,7 @@ from chandlery.console.backends.cluster_poll import POLL_S, Poller, Resolve, res
 from chandlery.console.backends.cluster_rows import (
     edition_of,
     feed_row,
+    idle,
     kept,
     kept_trader,
     manifest_of,
@@ -37,10 +39,10 @@ from chandlery.console.backends.cluster_rows import (
 from chandlery.console.backends.memory_history import MemoryHistory
 from chandlery.console.settings import ClusterSettings
 from chandlery.core.errors import InputError, UnavailableError
-from chandlery.core.feed_kafka import kafka_settings
+from chandlery.core.feed_kafka import SECRETS_FOLDER, kafka_settings
 from chandlery.core.kube_credentials import Credentials, find_credentials
 from chandlery.core.resources import DEFAULT_NAMESPACE, MarketFeed
-from chandlery.core.settings import KafkaSettings
+from chandlery.core.settings import KafkaSecurity, KafkaSettings
 
 log = logging.getLogger("chandlery.console.cluster")
 
@@ -51,6 +53,8 @@ _FEEDS: Final = "marketfeeds"
 _FRESH_S: Final = 0.5
 #: A part that ended by a defect of ours begins again after this: as often as a person can see it said.
 _DEFECT_PAUSE_S: Final = 5.0
+#: And is said for so long after its last end: three of those, so that one that ends at once isn't said by turns.
+_DEFECT_SAID_S: Final = 15.0
 #: A status written meanwhile makes a write repeat; they come seldom, and hardly twice within a write.
 _ATTEMPTS: Final = 5
 
@@ -61,6 +65,7 @@ class ClusterBackend:
     Args:
         credentials: absent: those of the settings' kubeconfig, or of the pod.
         resolve: addresses of a pod's Service. poll_s: between two looks at the pods' figures.
+        secrets: folder in which the Secrets of Kafkas are, as {namespace}/{secret}/{key}.
 
     Raises:
         InputError: no credentials.
@@ -77,8 +82,10 @@ class ClusterBackend:
         credentials: Credentials | None = None,
         resolve: Resolve = resolve,
         poll_s: float = POLL_S,
+        secrets: str = SECRETS_FOLDER,
     ) -> None:
         self._settings = settings
+        self._secrets = secrets
         self._api = KubeApi(credentials or find_credentials(settings.kubeconfig))
         self._followed = {
             plural: [Followed(self._api, plural, namespace, take) for namespace in settings.namespaces or [""]]
@@ -86,7 +93,7 @@ class ClusterBackend:
         }
         self._poller = Poller(self._wanted, turned=self._note_memory, resolve=resolve, every_s=poll_s)
         self._history = MemoryHistory()
-        self._defects: dict[str, str] = {}
+        self._defects: dict[str, tuple[float, str]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._snapshot: tuple[float, Snapshot] | None = None
         self._kafkas: dict[Names, tuple[tuple[Any, ...], KafkaSettings | None]] = {}
@@ -107,10 +114,11 @@ class ClusterBackend:
             try:
                 await run()
             except Exception as error:
-                log.exception("a part ended", extra={"part": what})
-                self._defects[what] = f"{what} ended by a defect: {type(error).__name__}: {error}"
+                words = f"{what} ended by a defect: {type(error).__name__}: {error}"
+                if self._defects.get(what, (0.0, ""))[1] != words:
+                    log.exception("a part ended", extra={"part": what})
+                self._defects[what] = time.monotonic(), words
             await asyncio.sleep(_DEFECT_PAUSE_S)
-            self._defects.pop(what, None)
 
     async def stop(self) -> None:
         """Follow no more."""
@@ -139,7 +147,10 @@ class ClusterBackend:
             feeds=[feed_row(item, feeds.get(names), now_s) for names, item in self._sorted(_FEEDS)],
             memory=self._history.told(list(segments_of(pools, now_s))),
             away=self._away(),
-            notices=notices_of(pools, feeds, pool_rows),
+            notices=[
+                *notices_of(pools, feeds, pool_rows, {names for names, item in self._sorted(_FEEDS) if idle(item)}),
+                *self._without_secrets(),
+            ],
         )
 
     def _note_memory(self) -> None:
@@ -148,7 +159,9 @@ class ClusterBackend:
 
     def _away(self) -> list[str]:
         problems = [followed.problem for some in self._followed.values() for followed in some]
-        return list(dict.fromkeys(filter(None, [*problems, *self._defects.values()])))
+        since_s = time.monotonic() - _DEFECT_SAID_S
+        defects = [words for at_s, words in self._defects.values() if at_s > since_s]
+        return list(dict.fromkeys(filter(None, [*problems, *defects])))
 
     def _sorted(self, plural: str) -> list[tuple[Names, Object]]:
         return sorted(
@@ -172,12 +185,28 @@ class ClusterBackend:
             del self._kafkas[gone]
         return told
 
+    def _without_secrets(self) -> list[str]:
+        """Feeds whose Kafka wants Secrets of their namespace that this pod wasn't given; another's are never used."""
+        told = []
+        for feed in self.kafkas():
+            security = feed.kafka.security
+            if feed.feed in self._settings.kafka or not security.secrets:
+                continue
+            lacking = [name for name in _secrets_of(security) if not os.path.isdir(f"{security.secrets}/{name}")]
+            if lacking:
+                named = ", ".join(f"{security.namespace}/{name}" for name in lacking)
+                told.append(
+                    f"signals and candles of feed {feed.feed} can't be read: this console wasn't given Secret {named} "
+                    "(console.kafkaSecrets of the chart)"
+                )
+        return told
+
     def _kafka_of(self, names: Names, item: Object) -> KafkaSettings | None:
         meta, bootstrap = item["metadata"], str(item["status"].get("bootstrapServers") or "")
         key = (meta.get("uid"), meta.get("generation"), bootstrap)
         known = self._kafkas.get(names)
         if known is None or known[0] != key:
-            known = self._kafkas[names] = key, _read_kafka(item, bootstrap)
+            known = self._kafkas[names] = key, _read_kafka(item, bootstrap, self._secrets)
         return known[1]
 
     async def manifest(self, namespace: str, name: str) -> TraderManifest:
@@ -259,12 +288,25 @@ def _told(item: Object) -> TraderManifest:
     return TraderManifest(manifest_of(item), item["keptBy"], edition_of(item))
 
 
-def _read_kafka(item: Object, bootstrap: str) -> KafkaSettings | None:
-    """A feed's Kafka; None: none is named, or the feed is of a form that isn't known here."""
+def _secrets_of(security: KafkaSecurity) -> list[str]:
+    """Names of the Secrets whose files are read."""
+    files = [*security.trusted, security.certificate, security.key, security.password]
+    folders = [security.strimzi_user, *(os.path.dirname(file) for file in files)]
+    return sorted({os.path.basename(folder) for folder in folders if folder})
+
+
+def _read_kafka(item: Object, bootstrap: str, secrets: str) -> KafkaSettings | None:
+    """A feed's Kafka; None: none is named, or the feed is of a form that isn't known here.
+
+    Its Secrets are looked for among those of its own namespace alone: else whoever may make a MarketFeed anywhere could
+    name a Kafka of theirs and have another namespace's login sent to it.
+    """
     meta = item["metadata"]
     try:
         feed = MarketFeed.model_validate({"kind": "MarketFeed", "metadata": meta, "spec": item["spec"]})
-        settings = kafka_settings(feed, bootstrap, namespace=meta["namespace"])
+        settings = kafka_settings(
+            feed, bootstrap, secrets=f"{secrets}/{meta['namespace']}", namespace=meta["namespace"]
+        )
     except (InputError, ValidationError) as error:
         log.warning(
             "a feed can't be read", extra={"feed": f"{meta['namespace']}/{meta['name']}", "problem": str(error)}

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 _LINE: Final = re.compile(r"^([a-z_]+)(?:\{(.*)\})? (\S+)")
-_LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+#: Matched only where the one before ended: a text that is no label costs one look at each of its characters.
+_LABEL: Final = re.compile(r'([a-zA-Z_]\w{0,63})="((?:[^"\\]|\\.){0,2048})"(?:,|\Z)')
+_OURS: Final = ("chandlery_trader_", "chandlery_feed_", "process_resident", "process_start")
+#: A line of ours has one name of at most 127 characters, escaped at worst, and some words more.
+_MOST_LINE_CHARS: Final = 4_096
 _ESCAPED: Final = re.compile(r"\\(.)")
 #: A worker labels 100 Traders by default; a text with more than this isn't one of ours.
 _MOST_TRADERS: Final = 2_000
+#: Of each some twenty lines; more aren't read, so that no text keeps others waiting for long.
+_MOST_LINES: Final = 20 * _MOST_TRADERS
 #: Numbers that a text may claim: those that JSON's readers hold exactly.
 _MOST: Final = 2.0**53
 
@@ -69,6 +75,7 @@ class WorkerFigures:
     Attributes:
         rss_bytes, began_s: of its feed's process; when it began, Unix s.
         at_s: when the figures were read, of this process's monotonic clock.
+        skipped: lines that weren't read, as too long or too many.
     """
 
     worker: str = ""
@@ -80,6 +87,7 @@ class WorkerFigures:
     began_s: int = 0
     traders: dict[str, TraderFigures] = field(default_factory=dict)
     at_s: float = 0.0
+    skipped: int = 0
 
 
 class _Trades(msgspec.Struct):
@@ -126,8 +134,9 @@ class AggregatorFigures(msgspec.Struct):
 
 def worker_figures(text: str, at_s: float) -> WorkerFigures:
     """A worker's figures from its ``/metrics``; what isn't there stays 0, what is no number counts as absent."""
-    worker = WorkerFigures(at_s=at_s)
-    for name, labels, value in _samples(text):
+    lines, skipped = _lines(text)
+    worker = WorkerFigures(at_s=at_s, skipped=skipped)
+    for name, labels, value in _samples(lines):
         if name in _WORKER:
             setattr(worker, _WORKER[name], int(value))
         elif name == "chandlery_feed_info":
@@ -163,25 +172,44 @@ class ProcessFigures:
 
 def process_figures(text: str) -> ProcessFigures:
     """What every process tells of itself."""
-    found = {name: int(value) for name, _, value in _samples(text) if name.startswith("process_")}
+    found = {name: int(value) for name, _, value in _samples(_lines(text)[0]) if name.startswith("process_")}
     return ProcessFigures(found.get("process_resident_memory_bytes", 0), found.get("process_start_time_seconds", 0))
 
 
-def _samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
-    """(name, labels, value) of what is of use here."""
-    for line in text.splitlines():
-        if not line.startswith(("chandlery_trader_", "chandlery_feed_", "process_resident", "process_start")):
-            continue
+def _lines(text: str) -> tuple[list[str], int]:
+    """Lines of what is of use here, and how many of them are left out as too long or too many."""
+    ours = [line for line in text.splitlines() if line.startswith(_OURS)]
+    read = [line for line in ours if len(line) <= _MOST_LINE_CHARS][:_MOST_LINES]
+    return read, len(ours) - len(read)
+
+
+def _samples(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, str], float]]:
+    """(name, labels, value) of each line that has them."""
+    for line in lines:
         found = _LINE.match(line)
         if found is None:
             continue
-        name, labels, number = found.groups()
+        name, said, number = found.groups()
         try:
             value = float(number)
         except ValueError:
             continue
-        if math.isfinite(value) and abs(value) <= _MOST:
-            yield name, {key: _plain(said) for key, said in _LABEL.findall(labels or "")}, value
+        labels = _labels(said or "")
+        if labels is not None and math.isfinite(value) and abs(value) <= _MOST:
+            yield name, labels, value
+
+
+def _labels(text: str) -> dict[str, str] | None:
+    """What stands in the brackets of a line; None: something else."""
+    labels: dict[str, str] = {}
+    at = 0
+    while at < len(text):
+        found = _LABEL.match(text, at)
+        if found is None:
+            return None
+        labels[found[1]] = _plain(found[2])
+        at = found.end()
+    return labels
 
 
 def _plain(said: str) -> str:

@@ -72,10 +72,15 @@ class Followed:
                 await asyncio.sleep(wait_s * (0.5 + random.random() / 2))
 
     def put(self, item: Object) -> None:
-        """Take over an answer of the API server to a write, which the watch brings a moment later."""
+        """Take over an answer of the API server to a write, which the watch brings a moment later.
+
+        Not one that the watch is past: it was changed or deleted since then. Versions that are no numbers can't be
+        compared (none known of); then the watch alone tells.
+        """
         names = names_of(item)
         known = self.objects.get(names)
-        if known is None or _number(known) < _number(item):
+        newest = max(_number_of(self._version), _number(known) if known is not None else 0)
+        if newest < _number(item):
             self.objects[names] = self._take(item)
 
     def drop(self, names: Names) -> None:
@@ -126,5 +131,8 @@ def names_of(item: Object) -> Names:
 
 
 def _number(item: Object) -> int:
-    version = str(item["metadata"].get("resourceVersion", ""))
-    return int(version) if version.isdigit() else 0
+    return _number_of(str(item["metadata"].get("resourceVersion", "")))
+
+
+def _number_of(version: str) -> int:
+    return int(version) if version.isascii() and version.isdigit() else 0

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -71,20 +72,26 @@ class PoolFigures:
 
 @dataclass(slots=True)
 class FeedFigures:
-    """A feed's ingest and aggregator; None: not known. at_s: when both answered, monotonic. See :class:`PoolFigures`."""
+    """A feed's ingest and aggregator; None: never known. See :class:`PoolFigures`.
+
+    Attributes:
+        ingest_at_s, aggregator_at_s: when each answered last, monotonic: one may be gone while the other goes on.
+        problem: also where there is no such pod, which of a feed that nobody needs is as it should be.
+    """
 
     ingest: IngestFigures | None = None
     aggregator: AggregatorFigures | None = None
     ingest_process: ProcessFigures = _UNTOLD
     aggregator_process: ProcessFigures = _UNTOLD
     trades_per_s: float = 0.0
-    at_s: float = 0.0
+    ingest_at_s: float = 0.0
+    aggregator_at_s: float = 0.0
     problem: str = ""
     failed: int = 0
 
 
 async def resolve(name: str, port: int) -> list[tuple[str, int]]:
-    """By this machine's resolver, every address; none: there is no such name.
+    """By this machine's resolver, every address; none: there is no such name, or there can't be (``a..b``).
 
     Raises:
         OSError: no answer. TimeoutError: none in time.
@@ -96,6 +103,8 @@ async def resolve(name: str, port: int) -> list[tuple[str, int]]:
         if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
             return []
         raise
+    except UnicodeError:  # a part that is empty or of more than 63 characters: of no DNS name
+        return []
     return list(dict.fromkeys((str(address[0]), int(address[1])) for *_, address in found))
 
 
@@ -146,14 +155,21 @@ class Poller:
             for gone in known.keys() - set(wanted):
                 known.pop(gone)
         await asyncio.gather(
-            *(self._ask_pool(session, names) for names in pools), *(self._ask_feed(session, names) for names in feeds)
+            *(
+                _alone(partial(self._ask_pool, session, names), self.pools.setdefault(names, PoolFigures()), names)
+                for names in pools
+            ),
+            *(
+                _alone(partial(self._ask_feed, session, names), self.feeds.setdefault(names, FeedFigures()), names)
+                for names in feeds
+            ),
         )
         self.turns += 1
         self._turned()
 
     async def _ask_pool(self, session: aiohttp.ClientSession, names: Names) -> None:
         namespace, name = names
-        pool = self.pools.setdefault(names, PoolFigures())
+        pool = self.pools[names]
         try:
             places = await self._resolve(f"{name}-workers.{namespace}.svc", METRICS_PORT)
         except (OSError, TimeoutError) as error:
@@ -166,6 +182,10 @@ class Poller:
                 problems.append(f"{place[0]}:{place[1]}: {answer}")
                 continue
             figures = worker_figures(answer.decode(errors="replace"), time.monotonic())
+            if figures.skipped:
+                problems.append(
+                    f"{place[0]}:{place[1]}: {figures.skipped:,} lines of its figures are too long or too many"
+                )
             if figures.worker:
                 pool.workers[figures.worker] = figures
         for worker in [worker for worker, one in pool.workers.items() if time.monotonic() - one.at_s > _FORGOTTEN_S]:
@@ -174,7 +194,7 @@ class Poller:
 
     async def _ask_feed(self, session: aiohttp.ClientSession, names: Names) -> None:
         namespace, name = names
-        feed = self.feeds.setdefault(names, FeedFigures())
+        feed = self.feeds[names]
         problems: list[str] = []
         ingest, problem = await self._status(session, f"{name}-ingest.{namespace}.svc", INGEST_PORT, IngestFigures)
         problems += problem
@@ -185,24 +205,24 @@ class Poller:
         now_s = time.monotonic()
         if ingest is not None:
             figures, feed.ingest_process = ingest
-            if feed.ingest is not None and now_s > feed.at_s > 0:
+            if feed.ingest is not None and now_s > feed.ingest_at_s > 0:
                 more = figures.trades.appended - feed.ingest.trades.appended
-                feed.trades_per_s = max(0.0, more / (now_s - feed.at_s))
-            feed.ingest, feed.at_s = figures, now_s
+                feed.trades_per_s = max(0.0, more / (now_s - feed.ingest_at_s))
+            feed.ingest, feed.ingest_at_s = figures, now_s
         if aggregator is not None:
-            feed.aggregator, feed.aggregator_process = aggregator
+            (feed.aggregator, feed.aggregator_process), feed.aggregator_at_s = aggregator, now_s
         _count(feed, problems)
 
     async def _status(
         self, session: aiohttp.ClientSession, host: str, port: int, kind: type[Answer]
     ) -> tuple[tuple[Answer, ProcessFigures] | None, list[str]]:
-        """Status and process of the one pod behind a name, or why not; neither where there is no such pod."""
+        """Status and process of the one pod behind a name, or why not."""
         try:
             places = await self._resolve(host, port)
         except (OSError, TimeoutError) as error:
             return None, [f"{host}: {in_words(error)}"]
         if not places:
-            return None, []
+            return None, [f"{host}: there is no such pod"]
         status, metrics = await self._each(
             [self._get(session, places[0], "/v1/status"), self._metrics(session, places[0])]
         )
@@ -240,6 +260,17 @@ class Poller:
             if answer.status != 200:
                 raise UnavailableError(f"HTTP {answer.status}")
             return await read_bounded(answer, _MOST_BYTES)
+
+
+async def _alone(ask: Callable[[], Awaitable[None]], known: PoolFigures | FeedFigures, names: Names) -> None:
+    """Ask; what can't be asked for a defect of ours says so, and keeps nobody else from being asked."""
+    try:
+        await ask()
+    except Exception as error:
+        problem = f"a defect: {type(error).__name__}: {error}"
+        if known.problem != problem:
+            log.exception("a resource's pods can't be asked", extra={"resource": "/".join(names)})
+        known.failed, known.problem = known.failed + 1, problem
 
 
 def _count(known: PoolFigures | FeedFigures, problems: Sequence[str]) -> None:

@@ -6,9 +6,12 @@ A figure is its worker's own where the worker answered lately; else its status's
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Final
+
+import msgspec
 
 from chandlery.console.api.models import Feed, Pool, Quantiles, SegmentUse, Trader
 from chandlery.console.backends.cluster_figures import WorkerFigures
@@ -55,9 +58,14 @@ def manifest_of(item: Object) -> dict[str, Any]:
 
 
 def edition_of(item: Object) -> str:
-    """Which edit of a Trader this is: changes with its spec and not with its status, which nobody edits."""
+    """Which edit of a Trader this is: changes with spec, labels and annotations, and not with its status, which nobody edits.
+
+    An approval is an annotation: whoever looked before it was made must not write over it.
+    """
     meta = item["metadata"]
-    return f"{meta.get('uid', '')}.{meta.get('generation', 0)}"
+    notes = {name: value for name, value in (meta.get("annotations") or {}).items() if name not in _NOT_SHOWN}
+    noted = msgspec.json.encode([meta.get("labels") or {}, notes], order="deterministic")
+    return f"{meta.get('uid', '')}.{meta.get('generation', 0)}.{hashlib.sha256(noted).hexdigest()[:12]}"
 
 
 def kept_trader(item: Object) -> Object:
@@ -174,10 +182,10 @@ def feed_row(item: Object, figures: FeedFigures | None, now_s: float) -> Feed:
     row.message = "" if state.ready == "True" else f"{state.reason}: {state.message}"
     if state.ready != "True" and state.reason in AS_WANTED:
         row.message = state.message
-    if figures is None or figures.ingest is None or now_s - figures.at_s > FRESH_S:
+    if figures is not None and figures.problem and not idle(item):
+        row.message = row.message or f"no figures of now: {figures.problem}"
+    if figures is None or figures.ingest is None or now_s - figures.ingest_at_s > FRESH_S:
         row.alive = state.ready == "True" and state.reason != "Idle"
-        if figures is not None and figures.problem:
-            row.message = row.message or f"no figures of now: {figures.problem}"
         return row
     ingest, aggregator = figures.ingest, figures.aggregator
     row.connected, row.finished = ingest.connected, ingest.finished
@@ -188,11 +196,17 @@ def feed_row(item: Object, figures: FeedFigures | None, now_s: float) -> Feed:
         row.lag, row.candles_closed = aggregator.lag, aggregator.totals.candles.closed
         row.late, row.duplicate = aggregator.totals.counts.late, aggregator.totals.counts.duplicate
     row.alive = (
-        (ingest.connected or ingest.finished)
+        state.ready != "False"
+        and (ingest.connected or ingest.finished)
         and ingest.kafka_problem is None
-        and (aggregator is not None and aggregator.ready)
+        and (aggregator is not None and aggregator.ready and now_s - figures.aggregator_at_s <= FRESH_S)
     )
     return row
+
+
+def idle(item: Object) -> bool:
+    """Whether a MarketFeed has no pods because nobody needs it, or none yet."""
+    return feed_state(item).reason in ("Idle", UNSEEN)
 
 
 def processes_of(
@@ -200,10 +214,11 @@ def processes_of(
 ) -> Iterator[Measured]:
     """Memory of every process that told of it lately. Supervisors tell of theirs to nobody without a token."""
     for (namespace, name), feed in sorted(feeds.items()):
-        if now_s - feed.at_s > FRESH_S:
-            continue
-        for kind, process in (("ingest", feed.ingest_process), ("aggregator", feed.aggregator_process)):
-            if process.rss_bytes:
+        for kind, process, at_s in (
+            ("ingest", feed.ingest_process, feed.ingest_at_s),
+            ("aggregator", feed.aggregator_process, feed.aggregator_at_s),
+        ):
+            if process.rss_bytes and now_s - at_s <= FRESH_S:
                 yield Measured(f"{namespace}/{name}-{kind}", kind, process.began_s, process.rss_bytes)
     for namespace, worker in _workers(pools, now_s):
         if worker.rss_bytes:
@@ -256,9 +271,12 @@ def amount_us(text: str) -> float | None:
 
 
 def notices_of(
-    pools: Mapping[Names, PoolFigures], feeds: Mapping[Names, FeedFigures], rows: Iterable[Pool]
+    pools: Mapping[Names, PoolFigures],
+    feeds: Mapping[Names, FeedFigures],
+    rows: Iterable[Pool],
+    idle: Container[Names] = (),
 ) -> list[str]:
-    """Whose figures are not of now, and why. Pools without a Ready worker say so themselves."""
+    """Whose figures are not of now, and why. Pools without a Ready worker say so themselves; ``idle`` feeds have none."""
     running = {row.pool for row in rows if row.ready_workers}
     told = [
         f"no figures of now from workers of pool {namespace}/{name}: {pool.problem}"
@@ -268,7 +286,7 @@ def notices_of(
     told += [
         f"no figures of now from feed {namespace}/{name}: {feed.problem}"
         for (namespace, name), feed in sorted(feeds.items())
-        if feed.problem
+        if feed.problem and (namespace, name) not in idle
     ]
     return told
 

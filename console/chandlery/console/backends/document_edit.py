@@ -51,8 +51,8 @@ def find_trader(text: str, namespace: str, name: str, *, is_json: bool) -> Found
     begin = 0
     for _, part in parts_of(text):
         end = begin + len(part)
-        # Most documents are others: those that don't even have the word needn't be read.
-        for document in read_documents(part, is_json=is_json) if name in part else ():
+        # Most documents are others: those that don't even have the word, nor an escape that may be it, needn't be read.
+        for document in read_documents(part, is_json=is_json) if name in part or "\\" in part else ():
             for value, in_list in _members(document.value):
                 if isinstance(value, dict) and _is_trader(value, namespace, name):
                     return Found(begin, end, document, value, in_list)
@@ -69,7 +69,7 @@ def replaced(text: str, found: Found, wanted: dict[str, Any], *, is_json: bool) 
     part = text[found.begin : found.end]
     for candidate in (_edited, _written_anew):
         new = candidate(part, wanted, is_json)
-        if new is not None and _says(new, wanted, is_json):
+        if new is not None and says(new, wanted, is_json):
             return _checked(text, text[: found.begin] + new + text[found.end :], found, is_json, gone=False)
     raise CannotEditError("this document can't be changed by itself: edit the file by hand")
 
@@ -134,7 +134,8 @@ def _key(value: Value) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _says(part: str, wanted: dict[str, Any], is_json: bool) -> bool:
+def says(part: str, wanted: dict[str, Any], is_json: bool) -> bool:
+    """Whether a text is one document that reads back as what is wanted, types included."""
     read = read_documents(part, is_json=is_json)
     return len(read) == 1 and not read[0].mistakes and _same(read[0].value, wanted)
 

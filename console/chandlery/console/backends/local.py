@@ -32,6 +32,8 @@ _TIMEOUT_S: Final = 2.0
 # The instance sees a change after 0.1 s, a deletion after 0.4 s, and plans at once; a busy machine gets twice that.
 _TAKEN_IN_S: Final = 1.0
 _LOOK_AGAIN_S: Final = 0.1
+#: In notices of an instance that keeps what a folder declared (missing, or emptied at once).
+_KEPT: Final = "keeps running until"
 
 
 class _Written(msgspec.Struct):
@@ -214,7 +216,15 @@ class LocalBackend:
         async with self._changing:
             await self._refuse_unwritten(namespace, name)
             await asyncio.to_thread(self._folders.delete, namespace, name)
-        await self._until_seen(f"{namespace}/{name}", lambda row: row is None)
+            # One after the other also for the instance: files that go at once it takes for a slip of the hand.
+            if not await self._until_seen(f"{namespace}/{name}", lambda row: row is None):
+                self._refuse_kept(namespace, name)
+
+    def _refuse_kept(self, namespace: str, name: str) -> None:
+        """Raises: ConflictError: the instance keeps what the folders don't declare any more, and says so."""
+        for notice in self._view.notices if self._view is not None else ():
+            if _KEPT in notice:
+                raise ConflictError(f"Trader {namespace}/{name} is out of its file, and runs on: {notice}")
 
     async def _refuse_unwritten(self, namespace: str, name: str) -> None:
         written = await self._written_or_away(namespace, name)
@@ -237,18 +247,19 @@ class LocalBackend:
         except msgspec.DecodeError as error:
             raise UnavailableError(f"`chandlery up` is of another version: {error}") from error
 
-    async def _until_seen(self, trader: str, seen: Callable[[TraderRow | None], bool]) -> None:
+    async def _until_seen(self, trader: str, seen: Callable[[TraderRow | None], bool]) -> bool:
         """Wait until the instance has taken a change in, so that whoever made it sees it in the next answer.
 
-        A change that it doesn't take in in time stands in its file all the same.
+        A change that it doesn't take in in time stands in its file all the same. Returns False: it answers, and hasn't.
         """
         deadline = time.monotonic() + _TAKEN_IN_S
         while time.monotonic() < deadline:
             try:
                 await self.refresh()
             except UnavailableError:
-                return
+                return True
             rows = self._view.traders if self._view is not None else []
             if seen(next((row for row in rows if row.trader == trader), None)):
-                return
+                return True
             await asyncio.sleep(_LOOK_AGAIN_S)
+        return False

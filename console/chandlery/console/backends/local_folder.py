@@ -27,6 +27,7 @@ from chandlery.console.backends.document_edit import (
     find_trader,
     removed,
     replaced,
+    says,
     says_nothing,
 )
 from chandlery.core.errors import InputError, UnavailableError
@@ -120,6 +121,11 @@ class ManifestFolders:
         file = f"{namespace}.{name}.trader.yaml"
         text = dumped(_in_order(manifest))
         self._check(text, file, namespace, name)
+        if not says(text, manifest, is_json=False):
+            raise InputError(
+                "this can't be written so that it reads back alike: a number of more than 20 digits reads back as text; "
+                "write it as text"
+            )
         try:
             place = self._place(namespace, name)
         except NotFoundError:
@@ -170,6 +176,13 @@ class ManifestFolders:
                 _write(
                     folder, place.folder, place.name, _encoded(left, place), mode=_mode(folder, place), instead_of=place
                 )
+        try:
+            other = self._place(namespace, name)
+        except NotFoundError:
+            return
+        raise ConflictError(
+            f"Trader {namespace}/{name} was taken out of {place.path}, but stands in {other.path} too: delete it once more"
+        )
 
     # Inside -------------------------------------------------------------------------------------------------
 
