@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.planner.planner_fleet import Fleet
 from tests.planner.planner_worlds import World, desired, feed, placed, pool, trader
@@ -94,61 +93,6 @@ def test_a_change_without_memory_for_both_versions_is_made_one_after_the_other()
         assert len(fleet.entries("default/a")) == 1
     ((_, spec),) = fleet.entries("default/a")
     assert (spec.parameters, spec.incarnation) == ({"fast": 3}, 2)
-    sound(fleet)
-
-
-def most_together(fleet: Fleet) -> int:
-    """The most that a worker's traders may have now, MiB, both incarnations of a change counted."""
-    sums = [
-        sum(spec.memory_bytes for spec in now.assignment.traders if spec.mode != "suspended") // MEBIBYTE
-        for now in fleet.current.workers[POOL].values()
-    ]
-    return max(sums)
-
-
-@pytest.mark.parametrize("edited", [1, 5, 6, 8, 12, 14, 20])
-def test_of_many_that_change_at_once_none_loses_its_place_or_a_candle(edited: int) -> None:
-    # As the operator gives a pool of twenty: room for them and for five successors.
-    def asked(fast: int) -> Desired:
-        some = [large(f"t{n:02d}", 256, parameters={"fast": fast if n < edited else 2}) for n in range(20)]
-        return desired(feed(), pool(per_worker=20), *some, memory={POOL: 25 * 256 * MEBIBYTE})
-
-    fleet = Fleet()
-    fleet.settle(asked(2), 6)
-    for _ in range(60):
-        made = fleet.turn(asked(3))
-        assert [name for name, verdict in made.verdicts.items() if verdict.worker is None] == []
-        assert most_together(fleet) <= 25 * 256
-    assert all(
-        fleet.entries(f"default/t{n:02d}")[0][1].parameters["fast"] == (3 if n < edited else 2) for n in range(20)
-    )
-    sound(fleet)
-
-
-edits = st.lists(
-    st.dictionaries(st.integers(0, 5), st.tuples(st.integers(32, 600), st.integers(2, 3)), max_size=6), max_size=3
-)
-
-
-@settings(max_examples=40, deadline=None)
-@given(edits)
-def test_edits_of_many_at_once_leave_nobody_out_and_never_pass_the_container(
-    story: list[dict[int, tuple[int, int]]],
-) -> None:
-    sizes = {n: (150, 2) for n in range(6)}
-
-    def asked() -> Desired:
-        some = [large(f"t{n}", mebibytes, parameters={"fast": fast}) for n, (mebibytes, fast) in sizes.items()]
-        return wanted(*some, most=1)
-
-    fleet = Fleet()
-    fleet.settle(asked(), 4)
-    for change in story:
-        sizes.update(change)
-        for _ in range(12):
-            made = fleet.turn(asked())
-            assert all(verdict.worker is not None for verdict in made.verdicts.values()), made.verdicts
-            assert most_together(fleet) <= 1_024
     sound(fleet)
 
 

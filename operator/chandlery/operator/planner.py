@@ -138,7 +138,7 @@ def _plan_pool(
         finding = next(check_pool(pool, desired.world))
         return PoolPlan(pool, None, {}, capacity, 0, 0, finding.reason, finding.message)
     placed: dict[str, list[TraderAssignment]] = {worker_name(pool.name, number): [] for number in placement.workers}
-    for name, step in steps_of(pool, placement, asked, desired.memory.get(key)).items():
+    for name, step in steps_of(pool, placement, asked).items():
         one = asked[name]
         before = [entry for entry in entries.get(name, ()) if entry.pool == key]
         for worker, trader in step.placed:

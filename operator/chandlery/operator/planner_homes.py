@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -104,21 +104,12 @@ class Asked:
 
     @property
     def weight(self) -> Weight:
-        """What it takes of its home while the change is under way.
-
-        Of memory two incarnations take the more of both until one stands beside the other: of all that change at once
-        only a few do, and those begin where there is memory for it (:func:`steps_of`).
-        """
-        wanted, decider, successor = _weight(self.wanted), self.standing.decider, self.standing.successor
-        if decider is None or not self.is_protected or not (self.differs or successor is not None):
-            return wanted
-        running = _weight(decider.assignment)
-        both = wanted.with_(running) if self.room == "beside" else wanted
-        if successor is None:
-            memory_bytes = max(wanted.memory_bytes, running.memory_bytes)
-        else:
-            memory_bytes = wanted.memory_bytes + (running.memory_bytes if decider.worker == successor.worker else 0)
-        return both._replace(memory_bytes=memory_bytes)
+        """What is assigned while the change is under way takes of a worker."""
+        weight = _weight(self.wanted)
+        both = self.is_protected and (self.differs or self.standing.successor is not None)
+        if self.room == "beside" and both and self.standing.decider is not None:
+            weight = weight.with_(_weight(self.standing.decider.assignment))
+        return weight
 
 
 def home_before(standing: Standing, digest: str, entries: list[Entry], pool: Key) -> str | None:
@@ -143,11 +134,12 @@ def place_all(desired: Desired, current: Current, asked: dict[str, Asked], now_m
             continue
         mine = {name: one for name, one in asked.items() if one.candidate.pool == key}
         placement = _place(key, pool, desired, current, mine, now_ms)
-        # What runs must not end for lack of room for what it shall become. What makes do may take the room of others
-        # that change too; each makes do twice at most, and what stays as it is fits.
-        while stuck := [name for name in placement.waiting if mine[name].may_stay and mine[name].differs]:
+        # What runs must not end for lack of room for what it shall become.
+        for room in ("alone", "old"):
+            stuck = [name for name in placement.waiting if mine[name].may_stay and mine[name].differs]
+            if not stuck:
+                break
             for name in stuck:
-                room: Literal["alone", "old"] = "alone" if mine[name].room == "beside" else "old"
                 _make_do(pool, mine[name], room, placement.lacking.get(name))
             placement = _place(key, pool, desired, current, mine, now_ms)
         placements[key] = placement
@@ -239,87 +231,31 @@ def bounds_of(pool: TraderPool, memory_bytes: int | None = None) -> Bounds:
     )
 
 
-def steps_of(
-    pool: TraderPool, placement: Placement, asked: Mapping[str, Asked], memory_bytes: int | None
-) -> dict[str, Step]:
-    """What each placed Trader does next; of those that want a successor beside them, as many as a worker holds begin.
-
-    Args:
-        memory_bytes: of a worker's traders together; None: any. One whose successor would never find its part of it
-            beside what runs is changed in place.
-    """
+def steps_of(pool: TraderPool, placement: Placement, asked: Mapping[str, Asked]) -> dict[str, Step]:
+    """What each placed Trader does next; of those that want a successor beside them, as many as a worker holds begin."""
     steps: dict[str, Step] = {}
     surge = surge_of(pool.spec.traders_per_worker)
     for number, names in placement.workers.items():
         home = worker_name(pool.name, number)
         free = surge - sum(1 for name in names if stands_beside(asked[name].standing, home))
-        memory = _Memory.of(home, names, pool.key, asked, memory_bytes)
         for name in names:
             one = asked[name]
-            here = one.standing.decider is not None and one.standing.decider.worker == home
-            begins = begins_beside(one.standing, one.wanted, one.digest, home)
-            alone = here and (one.room == "alone" or (begins and not memory.ever_holds(one.wanted)))
-            begins = begins and not alone
-            may_begin = not begins or (free > 0 and memory.holds(one.wanted))
+            alone = one.room == "alone" and one.standing.decider is not None and one.standing.decider.worker == home
+            begins = not alone and begins_beside(one.standing, one.wanted, one.digest, home)
             steps[name] = next_step(
                 one.standing,
                 one.wanted,
                 one.digest,
                 home,
                 incarnation=one.incarnation,
-                may_begin=may_begin,
+                may_begin=not begins or free > 0,
                 in_place=alone,
                 overdue=one.overdue,
             )
-            if begins and may_begin:
-                free -= 1
-                memory.take(one.wanted)
+            free -= begins
             if steps[name].rollout is None and one.is_stuck:
                 steps[name] = replace(steps[name], rollout=_stays(one, home))
     return steps
-
-
-@dataclass(slots=True)
-class _Memory:
-    """Memory of one worker's traders, bytes.
-
-    Attributes:
-        bound: of all together; None: any. used: by the incarnations that are assigned there, or come there first.
-        lasting: of that, what doesn't go when the successors that stand by have taken over.
-    """
-
-    bound: int | None
-    used: int
-    lasting: int
-
-    @classmethod
-    def of(cls, worker: str, homed: Iterable[str], pool: Key, asked: Mapping[str, Asked], bound: int | None) -> _Memory:
-        """That of a worker (by name) that is home to the Traders ``homed``."""
-        used = lasting = 0
-        at_home = set(homed)
-        for name, one in asked.items():
-            there = [
-                _weight(entry.assignment).memory_bytes
-                for entry in (one.standing.decider, one.standing.successor)
-                if entry is not None and entry.worker == worker and one.candidate.pool == pool
-            ]
-            if not there and name in at_home:
-                there = [_weight(one.wanted).memory_bytes]
-            used += sum(there)
-            lasting += max(there, default=0)
-        return cls(bound, used, lasting)
-
-    def holds(self, more: TraderAssignment) -> bool:
-        """Whether there is room for one more now."""
-        return self.bound is None or self.used + _weight(more).memory_bytes <= self.bound
-
-    def ever_holds(self, more: TraderAssignment) -> bool:
-        """Whether there will be, when no other change is under way."""
-        return self.bound is None or self.lasting + _weight(more).memory_bytes <= self.bound
-
-    def take(self, more: TraderAssignment) -> None:
-        """One more begins."""
-        self.used += _weight(more).memory_bytes
 
 
 def _stays(one: Asked, home: str) -> Rollout:
