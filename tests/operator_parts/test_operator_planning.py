@@ -222,15 +222,3 @@ def test_a_pool_whose_template_gives_more_or_no_limit_takes_the_trader() -> None
     assert memory(template({"memory": "4Gi"}), "1Gi").verdicts["default/one"].reason == ""
     assert memory(template({"memory": None}), "1Gi").verdicts["default/one"].reason == ""
     assert memory(template({"memory": "512Mi"}), "512Mi").verdicts["default/one"].reason == "BadParameter"
-
-
-def test_traders_whose_limits_together_pass_their_container_are_not_put_into_one_worker() -> None:
-    plans = Plans()
-    plans.put("MarketFeed", feed_body())
-    plans.put("TraderPool", pool_body(tradersPerWorker=2, workers={"min": 1, "max": 1}))
-    for name in ("one", "two"):
-        plans.put("Trader", trader_body(name, resources={"memory": "512Mi"}))
-    made = plans.plan().verdicts
-    assert made["default/one"].worker == "quants-0"
-    assert (made["default/two"].worker, made["default/two"].reason) == (None, "PoolFull")
-    assert "resources.limits.memory" in made["default/two"].message

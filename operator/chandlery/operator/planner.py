@@ -169,8 +169,9 @@ def _plan_pool(
         if candidate.stays:  # the version of before has lost its place, and the one of now may not run
             verdicts[name] = Verdict(name, None, key, candidate.reason, candidate.message)
         else:
-            message = full_message(pool, candidate, placement.lacking.get(name))
-            verdicts[name] = Verdict(name, None, key, "PoolFull", message)
+            verdicts[name] = Verdict(
+                name, None, key, "PoolFull", full_message(pool, candidate, name in placement.crowded)
+            )
     used = sum(len(names) for names in placement.workers.values())
     rolling = sum(1 for names in placement.workers.values() for name in names if asked[name].rolls)
     return PoolPlan(

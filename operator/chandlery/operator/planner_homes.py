@@ -11,16 +11,13 @@ import msgspec
 from chandlery.core.assignment import SeriesRef, TraderAssignment, encode, surge_of
 from chandlery.core.checks import check_pool
 from chandlery.core.manifests import Key
-from chandlery.core.quantities import format_quantity
 from chandlery.core.resources import TraderPool
 from chandlery.operator.planner_placement import (
     MOST_ASSIGNMENT_BYTES,
     Bounds,
     Existing,
-    Lack,
     Leaving,
     Placement,
-    Weight,
     place,
 )
 from chandlery.operator.planner_rollout import Step, begins_beside, next_step, stands_beside
@@ -103,13 +100,13 @@ class Asked:
         return found
 
     @property
-    def weight(self) -> Weight:
-        """What is assigned while the change is under way takes of a worker."""
-        weight = _weight(self.wanted)
+    def size_bytes(self) -> int:
+        """Bytes of what is assigned while the change is under way."""
+        size = _size(self.wanted)
         both = self.is_protected and (self.differs or self.standing.successor is not None)
         if self.room == "beside" and both and self.standing.decider is not None:
-            weight = weight.with_(_weight(self.standing.decider.assignment))
-        return weight
+            size += _size(self.standing.decider.assignment)
+        return size
 
 
 def home_before(standing: Standing, digest: str, entries: list[Entry], pool: Key) -> str | None:
@@ -140,18 +137,18 @@ def place_all(desired: Desired, current: Current, asked: dict[str, Asked], now_m
             if not stuck:
                 break
             for name in stuck:
-                _make_do(pool, mine[name], room, placement.lacking.get(name))
+                _make_do(pool, mine[name], room)
             placement = _place(key, pool, desired, current, mine, now_ms)
         placements[key] = placement
     return placements
 
 
-def _make_do(pool: TraderPool, one: Asked, room: Literal["alone", "old"], lack: Lack | None) -> None:
+def _make_do(pool: TraderPool, one: Asked, room: Literal["alone", "old"]) -> None:
     one.room = room
     if room == "old":
         decider = one.standing.decider
         assert decider is not None
-        message = full_message(pool, one.candidate, lack)
+        message = full_message(pool, one.candidate, crowded=False)
         stays = f" (generation {decider.assignment.generation} stays)"
         kept = replace(one.candidate, reason="PoolFull", message=message, stays=stays)
         one.candidate = kept
@@ -170,11 +167,11 @@ def _place(
     return place(
         {name: one.series for name, one in mine.items()},
         [_existing(name, worker, mine) for name, worker in workers.items()],
-        bounds_of(pool, desired.memory.get(key)),
+        bounds_of(pool),
         surplus_since_ms=current.memory.surplus_since_ms.get(pool.full_name),
         now_ms=now_ms,
         delays=desired.delays,
-        weights={name: one.weight for name, one in mine.items()},
+        sizes={name: one.size_bytes for name, one in mine.items()},
         stuck=frozenset(name for name, one in mine.items() if one.is_stuck),
         running={
             name: _takes(one.standing.decider)
@@ -202,24 +199,20 @@ def _existing(name: str, worker: WorkerNow, mine: Mapping[str, Asked]) -> Existi
         leaving,
         worker.outdated,
         worker.rolled_out,
-        sum(_weight(one).memory_bytes for one in worker.assignment.traders),
-        frozenset(trader for trader, one in mine.items() if one.home == name and one.differs),
     )
 
 
 def _takes(decider: Entry) -> Leaving:
     series = frozenset(decider.assignment.series())
-    return Leaving(worker_number(decider.worker), series, _weight(decider.assignment))
+    return Leaving(worker_number(decider.worker), series, _size(decider.assignment))
 
 
-def _weight(assignment: TraderAssignment) -> Weight:
-    # One that is suspended has no process.
-    memory_bytes = 0 if assignment.mode == "suspended" else assignment.memory_bytes
-    return Weight(len(encode(assignment)) + 1, memory_bytes)
+def _size(assignment: TraderAssignment) -> int:
+    return len(encode(assignment)) + 1
 
 
-def bounds_of(pool: TraderPool, memory_bytes: int | None = None) -> Bounds:
-    """What a pool allows; memory_bytes: of a worker's traders together, None: any."""
+def bounds_of(pool: TraderPool) -> Bounds:
+    """What a pool allows."""
     spec = pool.spec
     return Bounds(
         least=spec.workers.min,
@@ -227,7 +220,6 @@ def bounds_of(pool: TraderPool, memory_bytes: int | None = None) -> Bounds:
         spare=spec.workers.spare,
         traders=spec.traders_per_worker,
         series=spec.segment.series,
-        memory_bytes=memory_bytes,
     )
 
 
@@ -268,16 +260,10 @@ def _stays(one: Asked, home: str) -> Rollout:
     return Rollout("Waiting", one.wanted.generation, message, is_move=True)
 
 
-def full_message(pool: TraderPool, candidate: Candidate, lack: Lack | None = None) -> str:
-    """Why a Trader finds no room, and which field to raise. lack: what it would have a place but for; None: the place."""
+def full_message(pool: TraderPool, candidate: Candidate, crowded: bool) -> str:
+    """Why a Trader finds no room, and which field to raise."""
     spec = pool.spec
-    if lack == "memory":
-        return (
-            f"its spec.resources.memory ({format_quantity(candidate.assignment.memory_bytes)}) doesn't fit beside that of "
-            f"the others into the container traders of a worker of TraderPool {pool.full_name}: lower it, or raise the "
-            f"pool's spec.workers.max, or resources.limits.memory of that container in its spec.podTemplate"
-        )
-    if lack == "assignment":
+    if crowded:
         return (
             f"its strategy's source and parameters don't fit beside those of the others: the assignments of a worker of "
             f"TraderPool {pool.full_name} hold {MOST_ASSIGNMENT_BYTES // 1024} KiB; raise the pool's spec.workers.max, "

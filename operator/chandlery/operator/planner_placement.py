@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 from chandlery.core.assignment import SeriesRef
 from chandlery.operator.planner_standing import lost_at_ms
@@ -34,32 +34,9 @@ Wanted = Mapping[str, frozenset[SeriesRef]]
 """Traders by name, each with the series it reads."""
 
 
-class Weight(NamedTuple):
-    """What a trader takes of its worker beside its place: bytes of the encoded assignment, and of its memory limit."""
-
-    assignment_bytes: int = 0
-    memory_bytes: int = 0
-
-    def with_(self, other: Weight) -> Weight:
-        """Both together."""
-        return Weight(self.assignment_bytes + other.assignment_bytes, self.memory_bytes + other.memory_bytes)
-
-    def without(self, other: Weight) -> Weight:
-        """The one less the other."""
-        return Weight(self.assignment_bytes - other.assignment_bytes, self.memory_bytes - other.memory_bytes)
-
-
-NOTHING: Final = Weight()
-Lack = Literal["assignment", "memory"]
-
-
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a pool allows: workers; traders and series a worker, and what those weigh together.
-
-    Attributes:
-        assignment_bytes: of a worker's encoded assignment. memory_bytes: of its traders' limits together; None: any.
-    """
+    """What a pool allows: workers; traders and series a worker, and the bytes of its encoded assignment."""
 
     least: int
     most: int
@@ -67,21 +44,6 @@ class Bounds:
     traders: int
     series: int
     assignment_bytes: int = MOST_ASSIGNMENT_BYTES
-    memory_bytes: int | None = None
-
-    def hold(self, weight: Weight) -> bool:
-        """Whether a worker holds that."""
-        return weight.assignment_bytes <= self.assignment_bytes and self.have_memory(weight)
-
-    def or_memory(self, memory_bytes: int) -> Bounds:
-        """The same, but for at least that much memory: a limit that was lowered ends nothing that runs."""
-        if self.memory_bytes is None or memory_bytes <= self.memory_bytes:
-            return self
-        return replace(self, memory_bytes=memory_bytes)
-
-    def have_memory(self, weight: Weight) -> bool:
-        """Whether a worker has that much memory."""
-        return self.memory_bytes is None or weight.memory_bytes <= self.memory_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +52,7 @@ class Leaving:
 
     number: int
     series: frozenset[SeriesRef]
-    weight: Weight = NOTHING
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +62,6 @@ class Existing:
     Attributes:
         traders: those whose home it is. leaving: those that run here, but whose successor is elsewhere, with the series
             and bytes they take. outdated, rolled_out: as :class:`WorkerNow` has them.
-        memory_bytes: limits of the traders that are assigned there now, together. changed: those of ``traders`` that
-            want to become something else.
     """
 
     number: int
@@ -112,8 +72,6 @@ class Existing:
     leaving: Mapping[str, Leaving] = field(default_factory=dict)
     outdated: bool = False
     rolled_out: bool = True
-    memory_bytes: int = 0
-    changed: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -122,7 +80,7 @@ class Placement:
 
     Attributes:
         workers: number → names of its traders, in order.
-        waiting: traders that found no place. lacking: those of them that would have one but for what they weigh.
+        waiting: traders that found no place. crowded: those of them for which only bytes of an assignment lack.
         surplus_since_ms: since when a worker could be missed; None: none could.
         again_ms: when a delay passes next; None: no delay is running.
         to_roll: numbers of outdated workers from which all has moved that can.
@@ -132,7 +90,7 @@ class Placement:
     waiting: list[str]
     surplus_since_ms: int | None
     again_ms: int | None
-    lacking: Mapping[str, Lack] = field(default_factory=dict)
+    crowded: frozenset[str] = frozenset()
     to_roll: tuple[int, ...] = ()
 
 
@@ -141,8 +99,8 @@ class _Worker:
     number: int
     ready: bool
     lost: bool
-    weights: Mapping[str, Weight]
-    weight: Weight = NOTHING
+    sizes: Mapping[str, int]
+    size_bytes: int = 0
     traders: dict[str, frozenset[SeriesRef]] = field(default_factory=dict)
     series: Counter[SeriesRef] = field(default_factory=Counter)
     leaving: dict[str, Leaving] = field(default_factory=dict)
@@ -153,13 +111,10 @@ class _Worker:
         return replace(self, traders=dict(self.traders), series=Counter(self.series), leaving=dict(self.leaving))
 
     def fits(self, name: str, series: frozenset[SeriesRef], bounds: Bounds) -> bool:
-        return bounds.hold(self.weight_with(name)) and self.has_place(series, bounds)
+        size_bytes = self.size_bytes + self.sizes.get(name, 0)
+        return size_bytes <= bounds.assignment_bytes and self.fits_but_for_bytes(series, bounds)
 
-    def weight_with(self, name: str) -> Weight:
-        """What all here would weigh with one more."""
-        return self.weight.with_(self.weights.get(name, NOTHING))
-
-    def has_place(self, series: frozenset[SeriesRef], bounds: Bounds) -> bool:
+    def fits_but_for_bytes(self, series: frozenset[SeriesRef], bounds: Bounds) -> bool:
         if len(self.traders) + len(self.leaving) >= bounds.traders:
             return False
         more = sum(1 for one in series if one not in self.series)
@@ -168,22 +123,22 @@ class _Worker:
     def add(self, name: str, series: frozenset[SeriesRef]) -> None:
         self.traders[name] = series
         self.series.update(series)
-        self.weight = self.weight_with(name)
+        self.size_bytes += self.sizes.get(name, 0)
 
     def remove(self, name: str) -> None:
-        self.weight = self.weight.without(self.weights.get(name, NOTHING))
+        self.size_bytes -= self.sizes.get(name, 0)
         self._forget(self.traders.pop(name))
 
     def hold(self, name: str, leaving: Leaving) -> None:
         """Keep room for an incarnation that decides here until its successor does elsewhere."""
         self.leaving[name] = leaving
         self.series.update(leaving.series)
-        self.weight = self.weight.with_(leaving.weight)
+        self.size_bytes += leaving.size_bytes
 
     def release(self, name: str) -> None:
         """What was held is not needed."""
         leaving = self.leaving.pop(name)
-        self.weight = self.weight.without(leaving.weight)
+        self.size_bytes -= leaving.size_bytes
         self._forget(leaving.series)
 
     def _forget(self, series: frozenset[SeriesRef]) -> None:
@@ -201,19 +156,19 @@ def place(
     surplus_since_ms: int | None,
     now_ms: int,
     delays: Delays,
-    weights: Mapping[str, Weight] = MappingProxyType({}),
+    sizes: Mapping[str, int] = MappingProxyType({}),
     running: Mapping[str, Leaving] = MappingProxyType({}),
     stuck: frozenset[str] = frozenset(),
 ) -> Placement:
     """Place a pool's traders. The result depends on no order of the inputs.
 
     Args:
-        weights: of each trader; none: nothing.
+        sizes: bytes that each trader takes in an encoded assignment; none: 0.
         running: traders that run where they are, and may end there only when their successor decides; with what the
             one that runs takes.
         stuck: those of them that failed elsewhere: nothing is emptied of them.
     """
-    placer = _Placer(bounds, now_ms, delays, weights, running, stuck)
+    placer = _Placer(bounds, now_ms, delays, sizes, running, stuck)
     placer.keep(wanted, existing)
     placer.settle()
     surplus = placer.shrink(surplus_since_ms)
@@ -225,7 +180,7 @@ def place(
         waiting=sorted(placer.waiting),
         surplus_since_ms=surplus,
         again_ms=min(placer.deadlines, default=None),
-        lacking=placer.lacking(),
+        crowded=placer.crowded(),
         to_roll=placer.to_roll(),
     )
 
@@ -236,7 +191,7 @@ class _Placer:
         bounds: Bounds,
         now_ms: int,
         delays: Delays,
-        weights: Mapping[str, Weight],
+        sizes: Mapping[str, int],
         running: Mapping[str, Leaving],
         stuck: frozenset[str],
     ) -> None:
@@ -244,7 +199,7 @@ class _Placer:
         self.stuck = stuck
         self.retiring: dict[int, _Worker] = {}
         self.drained: _Worker | None = None
-        self.weights = weights
+        self.sizes = sizes
         self.bounds = bounds
         self.now_ms = now_ms
         self.delays = delays
@@ -258,22 +213,15 @@ class _Placer:
         homeless = dict(wanted)
         for one in sorted(existing, key=lambda worker: worker.number):
             worker = _Worker(
-                one.number,
-                one.ready,
-                self._is_lost(one),
-                self.weights,
-                outdated=one.outdated,
-                rolled_out=one.rolled_out,
+                one.number, one.ready, self._is_lost(one), self.sizes, outdated=one.outdated, rolled_out=one.rolled_out
             )
             self.workers[one.number] = worker
-            bounds = self.bounds.or_memory(one.memory_bytes)
             unfit = []
-            # Those last that want to become something else: a change must push nobody out.
-            for name in sorted(set(one.traders), key=lambda name: (name in one.changed, name)):
+            for name in sorted(set(one.traders)):
                 series = homeless.get(name)
                 if series is None:
                     continue
-                if worker.fits(name, series, bounds):
+                if worker.fits(name, series, self.bounds):
                     worker.add(name, series)
                     del homeless[name]
                 else:
@@ -368,7 +316,7 @@ class _Placer:
         sound = [worker for worker in fitting if not worker.lost]
         if sound:
             return next((worker for worker in sound if worker is not self.drained), sound[0])
-        alone = len(series) <= self.bounds.series and self.bounds.hold(self.weights.get(name, NOTHING))
+        alone = len(series) <= self.bounds.series and self.sizes.get(name, 0) <= self.bounds.assignment_bytes
         if alone and (new := self._new_if_allowed()) is not None:
             return new
         return fitting[0] if fitting else None
@@ -381,7 +329,7 @@ class _Placer:
         # A worker that goes in this plan can't come back in it: it would be taken for the same one.
         while number in self.workers or number in self.gone or number in self.retiring:
             number += 1
-        worker = self.workers[number] = _Worker(number, ready=False, lost=False, weights=self.weights)
+        worker = self.workers[number] = _Worker(number, ready=False, lost=False, sizes=self.sizes)
         self.deadlines.append(self.now_ms + self.delays.starting_ms)
         return worker
 
@@ -403,15 +351,13 @@ class _Placer:
             reverse=True,
         )
 
-    def lacking(self) -> dict[str, Lack]:
-        """What lacks for those that wait and would have a place, did they weigh nothing."""
-        lacking: dict[str, Lack] = {}
-        for name, series in self.waiting.items():
-            places = [worker for worker in self.workers.values() if worker.has_place(series, self.bounds)]
-            if places:
-                memory = not any(self.bounds.have_memory(worker.weight_with(name)) for worker in places)
-                lacking[name] = "memory" if memory else "assignment"
-        return lacking
+    def crowded(self) -> frozenset[str]:
+        """Those that wait and would have a place, did their assignments take no room in the worker's."""
+        return frozenset(
+            name
+            for name, series in self.waiting.items()
+            if any(worker.fits_but_for_bytes(series, self.bounds) for worker in self.workers.values())
+        )
 
     def _drop(self, worker: _Worker) -> None:
         del self.workers[worker.number]

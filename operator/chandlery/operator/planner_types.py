@@ -46,7 +46,6 @@ class Desired:
     Attributes:
         configmaps: data of ConfigMaps with strategy source. namespaces: labels of namespaces.
         problems: what the catalogue check found, by Trader; the worst word first.
-        memory: bytes that the traders of one worker have together, by pool; none: as much as they like.
     """
 
     feeds: Mapping[Key, MarketFeed] = field(default_factory=dict)
@@ -56,7 +55,6 @@ class Desired:
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     problems: Mapping[Key, Sequence[Problem]] = field(default_factory=dict)
     delays: Delays = Delays()
-    memory: Mapping[Key, int] = field(default_factory=dict)
 
     @property
     def world(self) -> World:

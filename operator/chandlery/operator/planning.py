@@ -76,7 +76,6 @@ class PoolPlanner:
         pools: dict[Key, TraderPool] = self._sound(TraderPool)
         traders = {held.key: held.resource for held in self._cache.traders_of(key) if isinstance(held.resource, Trader)}
         there = key in pools
-        room_bytes = traders_bytes(pools[key]) if there else None
         desired = Desired(
             feeds=self._sound(MarketFeed),
             # All of them where the named one isn't there: the message says what is near.
@@ -86,7 +85,6 @@ class PoolPlanner:
             namespaces=namespaces,
             problems=_problems(traders.values(), catalogue, pools.get(key)),
             delays=self._delays,
-            memory={key: room_bytes} if room_bytes is not None else {},
         )
         made = plan(desired, Current({key: workers} if there else {}, self._memory), now_ms=now_ms, wall_ms=wall_ms)
         if not there:
