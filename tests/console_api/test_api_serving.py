@@ -14,6 +14,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
 from tests.console_api.conftest import Serve
 from tests.console_api.doubles import InMemoryMarket, InMemorySignals
 from tests.console_api.stage import SOON_S, Stage, signal, stream, until
@@ -176,6 +178,9 @@ class MemoryReaders:
     def away(self) -> list[str]:
         return ["Kafka of default/binance doesn't answer"]
 
+    def families(self) -> list[Metric]:
+        return [GaugeMetricFamily("chandlery_console_signals_kept", "Of the readers.", value=3.0)]
+
 
 async def test_the_process_answers_from_its_first_moment_and_ends_all_it_began(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,7 +200,9 @@ async def test_the_process_answers_from_its_first_moment_and_ends_all_it_began(
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(f"{tmp_path}/metrics.sock")) as session,
             session.get("http://anything/metrics") as answer,
         ):
-            assert 'chandlery_api_streams_open{stream="signals"} 1.0' in await answer.text()
+            figures = await answer.text()
+        assert 'chandlery_api_streams_open{stream="signals"} 1.0' in figures
+        assert "chandlery_console_signals_kept 3.0" in figures
         stop.set()
         async with asyncio.timeout(SOON_S):
             await process

@@ -28,9 +28,10 @@ VIEWS: Final = {
 
 
 def chromium() -> str:
-    """Where Chromium is; a test without it fails, so that nobody takes it for tested."""
+    """Where Chromium is. Without it tests are skipped; in CI they fail, so that nobody takes the console for tested."""
     if not os.access(CHROMIUM, os.X_OK):
-        pytest.fail(f"the console is tested in Debian's Chromium and {CHROMIUM} is missing: apt-get install chromium")
+        missing = f"the console is tested in Debian's Chromium and {CHROMIUM} is missing: apt-get install chromium"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
     return CHROMIUM
 
 

@@ -8,8 +8,8 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -24,6 +24,9 @@ from chandlery.console.settings import ConsoleSettings
 from chandlery.core.errors import InputError, MachineError
 from chandlery.core.settings import parse_listen
 from chandlery.stream.metrics_server import MetricsServer
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 log = logging.getLogger("chandlery.console")
 
@@ -50,6 +53,8 @@ class Readers(Protocol):
 
     def away(self) -> Sequence[str]: ...
 
+    def families(self) -> Iterable[Metric]: ...
+
 
 async def serve(settings: ConsoleSettings, stop: asyncio.Event) -> None:
     """Serve until ``stop``: the API answers from the first moment, and says what can't be asked yet.
@@ -65,7 +70,7 @@ async def serve(settings: ConsoleSettings, stop: asyncio.Event) -> None:
     app = create_app(
         settings, backend, readers.signals, readers.market, metrics=metrics, streams=streams, away=readers.away
     )
-    figures = MetricsServer(settings.metrics_listen, metrics.families)
+    figures = MetricsServer(settings.metrics_listen, lambda: [*metrics.families(), *readers.families()])
     async with contextlib.AsyncExitStack() as ends:
         server = ApiServer(app, settings.listen, streams)
         await server.start()
