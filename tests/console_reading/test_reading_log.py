@@ -474,6 +474,7 @@ def test_who_is_cut_while_resuming_loses_nothing_of_a_partition_that_its_positio
     reader.read_all()
     told = reader.drain(reader.follow(position), cut)
     assert len(told) == cut
+    assert decode(told[0].position).get(place) is not None  # it has its place before anything is told
     told += reader.drain(reader.follow(told[-1].position))
     assert (told_of(told, 0), told_of(told, 1)) == (list(range(0, 120, 2)), list(range(1, 120, 2)))
     check_once_and_in_order(topics, told)
@@ -495,6 +496,22 @@ def test_a_partition_that_cannot_be_placed_is_looked_for_from_the_first_time_how
     told += reader.drain(follower, away=PLACES[2])
     follower.try_again()
     told += reader.drain(follower, 3)
+    told += reader.drain(reader.follow(told[-1].position))
+    assert told_of(told, 1) == list(range(1, 120, 2))
+    check_once_and_in_order(topics, told)
+
+
+def test_a_partition_that_comes_late_and_cannot_be_placed_is_looked_for_from_the_first_time() -> None:
+    topics, position = an_hour_without(PLACES[2])
+    reader = Reader(topics, 5, 5)
+    reader.log.leave(PLACES[2][0])
+    reader.read(PLACES[0])
+    follower = reader.follow(position)
+    told = reader.drain(follower)
+    reader.log.begin("desk/b", PLACES[2], 55, 60)
+    topics.write(PLACES[0], signal_number(200))
+    reader.read_all()
+    told += reader.drain(follower, away=PLACES[2])
     told += reader.drain(reader.follow(told[-1].position))
     assert told_of(told, 1) == list(range(1, 120, 2))
     check_once_and_in_order(topics, told)
@@ -567,18 +584,22 @@ def test_who_stays_hears_the_signals_of_a_feed_that_was_deleted_and_made_again(a
 
 def test_a_topic_that_is_made_again_while_one_goes_on_without_it_is_told_whole() -> None:
     topics = Topics()
+    reader = Reader(topics, 3, 3)
+    follower = reader.follow()
     for number in range(9):
         topics.write(PLACE, signal_number(number))
-    reader = Reader(topics, 3, 3)
-    reader.read_all()
-    follower = reader.follow(at_the_beginning())
-    assert reader.drain(follower, away=PLACE) == []
+        reader.read_all()
+        assert len(reader.drain(follower)) == 1
+    partition = reader.log.partition(PLACE)
+    assert partition is not None
+    follower.postpone(partition)
     reader.log.leave(PLACE[0])
     topics.records[PLACE] = []
     reader.log.begin("desk/a", PLACE, 0, 0)
     reader.at[PLACE] = 0
-    for number in range(10, 17):
+    for number in range(10, 22):
         topics.write(PLACE, signal_number(number))
     reader.read_all()
+    assert reader.drain(follower) == []
     follower.try_again()
-    assert [int(event.signal.price) for event in reader.drain(follower)] == list(range(10, 17))
+    assert [int(event.signal.price) for event in reader.drain(follower)] == list(range(10, 22))

@@ -311,12 +311,20 @@ class CandleReader:
             if name not in self._feeds:
                 pulse = asyncio.create_task(self._feel_pulse(feed), name=f"pulse of {name}")
                 self._feeds[name] = _Feed(feed, {}, pulse)
+        self._close_unseen()
+        self._open_again()
+        await self._end_idle_readings()
+
+    def _close_unseen(self) -> None:
         now_s = time.monotonic()
         for key, series in list(self._series.items()):
             if self._viewers.get(key):
                 series.looked_s = now_s
             elif now_s - series.looked_s > UNSEEN_S:
                 self._close(key)
+
+    def _open_again(self) -> None:
+        """What is looked at and was closed: its feed went and has come back, or reading began again."""
         for key, viewers in list(self._viewers.items()):
             if not viewers:
                 del self._viewers[key]
@@ -325,7 +333,6 @@ class CandleReader:
                     self._open(key, 1)
                 except UnavailableError:
                     self.counts["no_room"] += 1  # one look later there may be
-        await self._end_idle_readings()
 
     def _check_tasks(self, known: _Feed) -> None:
         """Raises InvariantError: something ended that runs for ever."""

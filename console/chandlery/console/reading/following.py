@@ -243,9 +243,7 @@ class Follower:
     def _is_unplaced(self, partition: Partition) -> bool:
         """Whether Kafka has to be asked: left out of the position, of a feed that has come since, or beyond the end."""
         have = self._position.get(partition.place)
-        return self._resumes and (
-            have is None or (have > partition.next and partition.place not in self._placed)
-        )
+        return self._resumes and (have is None or (have > partition.next and partition.place not in self._placed))
 
     def _unplaced(self, partition: Partition) -> Unplaced:
         have = self._position.get(partition.place)
