@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.workers_feed.feed_setup import MINUTE, candle
 
@@ -14,6 +14,8 @@ from chandlery.console.api.models import Candle
 from chandlery.console.reading.candle_book import CandleBook, CandleChange, Changes, Lookback, candle_of
 from chandlery.core.wire import CandleUpdate
 
+#: No example is timed: other work of the machine is no fault.
+quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 Written = list[tuple[int, CandleUpdate]]
 
 
@@ -63,7 +65,7 @@ def take_1m(book: CandleBook, written: Written) -> None:
             book.take(session, update)
 
 
-@settings(max_examples=50)
+@quick
 @given(topics(), st.integers(1, 8), st.data())
 def test_whatever_is_repeated_the_newest_candles_are_as_they_were_written(
     written: Written, kept: int, data: st.DataObject
@@ -82,7 +84,7 @@ def test_whatever_is_repeated_the_newest_candles_are_as_they_were_written(
     assert closes(book.candles(100)) == dict(list(want.items())[-kept:])
 
 
-@settings(max_examples=50)
+@quick
 @given(topics(), st.integers(1, 15), st.data())
 def test_a_look_back_in_stretches_finds_the_newest_of_the_session(
     written: Written, need: int, data: st.DataObject
@@ -104,7 +106,7 @@ def test_a_look_back_in_stretches_finds_the_newest_of_the_session(
         assert found == want
 
 
-@settings(max_examples=50)
+@quick
 @given(topics(), st.integers(1, 5), st.lists(st.integers(1, 6), max_size=30))
 def test_who_looks_on_now_and_then_ends_with_what_the_book_holds(written: Written, most: int, turns: list[int]) -> None:
     changes, shown = Changes(100), dict[int, str]()

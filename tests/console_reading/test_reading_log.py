@@ -6,7 +6,7 @@ from collections import Counter
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.console_reading.reading_setup import completion_of, signal_number
 from tests.console_reading.simulated_topics import PLACES, Reader, Topics, at_the_beginning
@@ -23,6 +23,8 @@ from chandlery.console.reading.signal_service import KeptSignals
 from chandlery.core.errors import InputError
 from chandlery.core.signals import Completion, Signal, encode
 
+#: No example is timed: other work of the machine is no fault.
+quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 PLACE = PLACES[0]
 HERE = st.sampled_from(PLACES)
 
@@ -30,6 +32,7 @@ HERE = st.sampled_from(PLACES)
 # ---- positions ----
 
 
+@quick
 @given(st.dictionaries(st.tuples(st.binary(min_size=5, max_size=5), st.integers(0, 7)), st.integers(0, 2**62)), st.integers(0, 2**42))  # fmt: skip
 def test_a_position_reads_back_as_it_was(offsets: dict[tuple[bytes, int], int], time_ms: int) -> None:
     position = Position()
@@ -56,6 +59,7 @@ def test_a_position_of_33_feeds_of_four_partitions_fits_and_of_more_leaves_out_t
     assert again.time_ms == 1_059
 
 
+@quick
 @given(st.text(max_size=40) | st.binary(max_size=60).map(lambda raw: raw.hex()) | st.text("AQab_-9", max_size=1_200))
 def test_any_text_is_a_position_or_refused(text: str) -> None:
     with suppress(InputError):
@@ -87,12 +91,12 @@ def writings(draw: st.DrawFn) -> Topics:
     return topics
 
 
-@settings(max_examples=40)
+@quick
 @given(writings(), st.data())
 def test_a_completion_is_joined_whenever_it_comes(topics: Topics, data: st.DataObject) -> None:
     reader = Reader(topics, 1_000, 1_000_000)
     while any(reader.at[place] < topics.end(place) for place in PLACES):
-        reader.read(data.draw(HERE), data.draw(st.integers(1, 4)))
+        reader.read(data.draw(HERE), data.draw(st.integers(1, 12)))
     written = [value for place in PLACES for _, value in topics.records[place]]
     completed = {f"{number + 1:032x}" for number in range(25) if any(b"completion" in value and f"{number + 1:032x}".encode() in value for value in written)}  # fmt: skip
     log = reader.log
@@ -147,7 +151,7 @@ def check_once_and_in_order(topics: Topics, told: Told) -> None:
     assert max(forms.values(), default=0) <= 1, forms
 
 
-@settings(max_examples=60)
+@quick
 @given(st.data(), st.integers(1, 12), st.integers(0, 30))
 def test_a_position_gives_every_signal_once_in_order_however_often_the_reader_restarts(
     data: st.DataObject, kept: int, back: int
@@ -184,6 +188,7 @@ def test_a_position_gives_every_signal_once_in_order_however_often_the_reader_re
     assert sum(event.lost for event in told) == 0
 
 
+@quick
 @given(st.integers(1, 10), st.lists(st.integers(0, 30), max_size=12))
 def test_a_slow_follower_is_told_or_told_that_it_lost_each_signal(kept: int, steps: list[int]) -> None:
     topics, number = Topics(), 0
@@ -285,7 +290,7 @@ def service(log: SignalLog, now_ms: int = 0) -> KeptSignals:
     return KeptSignals(log, reader, lambda trader: "Pipe" if trader == "desk/1" else "SharedMemory", "http://x/{trace_id}", lambda: now_ms)  # fmt: skip
 
 
-@settings(max_examples=50)
+@quick
 @given(st.lists(st.tuples(HERE, st.integers(0, 30)), max_size=60), st.integers(1, 7), st.integers(1, 40), st.data())
 def test_pages_give_each_signal_once_while_new_ones_come(
     written: list[tuple[tuple[bytes, int], int]], limit: int, kept: int, data: st.DataObject
@@ -386,6 +391,7 @@ def test_a_summary_asked_for_often_is_made_once() -> None:
     assert figures.latency(60, "", 0) is not first
 
 
+@quick
 @given(st.lists(st.integers(0, 1_000), min_size=1, max_size=20), st.integers(0, 5_000))
 def test_shares_leave_nothing_over_that_somebody_could_use(sizes: list[int], budget: int) -> None:
     given_ = shares(sizes, budget)
@@ -410,6 +416,7 @@ def test_a_topic_that_lost_its_newest_records_tells_nobody_what_is_old_again() -
     assert [event.signal.price for event in reader.drain(reader.follow(position))] == ["100"]
 
 
+@quick
 @given(st.dictionaries(st.sampled_from(["strategy_ns", "emitted_wall_ms", "open_time_ms", "ordinal", "revision"]), st.integers()), st.integers(), st.text(max_size=20))  # fmt: skip
 def test_whatever_a_record_claims_it_can_be_told(changes: dict[str, int], stamp: int, text: str) -> None:
     signal = signal_number(0, reason=text, trader=text, id=text, **changes)
@@ -603,3 +610,23 @@ def test_a_topic_that_is_made_again_while_one_goes_on_without_it_is_told_whole()
     assert reader.drain(follower) == []
     follower.try_again()
     assert [int(event.signal.price) for event in reader.drain(follower)] == list(range(10, 22))
+
+
+def test_a_signal_too_old_to_be_kept_is_told_all_the_same_and_so_is_its_completion() -> None:
+    log = Reader(Topics(), 2, 0).log
+    follower = Follower(log, None, SignalQuery())
+    for number in range(2):
+        log.add(PLACE, number, 5_000, encode(signal_number(number)))
+    late = signal_number(9)
+    log.add(PLACES[2], 0, 1_000, encode(late))  # its broker was away, or its clock is behind
+    told = [follower.next() for _ in range(3)]
+    log.add(PLACES[2], 1, 1_001, encode(completion_of(late)))
+    told.append(follower.next())
+    assert [(event.signal.price, bool(event.signal.stages)) for event in told if isinstance(event, SignalEvent)] == [
+        ("0", False),
+        ("1", False),
+        ("9", False),
+        ("9", True),
+    ]
+    assert [entry.signal.price for entry in log.newest_first("", None)] == ["1", "0"]
+    assert log.counts["old"] == 1
