@@ -552,6 +552,47 @@ def test_who_is_cut_while_catching_up_loses_nothing_of_what_does_not_fit_into_a_
     assert len(told) == 400
 
 
+@settings(max_examples=60)
+@given(st.data(), st.integers(1, 12), st.integers(0, 30), st.sets(HERE, max_size=2))
+def test_a_position_that_lacks_partitions_gives_every_signal_whatever_is_away_or_cut(
+    data: st.DataObject, kept: int, back: int, named: set[tuple[bytes, int]]
+) -> None:
+    topics, told, number = Topics(), list[SignalEvent](), 0
+    first = Position()
+    first.time_ms = topics.now_ms
+    for place in named:
+        first.set(place, 0, topics.now_ms)
+    reader, position = Reader(topics, kept, back), first.encode()
+    follower = reader.follow(position)
+    for _ in range(data.draw(st.integers(1, 25))):
+        what = data.draw(st.sampled_from(["write", "write", "read", "tell", "again", "restart", "reconnect"]))
+        if what == "write":
+            place = data.draw(HERE)
+            for _ in range(data.draw(st.integers(1, 8))):
+                topics.now_ms += data.draw(st.sampled_from([0, 2 * OVERLAP_MS]))
+                topics.write(place, signal_number(number))
+                number += 1
+        elif what == "read":
+            reader.read(data.draw(HERE), data.draw(st.integers(1, kept)))
+        elif what == "again":
+            follower.try_again()
+        elif what != "tell":
+            if what == "restart":
+                reader = Reader(topics, kept, back)
+            follower = reader.follow(position)
+        told += reader.drain(follower, data.draw(st.integers(0, 9)), away=data.draw(st.none() | HERE))
+        follower._catching_up = True  # it is quick: what overtakes it here is the test's doing
+        position = told[-1].position if told else position
+    follower = reader.follow(position)
+    for place in PLACES:
+        while reader.at[place] < topics.end(place):
+            reader.read(place, 1)
+            told += reader.drain(follower)
+    told += reader.drain(follower)
+    assert {int(event.signal.price) for event in told} == set(range(number))
+    assert sum(event.lost for event in told) == 0
+
+
 def test_once_everything_is_told_a_position_that_leaves_some_out_has_the_newest_time() -> None:
     topics, position = an_hour_without(PLACES[2])
     reader = Reader(topics, 5, 5)
