@@ -58,8 +58,10 @@ class Reader:
     def follow(self, after: str = "", query: SignalQuery = SignalQuery()) -> Follower:  # noqa: B008 - it is frozen
         return Follower(self.log, decode(after) if after else None, query, self.counts)
 
-    def drain(self, follower: Follower, most: int = 1_000_000, then: Reader | None = None) -> list[SignalEvent]:
-        """What a follower is told now. ``then``: reads one more record between any two pieces."""
+    def drain(
+        self, follower: Follower, most: int = 1_000_000, then: Reader | None = None, away: Place | None = None
+    ) -> list[SignalEvent]:
+        """What a follower is told now. ``then``: reads one more record between any two pieces. ``away``: not asked."""
         told: list[SignalEvent] = []
         while len(told) < most:
             step = follower.next()
@@ -67,6 +69,8 @@ class Reader:
                 break
             if isinstance(step, SignalEvent):
                 told.append(step)
+            elif isinstance(step, Missing | Unplaced) and step.partition.place == away:
+                follower.postpone(step.partition)
             elif isinstance(step, Missing):
                 self._replay(follower, step)
                 if then is not None:

@@ -190,3 +190,23 @@ def test_older_candles_are_put_before_as_far_as_there_is_room() -> None:
     assert [one.open_time_ms // MINUTE for one in book.candles(10)] == [3, 4, 5, 6]
     book.put_before([candle_of(candle(MINUTE))])
     assert [one.open_time_ms // MINUTE for one in book.candles(10)] == [3, 4, 5, 6]
+
+
+def test_all_candles_are_told_as_of_a_new_session_and_of_an_empty_book_the_next() -> None:
+    told: list[CandleChange] = []
+    book = CandleBook(3, Counter(), told.append)
+    for minute in range(5):
+        book.take(0, candle(minute * MINUTE))
+    book.open = True
+    book.take(0, candle(5 * MINUTE, "forming"))
+    told.clear()
+    book.tell_all()
+    book.take(0, candle(5 * MINUTE))
+    assert [(one.candle.open_time_ms // MINUTE, one.reset) for one in told] == [(3, True), (4, False), (5, False), (5, False)]  # fmt: skip
+    empty = CandleBook(3, Counter(), told.append)
+    empty.open = True
+    told.clear()
+    empty.tell_all()
+    empty.take(0, candle(0))
+    empty.take(0, candle(MINUTE))
+    assert [one.reset for one in told] == [True, False]

@@ -11,6 +11,7 @@ from tests.console_reading.reading_setup import running_readers, until
 from tests.workers_feed.feed_setup import MINUTE, candle, candle_writer
 
 from chandlery.console.api.models import Candle, Candles
+from chandlery.console.backend import FeedKafka
 from chandlery.console.market import CandleEvent
 from chandlery.console.reading import Readers
 from chandlery.core.errors import InputError, UnavailableError
@@ -164,6 +165,25 @@ async def test_a_series_of_a_feed_that_has_no_topics_yet_is_empty_and_comes(kafk
                 await loaded(readers)
                 await writer.closed(BTC, 0, 1)
                 await until("the first candle", lambda: minutes([one.candle for one in seen]) == [0])
+
+
+async def test_who_looks_on_is_told_what_closed_while_the_feed_was_away(kafka_settings: KafkaSettings) -> None:
+    await ensure_topics(kafka_settings)
+    feeds = [FeedKafka("desk/feed", kafka_settings)]
+    async with candle_writer(kafka_settings) as writer, running_readers(lambda: list(feeds)) as readers:
+        await writer.closed(BTC, 0, 3)
+        await loaded(readers)
+        async with looking(readers.market.follow("desk/feed", BTC, "1m")) as seen:
+            await writer.closed(BTC, 3, 1)
+            await until("a candle", lambda: minutes([one.candle for one in seen]) == [3])
+            feeds.clear()
+            await until("the series is closed", lambda: readers.market.open_series == 0)
+            await writer.closed(BTC, 4, 2)
+            feeds.append(FeedKafka("desk/feed", kafka_settings))
+            await until("the candles", lambda: minutes([one.candle for one in seen]) == [3, *range(6)])
+            await writer.closed(BTC, 6, 1)
+            await until("the next", lambda: minutes([one.candle for one in seen[1:]]) == list(range(7)))
+            assert [one.reset for one in seen] == [False, True, *[False] * 6]
 
 
 async def test_what_is_no_feed_symbol_or_interval_is_refused_by_name(kafka_settings: KafkaSettings) -> None:

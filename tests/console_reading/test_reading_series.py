@@ -16,7 +16,7 @@ from chandlery.console.reading.kafka_reading import Away
 from chandlery.core.errors import UnavailableError
 from chandlery.core.settings import KafkaSettings
 
-FEED = "desk/a"
+FEED, OTHER = "desk/a", "desk/b"
 
 
 @asynccontextmanager
@@ -81,4 +81,43 @@ async def test_who_looks_on_stays_when_the_feed_goes_and_comes_back(feeds: list[
         assert reader.viewers == 1
         feeds.append(feed)
         await until("it is open again", lambda: reader.open_series == 1)
+        del followed
+
+
+async def test_who_looks_on_at_a_feed_that_is_gone_keeps_room_for_when_it_comes_back(
+    feeds: list[FeedKafka], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candle_reader, "MOST_SERIES", 4)
+    gone, other = feeds[0], FeedKafka(OTHER, KafkaSettings(bootstrap="127.0.0.1:1", feed="b"))
+    async with running(feeds) as reader:
+        followed = [reader.follow(FEED, symbol, "1m") for symbol in ("A/B", "C/D", "E/F")]
+        await until("all are open", lambda: reader.open_series == 3)
+        feeds[:] = [other]
+        await until("they are closed with their feed", lambda: reader.open_series == 0)
+        for symbol in ("A/B", "C/D"):
+            with pytest.raises(UnavailableError, match="doesn't answer"):
+                await reader.candles(OTHER, symbol, "1m", 10, None)
+        followed.append(reader.follow(OTHER, "A/B", "1m"))
+        for symbol in ("C/D", "E/F"):  # one of them is open
+            with pytest.raises(UnavailableError, match="4 series are looked at"):
+                reader.follow(OTHER, symbol, "1m")
+        feeds.append(gone)
+        await until("all that are looked at are open", lambda: reader.open_series == 4)
+        assert (reader.viewers, reader.counts["evicted"], reader.counts["no_room"]) == (4, 1, 0)
+        del followed
+
+
+async def test_a_series_without_room_is_opened_again_later_and_ends_no_other(
+    feeds: list[FeedKafka], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(feeds) as reader:
+        followed = [reader.follow(FEED, symbol, "1m") for symbol in ("A/B", "C/D")]
+        await until("both are open", lambda: reader.open_series == 2)
+        feed = feeds.pop()
+        await until("both are closed with their feed", lambda: reader.open_series == 0)
+        monkeypatch.setattr(candle_reader, "MOST_SERIES", 1)
+        feeds.append(feed)
+        await until("one has no room", lambda: reader.counts["no_room"])
+        monkeypatch.setattr(candle_reader, "MOST_SERIES", 2)
+        await until("both are open again", lambda: reader.open_series == 2)
         del followed

@@ -228,6 +228,33 @@ async def test_a_topic_that_is_made_again_is_read_from_its_beginning(kafka_setti
             await until("a position of the old topic gives all of the new", lambda: taken.prices == [20, 21, 22])
 
 
+async def test_who_stays_hears_a_feed_that_is_deleted_and_made_again(kafka_settings: KafkaSettings) -> None:
+    kafka = msgspec.structs.replace(kafka_settings, partitions=1)
+    feed = FeedKafka("desk/feed", kafka)
+    feeds = [feed]
+    await ensure_topics(kafka)
+    async with running_readers(lambda: list(feeds)) as readers:
+        await until("reading began", lambda: reads(readers))
+        async with taking(readers.signals.follow("", ALL)) as taken:
+            async with signal_writer(kafka) as writer:
+                await writer.numbers(0, 10)
+            await until("10 signals", lambda: len(taken.events) == 10)
+            for number, waited in ((20, False), (30, True)):
+                feeds.clear()
+                await until("it is left", lambda: not readers.states())
+                await delete_topics(kafka, [topics_of(kafka).signals])
+                if waited:
+                    feeds.append(feed)
+                    await until("its topic is waited for", lambda: readers.states() == {"desk/feed": "waiting"})
+                await ensure_topics(kafka)
+                async with signal_writer(kafka) as writer:
+                    await writer.numbers(number, 3)
+                if not waited:
+                    feeds.append(feed)
+                await until("those of the new topic", lambda n=number: taken.prices[-3:] == [n, n + 1, n + 2])  # type: ignore[misc]
+        assert taken.prices == [*range(10), 20, 21, 22, 30, 31, 32]
+
+
 async def test_followers_end_when_the_client_goes(kafka_settings: KafkaSettings) -> None:
     await ensure_topics(kafka_settings)
     async with running_readers(kafka_settings) as readers:

@@ -41,7 +41,10 @@ class SignalEvent:
 
 @dataclass(frozen=True)
 class CandleEvent:
-    """A candle came, changed or closed. ``reset``: a new session began, everything before is another's."""
+    """A candle came, changed or closed.
+
+    ``reset``: forget everything before. A new session began, or the series was read anew: its candles then follow.
+    """
 
     feed: str
     symbol: str

@@ -50,7 +50,7 @@ class TraderRows(Answer):
 
 
 class CandleChange(Answer):
-    """Event ``candle``. reset: a new session began, everything before is another's."""
+    """Event ``candle``. reset: forget what came before: a new session began, or all is told anew."""
 
     feed: str
     symbol: str

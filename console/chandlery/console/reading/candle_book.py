@@ -24,7 +24,7 @@ _NO_STAMPS: Final = Stamps()
 
 
 class CandleChange(NamedTuple):
-    """A candle came, changed or closed. ``reset``: it is the first of a new session."""
+    """A candle came, changed or closed. ``reset``: forget all before it, as those of another session."""
 
     candle: Candle
     reset: bool
@@ -78,6 +78,12 @@ class CandleBook:
     def oldest_ms(self) -> int | None:
         """When the oldest candle here opened."""
         return self._closed[0].open_time_ms if self._closed else None
+
+    def tell_all(self) -> None:
+        """Tell all candles, the first as a reset; there being none, the next one will be."""
+        self._reset = True
+        for candle in self.candles(self._kept):
+            self._tell(candle)
 
     def put_before(self, older: list[Candle]) -> None:
         """Closed candles of the same session that come directly before the oldest; as many as there is room for."""

@@ -78,7 +78,8 @@ class CandleReader:
 
     Attributes:
         counts: of the series' sequences and routers (docs/telemetry.md), and ``records``, ``undecodable``,
-            ``evicted`` (series closed to make room), ``left_out`` (changes that slow viewers weren't told).
+            ``evicted`` (series closed to make room), ``no_room`` (looks at which one that is looked at couldn't be
+            opened again), ``left_out`` (changes that slow viewers weren't told).
     """
 
     def __init__(self, kafkas: Callable[[], Sequence[FeedKafka]], kept: int, away: Away) -> None:
@@ -137,6 +138,7 @@ class CandleReader:
             InputError: as :meth:`candles`.
         """
         key = self._key(feed, symbol, interval)
+        self._check_viewed(key)
         self._open(key, 1)
         viewer = _Viewer(self._kept)
         self._viewers.setdefault(key, WeakSet()).add(viewer)
@@ -178,9 +180,11 @@ class CandleReader:
     def _open(self, key: _SeriesKey, need: int) -> Series:
         series = self._series.get(key)
         if series is None:
+            self._check_viewed(key)
             self._make_room()
             book = CandleBook(self._kept, self.counts, lambda change: self._tell(key, change))
             series = self._series[key] = Series(key.feed, key.ref, book, self.counts)
+            series.reopened = bool(self._viewers.get(key))
             need = max(need, min(_FIRST_CANDLES, self._kept))
             series.task = asyncio.create_task(self._load(series, need), name=_name(key))
         series.looked_s = time.monotonic()
@@ -190,15 +194,19 @@ class CandleReader:
         for viewer in self._viewers.get(key, ()):
             viewer.add(change)
 
+    def _check_viewed(self, key: _SeriesKey) -> None:
+        """Raises UnavailableError: so many others are looked at, open or to be opened again, that there is no room."""
+        others = sum(1 for other, viewers in self._viewers.items() if viewers and other != key)
+        if others >= MOST_SERIES:
+            raise _no_room()
+
     def _make_room(self) -> None:
         """At most :data:`MOST_SERIES`: the one longest unseen goes. Raises UnavailableError: all are looked at."""
         if len(self._series) < MOST_SERIES:
             return
         unseen = [key for key in self._series if not self._viewers.get(key)]
         if not unseen:
-            raise UnavailableError(
-                f"{MOST_SERIES} series are looked at, and no more can be: close a chart, then try again"
-            )
+            raise _no_room()
         self._close(min(unseen, key=lambda key: self._series[key].looked_s))
         self.counts["evicted"] += 1
 
@@ -239,6 +247,8 @@ class CandleReader:
                 await asyncio.sleep(backoff.next_s())
             else:
                 break
+        if series.reopened:
+            series.book.tell_all()
         series.problem = None
         series.loaded.set()
         series.answered.set()
@@ -301,18 +311,28 @@ class CandleReader:
             if name not in self._feeds:
                 pulse = asyncio.create_task(self._feel_pulse(feed), name=f"pulse of {name}")
                 self._feeds[name] = _Feed(feed, {}, pulse)
+        self._close_unseen()
+        self._open_again()
+        await self._end_idle_readings()
+
+    def _close_unseen(self) -> None:
         now_s = time.monotonic()
         for key, series in list(self._series.items()):
             if self._viewers.get(key):
                 series.looked_s = now_s
             elif now_s - series.looked_s > UNSEEN_S:
                 self._close(key)
+
+    def _open_again(self) -> None:
+        """What is looked at and was closed: its feed went and has come back, or reading began again."""
         for key, viewers in list(self._viewers.items()):
             if not viewers:
                 del self._viewers[key]
             elif key not in self._series and key.feed in self._feeds:
-                self._open(key, 1)
-        await self._end_idle_readings()
+                try:
+                    self._open(key, 1)
+                except UnavailableError:
+                    self.counts["no_room"] += 1  # one look later there may be
 
     def _check_tasks(self, known: _Feed) -> None:
         """Raises InvariantError: something ended that runs for ever."""
@@ -365,6 +385,10 @@ class CandleReader:
                     self._grown(feed.feed)
                 seen = have
                 await asyncio.sleep(_PULSE_S)
+
+
+def _no_room() -> UnavailableError:
+    return UnavailableError(f"{MOST_SERIES} series are looked at, and no more can be: close a chart, then try again")
 
 
 def _name(key: _SeriesKey) -> str:

@@ -36,6 +36,7 @@ class Series:
         book: its candles. loaded: set once they are all there. answered: set once something can be said: candles, that
             there are none, or (``problem``) why not.
         looked_s: when somebody last asked for it, by the loop's clock.
+        reopened: whether it was open before for somebody who still looks on, and missed what came since.
     """
 
     def __init__(self, feed: str, ref: SeriesRef, book: CandleBook, counts: Counter[str]) -> None:
@@ -46,6 +47,7 @@ class Series:
         self.answered = asyncio.Event()
         self.problem: UnavailableError | None = None
         self.looked_s = 0.0
+        self.reopened = False
         self.reading: PartitionReading | None = None
         self.task: asyncio.Task[None] | None = None
         self._counts = counts

@@ -83,7 +83,10 @@ class Follower:
         self._query = query
         self._resumes = position is not None
         self._position = Position() if position is None else position
-        self._since_ms = max(0, self._position.time_ms - OVERLAP_MS)
+        self._resumed_ms = self._position.time_ms
+        self._since_ms = max(0, self._resumed_ms - OVERLAP_MS)
+        #: While not everything up to the position's time is told: the time up to which it is. None: it is.
+        self._whole_ms: int | None = self._resumed_ms if self._resumes else None
         self._lives: dict[Place, int] = {}
         self._placed: set[Place] = set()
         self._told_whole: set[str] = set()
@@ -94,6 +97,7 @@ class Follower:
         self.postponed: dict[Place, Partition] = {}
         self._at = log.next
         self._catching_up = self._resumes
+        self._to_place: deque[Place] = deque()
         self._to_meet: deque[Place] = deque()
         if self._resumes:
             self._meet_again()
@@ -121,6 +125,8 @@ class Follower:
                 self._be_overtaken()
             if self._at >= log.next:
                 self._catching_up = bool(self.postponed)
+                if not any(map(self._is_unplaced, self.postponed.values())):
+                    self._whole_ms = None
                 self._told_whole.clear()  # every completion of these lies behind
                 return None
             asked = self._missing_before(log.event(self._at))
@@ -133,7 +139,7 @@ class Follower:
     def replay(self, partition: Partition, records: Sequence[Replayed]) -> None:
         """Take in records that were missing, in order."""
         self._counts["replayed"] += len(records)
-        self._catching_up = True
+        self._fall_behind(self._position.time_ms)
         place = partition.place
         completions, signals = _decoded(records)
         for record, signal in signals:
@@ -164,23 +170,45 @@ class Follower:
     def postpone(self, partition: Partition) -> None:
         """Go on without a partition until :meth:`try_again`."""
         self.postponed[partition.place] = partition
+        if self._is_unplaced(partition):
+            self._fall_behind(self._resumed_ms)
         if self._to_meet and self._to_meet[0] == partition.place:
             self._to_meet.popleft()
 
     def try_again(self) -> None:
         """Kafka may answer again: look once more at what was postponed."""
         self.postponed.clear()
+        self._fall_behind(self._position.time_ms)
         self._meet_again()
+
+    def _fall_behind(self, whole_ms: int) -> None:
+        """What is told next may be newer than what isn't yet: everything is told up to that time only."""
+        self._catching_up = True
+        self._whole_ms = whole_ms if self._whole_ms is None else min(whole_ms, self._whole_ms)
 
     # ---- partitions ----
 
     def _meet_again(self) -> None:
         """Look at every partition first, then at all events in memory: what was told is known by the position."""
-        self._to_meet.clear()
-        self._to_meet.extend(partition.place for partition in self._log.partitions)
+        for places in (self._to_place, self._to_meet):
+            places.clear()
+            places.extend(partition.place for partition in self._log.partitions)
         self._at = self._log.first
 
+    def _place_next(self) -> Unplaced | None:
+        """A partition that has no place; None: all have one that can be had now."""
+        while self._to_place:
+            partition = self._log.partition(self._to_place[0])
+            if partition is not None and partition.place not in self.postponed and self._is_unplaced(partition):
+                return self._unplaced(partition)
+            self._to_place.popleft()
+        return None
+
     def _meet_next(self) -> Missing | Unplaced | None:
+        # All are placed before anything is told: a position of what is told then names them all.
+        unplaced = self._place_next()
+        if unplaced is not None:
+            return unplaced
         place = self._to_meet[0]
         partition = self._log.partition(place)
         if partition is not None and place not in self.postponed:
@@ -200,18 +228,26 @@ class Follower:
     def _meet(self, partition: Partition, complete_from: int) -> Missing | Unplaced | None:
         """Bring the position of a partition up to where memory is complete; None: it is."""
         place = partition.place
+        if self._lives.get(place, partition.life) < partition.life:
+            # The topic was made again while we went on without it: everything in it is new.
+            self._position.set(place, partition.begun)
         self._lives[place] = partition.life
+        if self._is_unplaced(partition):
+            return self._unplaced(partition)
         have = self._position.get(place)
         if have is None:
-            if self._resumes:  # left out of the position, or of a feed that has come since
-                return Unplaced(partition, -1, self._since_ms)
             self._position.set(place, partition.backlog)
             return None
-        if have < complete_from:
-            return Missing(partition, have, complete_from)
-        if have > partition.next and self._resumes and place not in self._placed:
-            return Unplaced(partition, have, self._since_ms)
-        return None
+        return Missing(partition, have, complete_from) if have < complete_from else None
+
+    def _is_unplaced(self, partition: Partition) -> bool:
+        """Whether Kafka has to be asked: left out of the position, of a feed that has come since, or beyond the end."""
+        have = self._position.get(partition.place)
+        return self._resumes and (have is None or (have > partition.next and partition.place not in self._placed))
+
+    def _unplaced(self, partition: Partition) -> Unplaced:
+        have = self._position.get(partition.place)
+        return Unplaced(partition, -1 if have is None else have, self._since_ms)
 
     def _missing_before(self, event: Event) -> Missing | Unplaced | None:
         place = event.partition.place
@@ -261,7 +297,13 @@ class Follower:
 
     def _tell(self, entry: Entry) -> None:
         if matches(entry, self._query):
-            self._ready.append(SignalEvent(self._position.encode(), short(entry)))
+            self._ready.append(SignalEvent(self._encoded(), short(entry)))
+
+    def _encoded(self) -> str:
+        if self._whole_ms is None:
+            return self._position.encode()
+        names_all = not any(map(self._is_unplaced, self._log.partitions))
+        return self._position.encode(self._whole_ms, names_all=names_all)
 
     def _with_lost(self, event: SignalEvent) -> SignalEvent:
         if not self._lost:

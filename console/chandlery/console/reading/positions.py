@@ -4,6 +4,7 @@ A text is at most :data:`MOST_CHARS` long. In it, after a version and the time o
 for its name, one or two for the number of its partitions, and two to five for each offset: about 33 feeds of four
 partitions, or 11 of sixteen. Feeds beyond that are left out, those with the newest records first, and are found again
 by the time: the records of their last :data:`OVERLAP_MS` then come twice (their ids are the same), and none is missed.
+While older records are told, that time stays where everything was told: who is cut then has more of them come twice.
 """
 
 from __future__ import annotations
@@ -64,10 +65,18 @@ class Position:
             self._newest_ms[key] = append_ms
         self.time_ms = max(self.time_ms, append_ms)
 
-    def encode(self) -> str:
-        """The text. ``decode(encode())`` is the same position, as far as it is not too long."""
-        parts = [bytes((_VERSION,)), _varint(self.time_ms)]
-        room = _MOST_BYTES - sum(map(len, parts))
+    def encode(self, whole_ms: int | None = None, *, names_all: bool = True) -> str:
+        """The text. ``decode(encode())`` is the same position, as far as it is not too long.
+
+        Args:
+            whole_ms: up to when everything was told; None: up to ``time_ms``. It is the time in the text where the text
+                doesn't name everything, as the rest is looked for from that time on.
+            names_all: whether all there is has an offset here.
+        """
+        time = _varint(self.time_ms)
+        whole = time if whole_ms is None else _varint(whole_ms)
+        parts: list[bytes] = []
+        room = _MOST_BYTES - 1 - max(len(time), len(whole))
         for key in sorted(self._offsets, key=lambda key: (self._newest_ms[key], key)):
             packed = self._packed.get(key)
             if packed is None:
@@ -75,7 +84,9 @@ class Position:
             if len(packed) <= room:
                 parts.append(packed)
                 room -= len(packed)
-        return base64.urlsafe_b64encode(b"".join(parts)).rstrip(b"=").decode()
+        named = names_all and len(parts) == len(self._offsets)
+        text = b"".join((bytes((_VERSION,)), time if named else whole, *parts))
+        return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
 def decode(text: str) -> Position:

@@ -27,6 +27,8 @@ from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_rec
 #: Completions that came before their signal, and signals no longer kept whose completion may come; the two are
 #: milliseconds apart, in one partition.
 MOST_EARLY: Final = 10_000
+#: Partitions of feeds that are gone, remembered for a feed of the same name that comes: about 200 bytes each.
+_MOST_LEFT: Final = 10_000
 _EVENTS_PER_SIGNAL: Final = 2
 _by_key = attrgetter("key")
 
@@ -36,7 +38,9 @@ class Partition:
     """One partition of one feed's signals.
 
     Attributes:
-        life: counts how often it began anew with other records under the same offsets.
+        life: no other beginning in this log has the same; a higher one is a later one. It stays while the same records
+            stand under the same offsets, also where the feed goes and comes back.
+        begun: offset from which this life is read.
         next: offset to be read next. told: offset after the record of the newest event.
         floor: from here on every record's event is in memory. backlog: up to here it was history when reading began.
         newest_ms: when the newest record read was appended; 0: none was.
@@ -45,6 +49,7 @@ class Partition:
     feed: str
     place: Place
     life: int
+    begun: int
     next: int
     told: int
     floor: int
@@ -87,6 +92,8 @@ class SignalLog:
         self.next = 0
         self._events: list[Event] = []
         self._partitions: dict[Place, Partition] = {}
+        self._left: OrderedDict[Place, Partition] = OrderedDict()
+        self._lives = 0
         self._ordered: list[Entry] = []
         self._of_trader: dict[str, list[Entry]] = {}
         self._by_id: dict[str, Entry] = {}
@@ -112,20 +119,27 @@ class SignalLog:
     def begin(self, feed: str, place: Place, offset: int, backlog: int) -> None:
         """A partition is read from ``offset`` on; what is before ``backlog`` was there before anybody looked.
 
-        Where it was read before, its offsets have begun anew: the topic was made again.
+        Where it is read already, its offsets have begun anew: the topic was made again. Where its feed had gone, they
+        have if the topic has fewer records than were read of it.
         """
-        known = self._partitions.get(place)
-        life = 0
-        if known is not None:
-            life = known.life + 1
-            self.counts["restarted"] += 1
-        begun = self._partitions[place] = Partition(feed, place, life, offset, offset, offset, max(backlog, offset))
+        backlog = max(backlog, offset)
+        left = self._left.pop(place, None)
+        if left is not None and backlog >= left.next:
+            life = left.life
+        else:
+            self._lives += 1
+            life = self._lives
+            if left is not None or place in self._partitions:
+                self.counts["restarted"] += 1
+        begun = self._partitions[place] = Partition(feed, place, life, offset, offset, offset, offset, backlog)
         self._push(Event(begun, life, offset, offset - 1, 0))
 
     def leave(self, key: FeedKey) -> None:
         """A feed is gone: positions needn't name it any more. Its signals stay, for as long as they are among the newest."""
         for place in [place for place in self._partitions if place[0] == key]:
-            del self._partitions[place]
+            self._left[place] = self._partitions.pop(place)
+            if len(self._left) > _MOST_LEFT:
+                self._left.popitem(last=False)
 
     def skip(self, place: Place, offset: int) -> None:
         """Kafka no longer has what is before ``offset``: reading goes on there."""
