@@ -37,6 +37,7 @@ def signalled_from_ms(spec: TraderAssignment, interval: Interval, view: SeriesVi
     if not spec.since_ms:
         return view.live_from_ms
     since_ms = max(interval.floor_ms(spec.since_ms), view.traded_from_ms)
-    if view.live_from_ms >= 0:
-        return min(view.live_from_ms, since_ms)
-    return since_ms if recalled else view.live_from_ms
+    if recalled:
+        return since_ms  # the series may have been live for others long before
+    # One with a position may have signalled before it was suspended, and ``since_ms`` is of when it was resumed.
+    return min(view.live_from_ms, since_ms) if view.live_from_ms >= 0 else view.live_from_ms
