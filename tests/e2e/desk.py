@@ -83,14 +83,22 @@ class Desk:
         Raises:
             ClusterError: Kafka can't be read now.
         """
-        kafka = KafkaSettings(bootstrap=self.bootstrap, feed=f"{self.namespace.name}.{FEED}")
-        text = self.namespace.execute("reader", "python", "-c", _READER, self.bootstrap, topics_of(kafka).signals)
-        records = [msgspec.json.decode(line, type=Signal | Completion) for line in text.splitlines()]
-        own = [record for record in records if record.trader == f"{self.namespace.name}/{name}"]
+        own = self.records(name)
         return (
             {record.id: record for record in own if isinstance(record, Signal)},
             {record.id: record for record in own if isinstance(record, Completion)},
         )
+
+    def records(self, name: str) -> list[Signal | Completion]:
+        """Every record of a Trader on the topic.
+
+        Raises:
+            ClusterError: Kafka can't be read now.
+        """
+        kafka = KafkaSettings(bootstrap=self.bootstrap, feed=f"{self.namespace.name}.{FEED}")
+        text = self.namespace.execute("reader", "python", "-c", _READER, self.bootstrap, topics_of(kafka).signals)
+        records = [msgspec.json.decode(line, type=Signal | Completion) for line in text.splitlines()]
+        return [record for record in records if record.trader == f"{self.namespace.name}/{name}"]
 
     def more_signals(self, name: str, than: Mapping[str, Signal], timeout_s: float = START_S) -> dict[str, Signal]:
         """Wait for signals of a Trader that weren't among ``than``, acknowledged, and return them."""

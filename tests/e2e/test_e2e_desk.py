@@ -16,6 +16,7 @@ from tests.e2e.kubectl import Cluster, Resource
 from tests.support.otlp_receiver import Receiver, Seen, http_receiver
 
 from chandlery.core.latency import account
+from chandlery.core.signals import Signal
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
@@ -119,6 +120,11 @@ print(json.dumps({
 
 
 def test_a_deleted_worker_pod_comes_back_with_its_traders_while_the_operator_is_down(desk: Desk) -> None:
+    each_second = {"name": "every-nth", "parameters": {"count": 1}} | _from_config_map("every-nth", "modest.py")
+    desk.namespace.apply(_strategies())
+    desk.namespace.apply(desk.trader("tireless", strategy=each_second, signals={"ttl": "10m"}))
+    desk.wait_ready("tireless")
+    desk.more_signals("tireless", {})
     desk.more_signals("steady", {})
     desk.scale_operator(0)
     before = desk.namespace.get("pod", WORKER)["metadata"]["uid"]
@@ -133,8 +139,14 @@ def test_a_deleted_worker_pod_comes_back_with_its_traders_while_the_operator_is_
     fresh = desk.more_signals("steady", known)
     assert desk.namespace.get(*OPERATOR.split("/"))["status"].get("replicas", 0) == 0
     assert {signal.trader for signal in fresh.values()} == {f"{desk.namespace.name}/steady"}
+    known, _ = desk.signals("tireless")
+    desk.more_signals("tireless", known)
+    signals = [record for record in desk.records("tireless") if isinstance(record, Signal)]
+    opens = sorted(signal.open_time_ms for signal in signals)
+    assert opens == list(range(opens[0], opens[-1] + 1, 1_000)), "each second has its signal, once"
     desk.scale_operator(1)
     desk.wait_ready("steady")
+    desk.namespace.kubectl("delete", "trader", "tireless")
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ import shutil
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.workers_feed.feed_setup import (
@@ -137,8 +139,8 @@ async def settled(feed_recall: Recall, *traders: TraderAssignment) -> None:
             await task
 
 
-def owner(name: str, **changes: object) -> TraderAssignment:
-    wanted = {"signal_ttl_ms": 10 * MINUTE, "since_ms": (minute_of_now() - 60) * MINUTE, **changes}
+def owner(name: str, **changes: Any) -> TraderAssignment:
+    wanted: dict[str, Any] = {"signal_ttl_ms": 10 * MINUTE, "since_ms": (minute_of_now() - 60) * MINUTE, **changes}
     return trader(name, [BTC, ETH], **wanted)
 
 
@@ -236,6 +238,22 @@ async def test_no_signal_passes_before_its_trader_s_ids_are_known_and_those_of_o
         assert told["events"]["recalled_ids"] == 1
     out, _ = await published(kafka_settings)
     assert Counter(one.id for one in out if one.trader == TRADER) == {twice.id: 1, once.id: 1}
+
+
+async def test_while_kafka_can_t_be_read_it_waits_and_where_it_may_not_be_read_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers: list[Exception] = [KafkaConnectionError(), KafkaConnectionError(), TopicAuthorizationFailedError()]
+
+    async def look(self: Recall, _: dict[str, int]) -> None:
+        assert not self.covers("desk/a")
+        raise answers.pop(0)
+
+    monkeypatch.setattr(Recall, "_look", look)
+    monkeypatch.setattr(recall, "_RETRY_S", 0.0)
+    counts = Counter[str]()
+    await settled(Recall(KafkaSettings(bootstrap="127.0.0.1:1", feed="none"), RecentIds(), counts), owner("a"))
+    assert (answers, counts) == ([], {"recall_refused": 1})
 
 
 async def test_who_owns_no_earlier_candle_waits_for_nothing() -> None:

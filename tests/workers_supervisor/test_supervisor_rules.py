@@ -25,6 +25,7 @@ from chandlery.workers.trader.messages import FailureReport
         ({"tier": "gold"}, "tell"),
         ({"mode": "standby"}, "tell"),
         ({"mode": "standby", "from_ms": 7, "until_ms": 9}, "tell"),
+        ({"mode": "active", "since_ms": 5}, "tell"),
         ({"incarnation": 2}, "restart"),
         ({"parameters": {"size": 2}}, "restart"),
         ({"parameters": {"size": 2}, "generation": 2}, "restart"),
