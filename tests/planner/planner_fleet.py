@@ -166,9 +166,7 @@ class Fleet:
         """Its pod is replaced, and the positions of its traders are gone with it."""
         self.down(key)
         one = self.members[key]
-        one.processes = {
-            name: Process(each.spec, reads=reads, recalls=True) for name, each in one.processes.items()
-        }
+        one.processes = {name: Process(each.spec, reads=reads, recalls=True) for name, each in one.processes.items()}
 
     def up(self, key: tuple[Key, str]) -> None:
         one = self.members[key]

@@ -10,9 +10,9 @@ from chandlery.core.histogram import Histogram, bucket_of, upper_us
 from chandlery.core.latency import account
 from chandlery.core.signals import SignalStamps
 from chandlery.workers.feed.admission import RecentIds
-from chandlery.workers.feed.recall import MOST_RECORDS
 from chandlery.workers.feed.catchup import Depth
 from chandlery.workers.feed.histogram import LatencyBook
+from chandlery.workers.feed.recall import MOST_RECORDS
 from chandlery.workers.feed.status import is_news
 
 
