@@ -234,7 +234,7 @@ async def test_an_empty_topic_and_one_with_nothing_newer_are_looked_at_in_no_tim
 def spoilt(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[AIOKafkaConsumer, int], None]) -> None:
     """Have something done to the consumer of each look, by the look's number."""
     looks = itertools.count()
-    make = recall.candle_consumer
+    make = clients.candle_consumer
 
     def made(kafka: KafkaSettings) -> AIOKafkaConsumer:
         consumer = make(kafka)
