@@ -34,6 +34,9 @@ class Process:
     state: TraderState = "Pending"
     due: dict[str, int] = field(default_factory=dict)
     last_ms: int = 0
+    #: In a new pod: for so many steps its feed reads history, then it goes by its ``since_ms``.
+    reads: int = 0
+    recalls: bool = False
 
     @property
     def settled(self) -> bool:
@@ -159,6 +162,12 @@ class Fleet:
         for process in one.processes.values():
             process.state = "Pending"
 
+    def lose_pod(self, key: tuple[Key, str], reads: int = 0) -> None:
+        """Its pod is replaced, and the positions of its traders are gone with it."""
+        self.down(key)
+        one = self.members[key]
+        one.processes = {name: Process(each.spec, reads=reads, recalls=True) for name, each in one.processes.items()}
+
     def up(self, key: tuple[Key, str]) -> None:
         one = self.members[key]
         if not one.ready:
@@ -191,7 +200,8 @@ class Fleet:
     def _begin(self, process: Process) -> None:
         process.state = "Active"
         for symbol in process.spec.symbols:
-            bound = (process.spec.from_ms - EPOCH_MS) // STEP_MS if process.spec.from_ms else self.closed
+            begins_ms = process.spec.from_ms or (process.spec.since_ms if process.recalls else 0)
+            bound = (begins_ms - EPOCH_MS) // STEP_MS if begins_ms else self.closed
             process.due.setdefault(symbol, bound)
 
     def advance(self, key: tuple[Key, str]) -> None:
@@ -206,6 +216,8 @@ class Fleet:
                 process.state = "Init"
             elif process.state == "Init":
                 process.state = "Stalled" if process.is_broken or key[1] in self.broken_on else "Ready"
+            elif process.state == "Ready" and process.reads:
+                process.reads -= 1
             elif process.state == "Ready":
                 process.state = "Warm"
             if process.state == "Warm" and process.spec.mode == "active":

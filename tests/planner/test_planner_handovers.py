@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+import pytest
 
 from chandlery.core.assignment import (
     Assignment,
@@ -146,3 +147,51 @@ def test_an_end_counts_as_taken_in_only_by_a_worker_that_has_the_newest_assignme
         current = Current({POOL: {"pool-0": WorkerNow(assignment, True, 0, True, status)}})
         ((found,),) = entries_of(current, Delays(), 0).values()
         assert found.is_bounded is taken
+
+
+def in_new_pod(state: TraderState, **more: Any) -> Entry:
+    """An old one whose pod came lately, and which tells of no candle."""
+    return replace(entry("pool-0", state, **{"incarnation": 5, "since_ms": 7, **more}), comes_up_until_ms=60_000)
+
+
+@pytest.mark.parametrize("state", ["Ready", "Active", "Init", "Backoff"])
+@pytest.mark.parametrize("interval", ["1s", "4h"])
+def test_nobody_is_told_an_end_while_candles_may_be_due_to_it_in_its_new_pod(state: TraderState, interval: str) -> None:
+    new = entry("pool-1", "Warm", interval=interval, incarnation=6, mode="standby", parameters={"x": 2})
+    made = step(in_new_pod(state, interval=interval), new)
+    assert [(one.mode, one.until_ms) for _, one in made.placed] == [("active", None), ("standby", None)]
+    assert made.rollout is not None
+    assert made.rollout.phase == "HandingOver"
+
+
+@pytest.mark.parametrize(
+    ("old", "until_ms"),
+    [
+        (replace(in_new_pod("Ready"), comes_up_until_ms=0), 0),
+        (in_new_pod("Ready", since_ms=0), 0),
+        (in_new_pod("Stalled"), 0),
+        (in_new_pod("Active", last_ms=3 * HOUR_MS), 3 * HOUR_MS + 1_000),
+        (in_new_pod("Ready", from_ms=HOUR_MS), HOUR_MS),
+    ],
+)
+def test_an_end_is_told_once_it_is_known_or_nothing_is_to_be_waited_for(old: Entry, until_ms: int) -> None:
+    new = entry("pool-1", "Warm", incarnation=6, mode="standby", parameters={"x": 2})
+    assert step(old, new).placed[0][1].until_ms == until_ms
+
+
+def test_who_takes_the_place_of_one_in_a_new_pod_waits_for_its_first_candle() -> None:
+    old = in_new_pod("Ready")
+    wanted = msgspec.structs.replace(old.assignment, parameters={"x": 2})
+    for one, until_ms in ((old, None), (replace(old, comes_up_until_ms=0), 0)):
+        made = next_step(Standing(one), wanted, content_digest(wanted), "pool-0", incarnation=6, in_place=True)
+        assert [(placed.incarnation, placed.until_ms) for _, placed in made.placed] == [(5, until_ms)]
+
+
+def test_a_pod_is_new_for_a_minute_after_it_got_ready() -> None:
+    spec = entry("w", "Ready", since_ms=7).assignment
+    worker = WorkerNow(Assignment("w", 1, content_hash([spec]), [spec]), True, 1_000)
+    found = []
+    for now_ms in (500, 1_000, 60_999, 61_000):
+        ((one,),) = entries_of(Current({POOL: {"w": worker}}), Delays(), now_ms).values()
+        found.append(one.comes_up_until_ms)
+    assert found == [0, 61_000, 61_000, 0]

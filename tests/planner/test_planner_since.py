@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.planner.planner_fleet import EPOCH_MS, STEP_MS, Fleet
+from tests.planner.planner_fleet import EPOCH_MS, STEP_MS, Fleet, Process
 from tests.planner.planner_worlds import WALL_MS, World, desired, feed, pool, trader
 
 from chandlery.core.assignment import Assignment, TraderAssignment, content_hash
 from chandlery.operator.planner import Current, Delays, Desired, Plan, WorkerNow, plan
-from chandlery.operator.planner_standing import content_digest
+from chandlery.operator.planner_since import since_of
+from chandlery.operator.planner_standing import Entry, content_digest
 
 POOL = ("default", "pool")
 A = "default/a"
@@ -65,6 +67,58 @@ def test_an_assignment_that_says_nothing_of_it_is_not_written_again_for_that() -
     world.carry_out(old)
     after = world.step(wanted)
     assert after.pools[POOL].workers["pool-0"] is old.pools[POOL].workers["pool-0"]
+
+
+def test_one_that_was_assigned_without_is_told_with_the_next_write_and_keeps_it() -> None:
+    world = World()
+    world.carry_out(plan(wanted_of(), world.current, now_ms=world.now_ms))
+    world.now_ms += 60_000
+    (one,) = told(world.step(wanted_of(metadata={"generation": 2})))
+    assert (one.incarnation, one.since_ms) == (1, WALL_MS + world.now_ms)
+    world.now_ms += 60_000
+    (again,) = told(world.step(wanted_of(metadata={"generation": 3})))
+    assert again.since_ms == one.since_ms
+
+
+def test_one_that_took_over_before_is_told_its_bound() -> None:
+    one = TraderAssignment(trader=A, uid="u", strategy="s", symbols=["BTC/USDT"], interval="1s", from_ms=7_000)
+    before = Entry(POOL, "pool-0", one, content_digest(one))
+    after = msgspec.structs.replace(one, from_ms=0)
+    assert since_of(after, [before], WALL_MS) == 7_000
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("when", range(6))
+def test_a_pod_that_is_replaced_during_a_rollout_leaves_no_candle_out(when: int, workers: int) -> None:
+    fleet = Fleet()
+    fleet.settle(wanted_of(workers=workers), 8)
+    new = wanted_of(workers=workers, fast=3)
+    for _ in range(when):
+        fleet.turn(new)
+    fleet.lose_pod((POOL, fleet.entries(A)[0][0]), reads=5)
+    fleet.close(4)
+    for _ in range(40):
+        fleet.turn(new)
+    ((_, last),) = fleet.entries(A)
+    assert last.incarnation == 2
+    assert list(fleet.missed()) == []
+
+
+def test_a_rollout_waits_a_minute_at_most_for_one_that_finds_nothing_in_its_new_pod() -> None:
+    fleet = Fleet()
+    fleet.settle(wanted_of(), 8)
+    new = wanted_of(fast=3)
+    fleet.turn(new)
+    fleet.lose_pod((POOL, "pool-0"), reads=1_000)
+    fleet.members[POOL, "pool-0"].processes[A, 2] = Process(fleet.entries(A)[1][1])
+    for _ in range(10):
+        made = fleet.turn(new)
+    assert len(fleet.entries(A)) == 2
+    assert made.plan_again_ms == fleet.members[POOL, "pool-0"].since_ms + Delays().coming_up_ms
+    fleet.now_ms = made.plan_again_ms
+    for _ in range(10):
+        fleet.turn(new)
+    assert [(spec.mode, spec.until_ms) for _, spec in fleet.entries(A)] == [("active", 0), ("active", None)]
 
 
 def test_who_takes_over_owns_candles_from_its_bound_on_also_when_that_is_taken_away() -> None:

@@ -12,6 +12,7 @@ from chandlery.core.signals import SignalStamps
 from chandlery.workers.feed.admission import RecentIds
 from chandlery.workers.feed.catchup import Depth
 from chandlery.workers.feed.histogram import LatencyBook
+from chandlery.workers.feed.recall import MOST_RECORDS
 from chandlery.workers.feed.status import is_news
 
 
@@ -75,6 +76,35 @@ def test_depth_ends_at_the_beginning_whatever_was_found() -> None:
 def test_recent_ids_forget_the_oldest() -> None:
     recent = RecentIds(limit=2)
     assert [recent.add(each) for each in ("a", "b", "a", "c", "a")] == [True, True, False, True, True]
+
+
+def test_recalled_ids_have_room_of_their_own_and_what_is_forgotten_of_them_is_counted() -> None:
+    recent = RecentIds(limit=2, recalled_limit=3)
+    ids = [f"{number:032x}" for number in range(4)]
+    assert [recent.recall(each) for each in (*ids[:3], ids[0], "no id", "Z" * 32)] == [True] * 3 + [False] * 3
+    assert [recent.add(each) for each in ("a", "b", "c", "d")] == [True] * 4
+    assert [recent.add(each) for each in ids[:3]] == [False] * 3, "what passes doesn't evict them"
+    assert not recent.add("d"), "nor do they evict what passes"
+    assert recent.forgotten == 0
+    assert recent.recall(ids[3])
+    assert (recent.forgotten, recent.add(ids[0])) == (1, True)
+
+
+def test_an_id_that_passed_and_is_recalled_outlives_what_passes_later() -> None:
+    recent = RecentIds(limit=1)
+    identity = "0" * 32
+    assert recent.add(identity)
+    assert not recent.recall(identity)
+    assert recent.add("other")
+    assert not recent.add(identity)
+
+
+def test_as_many_ids_are_kept_as_the_longest_look_finds() -> None:
+    recent = RecentIds()
+    ids = [f"{number:032x}" for number in range(MOST_RECORDS)]
+    assert all(map(recent.recall, ids))
+    assert recent.forgotten == 0
+    assert not any(map(recent.add, ids))
 
 
 def test_counters_are_no_news_and_states_are() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import shutil
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +39,7 @@ from chandlery.core.assignment import TraderAssignment, WorkerStatus
 from chandlery.core.intervals import parse_interval
 from chandlery.core.settings import KafkaSettings
 from chandlery.stream.topics import ensure_topics
-from chandlery.workers.feed import recall
+from chandlery.workers.feed import clients, recall
 from chandlery.workers.feed.admission import RecentIds
 from chandlery.workers.feed.recall import Recall, decides_again_from_ms
 from chandlery.workers.trader.recall import recall_from_ms
@@ -206,6 +209,146 @@ async def test_more_than_can_be_looked_at_is_cut_and_counted(
 
 
 @pytest.mark.broker
+async def test_recalled_ids_that_had_to_make_room_are_counted(kafka_settings: KafkaSettings) -> None:
+    await ensure_topics(kafka_settings)
+    now = minute_of_now() * MINUTE
+    await publish(kafka_settings, *(signal("a", now - at * MINUTE, BTC) for at in range(6)))
+    counts = Counter[str]()
+    await settled(Recall(kafka_settings, RecentIds(recalled_limit=2), counts), owner("a"))
+    assert counts == {"recalled_ids": 6, "recall_forgotten": 4}
+
+
+@pytest.mark.broker
+async def test_an_empty_topic_and_one_with_nothing_newer_are_looked_at_in_no_time(
+    kafka_settings: KafkaSettings,
+) -> None:
+    await ensure_topics(kafka_settings)
+    ids, counts = RecentIds(), Counter[str]()
+    await settled(Recall(kafka_settings, ids, counts), owner("a"))
+    now = minute_of_now() * MINUTE
+    await publish(kafka_settings, signal("a", now))
+    await settled(Recall(kafka_settings, ids, counts), owner("a", from_ms=now + 60 * MINUTE))
+    assert not counts
+
+
+def spoilt(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[AIOKafkaConsumer, int], None]) -> None:
+    """Have something done to the consumer of each look, by the look's number."""
+    looks = itertools.count()
+    make = clients.candle_consumer
+
+    def made(kafka: KafkaSettings) -> AIOKafkaConsumer:
+        consumer = make(kafka)
+        spoil(consumer, next(looks))
+        return consumer
+
+    monkeypatch.setattr(recall, "candle_consumer", made)
+
+
+async def silence(*_: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[object]]:
+    await asyncio.sleep(timeout_ms / 1000)
+    return {}
+
+
+@pytest.mark.broker
+async def test_a_look_during_which_kafka_was_away_is_begun_anew(
+    kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ensure_topics(kafka_settings)
+    published_id = signal("a", minute_of_now() * MINUTE)
+    await publish(kafka_settings, published_id)
+
+    def spoil(consumer: AIOKafkaConsumer, look: int) -> None:
+        monkeypatch.setattr(recall, "MOST_S", 0.3 if look < 2 else 10.0)
+        if look < 2:
+            monkeypatch.setattr(consumer, "getmany", silence)
+
+    spoilt(monkeypatch, spoil)
+    ids, counts = RecentIds(), Counter[str]()
+    await settled(Recall(kafka_settings, ids, counts), owner("a"))
+    assert counts == {"recall_retries": 2, "recalled_ids": 1}
+    assert not ids.add(published_id.id)
+
+
+@pytest.mark.broker
+async def test_a_look_is_cut_where_records_flow_and_don_t_end(
+    kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ensure_topics(kafka_settings)
+    await publish(kafka_settings, signal("a", minute_of_now() * MINUTE))
+
+    def spoil(consumer: AIOKafkaConsumer, _: int) -> None:
+        async def position(_: TopicPartition) -> int:
+            return 0
+
+        async def flow(*partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[object]]:
+            await asyncio.sleep(0.001)
+            return {partitions[0]: []}
+
+        monkeypatch.setattr(consumer, "position", position)
+        monkeypatch.setattr(consumer, "getmany", flow)
+        monkeypatch.setattr(recall, "MOST_S", 1.0)
+
+    spoilt(monkeypatch, spoil)
+    counts = Counter[str]()
+    await settled(Recall(kafka_settings, RecentIds(), counts), owner("a"))
+    assert counts == {"recall_cut": 1}
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_broker_that_gives_nothing_holds_nobody_up_for_ever(
+    kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    if there:
+        await ensure_topics(kafka_settings)
+        await publish(kafka_settings, signal("a", minute_of_now() * MINUTE))
+    monkeypatch.setattr(recall, "MOST_S", 0.3)
+    monkeypatch.setattr(recall, "PATIENCE_S", 1.0)
+    spoilt(monkeypatch, lambda consumer, _: monkeypatch.setattr(consumer, "getmany", silence))
+    counts = Counter[str]()
+    await settled(Recall(kafka_settings, RecentIds(), counts), owner("a"))
+    assert counts["recall_cut"] == 1
+    assert counts["recall_retries"] >= 1
+
+
+async def test_while_no_broker_lets_it_in_it_goes_on_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(recall, "_RETRY_S", 0.0)
+    counts = Counter[str]()
+    looked = Recall(KafkaSettings(bootstrap="127.0.0.1:1", feed="none"), RecentIds(), counts)
+    looked.follow([owner("a")])
+    task = asyncio.create_task(looked.run())
+    await until("looked three times", lambda: counts["recall_retries"] >= 3)
+    assert not looked.covers("desk/a")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.broker
+async def test_a_consumer_that_does_not_end_holds_no_look_up(
+    kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ensure_topics(kafka_settings)
+    monkeypatch.setattr(clients, "_STOP_S", 0.05)
+    ends: list[Callable[[], Awaitable[None]]] = []
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    def spoil(consumer: AIOKafkaConsumer, _: int) -> None:
+        ends.append(consumer.stop)
+        monkeypatch.setattr(consumer, "stop", hang)
+
+    spoilt(monkeypatch, spoil)
+    counts = Counter[str]()
+    await settled(Recall(kafka_settings, RecentIds(), counts), owner("a"))
+    assert not counts
+    for end in ends:
+        await end()
+
+
+@pytest.mark.broker
 async def test_no_signal_passes_before_its_trader_s_ids_are_known_and_those_of_others_do(
     kafka_settings: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +396,7 @@ async def test_while_kafka_can_t_be_read_it_waits_and_where_it_may_not_be_read_i
     monkeypatch.setattr(recall, "_RETRY_S", 0.0)
     counts = Counter[str]()
     await settled(Recall(KafkaSettings(bootstrap="127.0.0.1:1", feed="none"), RecentIds(), counts), owner("a"))
-    assert (answers, counts) == ([], {"recall_refused": 1})
+    assert (answers, counts) == ([], {"recall_refused": 1, "recall_retries": 2})
 
 
 async def test_who_owns_no_earlier_candle_waits_for_nothing() -> None:

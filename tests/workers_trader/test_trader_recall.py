@@ -206,14 +206,55 @@ def test_nothing_of_an_older_session_keeps_it_from_what_is_due_in_the_newest(sta
     assert opens(stage.signals()) == list(range(9, 20))
 
 
-def test_what_the_pod_before_signalled_cools_as_it_did_there(stage: Stage) -> None:
+@pytest.mark.parametrize("live", [True, False])
+def test_what_the_pod_before_signalled_cools_as_it_did_there(stage: Stage, live: bool) -> None:
     index = stage.series()
-    stage.close(index, *range(30), live=False)
+    stage.close(index, *range(30), live=live)
     clock(stage, 30.5)
     player = stage.trader(since(stage, 12.0, cooldown_ms=5 * STEP_MS))
     player.settle()
     # The pod before signalled on 12, 17, 22 and 27; candles before 12 were nobody's.
     assert opens(stage.signals()) == [22, 27]
+
+
+@pytest.mark.parametrize(("since_s", "first"), [(99.9, 99), (100.1, 100)])
+def test_nothing_cools_a_new_trader_down_that_was_before_its_time(stage: Stage, since_s: float, first: int) -> None:
+    index = stage.series()
+    stage.close(index, *range(100))  # live for others
+    clock(stage, 100.2)
+    player = stage.trader(since(stage, since_s, cooldown_ms=60 * STEP_MS))
+    player.settle()
+    for at in range(100, 115):
+        stage.close(index, at)
+        player.settle()
+    player = stage.trader(since(stage, since_s, cooldown_ms=60 * STEP_MS))  # nor its next process
+    for at in range(115, 170):
+        stage.close(index, at)
+        player.settle()
+    assert opens(stage.signals()) == [first, first + 60]
+
+
+@pytest.mark.parametrize("positions", [True, False])
+def test_a_resumed_trader_is_cooled_down_by_what_it_signalled_itself_alone(stage: Stage, positions: bool) -> None:
+    index = stage.series()
+    stage.close(index, *range(89))
+    clock(stage, 89.1)
+    cooldown_ms = 8 * STEP_MS
+    if positions:  # suspended in this very pod
+        before = stage.trader(since(stage, 88.5, cooldown_ms=cooldown_ms))
+        before.settle()
+        stage.close(index, *range(89, 99))
+        before.settle()
+        assert opens(stage.signals()) == [88, 96]
+    else:  # or in one that is gone
+        stage.close(index, *range(89, 99))
+    stage.close(index, 99)
+    clock(stage, 100.2)
+    player = stage.trader(since(stage, 99.5, cooldown_ms=cooldown_ms))
+    player.settle()
+    stage.close(index, *range(100, 108))
+    player.settle()
+    assert opens(stage.signals()) == ([104] if positions else [99, 107])
 
 
 def test_candles_overwritten_before_they_could_be_recalled_are_counted(tmp_path: Path) -> None:

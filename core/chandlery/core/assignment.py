@@ -64,8 +64,8 @@ class TraderAssignment(msgspec.Struct, omit_defaults=True):
             far it has come (its pod's rings are gone). The wall clock of whoever first made it active, or the
             ``from_ms`` at which it took over. 0: not known, it begins after the newest candle there is.
 
-    ``mode`` from standby to active, ``generation``, ``tier``, ``from_ms``, ``until_ms`` and ``since_ms`` change in the
-    running process; whatever else changes comes as another incarnation.
+    ``mode`` from standby to active, ``generation``, ``tier``, ``from_ms`` and ``until_ms`` change in the running process,
+    and ``since_ms`` beside it: it is for the process that starts next. Whatever else changes comes as another incarnation.
     """
 
     trader: str

@@ -87,6 +87,8 @@ def plan(desired: Desired, current: Current, *, now_ms: int, wall_ms: int = 0) -
         for one in asked.values()
         if one.is_stuck and one.standing.failed
     ]
+    deciders = [one.standing.decider for one in asked.values() if one.rolls]
+    waits += [decider.comes_up_until_ms for decider in deciders if decider is not None and decider.is_coming_up]
     return Plan(
         feeds=_plan_feeds(desired, pools),
         pools=pools,

@@ -148,7 +148,7 @@ def _standing_by(decider: Entry, successor: Entry, wanted: TraderAssignment) -> 
             [(decider.worker, bounded(decider, None).assignment), (successor.worker, successor_now)],
             _warming(decider, successor_now, successor.worker, is_move),
         )
-    if told is None and decider.is_about_to_begin:
+    if told is None and (decider.is_about_to_begin or decider.is_coming_up):
         does = "takes over after its first candle"
         return Step(
             [(decider.worker, decider.assignment), (successor.worker, successor_now)],
@@ -194,6 +194,13 @@ def _taking_over(
 def _in_place(decider: Entry, fresh: TraderAssignment, home: str, overdue: bool) -> Step:
     """Stop the old one at a candle, and start the new one in its place from there: nothing is missed but time."""
     told, due_ms = decider.assignment.until_ms, decider.decided_until_ms
+    if told is None and decider.is_coming_up:
+        message = (
+            f"generation {fresh.generation} has no room beside generation {decider.assignment.generation}: it starts in its "
+            f"place, when that has decided its first candle"
+        )
+        rollout = Rollout("HandingOver", fresh.generation, message, is_move=False)
+        return Step([(decider.worker, decider.assignment)], rollout)
     if told is not None and decider.is_bounded and due_ms <= told and (decider.is_out or overdue):
         fresh.from_ms = begins_ms(decider, fresh.interval, told)
         return Step([(home, fresh)])

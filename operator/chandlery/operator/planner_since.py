@@ -28,15 +28,16 @@ def since_of(trader: TraderAssignment, before: Iterable[Entry], wall_ms: int) ->
         wall_ms: now, by the wall clock; 0: not known.
 
     Returns:
-        What it says already, once it is active, and were that nothing: it stays. The candle at which it takes over. Where
-        nobody can say at which, what the same version says elsewhere, for its signals have the same ids. Else now.
+        What it says already, once it is active: it stays. The candle at which it takes over. Where nobody can say at
+        which, what the same version says elsewhere, for its signals have the same ids. Else now, also of one that was
+        assigned by a version that said nothing: it is told with whatever else makes its assignment be written.
     """
     if trader.mode != "active":
         return 0
     known = [one for one in before if one.assignment.uid == trader.uid and one.assignment.mode == "active"]
     for one in known:
         if one.assignment.incarnation == trader.incarnation:
-            return one.assignment.since_ms
+            return one.assignment.since_ms or one.assignment.from_ms or wall_ms
     if trader.from_ms:
         return trader.from_ms
     digest = content_digest(trader)

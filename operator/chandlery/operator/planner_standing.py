@@ -35,6 +35,7 @@ class Entry:
         ready: the worker is Ready.
         heard: the worker has its newest assignment, which not every process need have taken yet.
         may_have_run: it has been Ready since it was made, and doesn't say that it was never assigned anything.
+        comes_up_until_ms: until then its worker's pod counts as new; 0: it isn't, or isn't Ready.
     """
 
     pool: Key
@@ -47,6 +48,7 @@ class Entry:
     acknowledged: bool = False
     heard: bool = False
     may_have_run: bool = False
+    comes_up_until_ms: int = 0
 
     @property
     def is_worth_keeping(self) -> bool:
@@ -93,6 +95,14 @@ class Entry:
         status = self.status
         begun = status is not None and status.state in ("Active", "Blocked")
         return begun and not self.decided_until_ms and parse_interval(self.assignment.interval).length_ms <= 60_000
+
+    @property
+    def is_coming_up(self) -> bool:
+        """Whether it may still find candles that are due to it by ``since_ms``: in a new pod, whose feed may be reading
+        history. Where it ends can't be said before; the interval doesn't matter, as they have closed already.
+        """
+        owns = self.comes_up_until_ms > 0 and self.assignment.mode == "active" and self.assignment.since_ms > 0
+        return owns and self.status is not None and not self.decided_until_ms and self.failure() is None
 
     @property
     def decided_until_ms(self) -> int:
@@ -170,6 +180,9 @@ def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[
             )
             heard = status is not None and status.received_sequence >= assignment.sequence
             may_have_run = worker.was_ready and (status is None or status.received_sequence > 0)
+            up_ms = worker.since_ms + delays.coming_up_ms
+            # A time to come is of another clock (the machine was started again): it is no bound.
+            comes_up = worker.ready and 0 < up_ms - now_ms <= delays.coming_up_ms
             for trader in assignment.traders:
                 told = told_of(status, trader.trader, trader.incarnation)
                 found.setdefault(trader.trader, []).append(
@@ -184,6 +197,7 @@ def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[
                         acknowledged,
                         heard,
                         may_have_run,
+                        up_ms if comes_up else 0,
                     )
                 )
     for entries in found.values():

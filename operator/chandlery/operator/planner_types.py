@@ -30,6 +30,9 @@ class Delays:
             broker that restarts (4 s), and as much again for a busy machine.
         move_again_ms: a move whose successor failed is tried again after this long. Until then what runs stays where it
             is, and its worker is not rolled: a template in which nothing runs must not end what does.
+        coming_up_ms: for so long after a worker has got Ready, one of its traders that tells of no candle may still find
+            some that are due to it: its feed reads history (seconds; some ten where Kafka is far or busy), its
+            processes start one after the other.
     """
 
     unready_ms: int = 30_000
@@ -37,6 +40,7 @@ class Delays:
     shrink_ms: int = 300_000
     retire_ms: int = 70_000
     move_again_ms: int = 300_000
+    coming_up_ms: int = 60_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,9 @@ from chandlery.workers.feed.assignments import Fence
 
 #: Ids remembered to recognise what a restarted trader signals again.
 REMEMBERED_IDS: Final = 10_000
+#: Ids remembered beside them that a look at the topic has found: as many as the longest look reads records. An id is kept
+#: as 16 bytes, about 155 bytes with its place in the order: 31 MB at most, and nothing where nothing was recalled.
+RECALLED_IDS: Final = 200_000
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 #: Times are ns in 64 bits, wherever they go.
 _MOST_NS: Final = 2**63 - 1
@@ -20,20 +23,46 @@ _PRICE: Final = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?")
 
 
 class RecentIds:
-    """The newest ids of a worker's signals, oldest forgotten first."""
+    """The newest ids of a worker's signals, and beside them those recalled from the topic; oldest forgotten first.
 
-    def __init__(self, limit: int = REMEMBERED_IDS) -> None:
+    They are apart: many recalled ones don't make it forget what passed here, nor the other way round.
+
+    Attributes:
+        forgotten: recalled ids that had to make room for others.
+    """
+
+    def __init__(self, limit: int = REMEMBERED_IDS, recalled_limit: int = RECALLED_IDS) -> None:
         self._limit = limit
+        self._recalled_limit = recalled_limit
         self._ids: OrderedDict[str, None] = OrderedDict()
+        self._recalled: OrderedDict[bytes, None] = OrderedDict()
+        self.forgotten = 0
 
     def add(self, identity: str) -> bool:
         """Remember an id. Returns: False when it was there already."""
-        if identity in self._ids:
+        if self._has(identity):
             return False
         self._ids[identity] = None
         if len(self._ids) > self._limit:
             self._ids.popitem(last=False)
         return True
+
+    def recall(self, identity: str) -> bool:
+        """Remember an id that is on the topic. Returns: False when it was there already, or is none."""
+        if not _ID.fullmatch(identity):
+            return False
+        is_new = not self._has(identity)
+        self._recalled[bytes.fromhex(identity)] = None
+        if len(self._recalled) > self._recalled_limit:
+            self._recalled.popitem(last=False)
+            self.forgotten += 1
+        return is_new
+
+    def _has(self, identity: str) -> bool:
+        if identity in self._ids:
+            return True
+        # Most workers have recalled nothing: then the look-up costs nothing.
+        return bool(self._recalled and _ID.fullmatch(identity)) and bytes.fromhex(identity) in self._recalled
 
 
 def admit(

@@ -28,6 +28,8 @@ REQUEST_TIMEOUT_MS: Final = 10_000
 # A busy machine may keep a new connection waiting; one that ends is noticed at once.
 _CONNECT_MS: Final = 5_000
 _RETRY_S: Final = 0.25
+#: The end of a consumer without group takes milliseconds.
+_STOP_S: Final = 1.0
 #: A login that was refused is tried again this often: the broker logs each, and a Secret is mended by a person.
 _LOGIN_RETRY_S: Final = 1.0
 
@@ -52,6 +54,19 @@ def candle_consumer(kafka: KafkaSettings) -> AIOKafkaConsumer:
         request_timeout_ms=REQUEST_TIMEOUT_MS,
         retry_backoff_ms=100,
     )
+
+
+async def end_consumer(consumer: AIOKafkaConsumer) -> None:
+    """End a consumer in a bounded time.
+
+    Its fetching task takes a cancellation for one of a request under way where partitions have just been assigned: ended
+    in that moment, it would wait for ever. A second cancellation ends it, which leaves the connections to us.
+    """
+    try:
+        async with asyncio.timeout(_STOP_S):
+            await consumer.stop()
+    except TimeoutError:
+        await consumer._client.close()
 
 
 def forming_consumer(kafka: KafkaSettings, *, urgent: bool) -> AIOKafkaConsumer:

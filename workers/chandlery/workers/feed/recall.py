@@ -14,24 +14,31 @@ from typing import Final
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError
 
 from chandlery.core import clocks
 from chandlery.core.assignment import TraderAssignment
 from chandlery.core.intervals import parse_interval
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import partition_of, topics_of
-from chandlery.workers.feed.admission import RecentIds
-from chandlery.workers.feed.clients import candle_consumer
+from chandlery.workers.feed.admission import RECALLED_IDS, RecentIds
+from chandlery.workers.feed.clients import candle_consumer, end_consumer
 
 log = logging.getLogger("chandlery.feed.recall")
 
 #: Most records looked at, the newest of each partition: a signal and its completion are about 1 KB and take 10 µs
 #: here. 100 MB and a second then, where a desk's own are some thousand (256 Traders, 10 candles each within their ttl).
-MOST_RECORDS: Final = 200_000
+#: No look can make the ids forgotten that it has found itself.
+MOST_RECORDS: Final = RECALLED_IDS
 #: Longest look, s: ten times what the most records take, on a machine as busy as one is where pods have moved. Signals
 #: wait in their rings meanwhile, and what has not been seen by then may be published twice.
 MOST_S: Final = 10.0
+#: A look that ends without a record for this long, s, was not too long: the broker was away. It answers a fetch within
+#: 0.1 s, also with nothing; a busy one, or one whose disk is slow, is given twenty times that.
+_QUIET_S: Final = 2.0
+#: How long looks are tried again that reach a broker and get nothing from it, s: a broker that restarts takes about 4 s,
+#: a partition that gets another leader less than 30 s. A topic that isn't there is one of them: nothing leaves to it.
+PATIENCE_S: Final = 60.0
 #: How far the clocks of broker and worker may be apart, ms: NTP keeps them closer by far.
 _SKEW_MS: Final = 10_000
 _RETRY_S: Final = 0.5
@@ -71,8 +78,9 @@ class Recall:
     """Remembers published ids, for each Trader before its first signal passes.
 
     Args:
-        ids: where they are remembered. counts: gets ``recalled_ids``, and ``recall_cut`` and ``recall_refused`` for
-            looks that ended early.
+        ids: where they are remembered. counts: gets ``recalled_ids``, ``recall_forgotten`` for those that had to make
+            room, ``recall_retries`` for looks begun anew, ``recall_cut`` and ``recall_refused`` for those that ended
+            early.
         done: called when more Traders may pass.
     """
 
@@ -89,6 +97,10 @@ class Recall:
         self._awaited: dict[str, int] = {}
         self._symbols: dict[str, list[str]] = {}
         self._asked = asyncio.Event()
+        #: Of the look under way: whether a broker has let us in, and when the last record came (loop time, s).
+        self._reached = False
+        self._moved_s = 0.0
+        self._silent_since_s: float | None = None
 
     def follow(self, traders: Iterable[TraderAssignment]) -> None:
         """Take in a new assignment: of Traders that come, their ids are looked for."""
@@ -112,7 +124,10 @@ class Recall:
         return trader not in self._awaited
 
     async def run(self) -> None:
-        """Look until cancelled; while Kafka isn't there, again and again: no signal can leave meanwhile anyway."""
+        """Look until cancelled; while Kafka isn't there, again and again: no signal can leave meanwhile anyway.
+
+        A broker that is there and gives nothing is asked for a minute: others may lead what signals leave to.
+        """
         while True:
             await self._asked.wait()
             self._asked.clear()
@@ -125,11 +140,29 @@ class Recall:
                 self._counts["recall_refused"] += 1
                 log.warning("may not read the topic: signals may be on it twice", extra={"topic": self._topic})
             except KafkaError as error:
-                log.debug("no look at what is published", extra={"reason": repr(error)})
-                await asyncio.sleep(_RETRY_S)
-                self._asked.set()
-                continue
+                if self._is_worth_another():
+                    self._counts["recall_retries"] += 1
+                    log.debug("no look at what is published", extra={"reason": repr(error)})
+                    await asyncio.sleep(_RETRY_S)
+                    self._asked.set()
+                    continue
+                self._cut("what is published can't be looked at", PATIENCE_S)
+            self._silent_since_s = None
             self._know(wanted)
+
+    def _is_worth_another(self) -> bool:
+        """Whether a look that got nothing is begun anew."""
+        if not self._reached:
+            self._silent_since_s = None
+            return True
+        now_s = asyncio.get_running_loop().time()
+        if self._silent_since_s is None:
+            self._silent_since_s = now_s
+        return now_s - self._silent_since_s < PATIENCE_S
+
+    def _cut(self, message: str, after_s: float) -> None:
+        self._counts["recall_cut"] += 1
+        log.warning(message, extra={"topic": self._topic, "after_s": after_s})
 
     def _know(self, looked_for: Mapping[str, int]) -> None:
         for trader, from_ms in looked_for.items():
@@ -145,15 +178,19 @@ class Recall:
         symbols = {symbol for trader in wanted for symbol in self._symbols.get(trader, ())}
         partitions = sorted({partition_of(symbol, self._kafka.partitions) for symbol in symbols})
         consumer = candle_consumer(self._kafka)
+        loop = asyncio.get_running_loop()
+        self._reached, self._moved_s = False, -_QUIET_S  # no record yet
         try:
             await consumer.start()
+            self._reached = True
             async with asyncio.timeout(MOST_S):
                 await self._read(consumer, [TopicPartition(self._topic, number) for number in partitions], wanted)
         except TimeoutError:
-            self._counts["recall_cut"] += 1
-            log.warning("not all that is published could be looked at", extra={"topic": self._topic, "after_s": MOST_S})
+            if loop.time() - self._moved_s >= _QUIET_S:
+                raise KafkaTimeoutError("nothing came") from None
+            self._cut("not all that is published could be looked at", MOST_S)
         finally:
-            await consumer.stop()
+            await end_consumer(consumer)
 
     async def _read(
         self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], wanted: Mapping[str, int]
@@ -176,6 +213,7 @@ class Recall:
         left = set(starts)
         while left:
             for records in (await consumer.getmany(*left, timeout_ms=100)).values():
+                self._moved_s = asyncio.get_running_loop().time()
                 for record in records:
                     self._take(record, wanted)
                 await asyncio.sleep(0)
@@ -187,4 +225,7 @@ class Recall:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return  # whoever reads the topic says so
         if isinstance(found, _Signal) and found.open_time_ms >= wanted.get(found.trader, 1 << 62):
-            self._counts["recalled_ids"] += self._ids.add(found.id)
+            before = self._ids.forgotten
+            self._counts["recalled_ids"] += self._ids.recall(found.id)
+            if self._ids.forgotten > before:
+                self._counts["recall_forgotten"] += 1

@@ -367,7 +367,9 @@ class TraderLoop:
         self._store(run)
 
     def _rehearse(self, run: SymbolRun, view: SeriesView, ordinal: int) -> None:
-        from_ms = signalled_from_ms(self._spec, self._interval, view, recalled=run.recall_ms >= 0)
+        from_ms = signalled_from_ms(
+            self._spec, self._interval, view, after_ms=run.after_ms, recalled=run.recall_ms >= 0
+        )
         length = ordinal if run.resumed and self._spec.cooldown_ms else self._memory
         rehearse(self._caller, run, view, ordinal, length=length, signalled_from_ms=from_ms)
 

@@ -26,17 +26,21 @@ def recall_from_ms(spec: TraderAssignment, interval: Interval, newest_open_ms: i
     return max(0, interval.floor_ms(spec.since_ms), newest_possible_ms - spec.signal_ttl_ms)
 
 
-def signalled_from_ms(spec: TraderAssignment, interval: Interval, view: SeriesView, *, recalled: bool) -> int:
+def signalled_from_ms(
+    spec: TraderAssignment, interval: Interval, view: SeriesView, *, after_ms: int, recalled: bool
+) -> int:
     """Decisions on candles that opened before this (ms) were no signals of this Trader, so they cool nothing down.
 
     Args:
-        recalled: whether it begins with what is due by :func:`recall_from_ms`, and hasn't a position of its own.
+        after_ms: open time of the newest candle that is dealt with. recalled: whether it begins with what is due by
+            :func:`recall_from_ms`, and hasn't a position of its own.
     """
     if spec.from_ms:
         return view.traded_from_ms  # what the incarnation before decided elsewhere cools as it did there
     if not spec.since_ms:
         return view.live_from_ms
     since_ms = max(interval.floor_ms(spec.since_ms), view.traded_from_ms)
-    if view.live_from_ms >= 0:
-        return min(view.live_from_ms, since_ms)
-    return since_ms if recalled else view.live_from_ms
+    if recalled or after_ms >= since_ms:
+        return since_ms  # the series may have been live for others long before
+    # It was suspended and resumed with a position of before: since when that one signalled isn't known any more.
+    return min(view.live_from_ms, since_ms) if view.live_from_ms >= 0 else view.live_from_ms
