@@ -14,7 +14,8 @@ from chandlery.core.manifests import ManifestSet, check_against_catalogue, read_
 from chandlery.operator.planner import Current, desired_of, plan
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-FOLDERS = sorted(folder.name for folder in EXAMPLES.iterdir() if folder.is_dir())
+#: Those with manifests; others hold programs.
+FOLDERS = sorted(folder.name for folder in EXAMPLES.iterdir() if list(folder.rglob("*.yaml")))
 
 
 @pytest.fixture(scope="module")
