@@ -13,7 +13,17 @@ from chandlery.cli.getting import Kind, rows_of, select, table_of
 from chandlery.cli.signalling import is_of
 from chandlery.console.amounts import duration_us, size
 from chandlery.console.live import live_view, start_panel, summary_view
-from chandlery.console.model import ConsoleRow, FeedRow, PoolRow, SignalRow, TraderRow, View, decode_view, encode_view
+from chandlery.console.model import (
+    ConsoleRow,
+    FeedRow,
+    PoolRow,
+    ProcessRow,
+    SignalRow,
+    TraderRow,
+    View,
+    decode_view,
+    encode_view,
+)
 from chandlery.console.summary import Summary
 from chandlery.console.waterfall import bar, signal_waterfall
 from chandlery.core.errors import InputError
@@ -85,6 +95,14 @@ def test_the_live_view_shows_a_broken_trader_before_sound_ones() -> None:
     view = a_view(traders=100)
     view.traders.append(TraderRow("default/zz-broken", "Stalled", reason="CrashLoop"))
     assert "zz-broken" in text_of(live_view(view, 20))
+
+
+def test_the_live_view_counts_the_memory_of_traders_too() -> None:
+    view = a_view(traders=2)
+    view.processes = [ProcessRow("kafka", "running", rss_bytes=100_000_000)]
+    for row in view.traders:
+        row.rss_bytes = 20_000_000
+    assert "memory 140.0 MB RSS" in text_of(live_view(view, 20)).splitlines()[0]
 
 
 def test_the_start_panel_says_what_runs_where_to_look_and_what_to_type() -> None:

@@ -36,7 +36,13 @@ def test_the_worst_comes_first_and_all_well_says_nothing() -> None:
         ],
         feeds=[Feed(feed="a/f", connected=True), Feed(feed="a/g", message="refused")],
         pools=[Pool(pool="a/p", pending=2, message="full"), Pool(pool="a/q", workers=2, ready_workers=1)],
-        memory=Memory(processes=[ProcessMemory(name="a/z", kind="trader", rss_bytes=1, growth_bytes_per_h=9e7)]),
+        memory=Memory(
+            processes=[
+                ProcessMemory(name="a/z", kind="trader", rss_bytes=1, growth_bytes_per_h=9e7),
+                # A heap of fixed size that fills is nobody's concern.
+                ProcessMemory(name="kafka", kind="kafka", rss_bytes=1, growth_bytes_per_h=2e8),
+            ]
+        ),
         notices=["a notice"],
     )
     assert list(attention(ill)) == [

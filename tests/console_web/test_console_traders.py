@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,17 @@ async def test_who_keeps_a_trader_elsewhere_is_told(browser: Browser, served: Se
         await sight.open()
         await sight.go(f"#/traders/{name}")
         await sight.page.get_by_text("Kept by Flux: kustomization default/traders: change it there").wait_for()
+
+
+async def test_of_a_trader_kept_in_a_file_it_is_told_which_one_changes(browser: Browser, served: Served) -> None:
+    address = await served.start()
+    kept = served.world.backend.manifests
+    name = next(name for name, written in kept.items() if not written.kept_by)
+    kept[name] = replace(kept[name], kept_by="/home/me/traders/all.yaml")
+    async with browsing.sight(browser, address) as sight:
+        await sight.open()
+        await sight.go(f"#/traders/{name}")
+        await sight.page.get_by_text("Changes are written to /home/me/traders/all.yaml.").wait_for()
 
 
 async def test_a_token_is_asked_for_and_kept_for_the_tab(browser: Browser, served: Served, tmp_path: Path) -> None:

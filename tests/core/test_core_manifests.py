@@ -263,6 +263,15 @@ def test_a_half_written_file_loses_nothing_that_stood_in_it(tmp_path: Path) -> N
     assert after.problems
 
 
+def test_a_misspelt_kind_loses_nothing_of_its_file(tmp_path: Path) -> None:
+    text = trader("a") + "---\n" + trader("b")
+    _, after = read_then(
+        tmp_path, {"t.yaml": text, "u.yaml": trader("c")}, {"t.yaml": text.replace("kind: Trader", "kind: Tradr", 1)}
+    )
+    assert names(after) == {"a", "b", "c"}
+    assert any("Tradr" in message for message in messages(after))
+
+
 def test_what_is_plainly_gone_is_gone(tmp_path: Path) -> None:
     text = trader("a") + "---\n" + trader("b")
     _, after = read_then(tmp_path, {"t.yaml": text, "u.yaml": trader("c")}, {"t.yaml": trader("b"), "u.yaml": None})

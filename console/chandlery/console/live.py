@@ -50,7 +50,7 @@ def live_view(view: View, height: int, width: int = _WIDE) -> RenderableType:
 
 def _head(view: View, width: int) -> Text:
     ready = sum(row.ready for row in view.traders)
-    memory = sum(row.rss_bytes for row in view.processes)
+    memory = sum(row.rss_bytes for row in view.processes) + sum(row.rss_bytes for row in view.traders)
     # On a narrow screen it would take a second line; the start's panel has said it.
     shown = view.console is not None and view.console.address and width >= _ROOM_FOR_ADDRESS
     console = f"{view.console.address}   " if view.console is not None and shown else ""

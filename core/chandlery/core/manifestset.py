@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 from chandlery.core import documents
 from chandlery.core.documents import line_at
@@ -97,6 +97,9 @@ class Origin:
         return Problem(self.file, self.document, line, *identity, path_text(path), message, reason)
 
 
+_KINDS: Final = frozenset({"MarketFeed", "TraderPool", "Trader", "ConfigMap", "Namespace"})
+
+
 @dataclass(slots=True)
 class ManifestSet:
     """What was read.
@@ -144,7 +147,8 @@ class ManifestSet:
         """This set, with what ``previous`` had of the resources that can't be read now.
 
         A resource that has a problem, or whose file or folder can't be read or has a document that can't be
-        told by kind and name, stays as it was; one that is plainly gone is gone.
+        told by kind and name, stays as it was; one that is plainly gone is gone. A kind that there is none of tells
+        nothing: it may be any of the file's, misspelt.
         """
         kept = replace(
             self,
@@ -156,7 +160,9 @@ class ManifestSet:
             origins=dict(self.origins),
         )
         broken = {problem.identity for problem in self.problems} - {None}
-        obscure = [problem.file for problem in self.problems if problem.identity is None]
+        obscure = [
+            problem.file for problem in self.problems if problem.identity is None or problem.identity[0] not in _KINDS
+        ]
         for identity, origin in previous.origins.items():
             if identity in self.origins:
                 continue

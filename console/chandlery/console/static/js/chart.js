@@ -16,6 +16,7 @@ import { colours, onTheme } from "./theme.js";
 const CANDLES = 500;
 //: More stay on the server; the browser's memory is bounded.
 const CANDLES_MOST = 3_000;
+const FEW = 5;
 const SIGNALS_MOST = 500;
 
 /** Digits after the point of a decimal text: `0.001` has 3. */
@@ -170,7 +171,8 @@ export class CandleChart {
     }
     if (!this.#keep(candle)) return;
     if (this.#candles.size > CANDLES_MOST) this.#candles.delete(Math.min(...this.#candles.keys()));
-    if (candle.open_time_ms < this.#drawnTo) {
+    // The first few tell how many digits a price has, and how far apart the candles are.
+    if (candle.open_time_ms < this.#drawnTo || this.#candles.size <= FEW) {
       this.#draw();
       return;
     }

@@ -9,7 +9,7 @@ import { stageLegend } from "../drawing.js";
 import { empty, field, figures, loading, options, panel, stateBadge } from "../parts.js";
 import { heading } from "../router.js";
 import { SignalList } from "./signal_list.js";
-import { openEditor } from "./trader_editor.js";
+import { keptWords, openEditor } from "./trader_editor.js";
 
 const NEWEST = 15;
 
@@ -178,7 +178,7 @@ function followSignals({ scope, live }, into, name) {
 function showManifest(into, { manifest, kept_by: keptBy }) {
   put(
     into.body,
-    keptBy && h("p", { class: "message" }, `Kept by ${keptBy}: change it there, or what is changed here is put back.`),
+    keptBy && h("p", { class: "message" }, keptWords(keptBy)),
     h("pre", { class: "manifest", tabindex: "0", "aria-label": "Manifest as JSON" }, JSON.stringify(manifest, null, 2)),
   );
 }

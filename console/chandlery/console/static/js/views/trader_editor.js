@@ -93,6 +93,12 @@ async function send(editor, button, request, onSaved) {
   }
 }
 
+/** What keeps a Trader: a file that changes are written to, or a tool that puts them back. */
+export function keptWords(keptBy) {
+  if (keptBy.startsWith("/")) return `Changes are written to ${keptBy}.`;
+  return `Kept by ${keptBy}: change it there, or what is changed here is put back.`;
+}
+
 /** Edit a Trader in a dialog; `onSaved(detail)`. */
 export async function openEditor({ trader, onSaved }) {
   let detail;
@@ -111,7 +117,7 @@ export async function openEditor({ trader, onSaved }) {
     "form",
     {},
     h("h2", { id: "dialog-title" }, `Edit ${trader}`),
-    detail.kept_by && h("p", { class: "message" }, `Kept by ${detail.kept_by}: change it there, or what is changed here is put back.`),
+    detail.kept_by && h("p", { class: "message" }, keptWords(detail.kept_by)),
     editor.element,
     h("div", { class: "dialog-actions" }, cancel, save),
   );
@@ -133,6 +139,7 @@ export async function openEditor({ trader, onSaved }) {
   dialog.showModal();
   editor.area.focus();
   editor.area.setSelectionRange(0, 0);
+  editor.area.scrollTop = 0;
 }
 
 /** The page that makes a Trader from a template. */
