@@ -33,6 +33,7 @@ def test_the_worst_comes_first_and_all_well_says_nothing() -> None:
         traders=[
             Trader(trader="a/a", state="Init"),
             Trader(trader="a/z", state="Failed", reason="BadParameter", message="fast must be below slow"),
+            Trader(trader="a/k", state="Active", ready=True, reason="BadParameter", message="no parameter slwo"),
         ],
         feeds=[Feed(feed="a/f", connected=True), Feed(feed="a/g", message="refused")],
         pools=[Pool(pool="a/p", pending=2, message="full"), Pool(pool="a/q", workers=2, ready_workers=1)],
@@ -50,6 +51,7 @@ def test_the_worst_comes_first_and_all_well_says_nothing() -> None:
         "feed a/g is not connected: refused",
         "Trader a/z is Failed: BadParameter: fast must be below slow",
         "Trader a/a is Init",
+        "Trader a/k goes on with its version before: BadParameter: no parameter slwo",
         "pool a/p: 2 Traders wait for room: full",
         "pool a/q: 1 of 2 workers are Ready",
         "memory of a/z grows by 90 MB an hour",

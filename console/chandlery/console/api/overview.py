@@ -54,7 +54,7 @@ def attention(snapshot: Snapshot) -> Iterator[str]:
     yield from map(_of_trader, sorted(waiting, key=lambda one: (not one.reason, one.trader)))
     # Its version before goes on, and what was wanted since is refused, failed or waits for somebody.
     held = [one for one in snapshot.traders if one.ready and not one.suspended and one.reason not in ("", *_ROLLING)]
-    yield from map(_of_trader, sorted(held, key=lambda one: one.trader))
+    yield from map(_of_held, sorted(held, key=lambda one: one.trader))
     yield from (_of_pool(pool) for pool in snapshot.pools if pool.pending or pool.ready_workers < pool.workers)
     for process in snapshot.memory.processes:
         if process.kind not in _BOUNDED and (process.growth_bytes_per_h or 0) > _GROWTH_BYTES_PER_H:
@@ -70,6 +70,11 @@ def _of_feed(feed: Feed) -> str:
 def _of_trader(trader: Trader) -> str:
     why = ": ".join(part for part in (trader.reason, trader.message or trader.last_error) if part)
     return f"Trader {trader.trader} is {trader.state}" + (f": {why}" if why else "")
+
+
+def _of_held(trader: Trader) -> str:
+    why = f"{trader.reason}: {trader.message}" if trader.message else trader.reason
+    return f"Trader {trader.trader} goes on with its version before: {why}"
 
 
 def _of_pool(pool: Pool) -> str:
