@@ -222,7 +222,12 @@ async def test_a_kept_assignment_that_somebody_forged_is_replaced_by_one_above_i
         async def replaced() -> bool:
             item = await stage.api.get(CONFIG_MAP, ns, "quants-0-assignment")
             now = json.loads(item["data"]["assignment.json"])
-            return bool(now["traders"] == kept["traders"] and least < now["sequence"] <= MOST_SEQUENCE)
+            # What isn't to be believed doesn't say since when candles are a Trader's: it is from now on.
+            since = [[one["since_ms"] for one in told["traders"]] for told in (kept, now)]
+            same = [one | {"since_ms": 0} for one in now["traders"]] == [
+                one | {"since_ms": 0} for one in kept["traders"]
+            ]
+            return bool(same and since[0] <= since[1] and least < now["sequence"] <= MOST_SEQUENCE)
 
         await stage.until("the assignment as it was, above the forged one", replaced)
 
