@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -19,21 +18,7 @@ from chandlery.core.settings import KafkaSettings
 from chandlery.core.signals import Completion, Signal, SignalStamps, encode
 from chandlery.core.topics import topics_of
 
-DEADLINE_S = 30.0
 ALL = SignalQuery()
-
-
-async def until(what: str, condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
-    """Poll until ``condition`` gives something true (it may be a coroutine function); say what was waited for."""
-    end = time.monotonic() + deadline_s
-    while True:
-        value = condition()
-        if isinstance(value, Awaitable):
-            value = await value
-        if value:
-            return value
-        assert time.monotonic() < end, f"after {deadline_s:.0f} s still not: {what} (last seen: {value!r})"
-        await asyncio.sleep(0.01)
 
 
 def signal_number(number: int, **changes: Any) -> Signal:

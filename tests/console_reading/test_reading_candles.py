@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from tests.console_reading.reading_setup import running_readers, until
-from tests.workers_feed.feed_setup import MINUTE, candle, candle_writer
+from tests.console_reading.reading_setup import running_readers
+from tests.workers_feed.feed_setup import MINUTE, candle, candle_writer, until
 
 from chandlery.console.api.models import Candle, Candles
 from chandlery.console.backend import FeedKafka

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 import pytest
-from tests.console_reading.reading_setup import ALL, reads, running_readers, signal_number, signal_writer, taking, until
+from tests.console_reading.reading_setup import ALL, reads, running_readers, signal_number, signal_writer, taking
+from tests.workers_feed.feed_setup import until
 
 from chandlery.console.backend import FeedKafka
 from chandlery.console.market import Market, Signals

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from tests.console_reading.reading_setup import until
+from tests.workers_feed.feed_setup import until
 
 from chandlery.console.backend import FeedKafka
 from chandlery.console.reading import candle_reader

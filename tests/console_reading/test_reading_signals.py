@@ -16,10 +16,9 @@ from tests.console_reading.reading_setup import (
     signal_number,
     signal_writer,
     taking,
-    until,
 )
 from tests.support.free_ports import free_ports
-from tests.workers_feed.feed_setup import candle_writer
+from tests.workers_feed.feed_setup import candle_writer, until
 
 from chandlery.console.backend import FeedKafka
 from chandlery.console.market import SignalQuery
