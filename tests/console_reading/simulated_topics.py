@@ -107,3 +107,16 @@ def at_the_beginning() -> str:
     for place in PLACES:
         position.set(place, 0)
     return position.encode()
+
+
+Told = list[SignalEvent]
+
+
+def check_once_and_in_order(topics: Topics, told: Told) -> None:
+    """Every signal was told, the first time in the order of its partition, and no more than once in each form."""
+    first = list(dict.fromkeys(event.signal.id for event in told))
+    for place in PLACES:
+        ids = [value[value.index(b'"id":"') + 6 :][:32].decode() for _, value in topics.records[place] if b'"kind":"signal"' in value]  # fmt: skip
+        assert [one for one in first if one in ids] == ids
+    forms = Counter((event.signal.id, bool(event.signal.stages)) for event in told)
+    assert max(forms.values(), default=0) <= 1, forms
