@@ -8,7 +8,7 @@ ROLES ?=
 SOURCES := core stream workers operator console cli
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-annotate --no-emit-index-url --custom-compile-command 'make lock'
-NATIVE := $(addprefix workers/chandlery/workers/segment/,_native.c layout.h protocol.h)
+NATIVE := $(wildcard workers/chandlery/workers/segment/*.[ch])
 
 .DEFAULT_GOAL := help
 .PHONY: help up test e2e images bench lint format docs dashboards crds manifests lock setup clean

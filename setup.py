@@ -5,6 +5,7 @@ from pathlib import Path
 
 from setuptools import Extension, find_namespace_packages, setup
 
+SEGMENT = "workers/chandlery/workers/segment"
 ROOTS = ["core", "stream", "workers", "operator", "console", "cli"]
 
 package_dir: dict[str, str] = {}
@@ -20,14 +21,19 @@ setup(
     ext_modules=[
         Extension(
             "chandlery.workers.segment._native",
-            sources=["workers/chandlery/workers/segment/_native.c"],
-            depends=[
-                "workers/chandlery/workers/segment/layout.h",
-                "workers/chandlery/workers/segment/protocol.h",
-            ],
+            sources=[f"{SEGMENT}/{name}.c" for name in ("_native", "mapping", "view", "writer", "reader", "series")],
+            depends=[f"{SEGMENT}/{name}.h" for name in ("layout", "protocol", "native")],
             # Workers run on Linux alone; elsewhere `kubectl chandlery` does without it.
             optional=sys.platform != "linux",
-            extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"],
+            extra_compile_args=[
+                "-std=c11",
+                "-O2",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-fvisibility=hidden",
+                "-D_GNU_SOURCE",
+            ],
         )
     ],
 )

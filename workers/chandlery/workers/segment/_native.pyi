@@ -1,4 +1,4 @@
-"""Typed face of the C extension; see _native.c and protocol.h."""
+"""Typed face of the C extension; see native.h and protocol.h."""
 
 from collections.abc import Sequence
 from typing import Final
