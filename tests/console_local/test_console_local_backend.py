@@ -13,7 +13,7 @@ from tests.console_local.test_console_local_folder import TWO, manifest
 from chandlery.cli.runtime.api import InstanceApi, Written
 from chandlery.cli.runtime.folder import Folder
 from chandlery.cli.runtime.folder import Snapshot as FilesOnDisk
-from chandlery.console.backend import Backend, ConflictError, NotFoundError, RefusedError
+from chandlery.console.backend import Backend, BadFieldError, ConflictError, NotFoundError, RefusedError
 from chandlery.console.backends import local
 from chandlery.console.backends.local import LocalBackend
 from chandlery.console.backends.local_models import MarketTime, feed_of, kind_of, trader_of
@@ -54,6 +54,8 @@ class Instance:
         self.view = view()
         self.asked = 0
         self.written: Written = lambda _: None
+        self.wrong: list[tuple[str, str]] = []
+        self.checked: list[dict[str, object]] = []
         self._api = self._made()
 
     def _made(self) -> InstanceApi:
@@ -61,7 +63,11 @@ class Instance:
             self.asked += 1
             return self.view
 
-        return InstanceApi(self.socket, told, lambda name: self.written(name))
+        return InstanceApi(self.socket, told, lambda name: self.written(name), self._check)
+
+    def _check(self, manifest: dict[str, object]) -> list[tuple[str, str]]:
+        self.checked.append(manifest)
+        return self.wrong
 
     async def start(self) -> None:
         self._api = self._made()
@@ -118,6 +124,21 @@ async def test_the_view_is_told_in_the_words_of_the_api(backend: LocalBackend) -
         "default/one": ("trader", 30),
     }
     assert (told.memory.total_rss_bytes, told.notices, told.started_ms) == (80, ["mind the gap"], 1_000)
+
+
+async def test_what_the_instance_would_not_run_is_refused_by_its_first_field_and_not_written(
+    instance: Instance, backend: LocalBackend, tmp_path: Path
+) -> None:
+    instance.wrong = [("spec.pool.name", "there is none"), ("spec.strategy.name", "there is none either")]
+    for change in (backend.create(manifest("new")), backend.replace(manifest("one"), "")):
+        with pytest.raises(BadFieldError, match=r"spec\.pool\.name: there is none; spec\.strategy") as caught:
+            await change
+        assert caught.value.field == "spec.pool.name"
+    assert [one["metadata"] for one in instance.checked] == [manifest(name)["metadata"] for name in ("new", "one")]
+    assert [(path.name, path.read_text()) for path in (tmp_path / "m").iterdir()] == [("two.yaml", TWO)]
+    await instance.stop()
+    await backend.create(manifest("new"))
+    assert len(list((tmp_path / "m").iterdir())) == 2, "files can be changed while no instance runs"
 
 
 async def test_the_topics_of_a_feed_are_found_by_what_it_says(backend: LocalBackend) -> None:

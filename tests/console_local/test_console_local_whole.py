@@ -175,12 +175,40 @@ def test_a_trader_made_through_the_api_signals_until_it_is_suspended_and_goes(se
     assert {path.name: path.read_bytes() for path in served.manifests.iterdir()} == others
 
 
+@pytest.mark.parametrize(
+    ("spec", "field", "sentence"),
+    [
+        ({"strategy": {"name": "macdd"}}, "spec.strategy.name", 'did you mean "macd"?'),
+        (
+            {"strategy": {"name": "macd", "parameters": {"fsat": 3}}},
+            "spec.strategy.parameters.fsat",
+            'did you mean "fast"?',
+        ),
+        ({"pool": {"name": "quant"}}, "spec.pool.name", 'did you mean "quants"?'),
+    ],
+)
+def test_what_the_next_start_would_refuse_is_never_written(
+    served: Served, spec: dict[str, object], field: str, sentence: str
+) -> None:
+    before = {path.name: path.read_bytes() for path in served.manifests.iterdir()}
+    manifest = served.get("/traders/default/macd-oracles")["manifest"]
+    wrong = {**manifest, "spec": {**manifest["spec"], **spec}}
+    new = {**wrong, "metadata": {"name": "new"}}
+    for answer in (
+        served.client.put(f"{API}/traders/default/macd-oracles", json=wrong),
+        served.client.post(f"{API}/traders", json=new),
+    ):
+        told = answer.json()
+        assert (answer.status_code, told["reason"], told["field"]) == (422, "BadField", field), told
+        assert sentence in told["detail"]
+    assert {path.name: path.read_bytes() for path in served.manifests.iterdir()} == before
+
+
 def test_what_the_planner_refuses_is_told_of_the_trader(served: Served) -> None:
     text = (served.manifests / "traders.yaml").read_text()
     detail = served.get("/traders/default/macd-oracles")
-    wrong = {**detail["manifest"], "spec": {**detail["manifest"]["spec"], "strategy": {"name": "macdd"}}}
-    changed = served.client.put(f"{API}/traders/default/macd-oracles", json=wrong)
-    assert changed.status_code == 200, changed.text
+    assert text.count("    name: macd\n") == 1, text
+    (served.manifests / "traders.yaml").write_text(text.replace("    name: macd\n", "    name: macdd\n"))
     until(
         lambda: served.get("/traders/default/macd-oracles")["reason"] == "UnknownStrategy",
         lambda: f"it is told: {served.get('/traders/default/macd-oracles')}",

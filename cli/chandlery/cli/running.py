@@ -103,7 +103,7 @@ async def _work(runtime: LocalRuntime, presenter: Presenter, interrupts: Interru
 
 async def _started(runtime: LocalRuntime, viewer: Viewer, interrupts: Interrupts) -> bool:
     """Start; returns False when an end was asked for meanwhile."""
-    start = asyncio.create_task(runtime.start(viewer.view, viewer.written), name="start")
+    start = asyncio.create_task(runtime.start(viewer.view, viewer.written, viewer.wrong), name="start")
     asked = asyncio.create_task(interrupts.asked.wait())
     await asyncio.wait({start, asked}, return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()

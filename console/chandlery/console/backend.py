@@ -27,6 +27,18 @@ class RefusedError(InputError):
     """Whoever runs the system doesn't let this API do that: read-only, or no right."""
 
 
+class BadFieldError(InputError):
+    """A field of a manifest is wrong.
+
+    Attributes:
+        field: the first one, e.g. ``spec.pool.name``.
+    """
+
+    def __init__(self, sentence: str, field: str) -> None:
+        super().__init__(sentence)
+        self.field = field
+
+
 @dataclass(frozen=True)
 class TraderManifest:
     """A Trader as it was written. See :class:`chandlery.console.api.models.TraderDetail` for the last two."""

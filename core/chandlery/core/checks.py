@@ -196,6 +196,13 @@ def _specs(entry: CatalogueEntry) -> dict[str, ParameterSpec]:
         raise InputError(f"the catalogue's entry {entry['name']}: {error}") from error
 
 
+def trader_findings(manifests: ManifestSet, trader: Trader, catalogue: Iterable[CatalogueEntry]) -> Iterator[Finding]:
+    """All that is wrong with one Trader beside manifests that are right without it."""
+    world = World(manifests.feeds, manifests.pools, manifests.configmaps, manifests.namespaces)
+    yield from check_trader(trader, world)
+    yield from check_strategy(trader, catalogue)
+
+
 def check_against_catalogue(manifests: ManifestSet, catalogue: Sequence[CatalogueEntry] | None) -> list[Problem]:
     """Check what manifests refer to, and strategies and their parameters.
 

@@ -1,7 +1,8 @@
 """The instance's own socket, for the other commands and the console.
 
 ``GET /v1/view`` is all of it, without the list of signals by ``?signals=0``, and 304 where it is still what
-``If-None-Match`` names. ``GET /v1/trader?name=NAMESPACE/NAME`` is a Trader's manifest as it counts, and its file.
+``If-None-Match`` names. ``GET /v1/trader?name=NAMESPACE/NAME`` is a Trader's manifest as it counts, and its file. ``POST /v1/check`` takes a
+Trader's manifest and says what would be wrong with it in this instance: ``[[FIELD, SENTENCE], …]``.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from chandlery.console.model import View, encode_view
 
 #: Manifest and file of a Trader by its ``namespace/name``; None where there is none.
 Written = Callable[[str], tuple[dict[str, Any], str] | None]
+#: (field, sentence) of what is wrong with a Trader's manifest, beside what the instance runs.
+Wrong = Callable[[dict[str, Any]], list[tuple[str, str]]]
 
 
 class InstanceApi:
     """Serves the view on a Unix socket that only this user can open."""
 
-    def __init__(self, socket: Path, view: Callable[[], View], written: Written) -> None:
+    def __init__(self, socket: Path, view: Callable[[], View], written: Written, wrong: Wrong) -> None:
         self._socket = socket
         self._view = view
         self._written = written
+        self._wrong = wrong
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -34,6 +38,7 @@ class InstanceApi:
         application = web.Application()
         application.router.add_get("/v1/view", self._answer)
         application.router.add_get("/v1/trader", self._trader)
+        application.router.add_post("/v1/check", self._check)
         application.router.add_get("/healthz", self._healthy)
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
@@ -66,6 +71,13 @@ class InstanceApi:
         return web.Response(
             body=msgspec.json.encode({"manifest": manifest, "file": file}), content_type="application/json"
         )
+
+    async def _check(self, request: web.Request) -> web.Response:
+        try:
+            manifest = msgspec.json.decode(await request.read(), type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return web.Response(status=400, text=f"no manifest: {error}\n")
+        return web.Response(body=msgspec.json.encode(self._wrong(manifest)), content_type="application/json")
 
     async def _healthy(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")

@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from pydantic import ValidationError
 
+from chandlery.core.checks import trader_findings
 from chandlery.core.errors import InputError, InvariantError, MachineError, ManifestError
+from chandlery.core.explanations import explain
 from chandlery.core.manifests import STDIN, Key, ManifestSet, Problem, check_against_catalogue, read_manifests
+from chandlery.core.resources import Trader
+from chandlery.core.wording import path_text
 
 #: Importing numpy, TA-Lib and the strategies takes 1 s; thirty times that for a cold disk and a busy machine.
 _CATALOGUE_TIMEOUT_S: Final = 30.0
@@ -116,3 +121,13 @@ def read_again(roots: Sequence[str], kept: Iterable[str], previous: ManifestSet,
     # A missing folder is told by the watcher's notice: once is enough.
     refused = [problem for problem in read.problems if problem.identity is not None or problem.file not in roots]
     return Wanted(merged, found, refused)
+
+
+def wrong_with(manifest: dict[str, Any], manifests: ManifestSet, catalogue: Catalogue) -> list[tuple[str, str]]:
+    """(field, sentence) of what keeps a Trader from running beside the pools, feeds and strategies there are."""
+    try:
+        trader = Trader.model_validate(manifest)
+    except ValidationError as error:
+        found = [explain(Trader, one, manifest) for one in error.errors(include_url=False)]
+        return [(path_text(path), message) for path, message in found]
+    return [(path_text(one.path), one.message) for one in trader_findings(manifests, trader, catalogue)]

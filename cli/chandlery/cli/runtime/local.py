@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from chandlery.cli.runtime import reaper
-from chandlery.cli.runtime.api import InstanceApi, Written
+from chandlery.cli.runtime.api import InstanceApi, Written, Wrong
 from chandlery.cli.runtime.broker import Broker
 from chandlery.cli.runtime.children import Child
 from chandlery.cli.runtime.console_process import ConsoleProcess
@@ -80,7 +80,7 @@ class LocalRuntime:
         self.plan: Plan | None = None
         self.readiness = Readiness()
         self.signals_from: dict[Key, dict[int, int]] = {}
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         self._say = say
         self._folder = Folder(tuple(path for path in options.manifests if path != "-"))
         self._problem_notices: list[str] = []
@@ -96,11 +96,11 @@ class LocalRuntime:
 
     # Start --------------------------------------------------------------------------------------------------
 
-    async def start(self, view: Callable[[], View], written: Written) -> None:
+    async def start(self, view: Callable[[], View], written: Written, wrong: Wrong) -> None:
         """Start everything; returns when all desired traders are Ready, or the time for that is over.
 
         Args:
-            view, written: what the instance's socket answers.
+            view, written, wrong: what the instance's socket answers.
 
         Raises:
             ChandleryError: it can't start; what was started must be ended by :meth:`abort`.
@@ -108,7 +108,7 @@ class LocalRuntime:
         await self._take_state()
         if self.console is not None:
             self.console.choose()
-        self._api = InstanceApi(self.state.socket("up"), view, written)
+        self._api = InstanceApi(self.state.socket("up"), view, written, wrong)
         await self._api.start()
         self.state.write_run(
             RunRecord(os.getpid(), self.run, own_version(), self.session, str(self.state.socket("up")))
@@ -342,7 +342,7 @@ class LocalRuntime:
 
     async def _read_manifests(self) -> None:
         kept, previous = set(self._folder.kept), self.wanted.manifests
-        self.wanted = await asyncio.to_thread(read_again, self.options.manifests, kept, previous, self._catalogue)
+        self.wanted = await asyncio.to_thread(read_again, self.options.manifests, kept, previous, self.catalogue)
         self._note_problems()
         self._replan.set()
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
+from chandlery.cli.runtime.desired import wrong_with
 from chandlery.cli.runtime.feedgroup import FeedGroup
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.procfs import resident_bytes
@@ -65,6 +66,10 @@ class Viewer:
             return None
         origin = manifests.origins.get(("Trader", namespace, name))
         return dict(found.manifest()), origin.file if origin is not None else ""
+
+    def wrong(self, manifest: dict[str, Any]) -> list[tuple[str, str]]:
+        """(field, sentence) of what keeps a Trader from running beside the pools, feeds and strategies there are."""
+        return wrong_with(manifest, self._runtime.wanted.manifests, self._runtime.catalogue)
 
     def traders(self) -> list[TraderRow]:
         """Every Trader of the manifests, those refused included."""

@@ -13,7 +13,15 @@ from typing import Any, Final, Literal
 import aiohttp
 import msgspec
 
-from chandlery.console.backend import ConflictError, FeedKafka, NotFoundError, RefusedError, Snapshot, TraderManifest
+from chandlery.console.backend import (
+    BadFieldError,
+    ConflictError,
+    FeedKafka,
+    NotFoundError,
+    RefusedError,
+    Snapshot,
+    TraderManifest,
+)
 from chandlery.console.backends.local_folder import ManifestFolders
 from chandlery.console.backends.local_models import MarketTime, feed_of, pool_of, processes_of, segment_of, trader_of
 from chandlery.console.backends.memory_history import MemoryHistory
@@ -44,6 +52,7 @@ class _Written(msgspec.Struct):
 
 
 _decode_written: Final = msgspec.json.Decoder(_Written).decode
+_decode_wrong: Final = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
 
 class LocalBackend:
@@ -161,10 +170,13 @@ class LocalBackend:
         )
 
     async def _get(self, path: str, headers: dict[str, str], query: dict[str, str]) -> tuple[int, bytes, str]:
+        return await self._ask("GET", path, headers=headers, params=query)
+
+    async def _ask(self, method: str, path: str, **more: Any) -> tuple[int, bytes, str]:
         if self._session is None:
             raise UnavailableError("the console is ending")
         try:
-            async with self._session.get(f"http://local{path}", headers=headers, params=query) as answer:
+            async with self._session.request(method, f"http://local{path}", **more) as answer:
                 return answer.status, await answer.read(), answer.headers.get("ETag", "")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             what = "nothing within 2 s" if isinstance(error, TimeoutError) else str(error) or repr(error)
@@ -190,6 +202,7 @@ class LocalBackend:
             written = await self._written_or_away(namespace, name)
             if written is not None and written.file == STDIN:
                 raise ConflictError(f"there is a Trader {namespace}/{name} already: it came through standard input")
+            await self._refuse_wrong(manifest)
             made = await asyncio.to_thread(self._folders.create, manifest)
         await self._until_seen(f"{namespace}/{name}", lambda row: row is not None)
         return made
@@ -199,6 +212,7 @@ class LocalBackend:
         async with self._changing:
             namespace, name = self._folders.identity(manifest)
             await self._refuse_unwritten(namespace, name)
+            await self._refuse_wrong(manifest)
             changed = await asyncio.to_thread(self._folders.replace, manifest, resource_version)
         self._look_now.set()
         return changed
@@ -230,6 +244,27 @@ class LocalBackend:
         written = await self._written_or_away(namespace, name)
         if written is not None and written.file == STDIN:
             raise RefusedError(f"Trader {namespace}/{name} came through standard input: there is no file to change")
+
+    async def _refuse_wrong(self, manifest: dict[str, Any]) -> None:
+        """What the instance wouldn't run, the next `chandlery up` refuses to start with: it is never written.
+
+        Files can be changed without the instance: where it doesn't answer, it says so when it reads them.
+
+        Raises:
+            BadFieldError: the first field that is wrong; the sentence tells of all.
+        """
+        try:
+            status, body, _ = await self._ask("POST", "/v1/check", json=manifest)
+        except UnavailableError:
+            return
+        if status != 200:
+            return
+        try:
+            found = _decode_wrong(body)
+        except msgspec.DecodeError as error:
+            raise UnavailableError(f"`chandlery up` is of another version: {error}") from error
+        if found:
+            raise BadFieldError("; ".join(f"{field}: {sentence}" for field, sentence in found), found[0][0])
 
     async def _written_or_away(self, namespace: str, name: str) -> _Written | None:
         """As the instance has it; None also where it doesn't answer: files can be changed without it."""
