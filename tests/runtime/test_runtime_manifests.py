@@ -131,6 +131,34 @@ def test_a_change_that_running_processes_can_not_take_in_is_told(up: Up, folder:
     until(lambda: told() == [], "all is as it runs")
 
 
+def test_a_pool_taken_away_and_put_back_goes_on_and_the_signals_of_its_first_life_are_counted(
+    up: Up, folder: Path
+) -> None:
+    pool = """
+apiVersion: chandlery.dev/v1alpha1
+kind: TraderPool
+metadata: {name: other}
+spec: {feed: {name: market}}
+"""
+    (folder / "other-trader.yaml").write_text(
+        trader("elsewhere", strategy="each-candle", every=1).replace("{name: demo}", "{name: other}")
+    )
+    path = folder / "other.yaml"
+    for life in range(2):
+        path.write_text(pool)
+        until(lambda: ready(up, "elsewhere"), lambda: f"it runs: {up.trader('elsewhere')}")
+        until(lambda: _published(up, "elsewhere") > 0, "it signals")
+        if life == 0:
+            path.unlink()
+            until(lambda: not up.pid_of("feed-other-0"), "the pool's worker ended")
+    # That the counts reconcile is held by the run's exit code, at the end of this file's instance.
+
+
+def _published(up: Up, name: str) -> int:
+    view = up.view()
+    return sum(row.trader == f"default/{name}" for row in view.signals) if view else 0
+
+
 def test_a_missing_and_an_emptied_folder_keep_everything_and_say_so(up: Up, folder: Path) -> None:
     def told(words: str) -> bool:
         view = up.view()

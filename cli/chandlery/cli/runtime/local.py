@@ -22,6 +22,7 @@ from chandlery.cli.runtime.api import InstanceApi, Written, Wrong
 from chandlery.cli.runtime.broker import Broker
 from chandlery.cli.runtime.children import Child
 from chandlery.cli.runtime.console_process import ConsoleProcess
+from chandlery.cli.runtime.counting import WorkerEvidence
 from chandlery.cli.runtime.desired import Catalogue, Wanted, read_again
 from chandlery.cli.runtime.feedgroup import FeedGroup
 from chandlery.cli.runtime.feedstarts import FeedStarts
@@ -34,7 +35,7 @@ from chandlery.cli.runtime.statedir import RUN_VARIABLE, RunRecord, StateDir, wr
 from chandlery.cli.runtime.uplog import log_to
 from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.watch import changes
-from chandlery.cli.runtime.workergroup import WorkerGroup, left_workers, now_ms, wall_ms
+from chandlery.cli.runtime.workergroup import WorkerGroup, left_workers, now_ms, refreshed, wall_ms
 from chandlery.console.model import View
 from chandlery.core.errors import ChandleryError, MachineError, UnavailableError
 from chandlery.core.manifests import Key
@@ -75,6 +76,8 @@ class LocalRuntime:
         self.feeds: dict[Key, FeedGroup] = {}
         self.feed_starts = FeedStarts()
         self.workers: dict[tuple[Key, str], WorkerGroup] = {}
+        self.ended_workers: list[WorkerEvidence] = []
+        self._endings: set[asyncio.Task[None]] = set()
         self.broker = Broker(options, self.state)
         self.console = ConsoleProcess(options, options.console, self.state) if options.console is not None else None
         self.plan: Plan | None = None
@@ -259,7 +262,9 @@ class LocalRuntime:
     def _drop_workers(self, made: Plan) -> None:
         for key, name in list(self.workers):
             if key not in made.pools or name not in made.pools[key].workers:
-                self._spawn(self._end_worker(self.workers.pop((key, name))), "end worker")
+                ending = self._spawn(self._end_worker(self.workers.pop((key, name))), "end worker")
+                self._endings.add(ending)
+                ending.add_done_callback(self._endings.discard)
 
     # A worker that goes and comes again has the same sockets and the same shared memory: one after the other.
 
@@ -270,7 +275,10 @@ class LocalRuntime:
     async def _end_worker(self, group: WorkerGroup) -> None:
         async with self._worker_turns[group.endpoint.socket]:
             await group.stop_supervisor()
+            await refreshed(group)
             await group.stop_feed()
+            # The feed's last words are older than its end: the rings tell what was emitted.
+            self.ended_workers.append(group.evidence(whole=False))
             await group.close()
 
     async def _run_feed(self, key: Key, symbols: set[str], intervals: set[str]) -> None:
@@ -427,10 +435,13 @@ class LocalRuntime:
 
     # End ----------------------------------------------------------------------------------------------------
 
-    async def quiesce(self) -> None:
-        """Stop following manifests and planning: from here on things only end."""
+    async def quiesce(self, *, at_once: bool = False) -> None:
+        """Stop following manifests and planning: from here on things only end.
+
+        Workers on their way out finish it, within 10 s for the supervisor and 12 s for the feed, unless ``at_once``.
+        """
         self.phase = "stopping"
-        for task in list(self._tasks):
+        for task in self._tasks if at_once else self._tasks - self._endings:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -442,7 +453,7 @@ class LocalRuntime:
 
     async def abort(self) -> None:
         """End everything at once, in whatever state it is; nothing of the run is left."""
-        await self.quiesce()
+        await self.quiesce(at_once=True)
         for child in self.children():
             child.kill()
         self.broker.kill()

@@ -17,6 +17,7 @@ import msgspec
 
 from chandlery.cli.endpoint import Endpoint
 from chandlery.cli.runtime.children import Child
+from chandlery.cli.runtime.counting import WorkerEvidence
 from chandlery.cli.runtime.delivery import FileDelivery
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.polling import WorkerWatch, until_answers
@@ -162,6 +163,12 @@ class WorkerGroup:
     def feed_counts(self) -> dict[str, Any]:
         """The ``feed`` part of the newest status."""
         return self.watch.status.feed if self.watch.status is not None else {}
+
+    def evidence(self, *, whole: bool) -> WorkerEvidence:
+        """What the worker says at its end; ``whole``: its feed's counts are complete (:class:`WorkerEvidence`)."""
+        status = self.watch.status
+        restarts = {name: trader.restarts for name, trader in status.traders.items()} if status else {}
+        return WorkerEvidence(self.feed_counts(), whole, restarts, self.grown())
 
     def _rings(self) -> Iterator[tuple[str, SignalRing]]:
         for path in sorted(self._state.rings(self.label).glob("*.ring")):
