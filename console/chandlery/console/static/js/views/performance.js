@@ -31,7 +31,7 @@ export function performanceView({ scope, root, live, query }) {
   const stages = panel("Stages", { note: "p50 filled, p99 as the mark; logarithmic" });
   const line = panel("p99 frame to signal", { note: "since this view was opened" });
   const transports = panel("Shared memory against serialised");
-  const traders = panel("By Trader");
+  const traders = panel("By Trader", { note: "each one's newest signals, whatever the window" });
   for (const each of [stages, transports, traders]) put(each.body, loading());
   put(
     root,

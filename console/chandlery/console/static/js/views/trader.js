@@ -60,7 +60,7 @@ export function traderView(context) {
     } catch (problem) {
       if (scope.closed) return;
       state.fail(problem, load);
-      if (shown.trader === undefined) put(state.body, empty("Nothing is known of this Trader."));
+      if (shown.trader === undefined) put(state.body, empty("Nothing is known of this Trader. ", h("a", { href: "#/traders" }, "All Traders")));
     }
   };
   const changed = (detail) => {
