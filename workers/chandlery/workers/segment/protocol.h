@@ -299,12 +299,14 @@ static inline int lapped(const Segment *s, uint64_t series, uint64_t ordinal) {
     return reserved > s->geometry.rows && reserved - s->geometry.rows > ordinal;
 }
 
-/* Whether nothing read since the snapshot (epoch, revision) from ordinal `begin` on was overwritten. */
+/* Whether nothing read since the snapshot (epoch, revision) from ordinal `begin` on was overwritten.
+ * `reserved` comes first: a reset sets it back, and who has read it so also reads the reset's revision. */
 static inline int unchanged(const Segment *s, uint64_t series, uint64_t epoch, uint64_t revision, uint64_t begin) {
     uint8_t *record = record_of(s, series);
-    fence_acquire(); // [EPOCH] [REVISION] [RESERVE]
-    return !(revision & 1) && load_relaxed(record + RECORD_EPOCH) == epoch &&
-           load_relaxed(record + RECORD_REVISION) == revision && !lapped(s, series, begin);
+    int over = lapped(s, series, begin); // [RESERVE]
+    fence_acquire();                     // [EPOCH] [REVISION]
+    return !over && !(revision & 1) && load_relaxed(record + RECORD_EPOCH) == epoch &&
+           load_relaxed(record + RECORD_REVISION) == revision;
 }
 
 /* Smallest readable ordinal whose open time is above the given one; the count when there is none. */
@@ -313,9 +315,10 @@ static inline uint64_t find_after(const Segment *s, uint64_t series, int64_t ope
         Snapshot taken = take_snapshot(s, series);
         uint64_t first = first_readable(&s->geometry, taken.count);
         uint64_t found = search_after(s, series, first, taken.count, open_time_ms);
-        fence_acquire(); // [REVISION] [RESERVE]
-        int whole = load_relaxed(record_of(s, series) + RECORD_REVISION) == taken.revision && !lapped(s, series, first);
-        if (whole || attempt == MAX_ATTEMPTS)
+        int over = lapped(s, series, first); // [RESERVE]
+        fence_acquire();                     // [REVISION] a reset sets `reserved` back
+        if ((!over && load_relaxed(record_of(s, series) + RECORD_REVISION) == taken.revision) ||
+            attempt == MAX_ATTEMPTS)
             return found;
     }
 }
@@ -350,9 +353,10 @@ static inline int copy_stamps(const Segment *s, uint64_t series, uint64_t ordina
     uint8_t *at = stamps_of(s, series, ordinal);
     for (int stamp = 0; stamp < STAMP_COUNT; stamp++)
         stamps[stamp] = (int64_t)load_relaxed(at + stamp * WORD_BYTES);
-    fence_acquire(); // [RESERVE] [REVISION]
-    return load_relaxed(record + RECORD_RESERVED) - ordinal <= s->geometry.stamp_rows &&
-           load_relaxed(record + RECORD_REVISION) == taken.revision;
+    fence_acquire(); // [RESERVE]
+    uint64_t reserved = load_relaxed(record + RECORD_RESERVED);
+    fence_acquire(); // [REVISION] a reset sets `reserved` back
+    return reserved - ordinal <= s->geometry.stamp_rows && load_relaxed(record + RECORD_REVISION) == taken.revision;
 }
 
 /* ---- the series table ---- */
