@@ -16,6 +16,7 @@ from typing import NamedTuple, TypedDict
 from tests.segment.segment_rows import append, flaw, forming_flaw, row, stamps
 
 from chandlery.workers.segment import SegmentError, SegmentReader, SegmentWriter, SignalRing
+from chandlery.workers.segment import writer as writer_module
 
 #: Generous: two busy cores may keep a process from running for seconds.
 DEADLINE_S = 60.0
@@ -76,6 +77,18 @@ def hold_segment(connection: Connection, path: str, rows: int) -> None:
     connection.recv()
     writer.close()
     connection.send("closed")
+
+
+def be_killed_behind(_: Connection, path: str, step: str) -> None:
+    """Make a segment and die of kill -9 right behind a step of making it."""
+    taken = getattr(writer_module, step)
+
+    def take_and_die(*args: object) -> None:
+        taken(*args)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(writer_module, step, take_and_die)
+    SegmentWriter.create(path, rows=8, series=1, guard_rows=1)
 
 
 def wait_for_bell(connection: Connection, path: str, bell: int) -> None:

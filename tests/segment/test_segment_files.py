@@ -16,7 +16,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.segment.segment_processes import DEADLINE_S, hold_segment, process, receive, wait_for_bell
+from tests.segment.segment_processes import (
+    DEADLINE_S,
+    be_killed_behind,
+    hold_segment,
+    process,
+    receive,
+    wait_for_bell,
+)
 from tests.segment.segment_rows import append, flaw, row, stamps
 
 from chandlery.workers.segment import SegmentError, SegmentReader, SegmentWriter, _native
@@ -99,6 +106,30 @@ def test_readers_of_a_dead_writers_file_are_woken_by_its_successor(path: str) ->
             assert receive(reader) == (seen + 1, 16, True)  # type: ignore[operator]
             assert writer.generation == 2
             assert SegmentReader.open(path).rows == 16
+
+
+@pytest.mark.parametrize("step", ["publish", "_ring_all"])
+def test_who_reads_a_dead_writers_file_is_not_forgotten_when_its_successor_is_killed_too(path: str, step: str) -> None:
+    make(path)
+    reader = SegmentReader.open(path)
+    with process(be_killed_behind, path, step) as (child, _):
+        child.join(DEADLINE_S)
+        assert child.exitcode == -signal.SIGKILL
+    assert SegmentReader.open(path).generation == 2
+    with SegmentWriter.create(path, rows=8, series=1, guard_rows=1) as third:
+        assert third.generation == 3
+        assert reader.superseded
+
+
+def test_who_reads_a_file_is_told_where_its_writer_was_killed_while_it_removed_it(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = SegmentWriter.create(path, rows=8, series=1, guard_rows=1)
+    reader = SegmentReader.open(path)
+    superseded: list[bool] = []
+    monkeypatch.setattr(os, "unlink", lambda _: superseded.append(reader.superseded))
+    writer.close()
+    assert superseded == [True, True]  # the segment, its lock
 
 
 def test_an_orderly_close_removes_the_files_and_wakes_readers(path: str) -> None:

@@ -95,8 +95,9 @@ class SegmentWriter(_native.Writer):
         writer = cls(path, mapping, header, lock)
         writer.heartbeat()
         mapping.store(_native.HEADER_READY, _native.READY_WORD)  # [READY] pairs with the load in layout.py
+        previous.mark()
         publish(building, path)
-        previous.supersede()
+        previous.ring()
         return writer
 
     def info(self) -> SegmentInfo:
@@ -113,9 +114,10 @@ class SegmentWriter(_native.Writer):
         if self._mapping is None:
             return
         if unlink:
+            _mark(self._mapping)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
-            _retire(self._mapping, self)
+            _ring_all(self._mapping, self)
         self._mapping = None
         self._release()
         self._lock.release(unlink=unlink)
@@ -134,8 +136,13 @@ class SegmentWriter(_native.Writer):
         self.close()
 
 
-def _retire(mapping: _native.Mapping, bells: _native.Writer) -> None:
+def _mark(mapping: _native.Mapping) -> None:
+    # While the file still has its path. Who is killed after this leaves a file that readers don't stay with; the
+    # other way round they would stay with one that nobody finds any more, to tell them.
     mapping.store(_native.HEADER_SUPERSEDED, 1)
+
+
+def _ring_all(mapping: _native.Mapping, bells: _native.Writer) -> None:
     bells.ring_many(range(read_header(mapping).geometry.bells))
 
 
@@ -162,18 +169,25 @@ class _Previous:
         finally:
             os.close(fd)
 
-    def supersede(self) -> None:
+    def mark(self) -> None:
+        """Say in the file that it is superseded; before its path means another one or none."""
+        if self._mapping is not None:
+            _mark(self._mapping)
+
+    def ring(self) -> None:
+        """Wake its readers, after its path means another one or none; and let go of it."""
         if self._mapping is not None and self._header is not None:
-            _retire(self._mapping, _native.Writer(self._mapping, self._header.geometry.numbers))
+            _ring_all(self._mapping, _native.Writer(self._mapping, self._header.geometry.numbers))
         self._mapping = None
 
     def unlink(self) -> bool:
         """Make room by removing the file before its successor is there; whether there was one."""
+        self.mark()
         try:
             os.unlink(self._path)
         except OSError:
             return False
-        self.supersede()
+        self.ring()
         return True
 
 

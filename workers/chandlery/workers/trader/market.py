@@ -97,11 +97,17 @@ class SegmentMarket:
 
     def _open(self) -> bool:
         try:
-            self._reader = SegmentReader.open(self._path)
+            reader = SegmentReader.open(self._path)
         except SegmentError as error:
             self._reader = None
             self.trouble = str(error)
             return False
+        if reader.superseded:  # and its successor not there yet, or killed before it was
+            reader.close()
+            self._reader = None
+            self.trouble = f"segment {self._path}: superseded, and its successor is not there yet"
+            return False
+        self._reader = reader
         self.trouble = ""
         return True
 
