@@ -93,6 +93,8 @@ class SegmentMarket:
         self._bell = bell
         self._reader: SegmentReader | None = None
         self._changed = False
+        # Whose bell the last token is of: another file's may stand at the same value, and mean something else.
+        self._token_of: SegmentReader | None = None
         self._open()
 
     def _open(self) -> bool:
@@ -133,12 +135,13 @@ class SegmentMarket:
         return None if self._reader is None else self._reader.series(symbol, interval)
 
     def token(self) -> int:
+        self._token_of = self._reader
         return 0 if self._reader is None else self._reader.bell(self._bell)
 
     def wait(self, token: int, timeout_s: float) -> None:
         if self._reader is None:
             time.sleep(min(timeout_s, _MISSING_RETRY_S))
-        else:
+        elif self._token_of is self._reader:
             self._reader.wait(self._bell, token, timeout_s)
 
     def redirect(self, place: str, bell: int) -> None:
