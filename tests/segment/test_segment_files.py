@@ -28,6 +28,7 @@ from tests.segment.segment_rows import append, flaw, row, stamps
 
 from chandlery.workers.segment import SegmentError, SegmentReader, SegmentWriter, _native
 from chandlery.workers.segment import writer as writer_module
+from chandlery.workers.segment import writer as writer_module
 
 #: Offsets of the header's words, its checksum the last.
 FIXED_WORDS = range(0, _native.HEADER_CHECKSUM + 8, 8)
@@ -119,6 +120,8 @@ def test_who_reads_a_dead_writers_file_is_not_forgotten_when_its_successor_is_ki
     with SegmentWriter.create(path, rows=8, series=1, guard_rows=1) as third:
         assert third.generation == 3
         assert reader.superseded
+        assert reader.bell(0) >= 1, "who sleeps at the first file is woken"
+        assert sorted(os.listdir(Path(path).parent)) == ["segment", "segment.lock"]
 
 
 def test_who_reads_a_file_is_told_where_its_writer_was_killed_while_it_removed_it(
@@ -127,9 +130,30 @@ def test_who_reads_a_file_is_told_where_its_writer_was_killed_while_it_removed_i
     writer = SegmentWriter.create(path, rows=8, series=1, guard_rows=1)
     reader = SegmentReader.open(path)
     superseded: list[bool] = []
-    monkeypatch.setattr(os, "unlink", lambda _: superseded.append(reader.superseded))
+    monkeypatch.setattr(os, "rename", lambda *_: superseded.append(reader.superseded))
     writer.close()
-    assert superseded == [True, True]  # the segment, its lock
+    assert superseded == [True]
+
+
+def test_a_writer_killed_while_it_removed_its_file_leaves_its_readers_to_be_woken_by_the_next(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = SegmentWriter.create(path, rows=8, series=1, guard_rows=1)
+    reader = SegmentReader.open(path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writer_module, "_ring_all", killed)
+        with pytest.raises(KeyboardInterrupt):
+            writer.close()
+    del writer  # its lock goes with it, as with its process
+    assert reader.bell(0) == 0
+    with SegmentWriter.create(path, rows=8, series=1, guard_rows=1) as second:
+        assert second.generation == 2
+        assert reader.bell(0) == 1
+        assert sorted(os.listdir(Path(path).parent)) == ["segment", "segment.lock"]
 
 
 def test_an_orderly_close_removes_the_files_and_wakes_readers(path: str) -> None:

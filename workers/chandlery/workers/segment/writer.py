@@ -17,6 +17,9 @@ from chandlery.workers.segment.placement import NoRoom, WriterLock, no_room, pub
 #: How long a new segment waits for readers to leave the one it replaces, where memory can't hold both. Readers
 #: notice within one wake-up; a strategy's call in between may take a second or two.
 _ROOM_TIMEOUT_S: Final = 5.0
+#: Ending of a second name that a file keeps until its readers have been rung to leave it. Whoever is killed before that
+#: leaves the name, and the path's next writer rings: they sleep at a file that no other name leads to.
+_ASIDE: Final = ".old"
 
 
 class SegmentWriter(_native.Writer):
@@ -80,8 +83,11 @@ class SegmentWriter(_native.Writer):
 
     @classmethod
     def _create_locked(cls, path: str, geometry: Geometry, lock: WriterLock) -> SegmentWriter:
+        unrung = _Previous.find(path + _ASIDE)
         previous = _Previous.find(path)
-        header = Header(geometry, previous.generation + 1, os.getpid(), time.monotonic_ns())
+        generation = max(unrung.generation, previous.generation) + 1
+        unrung.remove()
+        header = Header(geometry, generation, os.getpid(), time.monotonic_ns())
         building = path + ".new"
         fd = _reserve_beside(previous, building, geometry.file_bytes)
         try:
@@ -95,6 +101,7 @@ class SegmentWriter(_native.Writer):
         writer = cls(path, mapping, header, lock)
         writer.heartbeat()
         mapping.store(_native.HEADER_READY, _native.READY_WORD)  # [READY] pairs with the load in layout.py
+        previous.set_aside()
         previous.mark()
         publish(building, path)
         previous.ring()
@@ -116,8 +123,10 @@ class SegmentWriter(_native.Writer):
         if unlink:
             _mark(self._mapping)
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
+                os.rename(self.path, self.path + _ASIDE)
             _ring_all(self._mapping, self)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path + _ASIDE)
         self._mapping = None
         self._release()
         self._lock.release(unlink=unlink)
@@ -147,10 +156,11 @@ def _ring_all(mapping: _native.Mapping, bells: _native.Writer) -> None:
 
 
 class _Previous:
-    """The file that a dead writer left at a path, if it is sound enough to be told of its successor."""
+    """The file that a dead writer left under a name, if it is sound enough to be told of its successor."""
 
     def __init__(self, path: str, mapping: _native.Mapping | None, header: Header | None) -> None:
         self._path: Final = path
+        self._aside: Final = path.removesuffix(_ASIDE) + _ASIDE
         self._mapping = mapping
         self._header: Final = header
         self.generation: Final = header.generation if header else 0
@@ -169,22 +179,41 @@ class _Previous:
         finally:
             os.close(fd)
 
+    def set_aside(self) -> None:
+        """Before its successor takes the path: give it the name under which it is found until its readers are rung.
+
+        Raises:
+            SegmentError: the file system has no second names.
+        """
+        if self._mapping is None:
+            return
+        try:
+            os.link(self._path, self._aside)
+        except OSError as error:
+            os.unlink(self._path + ".new")
+            raise SegmentError(f"segment {self._path}: can't be set aside: {error.strerror}") from error
+
     def mark(self) -> None:
         """Say in the file that it is superseded; before its path means another one or none."""
         if self._mapping is not None:
             _mark(self._mapping)
 
     def ring(self) -> None:
-        """Wake its readers, after its path means another one or none; and let go of it."""
+        """Wake its readers, after its path means another one or none; only then its last name goes, and its mapping."""
         if self._mapping is not None and self._header is not None:
             _ring_all(self._mapping, _native.Writer(self._mapping, self._header.geometry.numbers))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._aside)
         self._mapping = None
 
-    def unlink(self) -> bool:
+    def remove(self) -> bool:
         """Make room by removing the file before its successor is there; whether there was one."""
         self.mark()
         try:
-            os.unlink(self._path)
+            if self._mapping is None:
+                os.unlink(self._path)
+            else:
+                os.rename(self._path, self._aside)
         except OSError:
             return False
         self.ring()
@@ -196,7 +225,7 @@ def _reserve_beside(previous: _Previous, building: str, size_bytes: int) -> int:
     try:
         return reserve(building, size_bytes, 0o644)
     except NoRoom as error:
-        if not previous.unlink():
+        if not previous.remove():
             raise no_room(building, size_bytes, remedy) from error
     wait_for_room(building, size_bytes, time.monotonic() + _ROOM_TIMEOUT_S)
     try:
