@@ -28,7 +28,6 @@ from tests.segment.segment_rows import append, flaw, row, stamps
 
 from chandlery.workers.segment import SegmentError, SegmentReader, SegmentWriter, _native
 from chandlery.workers.segment import writer as writer_module
-from chandlery.workers.segment import writer as writer_module
 
 #: Offsets of the header's words, its checksum the last.
 FIXED_WORDS = range(0, _native.HEADER_CHECKSUM + 8, 8)
