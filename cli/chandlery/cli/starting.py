@@ -50,7 +50,8 @@ def up(
     ] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port of the embedded Kafka.")] = None,
     transport: Annotated[
-        str | None, typer.Option("--transport", metavar="shared|pipe", help="How candles reach traders, whatever manifests say.")
+        str | None,
+        typer.Option("--transport", metavar="shared|pipe", help="How candles reach traders, whatever manifests say."),
     ] = None,
     speed: Annotated[
         str | None, typer.Option("--speed", metavar="N|max", help="Speed of replays, instead of the manifest's.")

@@ -117,9 +117,7 @@ class Viewer:
         if pool is None:
             return ""
         options = self._runtime.options
-        return transport_of(
-            trader.spec.transport, pool_transport(pool, options), for_all=options.transport is not None
-        )
+        return transport_of(trader.spec.transport, pool_transport(pool, options), for_all=options.transport is not None)
 
     def _told_ms(self, verdict: Verdict) -> int:
         group = self._group_of(verdict)
