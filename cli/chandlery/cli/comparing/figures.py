@@ -1,0 +1,195 @@
+"""From signals and what processes took to the figures of a comparison. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from chandlery.cli.comparing.market import Group, Step
+from chandlery.cli.comparing.result import LEAST_FOR_P999, TRANSPORTS, Measured, Ratios, SideBySide, Size, Spread
+from chandlery.cli.comparing.taken import Look, Processes
+from chandlery.core.latency import account
+from chandlery.core.signals import Signal
+from chandlery.core.transports import Transport
+
+#: Symbol and open time of a candle.
+CandleOf = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One step's measurement. ``processes``, ``before``, ``after``, ``pss``: of the worker; ``pss`` in bytes by pid."""
+
+    step: Step
+    processes: Processes
+    before: Look
+    after: Look
+    pss: Mapping[int, int] = field(default_factory=dict)
+
+
+def spread(values_us: Sequence[float]) -> Spread:
+    """Percentiles by nearest rank."""
+    if not values_us:
+        return Spread()
+    ordered = sorted(values_us)
+
+    def rank(thousandths: int) -> float:
+        return round(ordered[max(0, -(-thousandths * len(ordered) // 1_000) - 1)], 1)
+
+    return Spread(rank(500), rank(990), rank(999) if len(ordered) >= LEAST_FOR_P999 else None, len(ordered))
+
+
+def within(observed: Observed, signals: Iterable[Signal], group: Group) -> list[Signal]:
+    """A group's signals on candles that became visible while it was measured."""
+    names = {f"default/{name}" for name in group.names}
+    begun_ns, ended_ns = observed.before.at_ns, observed.after.at_ns
+    return [one for one in signals if one.trader in names and begun_ns <= one.stamps.published_ns < ended_ns]
+
+
+def measured(observed: Observed, signals: Iterable[Signal]) -> Measured:
+    """What the traders of a step with one transport took."""
+    (group,) = observed.step.groups
+    mine = within(observed, signals, group)
+    decided, whole = latencies(mine)
+    closed = closed_by_trader(mine)
+    candles: set[CandleOf] = set().union(*closed.values()) if closed else set()
+    processes = observed.processes
+    traders = list(processes.traders.values())
+    return Measured(
+        visible_to_decided_us=spread(decided),
+        frame_to_signal_us=spread(whole),
+        trader_cpu_percent=_mean(_percents(observed, traders)),
+        feed_cpu_percent=_mean(_percents(observed, [processes.feed])),
+        worker_cpu_percent=round(sum(_percents(observed, processes.all())), 2),
+        trader_pss_bytes=round(_mean([observed.pss[pid] for pid in traders if pid in observed.pss])),
+        feed_pss_bytes=observed.pss.get(processes.feed, 0),
+        worker_pss_bytes=sum(observed.pss.values()),
+        candles=len(candles),
+        missed=len(candles) * len(group.names) - sum(map(len, closed.values())),
+    )
+
+
+def latencies(signals: Iterable[Signal]) -> tuple[list[float], list[float]]:
+    """Visible → decided and frame → signal, µs, of the signals that have an account of them."""
+    decided: list[float] = []
+    whole: list[float] = []
+    for signal in signals:
+        told = account(signal.stamps)
+        if told.visible_to_decided_us is not None:
+            decided.append(told.visible_to_decided_us)
+        if told.frame_to_signal_us is not None:
+            whole.append(told.frame_to_signal_us)
+    return decided, whole
+
+
+def closed_by_trader(signals: Iterable[Signal]) -> dict[str, set[CandleOf]]:
+    """The closed candles that each Trader has decided."""
+    found: defaultdict[str, set[CandleOf]] = defaultdict(set)
+    for one in signals:
+        if not one.forming:
+            found[one.trader].add((one.symbol, one.open_time_ms))
+    return dict(found)
+
+
+def _percents(observed: Observed, pids: Iterable[int]) -> list[float]:
+    found = [observed.after.percent_since(observed.before, pid) for pid in pids]
+    return [each for each in found if each is not None]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(sum(values) / len(values), 3) if values else 0.0
+
+
+def sizes_of(found: Mapping[tuple[int, Transport], Measured]) -> list[Size]:
+    """By number of traders, those measured on both transports."""
+    sizes = dict.fromkeys(size for size, _ in found)
+    return [
+        Size(
+            size, {each: found[size, each] for each in TRANSPORTS}, ratios(*(found[size, each] for each in TRANSPORTS))
+        )
+        for size in sizes
+        if all((size, each) in found for each in TRANSPORTS)
+    ]
+
+
+def ratios(shared: Measured, piped: Measured) -> Ratios:
+    """Pipe ÷ shared memory."""
+    return Ratios(
+        visible_to_decided_p50=_ratio(shared.visible_to_decided_us.p50, piped.visible_to_decided_us.p50),
+        visible_to_decided_p99=_ratio(shared.visible_to_decided_us.p99, piped.visible_to_decided_us.p99),
+        frame_to_signal_p50=_ratio(shared.frame_to_signal_us.p50, piped.frame_to_signal_us.p50),
+        frame_to_signal_p99=_ratio(shared.frame_to_signal_us.p99, piped.frame_to_signal_us.p99),
+        trader_cpu=_ratio(shared.trader_cpu_percent, piped.trader_cpu_percent),
+        feed_cpu=_ratio(shared.feed_cpu_percent, piped.feed_cpu_percent),
+        worker_cpu=_ratio(shared.worker_cpu_percent, piped.worker_cpu_percent),
+        trader_pss=_ratio(shared.trader_pss_bytes, piped.trader_pss_bytes),
+        worker_pss=_ratio(shared.worker_pss_bytes, piped.worker_pss_bytes),
+    )
+
+
+def _ratio(shared: float | None, piped: float | None) -> float | None:
+    return round(piped / shared, 2) if shared and piped else None
+
+
+def side_by_side(observed: Observed, signals: Sequence[Signal]) -> SideBySide:
+    """Whether the same candles were decided alike on both transports.
+
+    Trader by trader: the first on shared memory against the first on pipes, and so on. What only one of them had to
+    decide while both were looked at doesn't count: the last candles of the measurement may still be on their way.
+    """
+    spreads: dict[Transport, Spread] = {}
+    said: dict[Transport, list[dict[CandleOf, tuple[object, ...]]]] = {}
+    for group in observed.step.groups:
+        mine = within(observed, signals, group)
+        spreads[group.transport] = spread(latencies(mine)[0])
+        by_trader: dict[str, dict[CandleOf, tuple[object, ...]]] = {f"default/{name}": {} for name in group.names}
+        for one in mine:
+            if not one.forming:
+                told = (one.action, one.rule, one.reason, one.price, one.revision)
+                by_trader[one.trader][one.symbol, one.open_time_ms] = told
+        said[group.transport] = list(by_trader.values())
+    decisions = different = 0
+    for shared, piped in zip(said["SharedMemory"], said["Pipe"], strict=True):
+        both = shared.keys() & piped.keys()
+        decisions += len(both)
+        different += sum(shared[candle] != piped[candle] for candle in both)
+    return SideBySide(observed.step.size, decisions, different, spreads)
+
+
+#: Less than this is no difference worth a decision: two runs of the same differ by as much.
+_ALIKE: Final = 1.15
+
+
+def advice_of(sizes: Sequence[Size]) -> str:
+    """What to choose, in plain words, by the greatest number of traders."""
+    if not sizes:
+        return "Nothing was measured, so nothing can be said."
+    size = max(sizes, key=lambda one: one.traders)
+    of = size.ratios
+    told = [
+        _told("decides", of.visible_to_decided_p50, "sooner", "later"),
+        _told("takes", of.worker_cpu, "less CPU", "more CPU"),
+        _told("takes", of.worker_pss, "less memory", "more memory"),
+    ]
+    better = [each for value, each in told if value > 0]
+    worse = [each for value, each in told if value < 0]
+    many = "trader" if size.traders == 1 else "traders"
+    at = f"With {size.traders} {many} "
+    if better and not worse:
+        return f"{at}shared memory {' and '.join(better)}: keep it. Pipes are for machines without shared memory."
+    if worse and not better:
+        return f"{at}shared memory {' and '.join(worse)}: pipes do as well here; measure on the machine that counts."
+    if better:
+        return f"{at}shared memory {' and '.join(better)}, but {' and '.join(worse)}: keep it unless that matters more."
+    return f"{at}the two don't differ by more than runs do: keep shared memory, whose cost doesn't grow with windows."
+
+
+def _told(verb: str, ratio: float | None, better: str, worse: str) -> tuple[int, str]:
+    """1, -1 or 0 (alike, or unknown) for shared memory, and that in words."""
+    if ratio is None or 1 / _ALIKE < ratio < _ALIKE:
+        return 0, ""
+    if ratio > 1:
+        return 1, f"{verb} {ratio:.1f} times {better}" if verb == "decides" else f"{verb} {1 - 1 / ratio:.0%} {better}"
+    return -1, f"{verb} {1 / ratio:.1f} times {worse}" if verb == "decides" else f"{verb} {1 / ratio - 1:.0%} {worse}"
