@@ -56,7 +56,7 @@ def compare(
     """Compare the ways candles reach traders: shared memory against pipes, over the same feed.
 
     Runs a made-up market with a Kafka of its own in a temporary folder: each number of traders on shared memory and on
-    pipes in turns, then the fewest side by side. With the defaults that takes three to four minutes.
+    pipes in turns, then a few side by side. With the defaults that takes two to four minutes.
     """
     asked = read_asked(traders=traders, seconds=seconds, rate=rate, symbols=symbols, trigger=trigger, plot=plot)
     found = asyncio.run(_compare(asked))

@@ -10,8 +10,7 @@ from typing import Final, get_args
 from chandlery.core.assignment import Trigger
 from chandlery.core.errors import InputError
 
-#: A worker takes 256 Traders; side by side there are twice as many as the fewest. More than this many processes say
-#: nothing but how the machine swaps.
+#: A worker takes 256 Traders; more than this many processes on one machine say nothing but how they wait for each other.
 MOST_TRADERS: Final = 100
 MOST_SIZES: Final = 8
 LEAST_SECONDS, MOST_SECONDS = 2, 120

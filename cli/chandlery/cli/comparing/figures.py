@@ -168,28 +168,34 @@ def advice_of(sizes: Sequence[Size]) -> str:
         return "Nothing was measured, so nothing can be said."
     size = max(sizes, key=lambda one: one.traders)
     of = size.ratios
-    told = [
-        _told("decides", of.visible_to_decided_p50, "sooner", "later"),
-        _told("takes", of.worker_cpu, "less CPU", "more CPU"),
-        _told("takes", of.worker_pss, "less memory", "more memory"),
-    ]
-    better = [each for value, each in told if value > 0]
-    worse = [each for value, each in told if value < 0]
+    better = _in_words(of, 1.0)
+    worse = _in_words(of, -1.0)
     many = "trader" if size.traders == 1 else "traders"
     at = f"With {size.traders} {many} "
     if better and not worse:
-        return f"{at}shared memory {' and '.join(better)}: keep it. Pipes are for machines without shared memory."
+        return f"{at}shared memory {better}: keep it. Pipes are for machines without shared memory."
     if worse and not better:
-        return f"{at}shared memory {' and '.join(worse)}: pipes do as well here; measure on the machine that counts."
+        return f"{at}shared memory {worse}: pipes do as well here; measure on the machine that counts."
     if better:
-        return f"{at}shared memory {' and '.join(better)}, but {' and '.join(worse)}: keep it unless that matters more."
-    return f"{at}the two don't differ by more than runs do: keep shared memory, whose cost doesn't grow with windows."
+        return f"{at}shared memory {better}, but it {worse}: keep it unless that matters more to you."
+    return f"{at}the two differ by no more than two runs do: keep shared memory."
 
 
-def _told(verb: str, ratio: float | None, better: str, worse: str) -> tuple[int, str]:
-    """1, -1 or 0 (alike, or unknown) for shared memory, and that in words."""
-    if ratio is None or 1 / _ALIKE < ratio < _ALIKE:
-        return 0, ""
-    if ratio > 1:
-        return 1, f"{verb} {ratio:.1f} times {better}" if verb == "decides" else f"{verb} {1 - 1 / ratio:.0%} {better}"
-    return -1, f"{verb} {1 / ratio:.1f} times {worse}" if verb == "decides" else f"{verb} {1 / ratio - 1:.0%} {worse}"
+def _in_words(of: Ratios, sign: float) -> str:
+    """What shared memory does better (sign 1) or worse (-1) than pipes; empty: nothing."""
+    quicker = _beyond(of.visible_to_decided_p50, sign)
+    told = [] if quicker is None else [f"decides {quicker:.1f} times {'sooner' if sign > 0 else 'later'}"]
+    costs = [
+        f"{1 - 1 / ratio:.0%} less {what}" if sign > 0 else f"{ratio - 1:.0%} more {what}"
+        for what, ratio in (("CPU", _beyond(of.worker_cpu, sign)), ("memory", _beyond(of.worker_pss, sign)))
+        if ratio is not None
+    ]
+    if costs:
+        told.append(f"takes {' and '.join(costs)}")
+    return " and ".join(told)
+
+
+def _beyond(ratio: float | None, sign: float) -> float | None:
+    """How many times better (1) or worse (-1), where that is more than runs differ by."""
+    times = None if ratio is None else ratio**sign
+    return times if times is not None and times > _ALIKE else None

@@ -19,6 +19,8 @@ WINDOW: Final = 500
 INTERVAL: Final = "1s"
 #: Each transport has a pool of one worker: what its feed takes is that transport's alone.
 POOLS: Final[dict[Transport, str]] = {"SharedMemory": "shared", "Pipe": "pipe"}
+#: Side by side is for the decisions, not for the figures: more would only wait for each other.
+MOST_BESIDE: Final = 10
 #: A measurement that takes all this long must not outgrow the rings.
 _MORE_CANDLES: Final = 128
 
@@ -54,7 +56,7 @@ class Step:
 
 
 def steps_of(asked: Asked) -> list[Step]:
-    """Every number of traders on each transport alone; then the fewest of them on both, side by side in one worker.
+    """Every number of traders on each transport alone; then a few on both, side by side in one worker.
 
     Which transport comes first alternates: what warms up on the way favours neither.
     """
@@ -62,9 +64,9 @@ def steps_of(asked: Asked) -> list[Step]:
     for at, size in enumerate(asked.traders):
         for transport in TRANSPORTS if at % 2 == 0 else reversed(TRANSPORTS):
             steps.append(Step(size, (_group(transport, transport, f"{POOLS[transport]}-{size}", size),)))
-    fewest = min(asked.traders)
-    both = [_group(transport, "SharedMemory", f"both-{POOLS[transport]}", fewest) for transport in TRANSPORTS]
-    return [*steps, Step(fewest, tuple(both))]
+    few = min(*asked.traders, MOST_BESIDE)
+    both = [_group(transport, "SharedMemory", f"both-{POOLS[transport]}", few) for transport in TRANSPORTS]
+    return [*steps, Step(few, tuple(both))]
 
 
 def _group(transport: Transport, pool: Transport, stem: str, size: int) -> Group:
@@ -85,7 +87,7 @@ def manifests(asked: Asked, groups: Sequence[Group]) -> str:
         pool = {
             "feed": {"name": "market"},
             # Side by side there are two groups in one worker.
-            "tradersPerWorker": 2 * MOST_TRADERS,
+            "tradersPerWorker": MOST_TRADERS + 2 * MOST_BESIDE,
             "transport": transport,
             "segment": {"candles": WINDOW + GUARD_ROWS + _MORE_CANDLES, "series": asked.symbols},
         }

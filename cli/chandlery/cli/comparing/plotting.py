@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 from chandlery.cli.comparing.result import TRANSPORTS, Comparison, Measured, Size
 from chandlery.cli.comparing.showing import CHARTS, WORDS
 
-_WIDTH, _HEIGHT = 900, 640
+_WIDTH, _HEIGHT = 900, 620
 _PANEL_W, _PANEL_H = 420, 250
 #: Left, right, above and below the bars of a panel.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 40, 34
@@ -41,8 +41,8 @@ def svg_of(found: Comparison) -> str:
         f'role="img" aria-label="{escape("Shared memory and pipes compared: " + found.advice, {chr(34): "&quot;"})}">',
         f"<style>{_STYLE}</style>",
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" style="fill: var(--ground)"/>',
-        _text(24, 30, "Shared memory and pipes, by number of traders", "head"),
-        _text(24, 50, told, "faint"),
+        _text(20, 30, "Shared memory and pipes, by number of traders", "head"),
+        _text(20, 50, told, "faint"),
     ]
     at = _WIDTH - 220
     for transport in TRANSPORTS:
@@ -91,6 +91,7 @@ def _panel(
                 f'height="{high:.1f}"><title>{escape(shown)}</title></rect>'
             )
         yield _text(middle, bottom + 18, f"{one.traders}", "faint", "middle")
+    yield _text(left - 6, bottom + 18, "traders", "faint", "end")
 
 
 def _round_step(least: float) -> float:

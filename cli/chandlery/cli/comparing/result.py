@@ -109,6 +109,7 @@ class Comparison(msgspec.Struct):
 
     Attributes:
         advice: what to choose, in a sentence or two. problems: what makes the figures doubtful; then the exit code is 1.
+        notes: what else a reader must know of them.
     """
 
     version: str
@@ -118,6 +119,7 @@ class Comparison(msgspec.Struct):
     side_by_side: SideBySide | None
     advice: str
     problems: list[str] = []
+    notes: list[str] = []
 
 
 encode_comparison: Final = msgspec.json.Encoder(order="deterministic").encode

@@ -17,7 +17,7 @@ from chandlery.cli.comparing.asked import Asked
 from chandlery.cli.comparing.figures import Observed, advice_of, measured, side_by_side, sizes_of
 from chandlery.cli.comparing.market import POOLS, WINDOW, Step, manifests, steps_of
 from chandlery.cli.comparing.result import Comparison, Conditions, Machine, Measured, SideBySide
-from chandlery.cli.comparing.taken import Look, Processes, children_of, pss_bytes
+from chandlery.cli.comparing.taken import Look, Processes, children_of, elsewhere_percent, pss_bytes
 from chandlery.cli.endings import INTERRUPTED
 from chandlery.cli.runtime.counting import summarise
 from chandlery.cli.runtime.desired import read_catalogue, read_first
@@ -35,11 +35,13 @@ from chandlery.core.errors import UnavailableError
 from chandlery.core.signals import Signal
 from chandlery.core.transports import Transport
 
+#: The folder with what all traders run.
+STRATEGIES: Final = Path(__file__).parent / "strategies"
 #: The broker's compiler and everybody's first candles: left out of the first measurement, and of each one after it.
 _FIRST_WARM_S: Final = 6.0
 _WARM_S: Final = 2.0
-#: A hundred processes at 0.1 s each on a busy machine, and a manifest's second; three times that.
-_ACTIVE_S: Final = 40.0
+#: A hundred processes at 0.2 s each on a busy machine, and a manifest's second; three times that.
+_ACTIVE_S: Final = 60.0
 _POLL_S: Final = 0.1
 #: What a step takes beside its measurement, and start and end beside all steps: as seen on two cores.
 _STEP_S, _AROUND_S = 5.0, 20.0
@@ -78,9 +80,7 @@ async def _run(asked: Asked, folder: Path, say: Say, interrupted: asyncio.Event)
     manifest = folder / "manifests" / "all.yaml"
     manifest.parent.mkdir()
     write_atomically(manifest, manifests(asked, steps_of(asked)[0].groups).encode())
-    options = UpOptions(
-        manifests=(str(manifest.parent),), state=folder / "state", strategies=Path(__file__).parent / "strategies"
-    )
+    options = UpOptions(manifests=(str(manifest.parent),), state=folder / "state", strategies=STRATEGIES)
     catalogue = await read_catalogue(options.strategies)
     runtime = LocalRuntime(options, read_first(options.manifests, catalogue), catalogue, say)
     viewer = Viewer(runtime, RecentSignals())
@@ -157,12 +157,19 @@ async def _until_active(runtime: LocalRuntime, step: Step) -> None:
 async def _observe(runtime: LocalRuntime, step: Step, seconds: int, say: Say, done: float, share: float) -> Observed:
     (pool,) = {group.pool for group in step.groups}
     processes = processes_of(runtime.workers[("default", POOLS[pool]), f"{POOLS[pool]}-0"])
-    before = Look.at(processes)
+    pids = [*processes.all(), *others_of(runtime)]
+    before = Look.at(pids)
     for second in range(seconds):
         say(f"{step.words}: measuring", done + share * second / seconds)
         await asyncio.sleep(1.0)
-    after = Look.at(processes)
+    after = Look.at(pids)
     return Observed(step, processes, before, after, await asyncio.to_thread(pss_bytes, processes))
+
+
+def others_of(runtime: LocalRuntime) -> set[int]:
+    """The run's processes beside its workers' traders."""
+    found = {os.getpid(), runtime.broker.pid, *(child.pid for child in runtime.children())}
+    return {pid for pid in found if pid}
 
 
 def processes_of(worker: WorkerGroup) -> Processes:
@@ -191,6 +198,7 @@ def _found(asked: Asked, ended: _Ended) -> Comparison:
         side_by_side=both,
         advice=advice_of(sizes),
         problems=[*problems_of(alone, both), *ended.summary.problems],
+        notes=notes_of(ended.observed),
     )
 
 
@@ -212,6 +220,18 @@ def problems_of(alone: dict[tuple[int, Transport], Measured], both: SideBySide |
     elif both is not None and both.different:
         problems.append(f"side by side {both.different} of {both.decisions} decisions differ between the transports")
     return problems
+
+
+#: A tenth of a core is what a machine does by itself.
+_QUIET_PERCENT: Final = 25.0
+
+
+def notes_of(observed: Sequence[Observed]) -> list[str]:
+    """What else a reader must know, a sentence each."""
+    most = max((elsewhere_percent(one.before, one.after) for one in observed), default=0.0)
+    if most < _QUIET_PERCENT:
+        return []
+    return [f"other programs took up to {most:.0f} % of a core meanwhile: latencies are those of a busy machine"]
 
 
 def machine() -> Machine:

@@ -35,6 +35,7 @@ def comparison_view(found: Comparison) -> RenderableType:
     if found.side_by_side is not None:
         parts += [_side_by_side(found.side_by_side), Text()]
     parts.append(Text(found.advice, style="bold"))
+    parts += [Text(f"note: {note}", style="yellow") for note in found.notes]
     parts += [Text(f"doubtful: {problem}", style="yellow") for problem in found.problems]
     return Group(*parts)
 
@@ -55,22 +56,22 @@ def _rows(sizes: Sequence[Size]) -> Iterator[tuple[str, Transport, Measured, Siz
             yield first, transport, one.by_transport[transport], one
 
 
-def _latency_table(sizes: Sequence[Size]) -> Table:
-    right = ("TRADERS", "VISIBLE→DECIDED P50", "P99", "P99.9", "FRAME→SIGNAL P50", "P99 ", "SIGNALS")
+def _latency_table(sizes: Sequence[Size]) -> RenderableType:
+    right = ("TRADERS", "P50", "P99", "P99.9", "F→S P50", "F→S P99")
     table = plain_table("TRADERS", "TRANSPORT", *right[1:], right=right)
     for first, transport, of, whole in _rows(sizes):
         decided, signalled = of.visible_to_decided_us, of.frame_to_signal_us
         figures = (decided.p50, decided.p99, decided.p999, signalled.p50, signalled.p99)
-        table.add_row(first, _name(transport), *map(duration_us, figures), count(decided.count))
+        table.add_row(first, _name(transport), *map(duration_us, figures))
         if transport == TRANSPORTS[-1]:
             told = whole.ratios
             by = (told.visible_to_decided_p50, told.visible_to_decided_p99, None)
-            table.add_row("", _DIVIDED, *map(_times, (*by, told.frame_to_signal_p50, told.frame_to_signal_p99)), "")
-    return table
+            table.add_row("", _DIVIDED, *map(_times, (*by, told.frame_to_signal_p50, told.frame_to_signal_p99)))
+    return Group(Text("Latency: candle visible → decided; and frame → signal (F→S)", style="bold"), table)
 
 
-def _cost_table(sizes: Sequence[Size]) -> Table:
-    right = ("TRADERS", "CPU A TRADER", "FEED", "WORKER", "PSS A TRADER", "FEED ", "WORKER ")
+def _cost_table(sizes: Sequence[Size]) -> RenderableType:
+    right = ("TRADERS", "CPU EACH", "FEED", "WORKER", "PSS EACH", "FEED", "WORKER")
     table = plain_table("TRADERS", "TRANSPORT", *right[1:], right=right)
     for first, transport, of, whole in _rows(sizes):
         cpu = (f"{each:.2f} %" for each in (of.trader_cpu_percent, of.feed_cpu_percent, of.worker_cpu_percent))
@@ -80,7 +81,8 @@ def _cost_table(sizes: Sequence[Size]) -> Table:
             told = whole.ratios
             by = (told.trader_cpu, told.feed_cpu, told.worker_cpu, told.trader_pss, None, told.worker_pss)
             table.add_row("", _DIVIDED, *map(_times, by))
-    return table
+    title = "CPU (% of a core) and memory (PSS): each trader, the feed, the whole worker"
+    return Group(Text(title, style="bold"), table)
 
 
 _DIVIDED: Final = Text("pipe ÷ shared", style="dim")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -59,24 +59,40 @@ class Processes:
         return [self.feed, *self.others, *self.traders.values()]
 
 
+def busy_ns() -> int:
+    """What all processors of this machine have worked so far, ns; time taken by its host counts too."""
+    words = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()[1:]
+    user, nice, system, _, _, *interrupts = (int(word) for word in words[:8])
+    return (user + nice + system + sum(interrupts)) * _TICK_NS
+
+
 @dataclass(frozen=True)
 class Look:
-    """CPU time so far by pid, ns, at a time (monotonic, ns)."""
+    """CPU time so far by pid, ns, at a time (monotonic, ns); ``busy_ns``: of the machine whole."""
 
     at_ns: int
     cpu_ns: Mapping[int, int] = field(default_factory=dict)
+    busy_ns: int = 0
 
     @classmethod
-    def at(cls, processes: Processes) -> Look:
+    def at(cls, pids: Iterable[int]) -> Look:
         """Look now."""
-        found = {pid: cpu_ns(pid) for pid in processes.all()}
-        return cls(time.monotonic_ns(), {pid: taken for pid, taken in found.items() if taken is not None})
+        found = {pid: cpu_ns(pid) for pid in pids}
+        taken = {pid: so_far for pid, so_far in found.items() if so_far is not None}
+        return cls(time.monotonic_ns(), taken, busy_ns())
 
     def percent_since(self, before: Look, pid: int) -> float | None:
         """What a process has taken of one core since ``before``; None: it wasn't there all the time."""
         if pid not in self.cpu_ns or pid not in before.cpu_ns or self.at_ns <= before.at_ns:
             return None
         return (self.cpu_ns[pid] - before.cpu_ns[pid]) / (self.at_ns - before.at_ns) * 100
+
+
+def elsewhere_percent(before: Look, after: Look) -> float:
+    """What everybody else on this machine took meanwhile, % of one core."""
+    ours_ns = sum(taken - before.cpu_ns[pid] for pid, taken in after.cpu_ns.items() if pid in before.cpu_ns)
+    passed_ns = after.at_ns - before.at_ns
+    return max(0.0, (after.busy_ns - before.busy_ns - ours_ns) / passed_ns * 100) if passed_ns > 0 else 0.0
 
 
 def pss_bytes(processes: Processes) -> dict[int, int]:
