@@ -82,7 +82,10 @@ async def _run(asked: Asked, folder: Path, say: Say, interrupted: asyncio.Event)
     write_atomically(manifest, manifests(asked, steps_of(asked)[0].groups).encode())
     options = UpOptions(manifests=(str(manifest.parent),), state=folder / "state", strategies=STRATEGIES)
     catalogue = await read_catalogue(options.strategies)
-    runtime = LocalRuntime(options, read_first(options.manifests, catalogue), catalogue, say)
+    # How far the start is, is not how far the comparison is.
+    runtime = LocalRuntime(
+        options, read_first(options.manifests, catalogue), catalogue, lambda line, fraction=None: say(line)
+    )
     viewer = Viewer(runtime, RecentSignals())
     work = asyncio.create_task(_work(runtime, viewer, asked, manifest, say), name="compare")
     asked_to_end = asyncio.create_task(interrupted.wait())
