@@ -8,6 +8,7 @@ from chandlery.cli.comparing.figures import Observed, advice_of, ratios
 from chandlery.cli.comparing.market import Group, Step
 from chandlery.cli.comparing.result import Comparison, Conditions, Machine, Measured, SideBySide, Size, Spread
 from chandlery.cli.comparing.taken import Look, Processes
+from chandlery.core.assignment import Trigger
 from chandlery.core.signals import Signal, SignalStamps
 from chandlery.core.transports import Transport
 
@@ -43,14 +44,14 @@ def signal(trader: str, open_s: int, *, at_ns: int, decided_us: int = 100, **cha
     )
 
 
-def observed(*groups: Group, cpu_ms: int = 10) -> Observed:
+def observed(*groups: Group, cpu_ms: int = 10, trigger: Trigger = "CandleClose") -> Observed:
     """Two seconds, from 10 s to 12 s; each process took ``cpu_ms``, times its pid."""
     traders = {f"default/{name}": 3 + at for at, name in enumerate(name for one in groups for name in one.names)}
     processes = Processes(1, (2,), traders)
     before = Look(10 * SECOND_NS, dict.fromkeys(processes.all(), 7), busy_ns=0)
     after = Look(12 * SECOND_NS, {pid: 7 + pid * cpu_ms * 1_000_000 for pid in processes.all()}, busy_ns=2 * SECOND_NS)
     pss = {pid: pid * 1_000_000 for pid in processes.all()}
-    return Observed(Step(len(groups[0].names), groups), processes, before, after, pss)
+    return Observed(Step(len(groups[0].names), groups, trigger), processes, before, after, pss)
 
 
 def figures(p50_us: float, cpu: float, pss: int, count: int = 100) -> Measured:

@@ -97,13 +97,15 @@ def test_each_number_is_measured_on_both_in_turns_that_alternate_and_a_few_side_
 
 
 def test_what_each_step_runs_are_manifests_without_a_mistake(tmp_path: Path) -> None:
-    of = asked(traders="100,1", symbols=64)
+    of = asked(traders="100,1", symbols=64, trigger="EveryUpdate")
     catalogue = asyncio.run(read_catalogue(STRATEGIES))
     for step in steps_of(of):
-        (tmp_path / "all.yaml").write_text(manifests(of, step.groups))
+        (tmp_path / "all.yaml").write_text(manifests(of, step))
         found = read_manifests([str(tmp_path)])
         assert [*found.problems, *check_against_catalogue(found, catalogue)] == []
         assert len(found.traders) == sum(len(each.names) for each in step.groups)
+        trigger = "CandleClose" if step.is_side_by_side else "EveryUpdate"
+        assert {trader.spec.trigger for trader in found.traders.values()} == {trigger}
         pools = {name: pool.spec for (_, name), pool in found.pools.items()}
         asked_for = {
             (trader.spec.transport or pools[trader.spec.pool.name].transport) for trader in found.traders.values()

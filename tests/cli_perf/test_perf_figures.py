@@ -51,6 +51,8 @@ def test_only_signals_of_the_group_and_of_its_time_count() -> None:
     assert found.visible_to_decided_us == Spread(200.0, 300.0, None, 3)
     assert found.frame_to_signal_us == Spread(5_000.0, 5_000.0, None, 3)
     assert (found.candles, found.missed) == (2, 1), "b left out the second candle"
+    forming = observed(group("Pipe", "a", "b", pool="Pipe"), trigger="EveryUpdate")
+    assert measured(forming, signals).missed == 0
 
 
 def test_cpu_and_memory_are_of_the_worker_and_a_traders_are_a_mean() -> None:

@@ -53,8 +53,9 @@ def measured(observed: Observed, signals: Iterable[Signal]) -> Measured:
     (group,) = observed.step.groups
     mine = within(observed, signals, group)
     decided, whole = latencies(mine)
-    closed = closed_by_trader(mine)
-    candles: set[CandleOf] = set().union(*closed.values()) if closed else set()
+    on_close = observed.step.trigger == "CandleClose"
+    decided_on = candles_by_trader(mine)
+    candles: set[CandleOf] = set().union(*decided_on.values()) if decided_on else set()
     processes = observed.processes
     traders = list(processes.traders.values())
     return Measured(
@@ -67,7 +68,8 @@ def measured(observed: Observed, signals: Iterable[Signal]) -> Measured:
         feed_pss_bytes=observed.pss.get(processes.feed, 0),
         worker_pss_bytes=sum(observed.pss.values()),
         candles=len(candles),
-        missed=len(candles) * len(group.names) - sum(map(len, closed.values())),
+        # A candle that forms may be decided a moment sooner by one than by the other, and so before the measurement.
+        missed=len(candles) * len(group.names) - sum(map(len, decided_on.values())) if on_close else 0,
     )
 
 
@@ -84,12 +86,11 @@ def latencies(signals: Iterable[Signal]) -> tuple[list[float], list[float]]:
     return decided, whole
 
 
-def closed_by_trader(signals: Iterable[Signal]) -> dict[str, set[CandleOf]]:
-    """The closed candles that each Trader has decided."""
+def candles_by_trader(signals: Iterable[Signal]) -> dict[str, set[CandleOf]]:
+    """The candles that each Trader has decided."""
     found: defaultdict[str, set[CandleOf]] = defaultdict(set)
     for one in signals:
-        if not one.forming:
-            found[one.trader].add((one.symbol, one.open_time_ms))
+        found[one.trader].add((one.symbol, one.open_time_ms))
     return dict(found)
 
 
@@ -146,9 +147,8 @@ def side_by_side(observed: Observed, signals: Sequence[Signal]) -> SideBySide:
         spreads[group.transport] = spread(latencies(mine)[0])
         by_trader: dict[str, dict[CandleOf, tuple[object, ...]]] = {f"default/{name}": {} for name in group.names}
         for one in mine:
-            if not one.forming:
-                told = (one.action, one.rule, one.reason, one.price, one.revision)
-                by_trader[one.trader][one.symbol, one.open_time_ms] = told
+            told = (one.action, one.rule, one.reason, one.price, one.revision)
+            by_trader[one.trader][one.symbol, one.open_time_ms] = told
         said[group.transport] = list(by_trader.values())
     decisions = different = 0
     for shared, piped in zip(said["SharedMemory"], said["Pipe"], strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ import yaml
 
 from chandlery.cli.comparing.asked import MOST_TRADERS, Asked
 from chandlery.cli.comparing.result import TRANSPORTS
+from chandlery.core.assignment import Trigger
 from chandlery.core.resources import API_VERSION
 from chandlery.core.resources.pool import GUARD_ROWS
 from chandlery.core.transports import Transport
@@ -36,10 +36,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Step:
-    """What runs at a time. ``size``: traders of each group."""
+    """What runs at a time. ``size``: traders of each group. ``trigger``: of all of them."""
 
     size: int
     groups: tuple[Group, ...]
+    trigger: Trigger
 
     @property
     def is_side_by_side(self) -> bool:
@@ -63,10 +64,11 @@ def steps_of(asked: Asked) -> list[Step]:
     steps: list[Step] = []
     for at, size in enumerate(asked.traders):
         for transport in TRANSPORTS if at % 2 == 0 else reversed(TRANSPORTS):
-            steps.append(Step(size, (_group(transport, transport, f"{POOLS[transport]}-{size}", size),)))
+            steps.append(Step(size, (_group(transport, transport, f"{POOLS[transport]}-{size}", size),), asked.trigger))
     few = min(*asked.traders, MOST_BESIDE)
     both = [_group(transport, "SharedMemory", f"both-{POOLS[transport]}", few) for transport in TRANSPORTS]
-    return [*steps, Step(few, tuple(both))]
+    # On closed candles: how many forming ones are passed over is each trader's own.
+    return [*steps, Step(few, tuple(both), "CandleClose")]
 
 
 def _group(transport: Transport, pool: Transport, stem: str, size: int) -> Group:
@@ -78,8 +80,8 @@ def symbols_of(asked: Asked) -> list[str]:
     return [f"C{number:02d}/USDT" for number in range(asked.symbols)]
 
 
-def manifests(asked: Asked, groups: Sequence[Group]) -> str:
-    """What ``chandlery up`` reads while these groups run."""
+def manifests(asked: Asked, step: Step) -> str:
+    """What ``chandlery up`` reads while this step runs."""
     source = {"seed": 11, "tradesPerSecond": asked.rate, "quietShare": 0, "volatility": 0.0005}
     market = {"source": {"synthetic": source}, "symbols": symbols_of(asked), "history": {"candles": WINDOW + 20}}
     made = [_resource("MarketFeed", "market", market)]
@@ -92,17 +94,17 @@ def manifests(asked: Asked, groups: Sequence[Group]) -> str:
             "segment": {"candles": WINDOW + GUARD_ROWS + _MORE_CANDLES, "series": asked.symbols},
         }
         made.append(_resource("TraderPool", POOLS[transport], pool))
-    for group in groups:
-        made += [_trader(asked, group, name) for name in group.names]
+    for group in step.groups:
+        made += [_trader(asked, step, group, name) for name in group.names]
     return yaml.safe_dump_all(made, sort_keys=False)
 
 
-def _trader(asked: Asked, group: Group, name: str) -> dict[str, Any]:
+def _trader(asked: Asked, step: Step, group: Group, name: str) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "pool": {"name": POOLS[group.pool]},
         "strategy": {"name": "window-mean", "parameters": {"window": WINDOW}},
         "market": {"symbols": symbols_of(asked), "interval": INTERVAL},
-        "trigger": asked.trigger,
+        "trigger": step.trigger,
     }
     if group.transport != group.pool:
         spec["transport"] = group.transport

@@ -32,8 +32,8 @@ class Measured(msgspec.Struct):
         trader_cpu_percent: of one core, mean of the traders. feed_cpu_percent: of the worker's feed, which serves nobody
             else meanwhile. worker_cpu_percent: of the worker whole: feed, supervisor, fork server and traders.
         trader_pss_bytes: proportional share of memory, mean of the traders. feed_pss_bytes, worker_pss_bytes: likewise.
-        candles: closed candles of the measurement, each symbol's own. missed: of those times traders, how many were not
-            decided.
+        candles: decided in the measurement, each symbol's own. missed: of those times traders, how many were not decided
+            (of closed candles; with EveryUpdate 0).
     """
 
     visible_to_decided_us: Spread

@@ -79,7 +79,7 @@ async def compare(asked: Asked, say: Say, interrupted: asyncio.Event) -> Compari
 async def _run(asked: Asked, folder: Path, say: Say, interrupted: asyncio.Event) -> _Ended | None:
     manifest = folder / "manifests" / "all.yaml"
     manifest.parent.mkdir()
-    write_atomically(manifest, manifests(asked, steps_of(asked)[0].groups).encode())
+    write_atomically(manifest, manifests(asked, steps_of(asked)[0]).encode())
     options = UpOptions(manifests=(str(manifest.parent),), state=folder / "state", strategies=STRATEGIES)
     catalogue = await read_catalogue(options.strategies)
     # How far the start is, is not how far the comparison is.
@@ -123,7 +123,7 @@ async def _measure(
         done = number / len(steps)
         say(f"{step.words}: starting", done)
         if number:
-            write_atomically(manifest, manifests(asked, step.groups).encode())
+            write_atomically(manifest, manifests(asked, step).encode())
         await _until_active(runtime, step)
         await asyncio.sleep(_WARM_S if number else _FIRST_WARM_S)
         observed.append(await _observe(runtime, step, asked.seconds, say, done, 1 / len(steps)))
