@@ -348,6 +348,7 @@ def test_what_a_change_would_change_is_told_field_by_field() -> None:
     item["spec"]["strategy"] = {
         "name": "mine", "parameters": {"fast": 5, "new": True}, "source": {"configMapRef": {"name": "own"}},
     }  # fmt: skip
+    item["spec"]["transport"] = "Pipe"
     trader = Trader.model_validate({"apiVersion": "chandlery.dev/v1alpha1", **item})
     running = TraderAssignment(
         trader="desk/sma", uid="u", strategy="mine", symbols=["BTC/USDT"], interval="1m",
@@ -360,6 +361,7 @@ def test_what_a_change_would_change_is_told_field_by_field() -> None:
         "strategy.parameters.old: x → not set",
         "strategy.source: 2 lines more, 1 less",
         "market.symbols: BTC/USDT → BTC/USDT, ETH/USDT, SOL/USDT",
+        "transport: not set → Pipe",
         f"signals.cooldown: 1s500ms → {format_duration(trader.spec.signals.cooldown)}",
     ]
 

@@ -37,6 +37,7 @@ from chandlery.console.backends.cluster_rows import (
     processes_of,
     segments_of,
     trader_row,
+    transports_of,
 )
 from chandlery.core.assignment import TraderStatus
 from chandlery.core.settings import KafkaSettings
@@ -330,3 +331,12 @@ def test_no_text_is_more_than_a_text(noise: str, names: list[str]) -> None:
 )
 def test_amounts_of_statuses_are_microseconds(text: str, us: float | None) -> None:
     assert amount_us(text) == us
+
+
+def test_a_traders_transport_is_its_own_word_else_its_pools() -> None:
+    pools = [pool_row(an_object("TraderPool", "quants", {"feed": {"name": "market"}, "transport": "Pipe"}))]
+    silent, shared, lost = (kept_trader(a_trader(name, STATUS)) for name in ("silent", "shared", "lost"))
+    shared["spec"] = {**shared["spec"], "transport": "SharedMemory"}
+    lost["row"] = lost["row"].model_copy(update={"pool": "desk/gone"})
+    told = transports_of([silent, shared, lost], pools)
+    assert told == {silent["row"].trader: "Pipe", shared["row"].trader: "SharedMemory"}

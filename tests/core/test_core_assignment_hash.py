@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from chandlery.core.assignment import MOST_SEQUENCE, Assignment, TraderAssignment, content_hash, surge_of, unsound
+from chandlery.core.transports import Transport, transport_of
 
 
 def trader(name: str, trigger: str) -> TraderAssignment:
@@ -39,6 +40,29 @@ def test_a_field_that_a_later_version_has_changes_no_hash_as_long_as_it_says_not
     ]
     by_hand = hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()[:16]
     assert content_hash([trader("default/a", "CandleClose")]) == by_hand
+
+
+def test_how_candles_reach_a_trader_is_part_of_what_it_is_where_it_says_so() -> None:
+    silent = trader("default/a", "CandleClose")
+    shared, piped = (msgspec.structs.replace(silent, transport=one) for one in ("SharedMemory", "Pipe"))
+    assert len({content_hash([one]) for one in (silent, shared, piped)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "default", "for_all", "used"),
+    [
+        (None, "SharedMemory", False, "SharedMemory"),
+        (None, "Pipe", False, "Pipe"),
+        ("Pipe", "SharedMemory", False, "Pipe"),
+        ("SharedMemory", "Pipe", False, "SharedMemory"),
+        ("Pipe", "SharedMemory", True, "SharedMemory"),
+        ("SharedMemory", "Pipe", True, "Pipe"),
+    ],
+)
+def test_a_trader_has_the_last_word_on_its_transport_but_for_the_command_line(
+    asked: Transport | None, default: Transport, for_all: bool, used: Transport
+) -> None:
+    assert transport_of(asked, default, for_all=for_all) == used
 
 
 @pytest.mark.parametrize(

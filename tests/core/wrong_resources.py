@@ -99,6 +99,7 @@ REFUSED: Final[list[tuple[type[Resource], dict[str, Any], str, str | None]]] = [
     (Trader, with_spec(TRADER, strategy={"name": "s", "source": {}}), "required", "spec.strategy.source.configMapRef: Required value"),
     (Trader, with_spec(TRADER, pool={"name": "No_Name"}), "pattern", "spec.pool.name: Invalid value: \"No_Name\": won't do: lower-case letters"),
     (Trader, with_spec(TRADER, colour="red"), "Extra inputs", "strict decoding error: unknown field \"spec.colour\""),
+    (Trader, with_spec(TRADER, transport="pipe"), "'SharedMemory' or 'Pipe'", "spec.transport: Unsupported value: \"pipe\""),
     (TraderPool, with_spec(POOL, tiers=[]), "at least 1 item", "spec.tiers in body should have at least 1 items"),
     (TraderPool, with_spec(POOL, workers={"min": 1, "max": 0}), "greater than or equal to 1", "spec.workers.max in body should be greater than or equal to 1"),
     (TraderPool, with_spec(POOL, transport="Pigeon"), "'SharedMemory' or 'Pipe'", "spec.transport: Unsupported value: \"Pigeon\""),

@@ -196,6 +196,16 @@ def test_feeds_get_the_union_of_what_is_listed_and_what_traders_ask_for() -> Non
     assert assignment_of(result, "a").informative == [SeriesRef("BTC/USDT", "5m"), SeriesRef("ETH/USDT", "5m")]
 
 
+def test_another_transport_is_another_incarnation_of_that_trader_alone() -> None:
+    world = World()
+    before = world.step(desired(feed(), pool(), *some("a", "b")))
+    after = world.step(desired(feed(), pool(), trader("a"), trader("b", transport="Pipe")))
+    assert [assignment_of(before, name).transport for name in ("a", "b")] == [None, None]
+    assert assignment_of(after, "a") == assignment_of(before, "a")
+    changed = assignment_of(after, "b")
+    assert (changed.transport, changed.incarnation, changed.generation) == ("Pipe", 2, 2)
+
+
 def test_an_assignment_carries_the_defaults() -> None:
     one = assignment_of(World().step(desired(feed(), pool(), trader("a", interval="1m"))), "a")
     assert one.signal_ttl_ms == 600_000

@@ -117,6 +117,25 @@ def test_a_version_that_fails_leaves_the_one_before_running_and_going_back_start
     each_candle_once(more_signals(up, "failing", 1))
 
 
+def test_an_edited_transport_restarts_that_trader_alone_and_misses_no_candle(up: Up) -> None:
+    path = up.state.parent / "m" / "piped.yaml"
+    keeps = row_of(up, "keep").pid
+    for generation, transport in enumerate(("SharedMemory", "Pipe", "SharedMemory"), start=1):
+        path.write_text(teller("piped", SYMBOLS) + f"  transport: {transport}\n")
+        runs(up, "piped", generation)
+        assert row_of(up, "piped").transport == transport
+        newest = max((one.open_time_ms for one in signals_of(up, "piped")), default=0)
+
+        def decided_since(after_ms: int = newest, incarnation: int = generation) -> bool:
+            mine = [one for one in signals_of(up, "piped") if one.incarnation == incarnation]
+            return sum(one.open_time_ms > after_ms for one in mine) >= 4
+
+        until(decided_since, lambda: f"it decides again: {up.trader('piped')}")
+    assert row_of(up, "keep").pid == keeps
+    assert row_of(up, "keep").transport == "SharedMemory"
+    each_candle_once(signals_of(up, "piped"))
+
+
 def test_many_traders_edited_at_once_all_get_there_without_a_gap(up: Up) -> None:
     names = [f"many-{number}" for number in range(8)]
     for name in names:

@@ -80,6 +80,7 @@ class House:
             rings_dir=self.settings.rings_dir,
             strategies_dir=str(strategies),
             transport=self.settings.transport,
+            transport_for_all=self.settings.transport_for_all,
         )
         (self.folder / "feed.json").write_bytes(msgspec.json.encode(self.settings))
         (self.folder / "supervisor.json").write_bytes(msgspec.json.encode(supervisor))

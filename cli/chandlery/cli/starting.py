@@ -16,12 +16,13 @@ from chandlery.cli.running import run_up
 from chandlery.cli.runtime.console_process import console_options
 from chandlery.cli.runtime.desired import read_catalogue, read_first
 from chandlery.cli.runtime.metrics_ports import TARGETS, MetricsPorts
-from chandlery.cli.runtime.options import Transport, UpOptions
+from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.screen import remarks
 from chandlery.core.durations import parse_duration
 from chandlery.core.errors import InputError, LoginError
 from chandlery.core.kafka_login import login_of
 from chandlery.core.settings import KafkaSecurity, parse_listen
+from chandlery.core.transports import Transport
 
 _TRANSPORTS: dict[str, Transport] = {"shared": "SharedMemory", "pipe": "Pipe"}
 
@@ -49,7 +50,8 @@ def up(
     ] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port of the embedded Kafka.")] = None,
     transport: Annotated[
-        str | None, typer.Option("--transport", metavar="shared|pipe", help="How candles reach traders.")
+        str | None,
+        typer.Option("--transport", metavar="shared|pipe", help="How candles reach traders, whatever manifests say."),
     ] = None,
     speed: Annotated[
         str | None, typer.Option("--speed", metavar="N|max", help="Speed of replays, instead of the manifest's.")

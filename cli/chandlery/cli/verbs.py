@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from chandlery.cli import debugging, getting, listing_logs, signalling, starting
+from chandlery.cli import debugging, getting, listing_logs, performing, signalling, starting
 
 app = typer.Typer(
     name="chandlery",
@@ -13,5 +13,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (starting, getting, signalling, debugging, listing_logs):
+for part in (starting, getting, signalling, debugging, performing, listing_logs):
     part.register(app)

@@ -6,7 +6,7 @@ reads are of memory, never of the network, so that a slow worker or API server n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -62,7 +62,7 @@ class Snapshot:
 
     Attributes:
         away: what it can't ask now and why, one sentence each. started_ms: of the instance; 0: unknown.
-        notices: what a person should know.
+        notices: what a person should know. transports: how candles reach each Trader, where that is known.
     """
 
     traders: Sequence[Trader] = ()
@@ -72,6 +72,7 @@ class Snapshot:
     away: Sequence[str] = ()
     notices: Sequence[str] = ()
     started_ms: int = 0
+    transports: Mapping[str, str] = field(default_factory=dict)
 
 
 class Backend(Protocol):

@@ -54,7 +54,7 @@ def _series(segment: Info) -> RenderableType:
 
 
 def _readers(segment: Info, rings: Info) -> RenderableType:
-    bells = segment.get("bells", [])
+    bells, piped = segment.get("bells", []), frozenset(segment.get("piped", []))
     table = plain_table(
         "READER", "DOORBELL", "RUNG", "CALLS", "LAPPED", "RERUNS", "STALE",
         right=("DOORBELL", "RUNG", "CALLS", "LAPPED", "RERUNS", "STALE"),
@@ -63,7 +63,8 @@ def _readers(segment: Info, rings: Info) -> RenderableType:
         counters = rings.get(trader, {}).get("counters", {})
         rung = bells[bell] if 0 <= bell < len(bells) else 0
         figures = (counters.get(name, 0) for name in ("calls", "lapped", "reruns", "stale"))
-        table.add_row(trader, str(bell), count(int(rung)), *(count(int(figure)) for figure in figures))
+        told = ("pipe", "–") if trader in piped else (str(bell), count(int(rung)))
+        table.add_row(trader, *told, *(count(int(figure)) for figure in figures))
     return table
 
 

@@ -20,6 +20,7 @@ class TraderRow(msgspec.Struct):
         frame_to_signal_p50_us, frame_to_signal_p99_us: over its newest signals; None without one.
         latency_count: how many those were.
         last_open_time_ms: the newest closed candle it decided on.
+        transport: how candles reach its process; while it has none, how they will.
         suspended: as its manifest wants it. told_ms: when its worker last said all this (wall clock); 0: never.
     """
 
@@ -50,6 +51,7 @@ class TraderRow(msgspec.Struct):
     latency_count: int = 0
     suspended: bool = False
     told_ms: int = 0
+    transport: str = ""
 
 
 class FeedRow(msgspec.Struct):

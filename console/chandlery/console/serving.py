@@ -119,9 +119,7 @@ def readers_of(settings: ConsoleSettings, backend: Backend) -> Readers:
 
 def _transport_of(backend: Backend) -> Callable[[str], str]:
     def transport(trader: str) -> str:
-        snapshot = backend.snapshot()
-        pool = next((one.pool for one in snapshot.traders if one.trader == trader), "")
-        return next((one.transport for one in snapshot.pools if pool and one.pool == pool), "")
+        return backend.snapshot().transports.get(trader, "")
 
     return transport
 

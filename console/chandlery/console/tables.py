@@ -84,11 +84,17 @@ def traders_table(traders: Iterable[TraderRow], *, wide: bool = False) -> Table:
     """Traders: READY REASON STRATEGY SYMBOLS INTERVAL …, as ``kubectl get traders`` will show them."""
     right = ("CALLS", "SIGNALS", "P50", "P99", "MEMORY", "RESTARTS", "PID", "WARM")
     columns = ["NAME", "READY", "STATE", "STRATEGY", "SYMBOLS", "INTERVAL", "CALLS", "SIGNALS", "P50", "P99", "MEMORY"]
-    columns += ["RESTARTS"] + (["WORKER", "PID", "WARM", "CANDLE"] if wide else []) + ["MESSAGE"]
+    columns += ["RESTARTS"] + (["WORKER", "TRANSPORT", "PID", "WARM", "CANDLE"] if wide else []) + ["MESSAGE"]
     table = plain_table(*columns, right=right)
     for row in traders:
         extra = (
-            [row.worker, str(row.pid or "–"), f"{row.warm_have}/{row.warm_need}", clock_time(row.last_open_time_ms)]
+            [
+                row.worker,
+                row.transport,
+                str(row.pid or "–"),
+                f"{row.warm_have}/{row.warm_need}",
+                clock_time(row.last_open_time_ms),
+            ]
             if wide
             else []
         )

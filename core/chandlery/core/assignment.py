@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from chandlery.core.transports import Transport
+
 #: Most Traders of one worker (``tradersPerWorker``); successors beside their predecessors come on top.
 MOST_TRADERS: Final = 256
 
@@ -55,6 +57,7 @@ class TraderAssignment(msgspec.Struct, omit_defaults=True):
         warmup: closed candles needed before the first call; None: what the strategy says.
         signal_ttl_ms: a closed candle older than this (by event time) gets no call, counted.
         cooldown_ms: least event time between two signals of one rule and symbol.
+        transport: how candles reach it; None: as its worker's settings say.
         memory_bytes: the trader's process is stopped above this resident size.
         from_ms: decides closed candles whose open time is this or later (event time, ms); earlier ones are another
             incarnation's. 0: no bound.
@@ -88,6 +91,7 @@ class TraderAssignment(msgspec.Struct, omit_defaults=True):
     from_ms: int = 0
     until_ms: int | None = None
     since_ms: int = 0
+    transport: Transport | None = None
 
     @property
     def key(self) -> str:
@@ -199,6 +203,7 @@ class TraderStatus(msgspec.Struct, omit_defaults=True):
         until_ms: the end that its process has taken in, or will be launched with: nothing at or after it is decided
             beyond what ``last_open_time_ms`` shows. Known before the whole assignment is acknowledged, which waits
             for every other Trader too.
+        transport: how candles reach its process, or reached the last one it had.
     """
 
     state: TraderState
@@ -225,6 +230,7 @@ class TraderStatus(msgspec.Struct, omit_defaults=True):
     last_open_time_ms: int = 0
     last_error: str = ""
     until_ms: int | None = None
+    transport: str = ""
 
 
 class WorkerStatus(msgspec.Struct):

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from chandlery.core.errors import InputError
+from chandlery.core.transports import Transport
 
 Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
@@ -149,6 +150,8 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
         shm_dir: folder of the segment (the first volume). rings_dir: rings and sockets (the second volume).
         assignment_file: the mounted assignment, read at start and when it changes; may be absent.
         segment_rows: closed candles a series keeps; segment_series: most series.
+        transport, transport_for_all: how candles reach Traders that don't say it themselves; or all of them, whatever
+            they say.
         telemetry: where the traces of signals go. metrics_listen: where ``GET /metrics`` answers, without a token;
             empty: nowhere. metrics_traders: most Traders with a label of their own, the others share ``_other``.
     """
@@ -163,7 +166,8 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
     assignment_file: str = ""
     segment_rows: int = 1_000
     segment_series: int = 512
-    transport: Literal["SharedMemory", "Pipe"] = "SharedMemory"
+    transport: Transport = "SharedMemory"
+    transport_for_all: bool = False
     live: bool = True
     telemetry: TelemetrySettings = msgspec.field(default_factory=TelemetrySettings)
     metrics_listen: str = ""
@@ -173,13 +177,17 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
 
 
 class SupervisorSettings(msgspec.Struct, omit_defaults=True):
-    """``python -m chandlery.workers.supervisor``: no credential, no token, no Kafka."""
+    """``python -m chandlery.workers.supervisor``: no credential, no token, no Kafka.
+
+    ``transport`` and ``transport_for_all`` as in :class:`FeedSettings`, and of the same value there.
+    """
 
     worker: str
     shm_dir: str
     rings_dir: str
     strategies_dir: str = ""
-    transport: Literal["SharedMemory", "Pipe"] = "SharedMemory"
+    transport: Transport = "SharedMemory"
+    transport_for_all: bool = False
     hang_timeout_ms: int = 10_000
     log_level: str = "info"
 

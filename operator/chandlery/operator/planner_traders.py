@@ -152,6 +152,7 @@ def _assignment(trader: Trader, world: World) -> TraderAssignment:
         informative=spec.market.informative_series(),
         warmup=spec.market.warmup,
         trigger=spec.trigger,
+        transport=spec.transport,
         mode=_mode(trader),
         tier=spec.tier,
         signal_ttl_ms=trader.signal_ttl_ms,

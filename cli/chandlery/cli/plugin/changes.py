@@ -60,6 +60,7 @@ def differences(running: TraderAssignment, trader: Trader, source: str | None) -
         [f"{one.symbol} {one.interval}" for one in spec.market.informative_series()],
     )
     yield from _told("trigger", running.trigger, spec.trigger)
+    yield from _told("transport", running.transport, spec.transport)
     yield from _told("tier", running.tier, spec.tier)
     yield from _told("signals.ttl", format_duration(running.signal_ttl_ms), format_duration(trader.signal_ttl_ms))
     yield from _told("signals.cooldown", format_duration(running.cooldown_ms), format_duration(spec.signals.cooldown))

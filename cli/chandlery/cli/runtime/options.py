@@ -8,8 +8,7 @@ from typing import Literal
 
 from chandlery.cli.runtime.console_process import ConsoleOptions
 from chandlery.cli.runtime.metrics_ports import MetricsPorts
-
-Transport = Literal["SharedMemory", "Pipe"]
+from chandlery.core.transports import Transport
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class UpOptions:
         kafka: ``host:port`` of a Kafka to use instead of the embedded one. port: the embedded one's port.
         kafka_config: a Kafka client's properties, of how that one is entered.
         secrets: folder with the Secrets that MarketFeeds name, as ``{secret}/{key}``.
-        transport: overrides the pools'. speed: overrides replays' (a number, or ``max``).
+        transport: overrides the pools' and the Traders'. speed: overrides replays' (a number, or ``max``).
         metrics: hands out ports for the processes' figures. run_for_s: end after this many seconds from ready on.
         until_end: end when every replay has ended. console: where REST API and console are; None: nowhere.
     """

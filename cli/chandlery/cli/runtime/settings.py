@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from chandlery.cli.runtime.options import Transport, UpOptions
+from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.statedir import StateDir
 from chandlery.core.feed_kafka import kafka_settings
 from chandlery.core.intervals import parse_interval
@@ -20,6 +21,7 @@ from chandlery.core.settings import (
     KafkaSettings,
     SupervisorSettings,
 )
+from chandlery.core.transports import Transport
 from chandlery.operator.settings_of import (
     aggregator_settings,
     feed_settings,
@@ -100,7 +102,7 @@ def kafka_of(feed: MarketFeed, bootstrap: str, options: UpOptions) -> KafkaSetti
 
 
 def transport_of(pool: TraderPool, options: UpOptions) -> Transport:
-    """How candles reach a pool's traders; the command line goes before the manifest."""
+    """How candles reach a pool's traders that don't say it themselves; the command line goes before the manifests."""
     return options.transport or pool.spec.transport
 
 
@@ -120,7 +122,7 @@ def feed_of(
         metrics_listen=_metrics(options, f"feed-{label}"),
         log_level=options.log_level,
     )
-    return msgspec.structs.replace(settings, transport=transport_of(pool, options))
+    return msgspec.structs.replace(settings, **_transport(pool, options))
 
 
 def supervisor_of(
@@ -135,7 +137,11 @@ def supervisor_of(
         strategies_dir=str(options.strategies.absolute()) if options.strategies else "",
         log_level=options.log_level,
     )
-    return msgspec.structs.replace(settings, transport=transport_of(pool, options))
+    return msgspec.structs.replace(settings, **_transport(pool, options))
+
+
+def _transport(pool: TraderPool, options: UpOptions) -> dict[str, Any]:
+    return {"transport": transport_of(pool, options), "transport_for_all": options.transport is not None}
 
 
 def _metrics(options: UpOptions, process: str) -> str:

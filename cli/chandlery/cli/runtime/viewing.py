@@ -14,11 +14,13 @@ from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.procfs import resident_bytes
 from chandlery.cli.runtime.readiness import is_ready
 from chandlery.cli.runtime.recent import RecentSignals
-from chandlery.cli.runtime.settings import transport_of
+from chandlery.cli.runtime.settings import transport_of as pool_transport
 from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.workergroup import WorkerGroup
 from chandlery.console.model import FeedRow, PoolRow, ProcessRow, SegmentRow, TraderRow, View
 from chandlery.core.assignment import TraderStatus
+from chandlery.core.resources import Trader
+from chandlery.core.transports import transport_of
 from chandlery.core.wording import printable
 from chandlery.operator.planner import Verdict
 from chandlery.operator.planner_standing import told_of
@@ -101,9 +103,11 @@ class Viewer:
             row.symbols = list(trader.spec.market.symbols)
             row.interval = trader.spec.market.interval
             row.suspended = trader.spec.suspend
+            row.transport = self._transport(trader)
         if status is not None:
             _copy(status, row)
             row.told_ms = self._told_ms(verdict)
+            row.transport = status.transport or row.transport
         if not row.reason and (why := self._why_no_feed(verdict)):
             # Its process may well be Ready: it waits for a market that doesn't come.
             row.reason, row.message = "FeedFailed", why
@@ -111,6 +115,14 @@ class Viewer:
         row.frame_to_signal_p50_us, row.frame_to_signal_p99_us = latency.p50, latency.p99
         row.latency_count = latency.count
         return row
+
+    def _transport(self, trader: Trader) -> str:
+        """How candles are to reach a Trader; empty while its pool isn't known."""
+        pool = self._runtime.wanted.manifests.pools.get(trader.spec.pool.key(trader.namespace))
+        if pool is None:
+            return ""
+        options = self._runtime.options
+        return transport_of(trader.spec.transport, pool_transport(pool, options), for_all=options.transport is not None)
 
     def _told_ms(self, verdict: Verdict) -> int:
         group = self._group_of(verdict)
@@ -195,7 +207,7 @@ class Viewer:
                 capacity=pool.capacity,
                 used=pool.used,
                 pending=pool.pending,
-                transport=transport_of(pool.pool, self._runtime.options),
+                transport=pool_transport(pool.pool, self._runtime.options),
                 message=self._runtime.feed_starts.why(pool.feed) if pool.feed is not None else "",
                 feed="/".join(pool.feed) if pool.feed is not None else "",
                 ready_workers=sum(group.is_ready for (of, _), group in self._runtime.workers.items() if of == key),

@@ -35,6 +35,7 @@ from chandlery.console.backends.cluster_rows import (
     processes_of,
     segments_of,
     trader_row,
+    transports_of,
 )
 from chandlery.console.backends.memory_history import MemoryHistory
 from chandlery.console.settings import ClusterSettings
@@ -140,7 +141,8 @@ class ClusterBackend:
     def _made(self, now_s: float, now_ms: int) -> Snapshot:
         pools, feeds = self._poller.pools, self._poller.feeds
         pool_rows = [pool_row(item) for _, item in self._sorted(_POOLS)]
-        traders: list[Trader] = [trader_row(item, pools, now_s, now_ms) for _, item in self._sorted(_TRADERS)]
+        items = [item for _, item in self._sorted(_TRADERS)]
+        traders: list[Trader] = [trader_row(item, pools, now_s, now_ms) for item in items]
         return Snapshot(
             traders=traders,
             pools=pool_rows,
@@ -151,6 +153,7 @@ class ClusterBackend:
                 *notices_of(pools, feeds, pool_rows, {names for names, item in self._sorted(_FEEDS) if idle(item)}),
                 *self._without_secrets(),
             ],
+            transports=transports_of(items, pool_rows),
         )
 
     def _note_memory(self) -> None:

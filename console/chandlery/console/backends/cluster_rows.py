@@ -175,6 +175,17 @@ def pool_row(item: Object) -> Pool:
     )
 
 
+def transports_of(items: Iterable[Object], pools: Iterable[Pool]) -> dict[str, str]:
+    """How candles reach each Trader: as it says itself, else as its pool does; one of no pool is left out.
+
+    Args:
+        items: Traders, see :func:`kept_trader`.
+    """
+    of_pool = {pool.pool: pool.transport for pool in pools}
+    found = {item["row"].trader: item["spec"].get("transport") or of_pool.get(item["row"].pool) for item in items}
+    return {trader: transport for trader, transport in found.items() if transport}
+
+
 def feed_row(item: Object, figures: FeedFigures | None, now_s: float) -> Feed:
     """A MarketFeed. Where its pods can't be asked its status decides whether it is alive, and ``message`` says so."""
     state = feed_state(item)

@@ -167,6 +167,7 @@ class LocalBackend:
             away=away,
             notices=list(view.notices),
             started_ms=view.started_ms,
+            transports={row.trader: row.transport for row in view.traders},
         )
 
     async def _get(self, path: str, headers: dict[str, str], query: dict[str, str]) -> tuple[int, bytes, str]:

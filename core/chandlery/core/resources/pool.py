@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field, JsonValue, WithJsonSchema, model_validat
 from chandlery.core.resources.base import Access, Count, DnsLabel, Flag, Metadata, Reference, Resource, Spec, sentence
 from chandlery.core.resources.kafka import SecretName
 from chandlery.core.resources.rules import rule, rules
+from chandlery.core.transports import Transport as Transport
 
-Transport = Literal["SharedMemory", "Pipe"]
 #: Rows at a ring's end that no window may touch; a series' longest window is `candles` less these.
 GUARD_ROWS: Final = 64
 # A worker's name {pool}-{n} names a StatefulSet, whose pods get a label of name + "-" + 10 characters: 63 at most.
@@ -132,7 +132,8 @@ class TraderPoolSpec(Spec):
         default=[Tier(name="standard")], description="Tiers that traders may name, most urgent first."
     )
     transport: Transport = Field(
-        default="SharedMemory", description="How candles reach traders: SharedMemory, or Pipe (copies, slower)."
+        default="SharedMemory",
+        description="How candles reach traders that don't say it themselves: SharedMemory, or Pipe (copies, slower).",
     )
     telemetry: Telemetry = Field(default=Telemetry(), description="Where workers send what they measure.")
     pod_template: Annotated[

@@ -25,6 +25,7 @@ from chandlery.core.resources.base import (
     sentence,
 )
 from chandlery.core.resources.rules import ANY_VALUE, NO_LIST, NO_OBJECT, at_least_bytes, rule, rules
+from chandlery.core.transports import Transport
 
 ParameterValue = bool | int | float | str
 #: A ConfigMap's strategy source may be this long.
@@ -188,6 +189,10 @@ class TraderSpec(Spec):
     trigger: Trigger = Field(
         default="CandleClose",
         description="When it decides: CandleClose, or EveryUpdate (also on the forming candle, provisionally).",
+    )
+    transport: Transport | None = Field(
+        default=None,
+        description="How candles reach it: SharedMemory, or Pipe (copies, slower); absent: as its pool says.",
     )
     tier: DnsLabel = Field(default="standard", description="One of the pool's tiers.")
     suspend: Flag = Field(default=False, description="true: keeps its place, decides nothing.")

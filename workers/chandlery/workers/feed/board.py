@@ -144,7 +144,7 @@ def bells_of(traders: Iterable[TraderAssignment], bells: dict[str, int]) -> dict
     """Who is rung for which series.
 
     A closed or revised row rings every trader that reads the series; a forming one only traders that decide
-    on every update of a series of their own. Suspended traders are never rung.
+    on every update of a series of their own. Suspended traders are never rung, nor those without a doorbell.
     """
     closed: dict[SeriesRef, set[int]] = {}
     forming: dict[SeriesRef, set[int]] = {}
@@ -152,7 +152,7 @@ def bells_of(traders: Iterable[TraderAssignment], bells: dict[str, int]) -> dict
         own = {SeriesRef(symbol, trader.interval) for symbol in trader.symbols}
         for ref in trader.series():
             rung = closed.setdefault(ref, set())
-            if trader.mode == "suspended":
+            if trader.mode == "suspended" or trader.key not in bells:
                 continue
             rung.add(bells[trader.key])
             if trader.trigger == "EveryUpdate" and ref in own:

@@ -38,6 +38,7 @@ from chandlery.workers.feed.control import ControlServer
 from chandlery.workers.feed.drain import Drain
 from chandlery.workers.feed.histogram import LatencyBook
 from chandlery.workers.feed.notes import Notes
+from chandlery.workers.feed.pipe_traders import PipeTraders
 from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.recall import Recall
 from chandlery.workers.feed.ring_drain import RingDrain
@@ -50,7 +51,6 @@ from chandlery.workers.segment import SegmentWriter
 
 if TYPE_CHECKING:
     from chandlery.workers.feed.metrics import MetricsServer
-    from chandlery.workers.feed.window_sender import WindowSender
 
 log = logging.getLogger("chandlery.feed")
 
@@ -90,6 +90,7 @@ class Feed:
         )
         receipt = Receipt()
         self._board = SeriesBoard(self._writer, self._router, receipt, self._counts)
+        self._pipes = PipeTraders(settings, self._segment_path, self._router, self._counts)
         self._closed_positions = LivePositions()
         self._forming_positions = LivePositions()
         self._forming_urgent = False
@@ -103,7 +104,7 @@ class Feed:
                 receipt,
                 live_topic=self._topics.candles_live,
                 counts=self._counts,
-                after_batch=self._tell_pipes,
+                after_batch=self._pipes.changed,
             )
 
         self._closed = consumer(lambda: candle_consumer(settings.kafka), self._closed_positions)
@@ -137,13 +138,6 @@ class Feed:
         self._control = ControlServer(
             self._rings_dir / "control.sock", self._counts, self._supervisor_says, self._versions.bump
         )
-        self._pipes: WindowSender | None = None
-        if settings.transport == "Pipe":
-            # Only here are windows made, and numpy needed: 12 MB that a feed over shared memory does without.
-            from chandlery.workers.feed.window_sender import WindowSender
-
-            self._router.watch_changes = True
-            self._pipes = WindowSender(self._rings_dir / "windows.sock", self._segment_path, self._counts)
         self._metrics: MetricsServer | None = None
         self._metrics_problem = ""
         if settings.metrics_listen:
@@ -182,8 +176,6 @@ class Feed:
         try:
             await self._control.start()
             self._drain.listen()
-            if self._pipes is not None:
-                await self._pipes.start()
         except OSError as error:
             raise MachineError(f"{self._rings_dir}: can't make the sockets: {error.strerror or error}") from error
         self._store.restore()
@@ -205,6 +197,7 @@ class Feed:
         self._spawn("drain", self._drain.run())
         self._spawn("closed", self._closed.run())
         self._spawn("forming", self._forming.run())
+        self._spawn("pipes", self._pipes.run())
         self._spawn("ticks", self._tick())
         log.info(
             "feed up",
@@ -248,8 +241,6 @@ class Feed:
         if self._metrics is not None:
             await self._metrics.stop()
         await self._control.stop()
-        if self._pipes is not None:
-            await self._pipes.stop()
         self._drain.close()
         self._writer.close()
         log.info("feed ended")
@@ -309,7 +300,9 @@ class Feed:
         if current is None:
             return
         self._recall.follow(current.traders)
-        new = self._board.want(current.traders, self._store.bells)
+        self._pipes.follow(current.traders)
+        rung = {key: bell for key, bell in self._store.bells.items() if key not in self._pipes.keys}
+        new = self._board.want(current.traders, rung)
         live = self._live_partitions()
         closed = {self._partition(ref) for ref in self._board.tracks}
         self._closed_positions.keep(closed)
@@ -324,8 +317,6 @@ class Feed:
             jobs[self._partition(ref)][ref] = self._board.tracks[ref]
         for tp, tracks in jobs.items():
             self._catchup.start(tp, tracks)
-        if self._pipes is not None:
-            self._pipes.assign(current.traders)
         self._control.assign(AssignmentMessage(current, self._store.bells, self._segment_path))
         self._versions.bump()
 
@@ -368,12 +359,8 @@ class Feed:
 
     def _joined(self) -> None:
         self._board.ring()
-        self._tell_pipes()
+        self._pipes.changed()
         self._versions.touch()
-
-    def _tell_pipes(self) -> None:
-        if self._pipes is not None:
-            self._pipes.changed(self._router.take_changed())
 
     def _supervisor_says(self, message: StatusMessage) -> None:
         before = self._supervisor
@@ -497,8 +484,10 @@ class Feed:
     def segment_info(self) -> dict[str, Any]:
         """What ``chandlery debug segment`` shows: header, series, bells and who they are for."""
         bells = self._store.bells
-        readers = {name: bells[key] for key, name in self._store.shown(bells).items()}
-        return {"path": self._segment_path, **self._writer.info(), "traders": readers}
+        shown = self._store.shown(bells)
+        readers = {name: bells[key] for key, name in shown.items()}
+        piped = sorted(name for key, name in shown.items() if key in self._pipes.keys)
+        return {"path": self._segment_path, **self._writer.info(), "traders": readers, "piped": piped}
 
     def rings_info(self) -> dict[str, Any]:
         """What ``chandlery debug signals`` shows: by Trader, a second incarnation by its key."""

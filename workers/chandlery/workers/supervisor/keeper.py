@@ -9,13 +9,14 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from chandlery.core.assignment import READY_STATES, TraderAssignment, TraderState, TraderStatus
 from chandlery.core.clocks import now_ns
 from chandlery.core.errors import SegmentError, UnavailableError
+from chandlery.core.transports import Transport
 from chandlery.workers.segment import Heritage, SignalRing
 from chandlery.workers.supervisor import watch
 from chandlery.workers.supervisor.backoff import Backoff
@@ -45,9 +46,9 @@ COUNTERS: Final = (
 
 
 class Place(NamedTuple):
-    """Where a worker's things are: the same for all its traders, but for the bell."""
+    """Where a worker's things are: the same for all its traders of one transport, but for the bell."""
 
-    transport: Literal["SharedMemory", "Pipe"]
+    transport: Transport
     segment: str
     bell_socket: str
     strategies_dir: str
@@ -216,6 +217,7 @@ class Keeper:
         self._set("Init")
         _log.info("trader started", extra=self._facts(pid=process.pid))
         reader, self._writer = await asyncio.open_connection(sock=process.line, limit=MAX_LINE_BYTES)
+        self._status.transport = self._place.transport
         self._send(self._launch())
         listening = asyncio.create_task(self._listen(reader))
         asked = asyncio.create_task(self._again.wait())

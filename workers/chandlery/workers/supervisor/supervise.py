@@ -13,6 +13,7 @@ from typing import Any, Final
 from chandlery.core.assignment import TraderAssignment, TraderStatus, content_hash, trader_of
 from chandlery.core.errors import InvariantError, SegmentError
 from chandlery.core.settings import SupervisorSettings
+from chandlery.core.transports import transport_of
 from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
 from chandlery.workers.ring_names import RING_FILES, key_in, ring_file_name
 from chandlery.workers.segment import Heritage, SignalRing
@@ -131,13 +132,13 @@ class Supervisor:
             self._apply(spec, message.bells.get(spec.key, 0))
         self._change.set()
 
-    def _place(self) -> Place:
+    def _place(self, spec: TraderAssignment) -> Place:
         settings = self._settings
         assert self._message is not None
-        pipe = settings.transport == "Pipe"
+        transport = transport_of(spec.transport, settings.transport, for_all=settings.transport_for_all)
         return Place(
-            transport=settings.transport,
-            segment=str(self._rings / "windows.sock") if pipe else self._message.segment,
+            transport=transport,
+            segment=str(self._rings / "windows.sock") if transport == "Pipe" else self._message.segment,
             bell_socket=str(self._rings / "bell.sock"),
             strategies_dir=settings.strategies_dir,
             log_level=settings.log_level,
@@ -149,12 +150,12 @@ class Supervisor:
             self._remove(spec.key)
             keeper = None
         if keeper is not None:
-            keeper.apply(spec, bell, self._place())
+            keeper.apply(spec, bell, self._place(spec))
             return
         keeper = Keeper(
             spec,
             bell,
-            self._place(),
+            self._place(spec),
             str(self._rings / ring_file_name(spec.key)),
             self._nursery,
             self._settings.hang_timeout_ms,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 import msgspec
 
 from chandlery.core.assignment import Mode, TraderAssignment, TraderState
+from chandlery.core.transports import Transport
 
 #: State as a number, for the ring's ``state`` counter.
 STATE_CODES: Final[dict[str, int]] = {state: code for code, state in enumerate(get_args(TraderState))}
@@ -22,7 +23,7 @@ class Launch(msgspec.Struct):
     """
 
     assignment: TraderAssignment
-    transport: Literal["SharedMemory", "Pipe"]
+    transport: Transport
     segment: str
     bell: int
     ring: str

@@ -210,7 +210,7 @@ function comparison(seen) {
     const times = quicker ? piped / shared : shared / piped;
     return h("p", {}, h("strong", {}, `Shared memory is ${times.toFixed(1)} times ${quicker ? "quicker" : "slower"} here`), " (p50).");
   }
-  return empty("To compare: run some Traders in a pool with ", h("code", {}, `transport: ${shared ? "Pipe" : "SharedMemory"}`), ".");
+  return empty("To compare: give some Traders ", h("code", {}, `transport: ${shared ? "Pipe" : "SharedMemory"}`), ".");
 }
 
 function followTraders(scope, live, into, onNames) {

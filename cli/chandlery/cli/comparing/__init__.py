@@ -1,0 +1,1 @@
+"""``chandlery perf compare``: shared memory and pipes over the same feed, measured."""
