@@ -52,11 +52,13 @@ class _SegmentReader:
                 token = reader.wait(bell, token, LOOK_AGAIN_S)
                 continue
             window = series.window(ordinal + 1, WINDOW)
+            in_hand_ns = now_ns()
             strategy_input(window.close)
             opened = window.open_time[-1]
             if not series.valid(window):
                 continue
-            log.done_ns.append(now_ns())
+            log.read_ns.append(now_ns())
+            log.in_hand_ns.append(in_hand_ns)
             log.open_ms.append(opened)
             ordinal += 1
         self._next[case] = ordinal

@@ -1,8 +1,9 @@
 /* The floor of the fan-out: one writer, N readers, candles in shared memory, one futex word a reader.
  *
  * usage: fanout_floor READERS SUBSCRIBED WARM CANDLES PERIOD_NS
- * Writes 64-bit words on stdout: CPU time of all processes over the CANDLES measured, ns; then a latency for each
- * of the SUBSCRIBED readers and CANDLES, ns: from the writer's stamp until the reader has read its window of 500.
+ * Writes 64-bit words on stdout: CPU time of all processes over the CANDLES measured, ns; then two latencies for
+ * each of the SUBSCRIBED readers and CANDLES, ns: from the writer's stamp until the reader has its window of 500 in hand,
+ * and until it has read it.
  *
  * A reader reads what the other mechanisms' readers read: the newest 500 rows of the columns, their last close and
  * the sum of their closes; and asks afterwards whether the writer has overwritten any of it. Nothing else is done:
@@ -43,7 +44,11 @@ static int64_t period_ns;
 static Series *series;
 static Bell *bells;
 static Progress *progress;
-static int64_t *done_ns; /* [reader][candle] */
+typedef struct {
+    int64_t in_hand_ns, read_ns;
+} Sample;
+
+static Sample *samples; /* [reader][candle] */
 static int64_t *stamp_ns;
 
 static int64_t clock_ns(clockid_t clock) {
@@ -102,10 +107,11 @@ static void be_reader(int index) {
             syscall(SYS_futex, &bells[index].word, FUTEX_WAIT, seen, NULL, NULL, 0);
             continue;
         }
+        int64_t in_hand_ns = clock_ns(CLOCK_MONOTONIC);
         kept = kept + read_window(end + 1);
         if (overwritten(end + 1 - WINDOW))
             exit(1);
-        done_ns[(int64_t)index * total + end - HISTORY] = clock_ns(CLOCK_MONOTONIC);
+        samples[(int64_t)index * total + end - HISTORY] = (Sample){in_hand_ns, clock_ns(CLOCK_MONOTONIC)};
         end++;
         atomic_store_explicit(&progress[index].read, end - HISTORY, memory_order_release);
     }
@@ -160,7 +166,7 @@ int main(int count, char **words) {
     series = shared(sizeof *series);
     bells = shared(sizeof *bells * (size_t)readers);
     progress = shared(sizeof *progress * (size_t)readers);
-    done_ns = shared(sizeof *done_ns * (size_t)readers * (size_t)total);
+    samples = shared(sizeof *samples * (size_t)readers * (size_t)total);
     stamp_ns = shared(sizeof *stamp_ns * (size_t)total);
     for (int number = 0; number < HISTORY; number++)
         append((double[COLUMNS]){number, 1000, 1001, 999, 1000, 10, 7});
@@ -183,8 +189,9 @@ int main(int count, char **words) {
     fwrite(&used, sizeof used, 1, stdout);
     for (int index = 0; index < subscribed; index++)
         for (int number = warm; number < total; number++) {
-            int64_t latency = done_ns[(int64_t)index * total + number] - stamp_ns[number];
-            fwrite(&latency, sizeof latency, 1, stdout);
+            Sample at = samples[(int64_t)index * total + number];
+            const int64_t latencies[] = {at.in_hand_ns - stamp_ns[number], at.read_ns - stamp_ns[number]};
+            fwrite(latencies, sizeof latencies, 1, stdout);
         }
     fflush(stdout);
     for (int index = 0; index < readers; index++) {

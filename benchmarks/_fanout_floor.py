@@ -39,9 +39,9 @@ def _run(program: str, readers: int, case: Case, plan: Plan) -> Measured:
         [program, *map(str, numbers)], check=True, stdout=subprocess.PIPE, timeout=took_s + READY_S + BEHIND_S
     )
     words = np.frombuffer(done.stdout, np.int64)
-    if len(words) != 1 + subscribed * measured.count:
-        raise Unmeasured(f"the floor gave {len(words) - 1} of {subscribed * measured.count} samples")
-    return Measured(words[1:], int(words[0]), measured.count)
+    if len(words) != 1 + 2 * subscribed * measured.count:
+        raise Unmeasured(f"the floor gave {len(words) - 1} of {2 * subscribed * measured.count} samples")
+    return Measured(words[1::2], words[2::2], int(words[0]), measured.count)
 
 
 def floor(readers: int, plan: Plan) -> dict[Case, Measured]:

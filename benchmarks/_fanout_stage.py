@@ -29,6 +29,11 @@ READY_S: Final = 60.0
 BEHIND_S: Final = 30.0
 
 
+Latencies = NDArray[np.int64]
+#: A reader's log as it comes from its process: open times, float64; in hand and read, int64 ns.
+Packed = tuple[bytes, bytes, bytes]
+
+
 class Plan(NamedTuple):
     """How many candles at which pace, the same for every mechanism.
 
@@ -49,9 +54,16 @@ class Plan(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """One case: a latency a reader and candle, ns; CPU time of all processes over the measured candles, ns."""
+    """One case.
 
-    latency_ns: NDArray[np.int64]
+    Attributes:
+        in_hand_ns: from the writer's stamp until a reader had its window in hand, of each reader and candle.
+        read_ns: until it had also read it, and knew that what it read was whole.
+        cpu_ns: CPU time of all processes over the measured candles. candles: published, however many read them.
+    """
+
+    in_hand_ns: Latencies
+    read_ns: Latencies
     cpu_ns: int
     candles: int
 
@@ -166,22 +178,24 @@ def _started(work: Callable[..., None], *arguments: Any) -> Iterator[_Process]:
         ours.close()
 
 
-def _latency_ns(leg: Leg, stamps: Sequence[int], logs: Sequence[tuple[bytes, bytes]]) -> NDArray[np.int64]:
+def _latencies(leg: Leg, stamps: Sequence[int], logs: Sequence[Packed]) -> tuple[Latencies, Latencies]:
     at = np.asarray(stamps, np.int64)
-    parts: list[NDArray[np.int64]] = []
-    for opened, done in logs:
-        numbers = ((np.frombuffer(opened) - EPOCH_MS) / STEP_MS).astype(np.int64) - leg.first
+    in_hand: list[Latencies] = []
+    read: list[Latencies] = []
+    for packed in logs:
+        numbers = ((np.frombuffer(packed[0]) - EPOCH_MS) / STEP_MS).astype(np.int64) - leg.first
         if len(numbers) != leg.count or not np.array_equal(numbers, np.arange(leg.count)):
-            raise Unmeasured(f"a reader got {len(numbers)} of {leg.count} candles")
-        parts.append(np.frombuffer(done, np.int64) - at[numbers])
-    return np.concatenate(parts)
+            raise Unmeasured(f"a reader got {len(numbers)} of {leg.count} candles, or not in order")
+        in_hand.append(np.frombuffer(packed[1], np.int64) - at)
+        read.append(np.frombuffer(packed[2], np.int64) - at)
+    return np.concatenate(in_hand), np.concatenate(read)
 
 
-def _run_leg(leg: Leg, writer: _Process, readers: Sequence[_Process]) -> NDArray[np.int64]:
+def _run_leg(leg: Leg, writer: _Process, readers: Sequence[_Process]) -> tuple[Latencies, Latencies]:
     deadline_s = time.monotonic() + leg.count * leg.period_ns / 1e9 + BEHIND_S
     writer.control.send(leg)
     logs = [reader.receive(deadline_s, "the last candle read") for reader in readers]
-    return _latency_ns(leg, writer.receive(deadline_s, "the last candle published"), logs)
+    return _latencies(leg, writer.receive(deadline_s, "the last candle published"), logs)
 
 
 def perform(mechanism: Mechanism, readers: int, plan: Plan) -> dict[Case, Measured]:
@@ -212,6 +226,6 @@ def perform(mechanism: Mechanism, readers: int, plan: Plan) -> dict[Case, Measur
             warm, measured = plan.legs(case)
             _run_leg(warm, writer, subscribed)
             before_ns = sum(map(cpu_ns, pids))
-            latency_ns = _run_leg(measured, writer, subscribed)
-            found[case] = Measured(latency_ns, sum(map(cpu_ns, pids)) - before_ns, measured.count)
+            in_hand_ns, read_ns = _run_leg(measured, writer, subscribed)
+            found[case] = Measured(in_hand_ns, read_ns, sum(map(cpu_ns, pids)) - before_ns, measured.count)
     return found

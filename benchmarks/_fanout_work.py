@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from array import array
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ EPOCH_MS: Final = 1_700_000_000_000
 LOOK_AGAIN_S: Final = 1.0
 #: A message peer's window moves along this many candles before it is moved back: 28 KB every 3,596 candles.
 _OWN_ROOM: Final = 4_096
+
+#: A candle as a message: the 7 columns, all as float64, in which every one of these integers is exact.
+as_message: Final = struct.Struct("<7d").pack
 
 Candle = tuple[int, float, float, float, float, float, int]
 Float = NDArray[np.float64]
@@ -89,15 +93,31 @@ def strategy_input(close: Float) -> float:
 
 
 class Log:
-    """What a reader notes: which candle, and when it had read the window that ends with it."""
+    """What a reader notes: which candle, when it had the window that ends with it in hand, and when it had read it."""
 
     def __init__(self) -> None:
         self.open_ms: list[float] = []
-        self.done_ns: list[int] = []
+        self.in_hand_ns: list[int] = []
+        self.read_ns: list[int] = []
 
-    def packed(self) -> tuple[bytes, bytes]:
-        """Both columns, float64 and int64, to be sent to the parent."""
-        return array("d", self.open_ms).tobytes(), array("q", self.done_ns).tobytes()
+    def packed(self) -> tuple[bytes, bytes, bytes]:
+        """The columns, float64 and twice int64, to be sent to the parent."""
+        opened, in_hand, read = array("d", self.open_ms), array("q", self.in_hand_ns), array("q", self.read_ns)
+        return opened.tobytes(), in_hand.tobytes(), read.tobytes()
+
+
+def read_windows(windows: Iterator[list[Float]], last_open_ms: int, log: Log) -> None:
+    """The turn of a reader that keeps its own window: it comes, is read, is noted; until the last candle."""
+    in_hand, opened, read = log.in_hand_ns.append, log.open_ms.append, log.read_ns.append
+    for columns in windows:
+        in_hand_ns = now_ns()
+        strategy_input(columns[4])
+        read(now_ns())
+        in_hand(in_hand_ns)
+        open_time_ms = columns[0][-1]
+        opened(open_time_ms)
+        if open_time_ms >= last_open_ms:
+            return
 
 
 class OwnWindow:
@@ -110,12 +130,12 @@ class OwnWindow:
             self._columns[:, self._end] = candle
             self._end += 1
 
-    def push(self, candle: Float) -> list[Float]:
-        """Take a candle in (float64, shape (7,)); the 7 columns of the newest 500, views."""
+    def push(self, message: bytes, offset: int = 0) -> list[Float]:
+        """Take the candle in that a message holds; the 7 columns of the newest 500, views."""
         columns, end = self._columns, self._end
         if end == _OWN_ROOM:
             columns[:, : WINDOW - 1] = columns[:, end - WINDOW + 1 :]
             end = WINDOW - 1
-        columns[:, end] = candle
+        columns[:, end] = np.frombuffer(message, np.float64, COLUMNS, offset)
         self._end = end + 1
         return list(columns[:, end + 1 - WINDOW : end + 1])
