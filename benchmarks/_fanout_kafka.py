@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -83,9 +83,7 @@ class _KafkaReader:
 
     @staticmethod
     async def _start(bootstrap: str, places: Sequence[TopicPartition]) -> AIOKafkaConsumer:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=_FETCH_MS
-        )
+        consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=_FETCH_MS)
         await consumer.start()
         consumer.assign(list(places))
         await consumer.seek_to_end(*places)
@@ -125,7 +123,8 @@ class Kafka:
         with subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment(), text=True
         ) as process:
-            assert process.stdin is not None and process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout is not None
             try:
                 line = process.stdout.readline()
                 if line:

@@ -18,8 +18,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._fleet import memory_folder
 from benchmarks._fanout_work import CASES, EPOCH_MS, HISTORY, STEP_MS, Case, Leg, Log
+from benchmarks._fleet import memory_folder
 
 #: All are forks of this process: fifty interpreters would take longer to start than to measure.
 CONTEXT: Final = multiprocessing.get_context("fork")
@@ -140,7 +140,7 @@ def _child(work: Callable[..., None], *arguments: Any) -> None:
         work(*arguments)
     except EOFError:
         pass  # the parent has given up
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - told, and the parent notes that this process ended early
         traceback.print_exc()
         os._exit(1)
     os._exit(0)  # no destructor of a mechanism may hold the others up
