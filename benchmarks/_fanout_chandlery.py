@@ -23,9 +23,9 @@ class _SegmentWriter:
     def publish(self, leg: Leg) -> list[int]:
         append, ring_many = self._writer.append, self._writer.ring_many
         series, bells = self._series[leg.case], self._bells[leg.case]
-        made = candles(leg.first, leg.count)
+        made = candles(leg.first, leg.candles)
         stamps: list[int] = []
-        for stamp_ns, candle in zip(pace(leg.count, leg.period_ns), made, strict=True):
+        for stamp_ns, candle in zip(pace(leg.candles, leg.period_ns), made, strict=True):
             append(series, *candle, _NO_STAMPS)
             ring_many(bells)
             stamps.append(stamp_ns)

@@ -33,15 +33,15 @@ def compile_floor(folder: str) -> str:
 def _run(program: str, readers: int, case: Case, plan: Plan) -> Measured:
     warm, measured = plan.legs(case)
     subscribed = 1 if case == "one" else readers
-    numbers = (readers, subscribed, warm.count, measured.count, measured.period_ns)
-    took_s = (warm.count + measured.count) * measured.period_ns / 1e9
+    numbers = (readers, subscribed, warm.candles, measured.candles, measured.period_ns)
+    took_s = (warm.candles + measured.candles) * measured.period_ns / 1e9
     done = subprocess.run(
         [program, *map(str, numbers)], check=True, stdout=subprocess.PIPE, timeout=took_s + READY_S + BEHIND_S
     )
     words = np.frombuffer(done.stdout, np.int64)
-    if len(words) != 1 + 2 * subscribed * measured.count:
-        raise Unmeasured(f"the floor gave {len(words) - 1} of {2 * subscribed * measured.count} samples")
-    return Measured(words[1::2], words[2::2], int(words[0]), measured.count)
+    if len(words) != 1 + 2 * subscribed * measured.candles:
+        raise Unmeasured(f"the floor gave {len(words) - 1} of {2 * subscribed * measured.candles} samples")
+    return Measured(words[1::2], words[2::2], int(words[0]), measured.candles)
 
 
 def floor(readers: int, plan: Plan) -> dict[Case, Measured]:

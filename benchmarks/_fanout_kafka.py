@@ -63,7 +63,7 @@ class _KafkaWriter:
         place = self._places[leg.case]
         stamps: list[int] = []
         due_ns = now_ns() + leg.period_ns
-        for candle in candles(leg.first, leg.count):
+        for candle in candles(leg.first, leg.candles):
             early_ns = due_ns - now_ns()
             await asyncio.sleep(max(0, early_ns) / 1e9)
             stamps.append(now_ns() if early_ns > 0 else due_ns)

@@ -45,9 +45,9 @@ class MessageWriter:
     def publish(self, leg: Leg) -> list[int]:
         """Publish a leg's candles in its pace; their stamps, monotonic ns."""
         publish = self._publish[leg.case]
-        made = candles(leg.first, leg.count)
+        made = candles(leg.first, leg.candles)
         stamps: list[int] = []
-        for stamp_ns, candle in zip(pace(leg.count, leg.period_ns), made, strict=True):
+        for stamp_ns, candle in zip(pace(leg.candles, leg.period_ns), made, strict=True):
             publish(as_message(*candle))
             stamps.append(stamp_ns)
         return stamps

@@ -184,15 +184,15 @@ def _latencies(leg: Leg, stamps: Sequence[int], logs: Sequence[Packed]) -> tuple
     read: list[Latencies] = []
     for packed in logs:
         numbers = ((np.frombuffer(packed[0]) - EPOCH_MS) / STEP_MS).astype(np.int64) - leg.first
-        if len(numbers) != leg.count or not np.array_equal(numbers, np.arange(leg.count)):
-            raise Unmeasured(f"a reader got {len(numbers)} of {leg.count} candles, or not in order")
+        if len(numbers) != leg.candles or not np.array_equal(numbers, np.arange(leg.candles)):
+            raise Unmeasured(f"a reader got {len(numbers)} of {leg.candles} candles, or not in order")
         in_hand.append(np.frombuffer(packed[1], np.int64) - at)
         read.append(np.frombuffer(packed[2], np.int64) - at)
     return np.concatenate(in_hand), np.concatenate(read)
 
 
 def _run_leg(leg: Leg, writer: _Process, readers: Sequence[_Process]) -> tuple[Latencies, Latencies]:
-    deadline_s = time.monotonic() + leg.count * leg.period_ns / 1e9 + BEHIND_S
+    deadline_s = time.monotonic() + leg.candles * leg.period_ns / 1e9 + BEHIND_S
     writer.control.send(leg)
     logs = [reader.receive(deadline_s, "the last candle read") for reader in readers]
     return _latencies(leg, writer.receive(deadline_s, "the last candle published"), logs)
@@ -227,5 +227,5 @@ def perform(mechanism: Mechanism, readers: int, plan: Plan) -> dict[Case, Measur
             _run_leg(warm, writer, subscribed)
             before_ns = sum(map(cpu_ns, pids))
             in_hand_ns, read_ns = _run_leg(measured, writer, subscribed)
-            found[case] = Measured(in_hand_ns, read_ns, sum(map(cpu_ns, pids)) - before_ns, measured.count)
+            found[case] = Measured(in_hand_ns, read_ns, sum(map(cpu_ns, pids)) - before_ns, measured.candles)
     return found

@@ -37,17 +37,17 @@ Float = NDArray[np.float64]
 
 
 class Leg(NamedTuple):
-    """Candles ``first`` … ``first + count - 1`` of one case, published at an even pace."""
+    """Candles ``first`` … ``first + candles - 1`` of one case, published at an even pace."""
 
     case: Case
     first: int
-    count: int
+    candles: int
     period_ns: int
 
     @property
     def last_open_ms(self) -> int:
         """Open time of the last candle, ms."""
-        return open_ms(self.first + self.count - 1)
+        return open_ms(self.first + self.candles - 1)
 
 
 def open_ms(number: int) -> int:
