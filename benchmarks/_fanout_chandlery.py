@@ -25,8 +25,8 @@ class _SegmentWriter:
         series, bells = self._series[leg.case], self._bells[leg.case]
         made = candles(leg.first, leg.candles)
         stamps: list[int] = []
-        for stamp_ns, candle in zip(pace(leg.candles, leg.period_ns), made, strict=True):
-            append(series, *candle, _NO_STAMPS)
+        for stamp_ns, row in zip(pace(leg.candles, leg.period_ns), made, strict=True):
+            append(series, row[0], row[1], row[2], row[3], row[4], row[5], row[6], _NO_STAMPS)
             ring_many(bells)
             stamps.append(stamp_ns)
         return stamps
@@ -49,6 +49,7 @@ class _SegmentReader:
         token = reader.bell(bell)
         while opened < last_open_ms:
             if ordinal == series.count:
+                series.prepare(ordinal + 1, WINDOW)
                 token = reader.wait(bell, token, LOOK_AGAIN_S)
                 continue
             window = series.window(ordinal + 1, WINDOW)
