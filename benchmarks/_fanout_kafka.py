@@ -38,6 +38,11 @@ def _settings(bootstrap: str) -> KafkaSettings:
     return KafkaSettings(bootstrap=bootstrap, feed="fanout", partitions=1)
 
 
+async def make_topics(bootstrap: str) -> None:
+    """A topic a case."""
+    await ensure_topics(_settings(bootstrap))
+
+
 def _places(bootstrap: str) -> dict[Case, TopicPartition]:
     topics = topics_of(_settings(bootstrap))
     return {"one": TopicPartition(topics.trades, 0), "all": TopicPartition(topics.candles, 0)}
@@ -115,6 +120,10 @@ class Kafka:
         self.daemons: Sequence[int] = ()
         self._bootstrap = ""
 
+    def use(self, pid: int, bootstrap: str) -> None:
+        """Take a broker that has the topics of :func:`make_topics`."""
+        self.daemons, self._bootstrap = (pid,), bootstrap
+
     @contextmanager
     def broker(self, folder: Path) -> Iterator[None]:
         """A broker in a process of its own, since what forks here must have no threads."""
@@ -128,8 +137,7 @@ class Kafka:
             try:
                 line = process.stdout.readline()
                 if line:
-                    pid, self._bootstrap = json.loads(line)
-                    self.daemons = (pid,)
+                    self.use(*json.loads(line))
                 yield
             finally:
                 process.stdin.close()
@@ -155,7 +163,7 @@ async def _serve(folder: Path) -> None:
     embedded = EmbeddedBroker(folder / "broker")
     try:
         await embedded.start()
-        await ensure_topics(_settings(embedded.bootstrap))
+        await make_topics(embedded.bootstrap)
         print(json.dumps([embedded.pid, embedded.bootstrap]), flush=True)
         await asyncio.to_thread(sys.stdin.read)
         await embedded.stop()

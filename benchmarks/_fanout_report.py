@@ -12,6 +12,8 @@ from benchmarks.harness import Row, figure
 
 OURS: Final = "chandlery"
 FLOOR: Final = "c-futex"
+#: Stands where a mechanism's name stands, in the names of the rows that tell Chandlery's time by steps.
+STEPS: Final = "steps"
 PERCENTILES: Final = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 _TITLES: Final[dict[Case, str]] = {
     "one": "One of them subscribed to what changes",
@@ -30,7 +32,7 @@ def figures_of(rows: Sequence[Row], case: Case) -> Figures:
     prefix = "one_of_" if case == "one" else "all_"
     for row in rows:
         parts = row.name.split("/")
-        if len(parts) == 4 and parts[1].startswith(prefix):
+        if len(parts) == 4 and parts[1].startswith(prefix) and parts[2] != STEPS:
             readers = int(parts[1].removeprefix(prefix))
             found.setdefault(parts[2], {}).setdefault(readers, {})[parts[3]] = row.value
     return found
@@ -61,6 +63,20 @@ def _goals(rows: Sequence[Row]) -> Iterator[str]:
             yield f"| `{row.name}` | {figure(row.value)} {row.unit} | {limit} | {'yes' if row.holds else '**no**'} |"
 
 
+def _steps(rows: Sequence[Row]) -> Iterator[str]:
+    by_place: dict[str, dict[str, float]] = {}
+    for row in rows:
+        parts = row.name.split("/")
+        if len(parts) == 4 and parts[2] == STEPS:
+            by_place.setdefault(parts[1], {})[parts[3]] = row.value
+    if by_place:
+        names = list(next(iter(by_place.values())))
+        yield f"| where Chandlery's time goes, medians, µs | {' | '.join(names)} |"
+        yield "|---|" + "---:|" * len(names)
+        for place, values in by_place.items():
+            yield f"| {place} | " + " | ".join(figure(values.get(name)) for name in names) + " |"
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """All tables: goals, latencies and CPU of both cases, what wasn't measured."""
     lines = [*_goals(rows), ""]
@@ -70,6 +86,7 @@ def markdown(rows: Sequence[Row]) -> str:
             title = _TITLES[case]
             lines += [*_table(figures, f"{title}: p50 / p99 / p99.9 in hand, µs", list(PERCENTILES)), ""]
             lines += [*_table(figures, f"{title}: read p50, µs; CPU s a million candles", ["read_p50", "cpu"]), ""]
+    lines += [*_steps(rows), ""]
     lines += [f"`{row.name}`: {row.note}" for row in rows if "/not_measured/" in row.name]
     return "\n".join(lines).rstrip()
 

@@ -30,8 +30,9 @@ from benchmarks._fanout_chandlery import Chandlery
 from benchmarks._fanout_floor import floor
 from benchmarks._fanout_iceoryx import Iceoryx
 from benchmarks._fanout_kafka import Kafka
+from benchmarks._fanout_parts import steps
 from benchmarks._fanout_peers import peers
-from benchmarks._fanout_report import FLOOR, OURS, PERCENTILES, markdown, svg
+from benchmarks._fanout_report import FLOOR, OURS, PERCENTILES, STEPS, markdown, svg
 from benchmarks._fanout_stage import Measured, Mechanism, Plan, Unmeasured, perform
 from benchmarks._fanout_work import CASES, Case
 from benchmarks.harness import Row, run, say
@@ -56,6 +57,7 @@ class Found:
     def __init__(self) -> None:
         self.measured: dict[tuple[str, Case, int], list[Measured]] = {}
         self.missing: dict[tuple[str, str], list[int]] = {}
+        self.steps: list[Row] = []
 
     def take(self, name: str, readers: int, plan: Plan, work: Perform) -> None:
         """Measure one mechanism with so many readers, or note why not."""
@@ -127,6 +129,20 @@ def _ratios(found: Found, names: Sequence[str], case: Case) -> Iterator[Row]:
             yield Row(f"{place}/{name}_over_{OURS}", value / ours, "times", goal=goal, direction="at least", note="p50")
 
 
+def _take_steps(found: Found, plan: Plan) -> None:
+    """Where Chandlery's time goes, at the goals' number of readers."""
+    for case in CASES:
+        say(f"steps, {case}")
+        try:
+            taken = steps(case, GOAL_READERS, plan)
+        except Unmeasured as reason:
+            found.missing.setdefault((f"{OURS} by steps", str(reason)), []).append(GOAL_READERS)
+            continue
+        place = f"{_place(case, GOAL_READERS)}/{STEPS}"
+        found.steps += [Row(f"{place}/{step}", value, "µs", note="median") for step, value in taken.steps_us.items()]
+        found.steps.append(Row(f"{place}/ring", taken.ring_us, "µs", note="the writer's call, beside the wake-ups"))
+
+
 def rows_of(found: Found, names: Sequence[str], readers: Sequence[int]) -> list[Row]:
     """The goals first, then all figures, then what wasn't measured."""
     rows = [row for case in CASES for row in _ratios(found, names, case)]
@@ -134,6 +150,7 @@ def rows_of(found: Found, names: Sequence[str], readers: Sequence[int]) -> list[
         for count in readers:
             if case == "one" or count > 1:
                 rows += _figures(found, names, case, count)
+    rows += found.steps
     for (name, reason), counts in found.missing.items():
         at = ", ".join(map(str, sorted(set(counts))))
         rows.append(Row(f"fanout/not_measured/{name}", float(len(counts)), "turns", note=f"{at} readers: {reason}"))
@@ -157,6 +174,7 @@ def measure(quick: bool) -> list[Row]:
                 say(f"round {number + 1} of {rounds}: {readers} readers")
                 for name, work in turns:
                     found.take(name, readers, plan, work)
+        _take_steps(found, plan)
     return rows_of(found, [name for name, _ in turns], counts)
 
 
