@@ -20,7 +20,7 @@ _TITLES: Final[dict[Case, str]] = {
     "all": "All of them subscribed",
 }
 #: Readable on white and on black; in the order in which mechanisms are told.
-_COLOURS: Final = ("#8a8a8a", "#2f81f7", "#d97706", "#c2410c", "#16a34a", "#a855f7", "#dc2626", "#0d9488")
+_COLOURS: Final = ("#8a8a8a", "#2f81f7", "#ca8a04", "#ea580c", "#16a34a", "#a855f7", "#db2777", "#0d9488")
 
 #: Figures of one case by mechanism, then by number of readers, then by name of the figure.
 Figures = dict[str, dict[int, dict[str, float]]]

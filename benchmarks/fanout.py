@@ -10,7 +10,7 @@ Floor: a C program with a futex word a reader over shared memory. Peers, each in
 which is the candle alone (56 bytes) and a window that each reader keeps itself: multiprocessing's Queue and Pipe,
 ZeroMQ, iceoryx2, Redis, Kafka. That costs each reader its own copy of every window (28 KB a series of 500), a way to
 fill it at its start, and one to hear of a candle revised later, none of which is in these figures; Chandlery's readers share
-one copy. The whole window as a message took 1.1 to 2.2 times as long with Pipe and Queue, more with the others.
+one copy. The whole window as a message took 1.1 to 2.1 times as long, and Queue and Redis didn't keep up with it.
 
 Mechanisms take turns within each number of readers, in rounds, each in fresh processes that are pinned nowhere.
 ``--plot FILE`` draws an SVG; ``--table ROWS.json`` prints the tables of docs/performance.md from the rows of ``--json``.
