@@ -11,10 +11,10 @@ RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 NATIVE := $(wildcard workers/chandlery/workers/segment/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e images bench lint format docs dashboards crds manifests lock setup clean
+.PHONY: help up test e2e images bench bench-peers lint format docs dashboards crds manifests lock setup clean
 
 help: ## what can be made
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.built ## virtual environment, locked packages, C extension (the others do it by themselves)
 
@@ -51,7 +51,15 @@ e2e: setup images ## the tests on a real Kubernetes on this machine, or on the c
 images: setup ## images as archives in build/images, without Docker; ROLES='workers stream' for some
 	@$(BIN)/python -m images $(ROLES)
 
+$(VENV)/.peers: $(VENV)/.packages benchmarks/requirements.lock
+	@echo "== the benchmarks' peers into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.lock
+	@touch $@
+
+bench-peers: setup $(VENV)/.peers ## what benchmarks compare with: ZeroMQ, iceoryx2, Redis's client (the server: apt-get install redis-server)
+
 bench: setup ## every benchmark, one table; COMPARE=REV sets them beside an earlier revision's
+	@$(MAKE) --no-print-directory bench-peers || echo "== the peers can't be installed: the fan-out says which it leaves out"
 	@$(BIN)/python -m benchmarks $(if $(COMPARE),--compare $(COMPARE)) $(ARGS)
 
 lint: setup ## format, lint, types, import contract, docs
@@ -82,9 +90,10 @@ manifests: setup ## the chart as plain manifests, build/manifests/chandlery.yaml
 	  } > build/manifests/chandlery.yaml
 	@echo build/manifests/chandlery.yaml
 
-lock: setup ## resolve requirements.lock anew from pyproject.toml, and each image's part of it
+lock: setup ## resolve requirements.lock anew from pyproject.toml, each image's part of it, and the benchmarks' peers
 	@$(BIN)/python -m pip install --quiet uv
 	@$(RESOLVE) --all-extras pyproject.toml -o requirements.lock
+	@$(RESOLVE) --constraint requirements.lock benchmarks/requirements.in -o benchmarks/requirements.lock
 	@$(BIN)/python -m images --extras | while read -r role extras; do \
 	  $(RESOLVE) $$extras --constraint requirements.lock pyproject.toml -o images/requirements/$$role.lock || exit 1; \
 	done

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
@@ -81,12 +82,36 @@ def table(rows: Sequence[Row], before: dict[str, Row] | None = None) -> str:
     return "\n".join([*text, "", *notes])
 
 
-def run(measure: Callable[[bool], list[Row]], summary: str | None) -> None:
-    """The ``main`` of a benchmark module: options, the measurement, rows or table on stdout."""
+def run(
+    measure: Callable[[bool], list[Row]],
+    summary: str | None,
+    *,
+    plot: Callable[[Sequence[Row]], str] | None = None,
+    markdown: Callable[[Sequence[Row]], str] | None = None,
+) -> None:
+    """The ``main`` of a benchmark module: options, the measurement, rows or table on stdout.
+
+    Args:
+        measure: gets whether the run shall be quick. summary: the module's docstring.
+        plot: makes an SVG of the rows; adds ``--plot``. markdown: makes the docs' tables of them; adds ``--table``.
+    """
     parser = argparse.ArgumentParser(description=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a shorter run, within 45 s on 2 cores")
     parser.add_argument("--json", action="store_true", help="a JSON list of rows instead of the table")
+    if plot:
+        parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the figures as SVG too")
+    if markdown:
+        parser.add_argument("--table", metavar="ROWS", type=Path, help="measure nothing: tables of an earlier --json")
     arguments = parser.parse_args()
-    say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}: what others do is in the figures")
-    rows = measure(arguments.quick)
-    print(encode(rows).decode() if arguments.json else table(rows))
+    earlier: Path | None = arguments.table if markdown else None
+    if earlier:
+        rows = decode_rows(earlier.read_bytes())
+    else:
+        say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}: what others do is in the figures")
+        rows = measure(arguments.quick)
+    if plot and arguments.plot:
+        arguments.plot.write_text(plot(rows), encoding="utf-8")
+    if earlier and markdown:
+        print(markdown(rows))
+    else:
+        print(encode(rows).decode() if arguments.json else table(rows))

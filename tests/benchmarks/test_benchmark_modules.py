@@ -28,7 +28,7 @@ def test_each_benchmark_says_what_it_measures_and_can_be_run_alone(name: str) ->
     module = importlib.import_module(f"benchmarks.{name}")
     assert module.__doc__
     assert callable(module.measure)
-    assert "run(measure, __doc__)" in (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
+    assert "run(measure, __doc__" in (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
 
 
 def test_every_benchmark_is_found_by_the_one_that_runs_all() -> None:

@@ -142,7 +142,8 @@ def test_a_view_that_was_never_attached_refuses_use() -> None:
         lambda: series.count,
         lambda: series.first(),
         lambda: series.stamps(0),
-        lambda: series._unchanged(0, 0),
+        lambda: series.window(0, 0),
+        lambda: series.prepare(0, 0),
     ):
         with pytest.raises(SegmentError, match="closed"):
             use()

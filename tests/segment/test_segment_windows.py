@@ -129,6 +129,49 @@ def test_nonsense_windows_are_refused(writer: SegmentWriter, path: str, end: int
     _, series = filled(writer, path, 5)
     with pytest.raises(SegmentError, match="window"):
         series.window(end, length)
+    with pytest.raises(SegmentError, match="prepare"):
+        series.prepare(end, length)
+
+
+def test_a_window_prepared_before_its_last_row_is_there_shows_that_row(writer: SegmentWriter, path: str) -> None:
+    index, series = filled(writer, path, 5)
+    series.prepare(6, 3)
+    assert (series.window(6, 3).begin, series.window(6, 3).end) == (2, 5)  # not there yet: what is, as ever
+    series.prepare(6, 3)
+    append(writer, index, 0, 5)
+    window = series.window(6, 3)
+    assert (window.begin, window.end) == (3, 6)
+    assert flaw(window) == ""
+    assert series.valid(window)
+    again = series.window(6, 3)
+    assert again is not window  # handed out once
+    assert flaw(again) == ""
+
+
+def test_a_window_prepared_before_a_reset_shows_the_rows_after_it(writer: SegmentWriter, path: str) -> None:
+    index, series = filled(writer, path, 5)
+    series.prepare(3, 3)
+    writer.reset(index, 2)
+    for ordinal in range(3):
+        append(writer, index, 2, ordinal)
+    window = series.window(3, 3)
+    assert window.session == 2
+    assert flaw(window) == ""
+    assert series.valid(window)
+
+
+def test_a_prepared_window_whose_rows_are_gone_is_not_handed_out(writer: SegmentWriter, path: str) -> None:
+    index, series = filled(writer, path, 5)
+    series.prepare(6, 6)
+    for ordinal in range(5, 5 + ROWS):
+        append(writer, index, 0, ordinal)
+    assert len(series.window(6, 6)) == 0
+
+
+def test_a_window_of_something_else_is_no_window(writer: SegmentWriter, path: str) -> None:
+    _, series = filled(writer, path, 5)
+    with pytest.raises(TypeError, match="takes a window"):
+        series.valid(None)  # type: ignore[arg-type]
 
 
 def test_a_window_that_ends_before_what_is_left_is_empty(writer: SegmentWriter, path: str) -> None:

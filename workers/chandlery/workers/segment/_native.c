@@ -178,7 +178,7 @@ PyMODINIT_FUNC PyInit__native(void) {
         return NULL;
     if (add_constants(module) < 0 || PyModule_AddType(module, &MappingType) < 0 ||
         PyModule_AddType(module, &WriterType) < 0 || PyModule_AddType(module, &ReaderType) < 0 ||
-        PyModule_AddType(module, &SeriesType) < 0) {
+        PyModule_AddType(module, &SeriesType) < 0 || PyModule_AddType(module, &WindowType) < 0) {
         Py_DECREF(module);
         return NULL;
     }

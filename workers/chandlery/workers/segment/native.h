@@ -58,6 +58,20 @@ int64_t bell_index(const View *self, PyObject *argument);
 int as_name(PyObject *symbol, PyObject *interval, Name *name);
 PyObject *stamps_tuple(const int64_t *stamps);
 
+/* ---- window.c ---- */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *columns[COLUMN_COUNT];
+    uint64_t begin, end, revision;
+    int64_t session;
+} Window;
+
+extern PyTypeObject WindowType;
+
+/* Views on [low, low + end - begin) of the doubled columns; NULL with an error set. Session and revision are 0. */
+Window *make_window(PyObject *const *columns, uint64_t low, uint64_t begin, uint64_t end);
+
 /* ---- writer.c, reader.c, series.c ---- */
 
 extern PyTypeObject WriterType, ReaderType, SeriesType;

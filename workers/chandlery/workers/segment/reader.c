@@ -31,12 +31,39 @@ static PyObject *reader_bell(View *self, PyObject *argument) {
     return bell < 0 ? NULL : PyLong_FromUnsignedLong(bell_value(&self->segment, (uint64_t)bell));
 }
 
-static PyObject *reader_wait(View *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"index", "seen", "timeout_s", NULL};
+/* Positional arguments, as who waits in a loop gives them, without a parser: it would cost more than all else here. */
+static int wait_arguments(PyObject *const *args, Py_ssize_t nargs, PyObject *keywords, PyObject **bell,
+                          unsigned long long *seen, double *timeout_s) {
+    static const char *const names[] = {"index", "seen", "timeout_s"};
+    PyObject *bound[3] = {NULL, NULL, NULL};
+    Py_ssize_t nkeywords = keywords ? PyTuple_GET_SIZE(keywords) : 0;
+    if (nargs + nkeywords != 3) {
+        PyErr_Format(PyExc_TypeError, "wait() takes 3 arguments, got %zd", nargs + nkeywords);
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < nargs; i++)
+        bound[i] = args[i];
+    for (Py_ssize_t k = 0; k < nkeywords; k++) {
+        int i = 0;
+        while (i < 3 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, k), names[i]) != 0)
+            i++;
+        if (i == 3 || bound[i]) {
+            PyErr_Format(PyExc_TypeError, "wait(): no such argument, or repeated: %R", PyTuple_GET_ITEM(keywords, k));
+            return 0;
+        }
+        bound[i] = args[nargs + k];
+    }
+    *bell = bound[0];
+    *seen = PyLong_AsUnsignedLongLongMask(bound[1]); /* a bell has 32 bits and wraps: only these are compared */
+    *timeout_s = PyFloat_AsDouble(bound[2]);
+    return !PyErr_Occurred();
+}
+
+static PyObject *reader_wait(View *self, PyObject *const *args, Py_ssize_t nargs, PyObject *keywords) {
     PyObject *argument;
     unsigned long long seen;
     double timeout_s;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OKd", names, &argument, &seen, &timeout_s))
+    if (!wait_arguments(args, nargs, keywords, &argument, &seen, &timeout_s))
         return NULL;
     int64_t bell = bell_index(self, argument);
     if (bell < 0)
@@ -47,7 +74,8 @@ static PyObject *reader_wait(View *self, PyObject *args, PyObject *kwargs) {
     Segment segment = self->segment;
     if (timeout_s > 0 && bell_value(&segment, (uint64_t)bell) == (uint32_t)seen) {
         double capped = timeout_s < 1e6 ? timeout_s : 1e6;
-        struct timespec timeout = {(time_t)capped, (long)((capped - floor(capped)) * 1e9)};
+        time_t whole_s = (time_t)capped;
+        struct timespec timeout = {whole_s, (long)((capped - (double)whole_s) * 1e9)};
         Py_BEGIN_ALLOW_THREADS
         bell_sleep(&segment, (uint64_t)bell, (uint32_t)seen, &timeout);
         Py_END_ALLOW_THREADS
@@ -62,7 +90,7 @@ static PyObject *reader_wait(View *self, PyObject *args, PyObject *kwargs) {
 static PyMethodDef reader_methods[] = {
     {"_find", METHOD(reader_find), METH_VARARGS, "(index, epoch) of a series, or None."},
     {"bell", METHOD(reader_bell), METH_O, "A bell's value."},
-    {"wait", METHOD(reader_wait), METH_VARARGS | METH_KEYWORDS, "Sleep while a bell stands at a value."},
+    {"wait", METHOD(reader_wait), FAST, "Sleep while a bell stands at a value."},
     {"_release", METHOD(view_release), METH_NOARGS, "Let go of the mapping."},
     {NULL, NULL, 0, NULL},
 };

@@ -5,6 +5,8 @@ typedef struct {
     View view;
     uint64_t index, epoch;
     uint8_t *record;
+    PyObject *columns[COLUMN_COUNT]; /* arrays over the doubled columns; NULL until attached */
+    Window *prepared;                /* the next window, made before it is asked for; or NULL */
 } Series;
 
 static int series_init(Series *self, PyObject *args, PyObject *Py_UNUSED(kwargs)) {
@@ -25,6 +27,13 @@ static int series_init(Series *self, PyObject *args, PyObject *Py_UNUSED(kwargs)
     self->epoch = epoch;
     self->record = record_of(&self->view.segment, index);
     return 0;
+}
+
+static void series_dealloc(Series *self) {
+    Py_CLEAR(self->prepared);
+    for (int column = 0; column < COLUMN_COUNT; column++)
+        Py_CLEAR(self->columns[column]);
+    view_dealloc(&self->view);
 }
 
 /* Guards against a subclass that skipped __init__. */
@@ -67,36 +76,91 @@ static PyObject *series_find_after(Series *self, PyObject *argument) {
     return PyLong_FromUnsignedLongLong(find_after(&self->view.segment, self->index, open_time_ms));
 }
 
-/* (begin, end, session, revision) of the rows [end - length, end) that can be read. */
-static PyObject *series_bounds(Series *self, PyObject *const *args, Py_ssize_t nargs) {
+static PyObject *series_attach(Series *self, PyObject *arrays) {
     NEEDS_RECORD(self);
-    if (nargs != 2)
-        return PyErr_Format(PyExc_TypeError, "window() takes an end and a length");
-    long long end = PyLong_AsLongLong(args[0]), length = PyLong_AsLongLong(args[1]);
-    if (PyErr_Occurred())
-        return NULL;
-    const Geometry *g = &self->view.segment.geometry;
-    if (end < 0 || length < 0 || (uint64_t)length > g->rows - g->guard_rows)
-        return fail("window(end=%lld, length=%lld): at least 0, and at most %llu rows can be read", end, length,
-                    (unsigned long long)(g->rows - g->guard_rows));
-    Snapshot taken = take_snapshot(&self->view.segment, self->index);
-    uint64_t stop = (uint64_t)end < taken.count ? (uint64_t)end : taken.count;
-    uint64_t begin = stop > (uint64_t)length ? stop - (uint64_t)length : 0;
-    uint64_t first = first_readable(g, taken.count);
-    if (begin < first)
-        begin = first < stop ? first : stop;
-    return Py_BuildValue("KKLK", (unsigned long long)begin, (unsigned long long)stop, (long long)taken.session,
-                         (unsigned long long)taken.revision);
+    if (!PyTuple_Check(arrays) || PyTuple_GET_SIZE(arrays) != COLUMN_COUNT)
+        return PyErr_Format(PyExc_TypeError, "_attach() takes a tuple of %d arrays", COLUMN_COUNT);
+    Py_CLEAR(self->prepared);
+    for (int column = 0; column < COLUMN_COUNT; column++)
+        Py_XSETREF(self->columns[column], Py_NewRef(PyTuple_GET_ITEM(arrays, column)));
+    Py_RETURN_NONE;
 }
 
-static PyObject *series_unchanged(Series *self, PyObject *const *args, Py_ssize_t nargs) {
-    NEEDS_RECORD(self);
-    if (nargs != 2)
-        return PyErr_Format(PyExc_TypeError, "_unchanged() takes a begin and a revision");
-    unsigned long long begin = PyLong_AsUnsignedLongLong(args[0]), revision = PyLong_AsUnsignedLongLong(args[1]);
+/* The end and the length that a window is asked for; 0 with an error set. */
+static int window_wanted(const Series *self, const char *function, PyObject *const *args, Py_ssize_t nargs,
+                         uint64_t *end, uint64_t *length) {
+    const Geometry *g = &self->view.segment.geometry;
+    if (nargs != 2) {
+        PyErr_Format(PyExc_TypeError, "%s() takes an end and a length", function);
+        return 0;
+    }
+    long long asked_end = PyLong_AsLongLong(args[0]), asked_length = PyLong_AsLongLong(args[1]);
     if (PyErr_Occurred())
+        return 0;
+    if (asked_end < 0 || asked_length < 0 || (uint64_t)asked_length > g->rows - g->guard_rows) {
+        fail("%s(end=%lld, length=%lld): at least 0, and at most %llu rows can be read", function, asked_end,
+             asked_length, (unsigned long long)(g->rows - g->guard_rows));
+        return 0;
+    }
+    if (!self->columns[0]) {
+        PyErr_SetString(PyExc_TypeError, "this series has no columns: _attach() them first");
+        return 0;
+    }
+    *end = (uint64_t)asked_end;
+    *length = (uint64_t)asked_length;
+    return 1;
+}
+
+/* Rows [end - length, end) as far as `count` lets them be read, and the window on them, prepared or made. */
+static Window *window_at(Series *self, uint64_t count, uint64_t end, uint64_t length) {
+    const Geometry *g = &self->view.segment.geometry;
+    uint64_t stop = end < count ? end : count;
+    uint64_t begin = stop > length ? stop - length : 0;
+    uint64_t first = first_readable(g, count);
+    if (begin < first)
+        begin = first < stop ? first : stop;
+    Window *prepared = self->prepared;
+    if (prepared && prepared->begin == begin && prepared->end == stop) {
+        self->prepared = NULL;
+        return prepared;
+    }
+    /* At most begin % rows + rows - guard_rows: within the doubled ring. */
+    return make_window(self->columns, begin % g->rows, begin, stop);
+}
+
+static PyObject *series_window(Series *self, PyObject *const *args, Py_ssize_t nargs) {
+    uint64_t end, length;
+    NEEDS_RECORD(self);
+    if (!window_wanted(self, "window", args, nargs, &end, &length))
         return NULL;
-    return PyBool_FromLong(unchanged(&self->view.segment, self->index, self->epoch, revision, begin));
+    Snapshot taken = take_snapshot(&self->view.segment, self->index);
+    Window *window = window_at(self, taken.count, end, length);
+    if (window) {
+        window->session = taken.session;
+        window->revision = taken.revision;
+    }
+    return (PyObject *)window;
+}
+
+static PyObject *series_prepare(Series *self, PyObject *const *args, Py_ssize_t nargs) {
+    uint64_t end, length;
+    NEEDS_RECORD(self);
+    if (!window_wanted(self, "prepare", args, nargs, &end, &length))
+        return NULL;
+    Window *made = window_at(self, end, end, length); /* as it will be when `end` rows are there */
+    if (!made)
+        return NULL;
+    Py_XSETREF(self->prepared, made);
+    Py_RETURN_NONE;
+}
+
+static PyObject *series_valid(Series *self, PyObject *argument) {
+    NEEDS_RECORD(self);
+    if (!PyObject_TypeCheck(argument, &WindowType))
+        return PyErr_Format(PyExc_TypeError, "valid() takes a window, not %R", argument);
+    const Window *window = (const Window *)argument;
+    return PyBool_FromLong(
+        unchanged(&self->view.segment, self->index, self->epoch, window->revision, window->begin));
 }
 
 static PyObject *series_lapped(Series *self, PyObject *argument) {
@@ -149,8 +213,10 @@ static PyMethodDef series_methods[] = {
     {"find_after", METHOD(series_find_after), METH_O, "Smallest readable ordinal opened after a time, or the count."},
     {"lapped", METHOD(series_lapped), METH_O, "Whether a row has been overwritten."},
     {"stamps", METHOD(series_stamps), METH_O, "A row's stamps, or None."},
-    {"_bounds", METHOD(series_bounds), METH_FASTCALL, "(begin, end, session, revision) of a window."},
-    {"_unchanged", METHOD(series_unchanged), METH_FASTCALL, "Whether nothing from `begin` on changed."},
+    {"window", METHOD(series_window), METH_FASTCALL, "Rows [end - length, end), without a copy."},
+    {"prepare", METHOD(series_prepare), METH_FASTCALL, "Make the window that is asked for next already now."},
+    {"valid", METHOD(series_valid), METH_O, "Whether a window was whole and is still true."},
+    {"_attach", METHOD(series_attach), METH_O, "Take the arrays over the doubled columns."},
     {"_forming", METHOD(series_forming), METH_NOARGS, "The forming row as a tuple, or None."},
     {NULL, NULL, 0, NULL},
 };
@@ -162,7 +228,7 @@ PyTypeObject SeriesType = {
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,
     .tp_init = (initproc)series_init,
-    .tp_dealloc = (destructor)view_dealloc,
+    .tp_dealloc = (destructor)series_dealloc,
     .tp_getset = series_getset,
     .tp_methods = series_methods,
 };

@@ -260,6 +260,8 @@ class TraderLoop:
                     run.look_past(view, self._until_ms)
                 if self._spec.trigger == "EveryUpdate":
                     self._decide_forming(run, view, woken_ns)
+                if run.next_ordinal is not None:
+                    view.prepare(run.next_ordinal + 1, run.need)  # now, not between the wake-up and the decision
                 return IDLE_S
             try:
                 going = self._decide_closed(run, view, ordinal, woken_ns)

@@ -115,6 +115,9 @@ class PipeSeries:
         columns = cast(Columns7, tuple(column[cut] for column in self._columns))
         return PipeWindow(*columns, begin, end, self.session, self.revision)
 
+    def prepare(self, end: int, length: int) -> None:
+        """Nothing: its rows come with the message."""
+
     def valid(self, window: PipeWindow) -> bool:
         return window.session == self.session and window.revision == self.revision
 
