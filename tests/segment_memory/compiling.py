@@ -13,10 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from chandlery.workers.segment import layout
-
 HERE = Path(__file__).parent
-HEADERS = Path(layout.__file__).parent
+HEADERS = HERE.parents[1] / "workers/chandlery/workers/segment"
 PROTOCOL = HEADERS / "protocol.h"
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
 COMPILE_LIMIT_S = 120  # two seconds as a rule
