@@ -4,7 +4,8 @@
  *                                     reader; at the sites named the order of memory is taken away
  *   race_threads free                 a writer and two readers that run freely
  *
- * The threads hand turns over by words that ThreadSanitizer doesn't watch: nothing but the protocol orders them.
+ * Within a pair of turns the threads hand over by a futex that ThreadSanitizer doesn't see: nothing but the protocol
+ * orders them. A barrier, which it does see, stands between one pair and the next.
  */
 #define SEGMENT_ACCESS "race_access.h"
 #include <pthread.h>
@@ -17,12 +18,14 @@ enum { FREE_STEPS = MOST_STEPS - 4096, FREE_READERS = 2 };
 static volatile int turn; /* 0: the reader begins; 1: the writer's; 2: the writer is done */
 
 UNWATCHED void await_turn(int wanted) {
-    while (turn != wanted)
-        sched_yield();
+    int now;
+    while ((now = turn) != wanted)
+        syscall(SYS_futex, &turn, FUTEX_WAIT, now, NULL, NULL, 0);
 }
 
 UNWATCHED void give_turn(int next) {
     turn = next;
+    syscall(SYS_futex, &turn, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 UNWATCHED int turn_given(void) {
@@ -227,45 +230,63 @@ UNWATCHED void new_segment(void) {
         guard_of_kind[kind] = 0;
 }
 
-static void *write_history(void *history) {
-    await_turn(1);
-    HISTORIES[*(int *)history]();
-    give_turn(2);
-    return NULL;
+static pthread_barrier_t barrier;
+static int history, operation, pause_at, paused; /* this pair of turns; history HISTORY_COUNT: the end */
+
+static void await_others(void) {
+    pthread_barrier_wait(&barrier);
 }
 
-typedef struct {
-    int operation, pause_at, paused, accepted;
-} Turn;
+static void *write_in_turn(void *unused) {
+    for (await_others(); history < HISTORY_COUNT; await_others()) {
+        await_turn(1);
+        HISTORIES[history]();
+        give_turn(2);
+        await_others();
+    }
+    return unused;
+}
 
-static void *read_once(void *given) {
-    Turn *own = given;
-    Reader self = {.pause_at = own->pause_at, .fiber = __tsan_create_fiber(0)};
-    reader = &self;
-    own->accepted = OPERATIONS[own->operation]();
-    own->paused = turn_given() == 2;
-    if (own->accepted)
-        check_accepted(&self);
-    if (!own->paused)
-        give_turn(1);
-    __tsan_destroy_fiber(self.fiber);
-    return NULL;
+static void *read_in_turn(void *unused) {
+    for (await_others(); history < HISTORY_COUNT; await_others()) {
+        Reader self = {.pause_at = pause_at, .fiber = __tsan_create_fiber(0)};
+        reader = &self;
+        int accepted = OPERATIONS[operation]();
+        if (accepted)
+            check_accepted(&self);
+        accepted ? accepted_count++ : refused_count++;
+        paused = turn_given() == 2;
+        if (!paused)
+            give_turn(1);
+        __tsan_destroy_fiber(self.fiber);
+        await_others();
+    }
+    return unused;
 }
 
 /* The writer's whole history between two loads of the reader; 0 when the reader had fewer loads. */
-static int take_turns(int history, int operation, int pause_at) {
-    Turn own = {operation, pause_at, 0, 0};
-    pthread_t writing, reading;
+static int take_turns(void) {
     new_segment();
     set_up();
     give_turn(0);
-    if (pthread_create(&writing, NULL, write_history, &history) || pthread_create(&reading, NULL, read_once, &own))
+    await_others(); /* they begin */
+    await_others(); /* they are done */
+    munmap(segment.base, segment.geometry.file_bytes);
+    return paused;
+}
+
+static void run_in_turns(void) {
+    pthread_t writing, reading;
+    pthread_barrier_init(&barrier, NULL, 3);
+    if (pthread_create(&writing, NULL, write_in_turn, NULL) || pthread_create(&reading, NULL, read_in_turn, NULL))
         abort();
+    for (history = 0; history < HISTORY_COUNT; history++)
+        for (operation = 0; operation < OPERATION_COUNT; operation++)
+            for (pause_at = 0; take_turns();)
+                pause_at++;
+    await_others();
     pthread_join(writing, NULL);
     pthread_join(reading, NULL);
-    munmap(segment.base, segment.geometry.file_bytes);
-    own.accepted ? accepted_count++ : refused_count++;
-    return own.paused;
 }
 
 /* ---- freely ---- */
@@ -293,10 +314,10 @@ static void *write_freely(void *unused) {
 
 static void *read_freely(void *counts) {
     void *fiber = __tsan_create_fiber(0);
-    for (int operation = 0; !writer_is_done(); operation = (operation + 1) % OPERATION_COUNT) {
+    for (int next = 0; !writer_is_done(); next = (next + 1) % OPERATION_COUNT) {
         Reader self = {.pause_at = -1, .fiber = fiber};
         reader = &self;
-        int accepted = OPERATIONS[operation]();
+        int accepted = OPERATIONS[next]();
         if (accepted)
             check_accepted(&self);
         ((long *)counts)[accepted]++;
@@ -330,12 +351,7 @@ int main(int count, char **arguments) {
             return 2;
     fence_fiber = __tsan_create_fiber(0);
     choose_symbols();
-    if (freely)
-        run_freely();
-    for (int history = 0; !freely && history < HISTORY_COUNT; history++)
-        for (int operation = 0; operation < OPERATION_COUNT; operation++)
-            for (int pause_at = 0; take_turns(history, operation, pause_at);)
-                pause_at++;
+    freely ? run_freely() : run_in_turns();
     printf("accepted %ld refused %ld\n", accepted_count, refused_count);
     return 0;
 }
