@@ -59,13 +59,18 @@ static inline _Atomic uint64_t *word_at(uint8_t *at) {
     return (_Atomic uint64_t *)(void *)at;
 }
 
-/* Nothing here; a test defines them to go through every interleaving (tests/segment/interleavings.c). */
+/* Nothing here; a test defines them to go through every interleaving (tests/segment/interleavings.c), or brings all
+ * accesses itself, on a memory of weak order or for a race detector (tests/segment_memory/). */
 #ifndef SEGMENT_LOADING
 #define SEGMENT_LOADING() ((void)0)
 #endif
 #ifndef SEGMENT_STORED
 #define SEGMENT_STORED() ((void)0)
 #endif
+
+#ifdef SEGMENT_ACCESS
+#include SEGMENT_ACCESS
+#else
 
 static inline uint64_t load_relaxed(uint8_t *at) {
     SEGMENT_LOADING();
@@ -91,6 +96,15 @@ static inline uint64_t add_release(uint8_t *at, uint64_t amount) {
     return atomic_fetch_add_explicit(word_at(at), amount, memory_order_release) + amount;
 }
 
+/* The two of a futex word, which has 32 bits. */
+static inline uint32_t load_acquire_32(uint8_t *at) {
+    return atomic_load_explicit((_Atomic uint32_t *)(void *)at, memory_order_acquire);
+}
+
+static inline void add_release_32(uint8_t *at, uint32_t amount) {
+    atomic_fetch_add_explicit((_Atomic uint32_t *)(void *)at, amount, memory_order_release);
+}
+
 static inline void fence_acquire(void) {
     atomic_thread_fence(memory_order_acquire);
 }
@@ -98,6 +112,8 @@ static inline void fence_acquire(void) {
 static inline void fence_release(void) {
     atomic_thread_fence(memory_order_release);
 }
+
+#endif
 
 static inline uint64_t double_bits(double value) {
     uint64_t bits;
@@ -151,11 +167,11 @@ static inline void end_change(uint8_t *sequence, uint64_t begun) {
 /* ---- bells ---- */
 
 static inline uint32_t bell_value(const Segment *s, uint64_t bell) {
-    return atomic_load_explicit((_Atomic uint32_t *)(void *)bell_of(s, bell), memory_order_acquire); // [BELL]
+    return load_acquire_32(bell_of(s, bell)); // [BELL]
 }
 
 static inline void bell_advance(const Segment *s, uint64_t bell) {
-    atomic_fetch_add_explicit((_Atomic uint32_t *)(void *)bell_of(s, bell), 1, memory_order_release); // [BELL]
+    add_release_32(bell_of(s, bell), 1); // [BELL]
 }
 
 /* Wakes all who wait: one waits as a rule, a debugger may wait beside it. Not FUTEX_PRIVATE: other processes. */
@@ -275,9 +291,9 @@ static inline Snapshot take_snapshot(const Segment *s, uint64_t series) {
     Snapshot taken;
     for (int attempt = 0;; attempt++) {
         taken.revision = load_acquire(record + RECORD_REVISION); // [REVISION]
-        taken.count = load_acquire(record + RECORD_COUNT);       // [COUNT]
+        taken.count = load_relaxed(record + RECORD_COUNT);
         taken.session = (int64_t)load_relaxed(record + RECORD_SESSION);
-        fence_acquire(); // [REVISION]
+        fence_acquire(); // [COUNT] [REVISION]
         if (!(taken.revision & 1) && load_relaxed(record + RECORD_REVISION) == taken.revision)
             return taken;
         if (attempt == MAX_ATTEMPTS) {
@@ -427,7 +443,7 @@ static inline int find_series(const Segment *s, const Name *name, uint64_t *seri
             if (*epoch)
                 return 1;
         }
-        fence_acquire(); // [TABLE]
+        /* No fence: every slot was read by an acquire. [TABLE] */
         if (!(version & 1) && load_relaxed(s->base + HEADER_TABLE_VERSION) == version)
             return 0;
         sched_yield();
@@ -465,7 +481,7 @@ static inline void remove_entry(const Segment *s, uint64_t hole) {
             break;
         uint64_t home = (entry >> 32) & mask;
         if (((slot - home) & mask) >= ((slot - hole) & mask)) {
-            store_release(hash_slot(s, hole), entry); // [SLOT]
+            store_relaxed(hash_slot(s, hole), entry); // [SLOT] behind the fence of begin_change()
             hole = slot;
         }
     }
@@ -476,7 +492,7 @@ static inline void remove_entry(const Segment *s, uint64_t hole) {
 static inline void remove_series(const Segment *s, uint64_t series, uint64_t slot) {
     uint8_t *record = record_of(s, series);
     store_relaxed(record + RECORD_EPOCH, load_relaxed(record + RECORD_EPOCH) + 1);
-    fence_release(); // [EPOCH] who reads a later name or row also reads the new epoch
+    fence_release(); // [EPOCH] who reads a later name or row also reads the new epoch; remove_entry() has one too
     remove_entry(s, slot);
 }
 
