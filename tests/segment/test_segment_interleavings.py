@@ -1,7 +1,7 @@
 """The protocol at every point where a reader and the writer can meet, access by access.
 
 Sequentially consistent interleavings: they hold the order of stores and checks. The fences for weaker machines
-are held by reading protocol.h; a test on one machine can't.
+are held by tests/segment_memory.
 """
 
 from __future__ import annotations

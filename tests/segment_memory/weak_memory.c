@@ -417,6 +417,24 @@ static const char *closed_then_forming(void) {
     return NULL;
 }
 
+/* The other way round, as traders do: who sees a candle forming sees all that closed before it. */
+static const char *forming_then_closed(void) {
+    uint64_t sequence;
+    int64_t stamps[STAMP_COUNT];
+    Row row;
+    if (!copy_forming(&segment, SERIES, &sequence, &row, stamps)) {
+        refused++;
+        return NULL;
+    }
+    next_operation();
+    accepted++;
+    uint64_t count = take_snapshot(&segment, SERIES).count;
+    if (row_word(0, 0, count, 0) < (uint64_t)row.open_time_ms)
+        return found_wrong("forming, and one before it not closed: open time, rows", (uint64_t)row.open_time_ms, count,
+                           0);
+    return NULL;
+}
+
 /* A choice of what to ask for, gone through like those of messages. */
 static uint64_t asked_of(int count) {
     if (path.sampling)
@@ -603,6 +621,7 @@ static const struct {
     {"forming form_some", form_some, forming},
     {"forming form_and_give_away", form_and_give_away, forming},
     {"closed_then_forming form_and_close", form_and_close, closed_then_forming},
+    {"forming_then_closed form_and_close", form_and_close, forming_then_closed},
     {"stamps go_round", go_round, stamps},
     {"stamps go_round_and_start_over", go_round_and_start_over, stamps},
     {"found_after go_round", go_round, found_after},

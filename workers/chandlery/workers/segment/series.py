@@ -73,7 +73,8 @@ class SeriesReader(_native.Series):
     def forming(self) -> FormingRow | None:
         """A consistent copy of the forming row; None when there is none (or its writer died writing it).
 
-        Take it before the window that goes with it: a candle is never seen closed first and forming later.
+        Take it before the window that goes with it: who sees a candle forming sees all that closed before it. The
+        window may hold the candle itself, if it closed in between: compare the open times.
         """
         copied = self._forming()
         return None if copied is None else FormingRow._make(copied)
