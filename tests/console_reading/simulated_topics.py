@@ -56,7 +56,7 @@ class Reader:
             self.read(place)
 
     def follow(self, after: str = "", query: SignalQuery = SignalQuery()) -> Follower:  # noqa: B008 - it is frozen
-        return Follower(self.log, decode(after) if after else None, query, self.counts)
+        return Follower(self.log, decode(after) if after else None, query, self.counts, lambda: self.topics.now_ms)
 
     def drain(
         self, follower: Follower, most: int = 1_000_000, then: Reader | None = None, away: Place | None = None

@@ -53,16 +53,17 @@ export function signalView({ scope, root, live, path }) {
 
 /** Calls once when a moment has come, the last one that was set; none that is more than a day away. */
 class Alarm {
-  #set = 0;
+  #run;
 
   constructor(scope) {
     this.scope = scope;
   }
 
   at(moment_ms, call) {
-    const number = (this.#set += 1);
+    this.#run?.close();
+    this.#run = this.scope.inner();
     const wait_ms = Math.max(0, moment_ms - Date.now()) + 500;
-    if (wait_ms < 86_400_000) this.scope.after(wait_ms, () => number === this.#set && call());
+    if (wait_ms < 86_400_000) this.#run.after(wait_ms, call);
   }
 }
 
