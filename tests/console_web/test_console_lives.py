@@ -38,7 +38,7 @@ async def test_rows_say_in_which_state_a_signals_life_is_and_follow_it(browser: 
         page = sight.page
         await page.goto(f"{address}/#/signals")
         await until(lambda: signals.following == 1)
-        await sight.until(f"() => JSON.stringify(({WORDS})()) === '{{\"1\":\"active\",\"2\":\"detected\",\"3\":\"detected\"}}'")
+        await sight.until(f'() => JSON.stringify(({WORDS})()) === \'{{"1":"active","2":"detected","3":"detected"}}\'')
         signals.tell(second.model_copy(update={"state": "invalidated", "expires_ms": None}))
         await sight.until(f"() => ({WORDS})()[2] === 'invalidated'")
         assert (await page.evaluate(WORDS))["1"] == "active", "a withdrawn one closes nothing"
@@ -47,7 +47,7 @@ async def test_rows_say_in_which_state_a_signals_life_is_and_follow_it(browser: 
         signals.tell(known(4, price="4", state="active", expires_ms=now_ms - 1))
         await sight.until(f"() => ({WORDS})()[4] === 'expired'")
         await page.get_by_label("State").select_option("invalidated")
-        await sight.until(f"() => JSON.stringify(({WORDS})()) === '{{\"2\":\"invalidated\"}}'")
+        await sight.until(f'() => JSON.stringify(({WORDS})()) === \'{{"2":"invalidated"}}\'')
         assert sight.complaints == []
 
 

@@ -92,7 +92,7 @@ def test_one_of_whose_close_nothing_is_known_stays_detected_until_it_expires() -
     forming = signal(1, forming=True)
     assert life([forming], now_ms=11 * MINUTE - 1).state == "detected"
     assert steps(life([forming], now_ms=11 * MINUTE)) == [("detected", 0), ("expired", 11 * MINUTE)]
-    late = [forming, word(1, "confirmed", 12 * MINUTE)]
+    late: list[Signal | Life] = [forming, word(1, "confirmed", 12 * MINUTE)]
     assert life(late, now_ms=13 * MINUTE).state == "expired", "an end is an end"
 
 

@@ -57,9 +57,7 @@ class Topic:
         assert drain.depth() == 0
         drain.close()
         self.records += came
-        return [
-            f"{record.action} {record.price}" if isinstance(record, Signal) else record.state for record in came
-        ]
+        return [f"{record.action} {record.price}" if isinstance(record, Signal) else record.state for record in came]
 
     def states(self) -> list[str]:
         """The state of each signal, oldest first."""

@@ -20,6 +20,7 @@ from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from chandlery.core.errors import InputError
@@ -79,12 +80,17 @@ class _Active(NamedTuple):
 
 @dataclass(slots=True)
 class _Told:
-    """What is told of one signal: the earliest record of it, of it on its closed candle, and of each word."""
+    """What is told of one signal: the earliest record of it, of it on its closed candle, and of each word.
+
+    ``word`` is what the close says of one on a forming candle, if it says it while the signal lives; ``active``: where
+    :class:`Lives` has put it.
+    """
 
     first: Signal | None = None
     closed: Signal | None = None
     confirmed_ms: int | None = None
     invalidated_ms: int | None = None
+    word: Step | None = None
     active: _Active | None = field(default=None, compare=False)
 
     def add(self, record: Signal | Life) -> None:
@@ -97,9 +103,9 @@ class _Told:
             self.confirmed_ms = _earlier(self.confirmed_ms, record.at_wall_ms)
         else:
             self.invalidated_ms = _earlier(self.invalidated_ms, record.at_wall_ms)
+        self.word = self._word()
 
-    def word(self) -> Step | None:
-        """What the close says of one on a forming candle, if it says it while the signal lives."""
+    def _word(self) -> Step | None:
         first, closed, confirmed_ms = self.first, self.closed, self.confirmed_ms
         if first is None or not first.forming:
             return None
@@ -124,7 +130,7 @@ class _Told:
             return None
         at_ms = first.emitted_wall_ms
         if first.forming:
-            word = self.word()
+            word = self.word
             if word is None or word.state != "confirmed":
                 return None
             at_ms = word.at_ms
@@ -141,6 +147,7 @@ def _rank(signal: Signal) -> tuple[object, ...]:
     return (signal.emitted_wall_ms, signal.stamps.signalled_ns, not signal.forming, *what)
 
 
+@lru_cache(maxsize=64)
 def interval_ms(interval: str) -> int:
     """Length of an interval; 0 where the text is none."""
     try:
@@ -181,10 +188,10 @@ class Lives:
                     self._early.popitem(last=False)
                 return False
             self._told[record.id] = self._early.pop(record.id)
-        before = told.word()
+        before = told.word
         told.add(record)
         self._place(told)
-        return told.word() != before
+        return told.word != before
 
     def _place(self, told: _Told) -> None:
         now, before = told.activity(), told.active
@@ -215,7 +222,7 @@ class Lives:
             return None
         first = told.first
         steps = [Step("detected", first.emitted_wall_ms)]
-        word = told.word()
+        word = told.word
         if word is not None:
             steps.append(word)
         if told.active is None:

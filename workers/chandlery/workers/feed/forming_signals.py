@@ -86,6 +86,4 @@ class FormingSignals:
         for identity in left:
             self.settle(identity)
         at_ms = decided.at_wall_ms
-        return [
-            Life(one, decided.trader, decided.symbol, "invalidated", decided.open_time_ms, at_ms) for one in left
-        ]
+        return [Life(one, decided.trader, decided.symbol, "invalidated", decided.open_time_ms, at_ms) for one in left]

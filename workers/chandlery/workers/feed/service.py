@@ -133,9 +133,7 @@ class Feed:
             self._tracing,
             lambda trader: self._recall.covers(trader),
         )
-        self._recall = Recall(
-            settings.kafka, self._drain.ids, self._counts, self._drain.look, self._drain.forming
-        )
+        self._recall = Recall(settings.kafka, self._drain.ids, self._counts, self._drain.look, self._drain.forming)
         self._control = ControlServer(
             self._rings_dir / "control.sock", self._counts, self._supervisor_says, self._versions.bump
         )

@@ -70,9 +70,9 @@ class TraderLoop:
         self._memory = first.memory
         need = max(1, first.warmup, spec.warmup or 0)
         self._runs = [
-            SymbolRun(symbol, self._interval, make, need, spec.cooldown_ms) for symbol in dict.fromkeys(spec.symbols)
+            SymbolRun(symbol, self._interval, make, need, spec.cooldown_ms, looks_on=spec.trigger == "EveryUpdate")
+            for symbol in dict.fromkeys(spec.symbols)
         ]
-        self._doubt()
         # An interval that was another one before begins like a new Trader, also when it changes back.
         ring.keep_positions({run.series for run in self._runs})
         self._informative = InformativeSet(spec.informative)
@@ -109,14 +109,10 @@ class TraderLoop:
         if activated:
             for run in self._runs:
                 run.begun = False
-            self._doubt()
+                run.doubt()
             # What closed while another decided is not ours to decide. Where nobody says with which candle we begin,
             # it is the one after the newest there is.
             self._anew = not live.from_ms
-
-    def _doubt(self) -> None:
-        for run in self._runs:  # another process may have signalled on what is forming now: the feed knows
-            run.unsure_to_ms = _FOREVER_MS if self._spec.trigger == "EveryUpdate" else -1
 
     def _bound(self, from_ms: int, until_ms: int | None) -> None:
         self._spec.from_ms, self._spec.until_ms = from_ms, until_ms
@@ -308,8 +304,10 @@ class TraderLoop:
         # Before a signal can leave: whoever reads it after this process was killed knows the candle as begun.
         self._note_done(open_time_ms)
         commit = Commit(run, outcome.strategy, ordinal, open_time_ms)
-        speaks = outcome.decisions or run.owes_word(open_time_ms)
-        if speaks and not self._emit_closed(commit, view, price, outcome, woken_ns, decided_ns):
+        owes_word = open_time_ms <= run.unsure_to_ms or open_time_ms in run.forming_told  # without a frame
+        if (outcome.decisions or owes_word) and not self._emit_closed(
+            commit, view, price, outcome, woken_ns, decided_ns
+        ):
             return False
         self._complete(commit)
         return True
@@ -396,7 +394,8 @@ class TraderLoop:
         else:
             return  # the next update of the candle brings the next chance
         run.forming_sequence = forming.sequence
-        run.unsure_to_ms = min(run.unsure_to_ms, forming.open_time_ms)
+        if run.unsure_to_ms > forming.open_time_ms:
+            run.unsure_to_ms = forming.open_time_ms
         self._ring.add("calls")
         self._emit_forming(run, view, forming, outcome, woken_ns)
 

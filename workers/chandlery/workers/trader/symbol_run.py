@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from chandlery.core.errors import SegmentError, StrategyError
 from chandlery.core.intervals import Interval
 from chandlery.core.signals import Signal
 from chandlery.workers.strategy import Strategy
 from chandlery.workers.trader.market import SeriesView
+
+_FOREVER_MS: Final = 1 << 62
 
 
 class Cooldown:
@@ -44,7 +46,7 @@ def begins_at(from_ms: int, session: int, position: tuple[int, int] | None) -> b
 
 
 class SymbolRun:
-    """State of one symbol.
+    """State of one symbol. ``looks_on``: it decides on forming candles too.
 
     Attributes:
         series: the ring's name of it, ``SYMBOL INTERVAL``. need: closed rows that a call sees.
@@ -67,7 +69,16 @@ class SymbolRun:
         pending_since_ns: since when the decision waits for an informative row; 0: it doesn't.
     """
 
-    def __init__(self, symbol: str, interval: Interval, make: Callable[[], Strategy], need: int, cooldown: int) -> None:
+    def __init__(
+        self,
+        symbol: str,
+        interval: Interval,
+        make: Callable[[], Strategy],
+        need: int,
+        cooldown: int,
+        *,
+        looks_on: bool = False,
+    ) -> None:
         self.symbol = symbol
         self.interval = interval
         self.series = f"{symbol} {interval.text}"
@@ -90,9 +101,14 @@ class SymbolRun:
         self.forming_open_ms = -1
         self.forming_done: set[str] = set()
         self.forming_told: dict[int, set[str]] = {}
-        self.unsure_to_ms = -1
+        self._looks_on = looks_on
+        self.doubt()
         self.past = False
         self.pending_since_ns = 0
+
+    def doubt(self) -> None:
+        """Another process may have signalled on the candle that is forming now, or on what closed since: the feed knows."""
+        self.unsure_to_ms = _FOREVER_MS if self._looks_on else -1
 
     def begin(self, view: SeriesView, recall_ms: int = -1) -> None:
         """Begin after the newest closed candle there is, or with the first to be recalled; while there is only history
