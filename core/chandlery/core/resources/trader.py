@@ -143,7 +143,8 @@ class Signals(Spec):
 
     ttl: DurationMs | None = Field(
         default=None,
-        description="A closed candle older than this when its turn comes gets no decision; absent: ten intervals.",
+        description="A closed candle older than this when its turn comes gets no decision, and a signal that nothing ended "
+        "expires after it; absent: ten intervals.",
     )
     cooldown: DurationMs = Field(
         default=0, description="Least market time between two signals of one rule and symbol, by default 0s."
