@@ -36,7 +36,7 @@ def _headline(signal: Signal, life: SignalLife | None) -> Table:
         ("signal", signal.id),
         ("trader", f"{signal.trader} ({signal.strategy}, rule {signal.rule}, incarnation {signal.incarnation})"),
         ("says", f"{signal.action} at {signal.price}, strength {signal.strength:g}: {printable(signal.reason)}"),
-        ("candle", candle + (" (still forming)" if signal.forming else "")),
+        ("candle", candle + (" (still forming then)" if signal.forming else "")),
         ("emitted", timestamp(signal.emitted_wall_ms)),
     ]
     if life is not None:

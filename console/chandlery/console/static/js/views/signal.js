@@ -74,7 +74,7 @@ function showSays(scope, body, signal) {
     ["trader", h("a", { href: traderHref(signal.trader) }, signal.trader)],
     ["strategy", `${signal.strategy}, rule ${signal.rule}, incarnation ${signal.incarnation}`],
     ["says", `${signal.action} at ${signal.price}, strength ${signal.strength}: ${signal.reason}`],
-    ["candle", `${signal.symbol} ${signal.interval} opened ${timestamp(signal.open_time_ms)}${signal.forming ? " (still forming)" : ""}`],
+    ["candle", `${signal.symbol} ${signal.interval} opened ${timestamp(signal.open_time_ms)}${signal.forming ? " (still forming then)" : ""}`],
     ["emitted", timestamp(signal.emitted_ms)],
     ["strategy's own time", durationUs(signal.strategy_us)],
     [
