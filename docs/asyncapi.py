@@ -27,7 +27,11 @@ CHANNELS: Final[dict[str, tuple[str, tuple[type[msgspec.Struct], ...]]]] = {
     "candles": ("Closed, revised and final candles of intervals of a minute and above.", (wire.CandlesRecord,)),
     "trades-late": ("Trades that came after their candle was final.", (wire.LateRecord,)),
     "dead-letters": ("Records that could not be decoded, with the reason.", (wire.DeadLetter,)),
-    "signals": ("Signals, and later the completion of each.", (signals.Signal, signals.Completion)),
+    "signals": (
+        "Signals, later the completion of each, and what the close of their candle says of those that were made while it "
+        "was forming.",
+        (signals.Signal, signals.Completion, signals.Life),
+    ),
 }
 
 STAMPED: Final[dict[str, Any]] = {clocks.HEADER_NAME: {"type": "string", "format": "binary"}}
@@ -35,6 +39,7 @@ STAMPED: Final[dict[str, Any]] = {clocks.HEADER_NAME: {"type": "string", "format
 HEADERS: Final[dict[type[msgspec.Struct], dict[str, Any]]] = {
     signals.Signal: {signals.TRACE_HEADER: {"type": "string"}},
     signals.Completion: {},
+    signals.Life: {},
     wire.LateRecord: {},
     wire.DeadLetter: {},
 }

@@ -30,10 +30,12 @@ async def follow(address: str, token: str, trader: str, position_file: Path | No
             if event.lost:
                 print(f"! {event.lost} records were lost: nobody read them before they were deleted")
             signal = event.signal
-            # A signal comes twice: as it is made, and again once the broker's acknowledgement is known.
+            # A signal comes as it is made, again once the broker's acknowledgement is known, and one that was made while
+            # its candle was forming once more when the close confirms or withdraws it.
             if signal.stages:
                 latency = f"{signal.frame_to_signal_us or 0:.0f} µs"
-                print(f"{signal.trader}  {signal.action} {signal.symbol} at {signal.price}  {latency}  {signal.reason}")
+                what = f"{signal.action} {signal.symbol} at {signal.price}"
+                print(f"{signal.trader}  {what}  {signal.state}  {latency}  {signal.reason}")
                 printed += 1
             if position_file:
                 keep(position_file, event.position)

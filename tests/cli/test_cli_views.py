@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from chandlery.cli.collecting import Collected, by_prefix
+from chandlery.cli.collecting import Collected, by_prefix, row_of
 from chandlery.cli.getting import Kind, rows_of, select, table_of
-from chandlery.cli.signalling import is_of
-from chandlery.console.amounts import duration_us, size
+from chandlery.cli.signalling import Found, as_json, is_of
+from chandlery.console.amounts import duration_us, size, timestamp
 from chandlery.console.live import live_view, start_panel, summary_view
 from chandlery.console.model import (
     ConsoleRow,
@@ -25,9 +25,10 @@ from chandlery.console.model import (
     encode_view,
 )
 from chandlery.console.summary import Summary
+from chandlery.console.tables import signals_table
 from chandlery.console.waterfall import bar, signal_waterfall
 from chandlery.core.errors import InputError
-from chandlery.core.signals import Completion, Signal, SignalStamps, encode
+from chandlery.core.signals import Completion, Life, Signal, SignalStamps, decode_record, encode
 
 
 def text_of(renderable: RenderableType, width: int = 300) -> str:
@@ -234,3 +235,58 @@ def test_a_repeated_signal_counts_as_published_but_not_as_another() -> None:
     assert collected.add(encode(a_signal())) is None
     assert collected.add(b"garbage") is None
     assert (collected.published, len(collected.signals), collected.undecodable) == (2, 1, 1)
+
+
+def collected_lives() -> Collected:
+    """A buy that a confirmed sell closes, a sell that its close withdraws, and a record of each twice."""
+    at_ms = 1_700_000_000_000
+    buy = a_signal(id="a1" * 16, emitted_wall_ms=at_ms)
+    sell = a_signal(id="b2" * 16, emitted_wall_ms=at_ms + 1_000, action="sell", forming=True)
+    other = a_signal(id="c3" * 16, emitted_wall_ms=at_ms + 9_000, action="sell", forming=True)
+    collected = Collected()
+    for record in (
+        buy,
+        sell,
+        other,
+        Life(sell.id, sell.trader, sell.symbol, "confirmed", 0, at_ms + 2_000),
+        Life(other.id, other.trader, other.symbol, "invalidated", 0, at_ms + 10_000),
+    ):
+        for _ in range(2):
+            collected.add(encode(record))
+    return collected
+
+
+def test_signals_show_the_state_of_their_lives_and_json_tells_the_whole() -> None:
+    collected = collected_lives()
+    assert (collected.published, len(collected.signals)) == (6, 3), "what is told of lives is no signal"
+    found = [Found(one, collected.lives.of(one.id, 1_700_000_000_000)) for one in collected.signals.values()]
+    table = text_of(signals_table(row_of(*one) for one in found))
+    assert "STATE" in table
+    assert [state for line in table.splitlines() for state in ("closed", "active", "invalidated") if state in line] == [
+        "closed", "active", "invalidated"
+    ]  # fmt: skip
+    told = msgspec.json.decode(as_json(found[0]))
+    assert (told["state"], told["ended_by"], told["expires_ms"]) == ("closed", "b2" * 16, None)
+    assert told["life"] == [
+        ["detected", 1_700_000_000_000], ["active", 1_700_000_000_000], ["closed", 1_700_000_002_000]
+    ]  # fmt: skip
+    assert decode_record(as_json(found[0]).encode()) == found[0].signal, "it is still the record"
+    assert "STATE" not in text_of(signals_table(row_of(one.signal) for one in found))
+
+
+def test_a_waterfall_tells_the_life_with_its_times() -> None:
+    collected = collected_lives()
+    lives = {identity: collected.lives.of(identity, 1_700_000_003_000) for identity in collected.signals}
+    shown = text_of(signal_waterfall(collected.signals["a1" * 16], lives["a1" * 16]))
+    assert f"closed {timestamp(1_700_000_002_000)}, by {'b2' * 16}" in shown
+    active = text_of(signal_waterfall(collected.signals["b2" * 16], lives["b2" * 16]))
+    assert f"confirmed {timestamp(1_700_000_002_000)}" in active
+    assert "if nothing ends it before" in active
+    assert "invalidated" in text_of(signal_waterfall(collected.signals["c3" * 16], lives["c3" * 16]))
+
+
+def test_a_signal_that_is_told_and_forgotten_leaves_no_life_behind() -> None:
+    collected = collected_lives()
+    for identity in list(collected.signals):
+        collected.forget(identity)
+    assert len(collected.lives) == 0

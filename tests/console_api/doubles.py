@@ -227,7 +227,7 @@ def _number(position: str) -> int:
 
 
 def _chosen(signal: Signal, query: SignalQuery) -> bool:
-    wanted = ((query.trader, signal.trader), (query.symbol, signal.symbol), (query.action, signal.action), (query.feed, signal.feed))  # fmt: skip
+    wanted = ((query.trader, signal.trader), (query.symbol, signal.symbol), (query.action, signal.action), (query.feed, signal.feed), (query.state, signal.state))  # fmt: skip
     if any(want and want != have for want, have in wanted):
         return False
     if query.since_ms is not None and signal.emitted_ms < query.since_ms:

@@ -32,11 +32,14 @@ from chandlery.console.api.models import (
 )
 from chandlery.console.backend import TraderManifest
 from chandlery.core.intervals import parse_interval
+from chandlery.core.signal_life import State
 
 STEP_S: Final = 0.1
 BINANCE, REPLAY = "default/binance", "research/replay"
 PRICES: Final = {"BTC/USDT": 61_250.0, "ETH/USDT": 2_640.0, "SOL/USDT": 152.0}
 INTERVALS: Final = ("1s", "1m", "5m")
+#: How long its signals are ones to act on.
+TTL_MS: Final = 600_000
 HISTORY: Final = 600
 STRATEGIES: Final = ("sma-cross", "rsi-reversion", "bollinger-breakout", "donchian-breakout", "macd")
 #: Stage, usual µs, what happened.
@@ -209,6 +212,7 @@ class World:
         number = len(self._emitted)
         identity = hashlib.blake2b(f"{self.seed}:{number}".encode(), digest_size=16).hexdigest()
         action = self.random.choice(("buy", "sell", "close", "buy", "sell"))
+        forming, withdrawn = number % 3 == 0, number % 6 == 0
         slow = 4.0 if trader.pool == "research/pipes" else 1.0
         signal = Signal(
             id=identity,
@@ -223,14 +227,19 @@ class World:
             price=f"{self.prices[symbol]:.2f}",
             strength=round(self.random.uniform(0.2, 1.0), 2),
             reason=f"fast average {'above' if action == 'buy' else 'below'} slow by {self.random.uniform(0.1, 2):.2f}",
+            forming=forming,
+            state="detected" if forming else "active",
+            expires_ms=now_ms + TTL_MS,
             feed=REPLAY if trader.trader.startswith("research/") else BINANCE,
         )
-        detail = self._detail(signal, slow)
+        detail = self._detail(signal, slow, "invalidated" if withdrawn else "active")
         known = signal.model_copy(
             update={
                 "stages": detail.stages,
                 "frame_to_signal_us": detail.frame_to_signal_us,
                 "visible_to_decided_us": detail.visible_to_decided_us,
+                "state": detail.state,
+                "expires_ms": detail.expires_ms,
             }
         )
         self._emitted.append((now_ms, trader.trader, slow, dict(detail.stages)))
@@ -238,7 +247,7 @@ class World:
         self._waiting.append((self.steps + 2, known, detail))
         self._change(trader.trader, signals=trader.signals + 1)
 
-    def _detail(self, signal: Signal, slow: float) -> SignalDetail:
+    def _detail(self, signal: Signal, slow: float, state: State) -> SignalDetail:
         durations = [
             (name, round(usual * self.random.lognormvariate(0, 0.3) * (slow if name == "woken" else 1.0), 1), meaning)
             for name, usual, meaning in STAGES
@@ -276,7 +285,9 @@ class World:
                 "skew_us": 41_200.0,
                 "transit_us": 310.0,
                 "transit_uncertainty_us": 150.0,
-                "lifecycle": [("detected", signal.emitted_ms), ("confirmed", signal.emitted_ms + 2)],
+                "state": state,
+                "expires_ms": None if state == "invalidated" else signal.emitted_ms + TTL_MS,
+                "lifecycle": _life(signal, state),
                 "trace_id": signal.id,
             }
         )
@@ -353,6 +364,14 @@ def manifest_of(name: str, pool: str, strategy: str, symbols: list[str]) -> dict
             "market": {"symbols": symbols, "interval": "1m"},
         },
     }
+
+
+def _life(signal: Signal, state: State) -> list[tuple[str, int]]:
+    detected = ("detected", signal.emitted_ms)
+    if not signal.forming:
+        return [detected, ("active", signal.emitted_ms)]
+    close_ms = signal.emitted_ms + 2
+    return [detected, *((each, close_ms) for each in (["confirmed", "active"] if state == "active" else [state]))]
 
 
 def _latency(recent: list[tuple[int, str, float, dict[str, float]]]) -> Latency:

@@ -90,6 +90,8 @@ async def test_giant_pages_are_refused_by_field_and_limit(api: httpx.AsyncClient
         ("traders?namespace=a/b", "namespace"),
         ("traders?pool=standard", "pool"),
         ("signals?action=hold", "action"),
+        ("signals?state=dead", "state"),
+        ("signals/stream?state=active", "state"),
         ("signals?trader=default", "trader"),
         ("signals?trader=default/../x", "trader"),
         ("signals?symbol=%00", "symbol"),
@@ -153,6 +155,9 @@ async def test_signals_come_newest_first_page_after_page(api: httpx.AsyncClient,
     bought = (await api.get("signals?action=buy&since_ms=600000&until_ms=900000")).json()["items"]
     assert [one["action"] for one in bought] == ["buy"] * len(bought)
     assert bought
+    stage.signals.tell(signal(1, state="invalidated"))
+    withdrawn = (await api.get("signals?state=invalidated")).json()["items"]
+    assert [(one["id"], one["state"], one["expires_ms"]) for one in withdrawn] == [(f"{1:032x}", "invalidated", None)]
     unknown = await api.get("signals?cursor=elsewhere")
     assert (unknown.status_code, unknown.json()["reason"]) == (422, "BadField")
 

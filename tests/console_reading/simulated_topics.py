@@ -9,7 +9,7 @@ from chandlery.console.market import SignalEvent, SignalQuery
 from chandlery.console.reading.following import Follower, Missing, Replayed, Turn, Unplaced
 from chandlery.console.reading.positions import Place, Position, decode, feed_key
 from chandlery.console.reading.signal_log import SignalLog
-from chandlery.core.signals import Completion, Signal, encode
+from chandlery.core.signals import Completion, Life, Signal, encode
 
 PLACES: list[Place] = [(feed_key("desk/a", "t"), 0), (feed_key("desk/a", "t"), 1), (feed_key("desk/b", "t"), 0)]
 _PIECE = 3
@@ -23,7 +23,7 @@ class Topics:
     begins: dict[Place, int] = field(default_factory=lambda: dict.fromkeys(PLACES, 0))
     now_ms: int = 1_000_000
 
-    def write(self, place: Place, record: Signal | Completion | bytes) -> None:
+    def write(self, place: Place, record: Signal | Completion | Life | bytes) -> None:
         self.now_ms += 7
         value = record if isinstance(record, bytes) else encode(record)
         self.records[place].append((self.now_ms, value))
@@ -56,7 +56,7 @@ class Reader:
             self.read(place)
 
     def follow(self, after: str = "", query: SignalQuery = SignalQuery()) -> Follower:  # noqa: B008 - it is frozen
-        return Follower(self.log, decode(after) if after else None, query, self.counts)
+        return Follower(self.log, decode(after) if after else None, query, self.counts, lambda: self.topics.now_ms)
 
     def drain(
         self, follower: Follower, most: int = 1_000_000, then: Reader | None = None, away: Place | None = None

@@ -19,7 +19,7 @@ from tests.console_reading.simulated_topics import (
 )
 
 from chandlery.console.market import SignalEvent, SignalQuery
-from chandlery.console.reading.entries import detail, short
+from chandlery.console.reading.entries import Entry, detail, short
 from chandlery.console.reading.figures import Figures
 from chandlery.console.reading.following import Unplaced
 from chandlery.console.reading.kafka_reading import Away, shares
@@ -28,7 +28,7 @@ from chandlery.console.reading.signal_log import SignalLog
 from chandlery.console.reading.signal_reader import SignalReader
 from chandlery.console.reading.signal_service import KeptSignals
 from chandlery.core.errors import InputError
-from chandlery.core.signals import Completion, Signal, encode
+from chandlery.core.signals import Completion, Life, Signal, Word, encode
 
 #: No example is timed: other work of the machine is no fault.
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -111,9 +111,10 @@ def test_a_completion_is_joined_whenever_it_comes(topics: Topics, data: st.DataO
     assert log.counts["undecodable"] == written.count(b"{no record")
     assert log.counts["signals"] == len(log)
     for entry in log.newest_first("", None):
-        told = short(entry)
+        life = log.life_of(entry, 2_000_000)
+        told = short(entry, life)
         assert bool(told.stages) == entry.whole
-        assert sum(us for _, us in told.stages) == pytest.approx(detail(entry, "").whole_us if entry.whole else 0)
+        assert sum(us for _, us in told.stages) == pytest.approx(detail(entry, life, "").whole_us if entry.whole else 0)
 
 
 def test_a_repeated_id_is_taken_once_and_counted() -> None:
@@ -131,16 +132,101 @@ def test_a_repeated_id_is_taken_once_and_counted() -> None:
     assert reader.log.counts["duplicate"] == 2
 
 
-def test_a_signal_on_a_forming_candle_is_confirmed_where_the_close_says_the_same_and_only_there() -> None:
-    log = Reader(Topics(), 10, 10).log
-    log.add(PLACE, 0, 5, encode(signal_number(1, forming=True)))
-    log.add(PLACE, 1, 6, encode(signal_number(2, forming=True)))
-    log.add(PLACE, 2, 7, encode(signal_number(1, ordinal=1, id="f" * 32, emitted_wall_ms=77)))
-    lives = {entry.signal.price: detail(entry, "").lifecycle for entry in log.newest_first("", None) if entry.signal.forming}  # fmt: skip
-    assert lives == {
-        "1": [("detected", 1_000_001), ("confirmed", 77)],
-        "2": [("detected", 1_000_002)],
+def word_on(number: int, state: Word, at_ms: int) -> Life:
+    signal = signal_number(number)
+    return Life(signal.id, signal.trader, signal.symbol, state, signal.open_time_ms, at_ms)
+
+
+def test_a_signal_s_life_is_what_the_topic_tells() -> None:
+    topics = Topics()
+    for number in range(4):
+        topics.write(PLACE, signal_number(number, forming=True))
+    topics.write(PLACE, word_on(0, "confirmed", 1_000_100))
+    topics.write(PLACE, word_on(1, "invalidated", 1_000_100))
+    topics.write(PLACE, word_on(1, "invalidated", 1_000_100))
+    topics.write(PLACE, signal_number(2, emitted_wall_ms=1_000_200))  # a feed that began anew
+    topics.write(PLACE, signal_number(9, action="sell", emitted_wall_ms=1_000_300))
+    reader = Reader(topics, 10, 20)
+    reader.read_all()
+    log = reader.log
+    lives = {int(entry.signal.price): log.life_of(entry, 1_000_400) for entry in log.newest_first("", None)}
+    assert {number: [step.state for step in life.steps] for number, life in lives.items()} == {
+        0: ["detected", "confirmed", "active", "closed"],
+        1: ["detected", "invalidated"],
+        2: ["detected", "confirmed", "active", "closed"],
+        3: ["detected"],
+        9: ["detected", "active"],
     }
+    entry = log.get(signal_number(0).id)
+    assert entry is not None
+    told = detail(entry, lives[0], "")
+    assert (told.state, told.ended_by, told.expires_ms) == ("closed", signal_number(9).id, None)
+    assert told.lifecycle[-1] == ("closed", 1_000_300)
+    assert (log.counts["lives"], log.counts["duplicate"], len(log)) == (3, 1, 5)
+    assert service(log, 1_000_400).per_minute() == 5.0, "what is told of lives is no signal"
+    expired = log.life_of(entry_of_number(log, 9), 1_000_300 + 600_000)
+    assert expired.state == "expired"
+
+
+def entry_of_number(log: SignalLog, number: int) -> Entry:
+    entry = log.get(signal_number(number).id)
+    assert entry is not None
+    return entry
+
+
+def test_pages_can_be_asked_for_one_state() -> None:
+    topics = Topics()
+    for number in range(6):
+        topics.write(PLACE, signal_number(number, forming=number % 2 == 0))
+    topics.write(PLACE, word_on(0, "invalidated", 1_000_100))
+    reader = Reader(topics, 10, 20)
+    reader.read_all()
+
+    def numbers(state: str, limit: int = 10, before: str = "") -> tuple[list[int], str]:
+        found, older = service(reader.log, 1_000_400).page(SignalQuery(state=state, limit=limit, before=before))
+        assert {signal.state for signal in found} <= {state}
+        return [int(signal.price) for signal in found], older
+
+    assert numbers("invalidated") == ([0], "")
+    assert numbers("detected") == ([4, 2], "")
+    first, older = numbers("active", 2)
+    assert (first, numbers("active", 2, older)) == ([5, 3], ([1], ""))
+
+
+def test_who_follows_is_told_a_signal_again_when_its_close_says_what_it_is() -> None:
+    topics = Topics()
+    reader = Reader(topics, 10, 20)
+    follower = reader.follow(at_the_beginning())
+    topics.write(PLACE, signal_number(1, forming=True))
+    topics.write(PLACE, completion_of(signal_number(1)))
+    reader.read_all()
+    told = reader.drain(follower)
+    topics.write(PLACE, word_on(1, "confirmed", 1_000_100))
+    topics.write(PLACE, word_on(1, "confirmed", 1_000_100))
+    reader.read_all()
+    told += reader.drain(follower)
+    assert [(event.signal.state, bool(event.signal.stages)) for event in told] == [("detected", True), ("active", True)]
+    late = reader.drain(reader.follow(at_the_beginning()))
+    assert [event.signal.state for event in late] == ["active"], "who comes later is told all of it at once"
+
+
+@pytest.mark.parametrize("kept", [1, 10])
+def test_a_word_since_the_position_is_told_also_where_it_has_to_be_read_again(kept: int) -> None:
+    topics = Topics()
+    reader = Reader(topics, kept, 20)
+    follower = reader.follow(at_the_beginning())
+    topics.write(PLACE, signal_number(1, forming=True))
+    reader.read_all()
+    (first,) = reader.drain(follower, then=reader)
+    topics.write(PLACE, word_on(1, "invalidated", 1_000_100))
+    for number in range(2, 8):
+        topics.write(PLACE, signal_number(number))
+    reader.read_all()
+    again = reader.drain(reader.follow(first.position), then=reader)
+    told = [(event.signal.price, event.signal.state) for event in again]
+    if kept == 10:
+        assert told[0] == ("1", "invalidated")
+    assert [price for price, _ in told if price != "1"] == [str(number) for number in range(2, 8)]
 
 
 # ---- following ----
@@ -420,7 +506,7 @@ def test_whatever_a_record_claims_it_can_be_told(changes: dict[str, int], stamp:
     log.add(PLACE, 0, 1, encode(signal))
     log.add(PLACE, 1, 2, encode(completion_of(signal, acknowledged_ns=stamp)))
     for entry in log.newest_first("", None):
-        assert detail(entry, "http://x/{trace_id}").model_dump_json()
+        assert detail(entry, log.life_of(entry, 0), "http://x/{trace_id}").model_dump_json()
     service(log, 3).latency(60)
     assert log.counts["signals"] + log.counts["undecodable"] >= 1
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from tests.e2e.cluster.commands import ClusterError
 from tests.e2e.kubectl import Namespace, Resource
 
 from chandlery.core.settings import KafkaSettings
-from chandlery.core.signals import Completion, Signal
+from chandlery.core.signals import Completion, Life, Signal, decode_record
 from chandlery.core.topics import topics_of
 
 API: Final = "chandlery.dev/v1alpha1"
@@ -90,15 +89,16 @@ class Desk:
         )
 
     def records(self, name: str) -> list[Signal | Completion]:
-        """Every record of a Trader on the topic.
+        """Every signal and completion of a Trader on the topic.
 
         Raises:
             ClusterError: Kafka can't be read now.
         """
         kafka = KafkaSettings(bootstrap=self.bootstrap, feed=f"{self.namespace.name}.{FEED}")
         text = self.namespace.execute("reader", "python", "-c", _READER, self.bootstrap, topics_of(kafka).signals)
-        records = [msgspec.json.decode(line, type=Signal | Completion) for line in text.splitlines()]
-        return [record for record in records if record.trader == f"{self.namespace.name}/{name}"]
+        records = [decode_record(line) for line in text.splitlines()]
+        own = f"{self.namespace.name}/{name}"
+        return [record for record in records if record.trader == own and not isinstance(record, Life)]
 
     def more_signals(self, name: str, than: Mapping[str, Signal], timeout_s: float = START_S) -> dict[str, Signal]:
         """Wait for signals of a Trader that weren't among ``than``, acknowledged, and return them."""

@@ -162,10 +162,10 @@ def check_traders(outcome: Outcome) -> None:
     told = summary.signals
     assert told.emitted - told.dropped == told.published == told.unique == len(signals) == len(ids)
     assert (told.carried, told.pending) == (0, 0)
-    # A close that confirms what was signalled on the forming candle has the same id, and stands on the topic already.
-    assert told.dropped == summary.drops.get("duplicate_signal", 0)
+    # A close that repeats what was signalled on the forming candle is no signal of its own: it tells of that one's life.
+    assert told.dropped == 0
     # Forming states may be overtaken by a newer one or by their close. Nothing else may be left out.
-    assert summary.drops.keys() <= {"duplicate_signal", "stale_forming", "held_dropped"}
+    assert summary.drops.keys() <= {"stale_forming", "held_dropped"}
     assert Counter(outcome.topics.completed) == Counter(dict.fromkeys(ids, 1)), "one completion a signal"
 
 
@@ -206,7 +206,10 @@ def check_decisions(outcome: Outcome, trades: pd.DataFrame) -> None:
     """On closed candles every trader decided what its strategy decides over the resampled table."""
     closed, _ = expected_bars(outcome, trades)
     revised = {key for key, updates in outcome.topics.candles.items() if any(update.revision for update in updates)}
-    confirmed = 0
+    words = Counter(word.id for word in outcome.topics.lives)
+    assert words == Counter(dict.fromkeys(words, 1)), "each is told once"
+    told = {word.id: word.state for word in outcome.topics.lives}
+    said = Counter[str]()
     for desk in outcome.desks:
         bars = closed[desk.symbol, desk.interval]
         expected = backtest(desk, bars, firsts(trades)[desk.symbol])
@@ -222,13 +225,19 @@ def check_decisions(outcome: Outcome, trades: pd.DataFrame) -> None:
         missing = calm & expected - signals.keys()
         assert not missing, f"{desk.trader} did not signal {sorted(missing)}"
         if desk.forming:
-            confirmed += sum(signals[one].forming for one in calm & expected)
+            for one in calm & signals.keys():
+                if signals[one].forming and one[0] in bars:
+                    word = "confirmed" if one in expected else "invalidated"
+                    assert told.get(signals[one].id) == word, f"{desk.trader} {one}: {told.get(signals[one].id)}"
+                    said[word] += 1
         else:
             more = calm & signals.keys() - expected
             assert not more, f"{desk.trader} signalled {sorted(more)} too"
             assert not any(signal.forming for signal in signals.values())
+            assert not told.keys() & {signal.id for signal in signals.values()}
     if not revised:
-        assert outcome.summary.signals.dropped == confirmed
+        assert said == Counter(told.values()), "nothing is told of others"
+    assert said["confirmed"] + said["invalidated"] > 0
 
 
 def backtest(desk: Desk, bars: dict[int, Bar], first: tuple[int, Decimal]) -> set[Decided]:

@@ -11,7 +11,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer
 
 from chandlery.core.settings import KafkaSettings
-from chandlery.core.signals import Completion, Signal, decode_record
+from chandlery.core.signals import Completion, Life, Signal, decode_record
 from chandlery.core.topics import topics_of
 from chandlery.core.wire import CandleUpdate, TradesRecord, decode_candles, decode_input
 
@@ -32,7 +32,7 @@ class OnTopics:
         backfilled: how many candles of history there are, by (symbol, interval).
         forming: the last update of a forming candle, by candle.
         signals: signal records as they come, each with its completion's stamp where there is one.
-        completed: ids of completions.
+        completed: ids of completions. lives: what closes say of signals on forming candles, as they come.
     """
 
     ids: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -42,6 +42,7 @@ class OnTopics:
     forming: dict[CandleKey, CandleUpdate] = field(default_factory=dict)
     signals: list[Signal] = field(default_factory=list)
     completed: list[str] = field(default_factory=list)
+    lives: list[Life] = field(default_factory=list)
     late: int = 0
     dead_letters: int = 0
 
@@ -82,6 +83,8 @@ def _add_signals(found: OnTopics, values: list[bytes]) -> None:
         record = decode_record(value)
         if isinstance(record, Signal):
             found.signals.append(record)
+        elif isinstance(record, Life):
+            found.lives.append(record)
         else:
             completions[record.id] = record
             found.completed.append(record.id)

@@ -10,6 +10,7 @@ from tests.workers_feed.feed_setup import signal
 from chandlery.core.signals import Signal, SignalStamps, encode
 from chandlery.workers.feed.admission import RecentIds, admit
 from chandlery.workers.feed.assignments import Fence
+from chandlery.workers.feed.forming_signals import FormingSignals
 
 BTC = "BTC/USDT"
 
@@ -17,7 +18,10 @@ BTC = "BTC/USDT"
 def admitted(**changes: Any) -> tuple[Signal | None, str, str]:
     one = signal("a", 1, **changes)
     fence = Fence(one.incarnation, "active", frozenset({BTC}), one.interval)
-    return admit(encode(one), one.trader, fence, RecentIds())
+    found = admit(encode(one), one.trader, fence, RecentIds(), FormingSignals())
+    taken = found.records[0] if found.records else None
+    assert taken is None or isinstance(taken, Signal)
+    return taken, found.reason, found.message
 
 
 @pytest.mark.parametrize("field", SignalStamps.__struct_fields__)
@@ -27,6 +31,7 @@ def test_a_time_beyond_64_bits_is_no_signals(field: str, said: int) -> None:
     assert (taken, counter) == (None, "bad_signal")
     assert "64 bits" in why
     assert admitted(strategy_ns=said)[1] == "bad_signal"
+    assert admitted(ttl_ms=said)[1] == "bad_signal"
 
 
 def test_the_largest_times_pass() -> None:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import msgspec
 from chandlery.core.assignment import Assignment, TraderAssignment, TraderStatus, content_hash
 from chandlery.core.processes import PARENT_VARIABLE
 from chandlery.core.settings import SupervisorSettings
-from chandlery.core.signals import Signal, decode_signal
+from chandlery.core.signals import Signal, decode_ring
 from chandlery.workers.control_messages import (
     MAX_LINE_BYTES,
     AssignmentMessage,
@@ -28,7 +28,7 @@ from chandlery.workers.control_messages import (
     line_of,
 )
 from chandlery.workers.ring_names import ring_file_name
-from chandlery.workers.segment import SegmentWriter, SignalRing
+from chandlery.workers.segment import RingItem, SegmentWriter, SignalRing
 
 BTC = "BTC/USDT"
 STEP_MS = 1_000
@@ -243,7 +243,7 @@ class Worker:
             items = ring.pending(limit=10_000)
             if items:
                 ring.acknowledge(items[-1].position + 1)
-            return [decode_signal(item.payload) for item in items if item.payload is not None]
+            return _signals(items)
 
     async def signals(self, trader: str, count: int, incarnation: int = 1) -> list[Signal]:
         """Take at least ``count`` signals from a ring."""
@@ -277,7 +277,7 @@ class Worker:
         """What is in an incarnation's ring."""
         path = self.rings / ring_name(trader, incarnation)
         with SignalRing.attach(str(path)) as ring:
-            return [decode_signal(item.payload) for item in ring.pending(limit=10_000) if item.payload is not None]
+            return _signals(ring.pending(limit=10_000))
 
     # -- the supervisor
 
@@ -378,3 +378,9 @@ async def gone(pids: set[int]) -> None:
     while living():
         assert asyncio.get_running_loop().time() < deadline, f"still alive: {living()}"
         await asyncio.sleep(0.02)
+
+
+def _signals(items: Iterable[RingItem]) -> list[Signal]:
+    """Signals among the slots of a ring; what is told of closes isn't one."""
+    records = [decode_ring(item.payload) for item in items if item.payload is not None]
+    return [record for record in records if isinstance(record, Signal)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from chandlery.core.assignment import SeriesRef, TraderAssignment, TraderState
-from chandlery.core.signals import Signal, decode_signal
+from chandlery.core.signals import Decided, Signal, decode_ring
 from chandlery.workers.candles import Candles
 from chandlery.workers.segment import SegmentWriter, SignalRing
 from chandlery.workers.strategy import Context, Strategy, parameter
@@ -75,6 +75,8 @@ class Stage:
         self.slots = slots
         self.reports: list[StateReport] = []
         self.drained = 0
+        #: Closes that traders told of, in the order of the ring.
+        self.decided: list[Decided] = []
 
     # the feed's side
 
@@ -104,7 +106,9 @@ class Stage:
             assert not [item.error for item in items if item.payload is None]
             if items:
                 ring.acknowledge(items[-1].position + 1)
-            return [decode_signal(item.payload) for item in items if item.payload is not None]
+            records = [decode_ring(item.payload) for item in items if item.payload is not None]
+        self.decided += [record for record in records if isinstance(record, Decided)]
+        return [record for record in records if isinstance(record, Signal)]
 
     # the trader's side
 

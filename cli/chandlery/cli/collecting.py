@@ -1,4 +1,4 @@
-"""Signals put together from the records of their topic: each once, with its completion joined."""
+"""Signals put together from the records of their topic: each once, with its completion and its life joined."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import msgspec
 from chandlery.console.model import SignalRow, signal_row
 from chandlery.core.errors import InputError
 from chandlery.core.latency import account
-from chandlery.core.signals import Completion, Signal, SignalsRecord, completed, decode_record
+from chandlery.core.signal_life import Lives, SignalLife
+from chandlery.core.signals import Completion, Life, Signal, SignalsRecord, completed, decode_record
 
 
 @dataclass
@@ -19,12 +20,14 @@ class Collected:
 
     Attributes:
         signals: the first record of each id, with the completion's stamp where there was one.
-        published: signal records, repetitions included. undecodable: records that are neither.
+        published: signal records, repetitions included. undecodable: records that are none of the topic's.
+        lives: of the signals; those of a topic, not what was merged.
     """
 
     signals: dict[str, Signal] = field(default_factory=dict)
     published: int = 0
     undecodable: int = 0
+    lives: Lives = field(default_factory=Lives)
     _early: dict[str, Completion] = field(default_factory=dict)
 
     def add(self, value: bytes | None) -> Signal | None:
@@ -37,6 +40,9 @@ class Collected:
         if isinstance(record, Completion):
             self._complete(record)
             return None
+        self.lives.add(record)
+        if isinstance(record, Life):
+            return None
         self.published += 1
         if record.id in self.signals:
             return None
@@ -44,6 +50,11 @@ class Collected:
         if (early := self._early.pop(record.id, None)) is not None:
             self._complete(early)
         return record
+
+    def forget(self, identity: str) -> None:
+        """A signal is told, and what comes of it later is of no interest here."""
+        del self.signals[identity]
+        self.lives.forget(identity)
 
     def merge(self, other: Collected) -> None:
         """Add what was read of another topic."""
@@ -59,9 +70,9 @@ class Collected:
             signal.stamps = completed(signal.stamps, completion)
 
 
-def row_of(signal: Signal) -> SignalRow:
-    """A signal in short, with the latency that its stamps account for."""
-    return signal_row(signal, account(signal.stamps).frame_to_signal_us)
+def row_of(signal: Signal, life: SignalLife | None = None) -> SignalRow:
+    """A signal in short, with the latency that its stamps account for, and the state of its life where it is known."""
+    return signal_row(signal, account(signal.stamps).frame_to_signal_us, life.state if life is not None else "")
 
 
 def by_prefix(signals: Iterable[Signal], prefix: str, listed_by: str = "`chandlery signals` lists them") -> Signal:

@@ -103,7 +103,7 @@ class SignalTopic:
                         yield signal
             # Ids seen long ago don't come again: a repetition follows within seconds.
             while len(collected.signals) > 50_000:
-                del collected.signals[next(iter(collected.signals))]
+                collected.forget(next(iter(collected.signals)))
 
     async def _asked(self, method: str, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         try:

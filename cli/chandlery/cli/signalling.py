@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Iterable
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import typer
@@ -22,9 +23,17 @@ from chandlery.console.model import FeedRow, View
 from chandlery.console.tables import signals_table
 from chandlery.console.waterfall import signal_waterfall
 from chandlery.core.errors import ChandleryError, UnavailableError
-from chandlery.core.signals import Signal, encode
+from chandlery.core.signal_life import SignalLife
+from chandlery.core.signals import Signal
 
 _LOOK_S: Final = 0.5
+
+
+class Found(NamedTuple):
+    """A signal, and its life as it is now; None: it isn't known."""
+
+    signal: Signal
+    life: SignalLife | None = None
 
 
 def register(app: typer.Typer) -> None:
@@ -49,13 +58,22 @@ def trace(
     json: Json = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """One signal's stages as a waterfall: where its time went, and by whose clock."""
-    found = asyncio.run(_all(current_view(state).feeds))
-    one = by_prefix(found, signal)
+    """One signal's life, and its stages as a waterfall: where its time went, and by whose clock."""
+    found = {one.signal.id: one for one in asyncio.run(_all(current_view(state).feeds))}
+    one = found[by_prefix((each.signal for each in found.values()), signal).id]
     if json:
-        print(encode(one).decode())
+        print(as_json(one))
     else:
-        output().print(signal_waterfall(one))
+        output().print(signal_waterfall(*one))
+
+
+def as_json(found: Found) -> str:
+    """A signal as its record is, and with it the ``state`` and ``life`` (a list of (state, at_ms)), where they are known."""
+    told: dict[str, Any] = msgspec.to_builtins(found.signal)
+    if found.life is not None:
+        told |= {"state": found.life.state, "life": found.life.steps, "ended_by": found.life.ended_by}
+        told["expires_ms"] = found.life.expires_ms
+    return msgspec.json.encode(told).decode()
 
 
 def is_of(signal: Signal, trader: str) -> bool:
@@ -68,25 +86,27 @@ def with_signals(feeds: Iterable[FeedRow]) -> list[FeedRow]:
     return [feed for feed in feeds if feed.signals_topic]
 
 
-async def _all(feeds: Iterable[FeedRow]) -> list[Signal]:
-    found: list[Signal] = []
+async def _all(feeds: Iterable[FeedRow]) -> list[Found]:
+    found: list[Found] = []
     for feed in with_signals(feeds):
         async with SignalTopic(feed.kafka(), feed.signals_topic) as topic:
-            found.extend((await topic.collect()).signals.values())
-    return sorted(found, key=lambda signal: signal.emitted_wall_ms)
+            collected = await topic.collect()
+        now_ms = time.time_ns() // 1_000_000
+        found.extend(Found(one, collected.lives.of(one.id, now_ms)) for one in collected.signals.values())
+    return sorted(found, key=lambda one: one.signal.emitted_wall_ms)
 
 
 async def _signals(view: View, *, follow: bool, trader: str, last: int, json: bool) -> None:
     feeds = with_signals(view.feeds)
     ends = [await _ends(feed) for feed in feeds] if follow else []
-    past = [signal for signal in await _all(feeds) if is_of(signal, trader)] if last else []
+    past = [one for one in await _all(feeds) if is_of(one.signal, trader)] if last else []
     _print_past(past[-last:] if last else [], json=json, alone=not follow)
     if not follow:
         return
-    shown = {signal.id for signal in past}
+    shown = {one.signal.id for one in past}
     async for signal in _merged(list(zip(feeds, ends, strict=True)), view.pid):
         if is_of(signal, trader) and signal.id not in shown:
-            _print_new(signal, json=json)
+            _print_new(Found(signal), json=json)
 
 
 async def _ends(feed: FeedRow) -> dict[int, int]:
@@ -129,20 +149,20 @@ async def _pump(feed: FeedRow, since: dict[int, int], queue: asyncio.Queue[Signa
         queue.put_nowait(error)
 
 
-def _print_past(signals: list[Signal], *, json: bool, alone: bool) -> None:
+def _print_past(past: list[Found], *, json: bool, alone: bool) -> None:
     if json:
-        for signal in signals:
-            _print_new(signal, json=True)
-    elif signals:
-        output().print(signals_table(row_of(signal) for signal in signals))
+        for one in past:
+            _print_new(one, json=True)
+    elif past:
+        output().print(signals_table(row_of(*one) for one in past))
     elif alone:
         remarks().print("no signals yet")
     sys.stdout.flush()
 
 
-def _print_new(signal: Signal, *, json: bool) -> None:
+def _print_new(one: Found, *, json: bool) -> None:
     if json:
-        print(msgspec.json.encode(signal).decode(), flush=True)
+        print(as_json(one), flush=True)
     else:
-        output().print(signal_line(row_of(signal)))
+        output().print(signal_line(row_of(*one)))
         sys.stdout.flush()

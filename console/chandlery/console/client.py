@@ -190,11 +190,17 @@ class ApiClient:
         symbol: str = "",
         action: str = "",
         feed: str = "",
+        state: str = "",
         since_ms: int | None = None,
         until_ms: int | None = None,
     ) -> AsyncIterator[Signal]:
-        """Signals, newest first, page after page, as far back as the server keeps them. Times in ms."""
-        asked = {**_filters(trader, symbol, action, feed), "since_ms": since_ms, "until_ms": until_ms}
+        """Signals, newest first, page after page, as far back as the server keeps them. Times in ms.
+
+        Args:
+            state: only those whose life is in it now.
+        """
+        times = {"since_ms": since_ms, "until_ms": until_ms}
+        asked = {**_filters(trader, symbol, action, feed), "state": state, **times}
         return self._pages("signals", Signal, asked)
 
     async def signal(self, signal_id: str) -> SignalDetail:

@@ -11,12 +11,16 @@ from chandlery.console.api.models import Candle, Candles, Latency, Signal, Signa
 
 @dataclass(frozen=True)
 class SignalQuery:
-    """Which signals; empty and None: all. ``before``: cursor of the page before (a position), newest first."""
+    """Which signals; empty and None: all. ``before``: cursor of the page before (a position), newest first.
+
+    ``state`` is the one that a signal is in now: for pages, not for those who follow.
+    """
 
     trader: str = ""
     symbol: str = ""
     action: str = ""
     feed: str = ""
+    state: str = ""
     since_ms: int | None = None
     until_ms: int | None = None
     before: str = ""
@@ -30,7 +34,8 @@ class SignalEvent:
     Attributes:
         position: of the stream after this event: an opaque text of at most 1 KiB in ``[A-Za-z0-9_.:,-]``, the same
             after a restart of this process, made from the offsets of the topics.
-        signal: as it is known now: without stages first, with them once the broker's acknowledgement is known.
+        signal: as it is known now: without stages first, with them once the broker's acknowledgement is known, and once
+            more when the close of its candle says what it is.
         lost: records between the position asked for and this event that Kafka no longer has.
     """
 

@@ -147,7 +147,12 @@ class ProcessRow(msgspec.Struct):
 
 
 class SignalRow(msgspec.Struct):
-    """One signal in short. latency_us: from the frame to the broker's acknowledgement, None if unknown."""
+    """One signal in short.
+
+    Attributes:
+        latency_us: from the frame to the broker's acknowledgement, None if unknown.
+        state: of its life (core/signal_life.py), empty if unknown.
+    """
 
     id: str
     trader: str
@@ -163,9 +168,10 @@ class SignalRow(msgspec.Struct):
     emitted_wall_ms: int = 0
     forming: bool = False
     latency_us: float | None = None
+    state: str = ""
 
 
-def signal_row(signal: Signal, latency_us: float | None) -> SignalRow:
+def signal_row(signal: Signal, latency_us: float | None, state: str = "") -> SignalRow:
     """A signal in short."""
     return SignalRow(
         id=signal.id,
@@ -182,6 +188,7 @@ def signal_row(signal: Signal, latency_us: float | None) -> SignalRow:
         emitted_wall_ms=signal.emitted_wall_ms,
         forming=signal.forming,
         latency_us=latency_us,
+        state=state,
     )
 
 

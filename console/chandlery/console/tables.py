@@ -23,6 +23,11 @@ _STATE_STYLE: Final = {
     "running": "green",
     "backoff": "yellow",
     "ended": "dim",
+    "detected": "cyan",
+    "active": "green",
+    "invalidated": "red",
+    "closed": "dim",
+    "expired": "dim",
 }
 _ACTION_STYLE: Final = {"buy": "green", "sell": "red", "close": "yellow", "custom": "cyan"}
 
@@ -43,13 +48,15 @@ def state_text(state: str) -> Text:
 
 
 def signals_table(signals: Iterable[SignalRow], *, wide: bool = False) -> Table:
-    """Signals, in the order given."""
+    """Signals, in the order given; with the states of their lives where they are known of any."""
+    rows = list(signals)
+    with_state = any(signal.state for signal in rows)
     columns = ["TIME", "ID", "TRADER", "ACTION", "SYMBOL", "INTERVAL", "PRICE", "LATENCY", "REASON"]
-    if wide:
-        columns[8:8] = ["RULE", "CANDLE"]
+    columns[8:8] = [*(["STATE"] if with_state else []), *(["RULE", "CANDLE"] if wide else [])]
     table = plain_table(*columns, right=("PRICE", "LATENCY"))
-    for signal in signals:
-        extra = [signal.rule, clock_time(signal.open_time_ms)] if wide else []
+    for signal in rows:
+        extra: list[str | Text] = [state_text(signal.state)] if with_state else []
+        extra += [signal.rule, clock_time(signal.open_time_ms)] if wide else []
         table.add_row(
             clock_time(signal.emitted_wall_ms),
             signal.id if wide else signal.id[:8],

@@ -12,6 +12,7 @@ from rich.text import Text
 from chandlery.console.amounts import duration_us, timestamp
 from chandlery.console.tables import figures_table
 from chandlery.core.latency import MEANINGS, Account, Stage, account
+from chandlery.core.signal_life import SignalLife
 from chandlery.core.signals import Signal
 from chandlery.core.wording import printable
 
@@ -23,22 +24,34 @@ _FEWEST_WORDS: Final = 24
 _GAP: Final = 2
 
 
-def signal_waterfall(signal: Signal) -> RenderableType:
-    """What the signal says, its stages as bars over time, and what its clocks are worth."""
+def signal_waterfall(signal: Signal, life: SignalLife | None = None) -> RenderableType:
+    """What the signal says, what became of it, its stages as bars over time, and what its clocks are worth."""
     told = account(signal.stamps)
-    return Group(_headline(signal), _Stages(told), *_remarks(told))
+    return Group(_headline(signal, life), _Stages(told), *_remarks(told))
 
 
-def _headline(signal: Signal) -> Table:
+def _headline(signal: Signal, life: SignalLife | None) -> Table:
     candle = f"{signal.symbol} {signal.interval} opened {timestamp(signal.open_time_ms)}"
     rows = [
         ("signal", signal.id),
         ("trader", f"{signal.trader} ({signal.strategy}, rule {signal.rule}, incarnation {signal.incarnation})"),
         ("says", f"{signal.action} at {signal.price}, strength {signal.strength:g}: {printable(signal.reason)}"),
-        ("candle", candle + (" (still forming)" if signal.forming else "")),
+        ("candle", candle + (" (still forming then)" if signal.forming else "")),
         ("emitted", timestamp(signal.emitted_wall_ms)),
     ]
+    if life is not None:
+        rows.append(("life", "\n".join(life_lines(life))))
     return figures_table(rows)
+
+
+def life_lines(life: SignalLife) -> list[str]:
+    """A signal's life, a line a state."""
+    lines = [f"{step.state} {timestamp(step.at_ms)}" for step in life.steps]
+    if life.ended_by:
+        lines[-1] += f", by {life.ended_by}"
+    if life.expires_ms is not None:
+        lines.append(f"expires {timestamp(life.expires_ms)}, if nothing ends it before")
+    return lines
 
 
 class _Stages:

@@ -1,4 +1,4 @@
-"""Signals: what a trader emits, its reproducible id, and its latency account's raw stamps."""
+"""Signals: what a trader emits, its reproducible id, its latency account's raw stamps, and what is told of its life."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Final, Literal
 import msgspec
 
 Action = Literal["buy", "sell", "close", "custom"]
+#: What the close of its candle says of a signal that was made while the candle was forming.
+Word = Literal["confirmed", "invalidated"]
 
 #: Most bytes of an encoded signal: one slot of a signal ring less its header (see workers/segment).
 MAX_SIGNAL_BYTES: Final = 1008
@@ -60,6 +62,7 @@ class Signal(msgspec.Struct, tag="signal", tag_field="kind", omit_defaults=True)
         reason: one line for a person, at most 200 characters.
         emitted_wall_ms: wall clock of the trader's host when it signalled.
         strategy_ns: time the strategy itself took, ns.
+        ttl_ms: the Trader's ``signals.ttl``: for so long, at most, it is one to act on; 0: see signal_life.py.
     """
 
     id: str
@@ -81,6 +84,7 @@ class Signal(msgspec.Struct, tag="signal", tag_field="kind", omit_defaults=True)
     revision: int = 0
     emitted_wall_ms: int = 0
     strategy_ns: int = 0
+    ttl_ms: int = 0
     stamps: SignalStamps = msgspec.field(default_factory=SignalStamps)
 
 
@@ -104,6 +108,42 @@ class Completion(msgspec.Struct, tag="completion", tag_field="kind", omit_defaul
     exchange_uncertainty_ns: int = 0
 
 
+class Life(msgspec.Struct, tag="life", tag_field="kind", omit_defaults=True):
+    """What the close of its candle says of a signal made on it while it was forming (topic ``signals``, same key).
+
+    It may be there more than once; a second one of the same id and state says nothing new.
+
+    Attributes:
+        id: of the signal. trader, symbol, open_time_ms: the signal's.
+        state: ``confirmed``: the close says the same by the same rule; ``invalidated``: it doesn't, the signal is withdrawn.
+        at_wall_ms: wall clock of the trader's host when it had decided on the closed candle.
+    """
+
+    id: str
+    trader: str
+    symbol: str
+    state: Word
+    open_time_ms: int
+    at_wall_ms: int
+
+
+class Decided(msgspec.Struct, tag="decided", tag_field="kind", omit_defaults=True):
+    """In a ring, never on a topic: the trader has decided on a closed candle, and all that it signals on it stands before.
+
+    Only where there were signals on the forming candle, or may have been some of an earlier process: of those that the
+    close didn't repeat the feed then tells that they are withdrawn.
+    """
+
+    trader: str
+    code: str
+    symbol: str
+    interval: str
+    open_time_ms: int
+    session: int
+    incarnation: int = 0
+    at_wall_ms: int = 0
+
+
 def completed(stamps: SignalStamps, completion: Completion) -> SignalStamps:
     """A signal's stamps with what its completion adds: those that its account is made from."""
     return msgspec.structs.replace(
@@ -117,11 +157,13 @@ def completed(stamps: SignalStamps, completion: Completion) -> SignalStamps:
     )
 
 
-SignalsRecord = Signal | Completion
+SignalsRecord = Signal | Completion | Life
+RingRecord = Signal | Decided
 
 encode: Final = msgspec.json.Encoder().encode
 decode_signal: Final = msgspec.json.Decoder(Signal).decode
 decode_record: Final = msgspec.json.Decoder(SignalsRecord).decode
+decode_ring: Final = msgspec.json.Decoder(RingRecord).decode
 
 
 def signal_id(

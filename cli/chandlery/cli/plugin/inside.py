@@ -25,6 +25,7 @@ from chandlery.console.statuses import trader_state
 from chandlery.console.tables import signals_table
 from chandlery.console.waterfall import signal_waterfall
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
+from chandlery.core.signal_life import SignalLife
 from chandlery.core.signals import Signal, encode
 
 Trader = Annotated[str, typer.Argument(help="[NAMESPACE/]TRADER", autocompletion=complete_trader)]
@@ -106,7 +107,13 @@ def trace(
     if json:
         print(encode(found).decode())
     else:
-        output().print(signal_waterfall(found))
+        output().print(signal_waterfall(found, _told_of(collected, found.id)))
+
+
+def _told_of(collected: Collected, identity: str) -> SignalLife | None:
+    """What records of the signal itself tell of its life: whether another one closed it, they don't."""
+    life = collected.lives.of(identity, now_ms=0)
+    return None if life is None else life._replace(expires_ms=None)
 
 
 def _of_each(

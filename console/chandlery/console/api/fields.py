@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -17,6 +17,8 @@ from chandlery.core.errors import InputError
 from chandlery.core.intervals import PATTERN as INTERVAL_PATTERN
 from chandlery.core.intervals import parse_interval
 from chandlery.core.resources.rules import DNS_LABEL_PATTERN
+from chandlery.core.signal_life import State
+from chandlery.core.signals import Action
 from chandlery.core.symbols import parse_symbol
 
 Item = TypeVar("Item")
@@ -64,7 +66,6 @@ IntervalText = Annotated[
     _parsed(lambda text: parse_interval(text).text),
 ]
 Milliseconds = Annotated[int, Field(ge=0, le=_LAST_MS)]
-Action = Literal["buy", "sell", "close", "custom"]
 
 
 class Asked(BaseModel):
@@ -116,6 +117,7 @@ class SignalsFollowed(Asked):
 class SignalsAsked(SignalsFollowed):
     """Which signals, newest first."""
 
+    state: Annotated[State, Field(description="Whose life is in this state now.")] | None = None
     since_ms: Milliseconds | None = None
     until_ms: Milliseconds | None = None
     limit: Annotated[int, Field(ge=1, le=1_000, description="Most signals of the page.")] = 100

@@ -10,6 +10,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from chandlery.core.signal_life import State as SignalState
+
 Item = TypeVar("Item")
 Clock = Literal["monotonic", "wall"]
 
@@ -187,7 +189,11 @@ class StageTime(Answer):
 
 
 class Signal(Answer):
-    """One signal in short; ``stages`` are (name, µs) in order, empty until the broker's acknowledgement is known."""
+    """One signal in short.
+
+    Attributes:
+        state: of its life, now. expires_ms: when its time is up; null: its life has ended. stages: (name, µs) in order, empty until the broker's acknowledgement is known.
+    """
 
     id: str
     trader: str
@@ -202,6 +208,8 @@ class Signal(Answer):
     strength: float = 0.0
     reason: str = ""
     forming: bool = False
+    state: SignalState = "detected"
+    expires_ms: int | None = None
     feed: str = ""
     frame_to_signal_us: float | None = None
     visible_to_decided_us: float | None = None
@@ -214,7 +222,8 @@ class SignalDetail(Signal):
     Attributes:
         waterfall: its stages; their durations sum to ``whole_us``.
         skew_us, transit_us, recorded_skew_us: of the exchange's clock, shown beside the stages (docs/telemetry.md).
-        lifecycle: (state, at_ms), oldest first; begins with ``detected``.
+        lifecycle: (state, at_ms), oldest first; begins with ``detected``, ends with ``state``.
+        ended_by: id of the opposite signal that closed it.
         trace_id: of its OpenTelemetry trace. trace_url: where a person sees it; empty: no address is set.
     """
 
@@ -232,6 +241,7 @@ class SignalDetail(Signal):
     transit_uncertainty_us: float = 0.0
     recorded_skew_us: float | None = None
     lifecycle: list[tuple[str, int]] = []
+    ended_by: str = ""
     trace_id: str = ""
     trace_url: str = ""
 

@@ -77,7 +77,12 @@ async def candle_stream(services: Served, states: Shared, asked: Annotated[Serie
 async def signals(services: Served, asked: Annotated[SignalsAsked, Query()]) -> Page[Signal]:
     """Signals, newest first."""
     query = dataclasses.replace(
-        _query(asked), since_ms=asked.since_ms, until_ms=asked.until_ms, before=asked.cursor, limit=asked.limit
+        _query(asked),
+        state=asked.state or "",
+        since_ms=asked.since_ms,
+        until_ms=asked.until_ms,
+        before=asked.cursor,
+        limit=asked.limit,
     )
     found, older = services.signals.page(query)
     return Page(items=list(found), next=older)
@@ -89,7 +94,8 @@ async def signals(services: Served, asked: Annotated[SignalsAsked, Query()]) -> 
     tags=["signals"],
     response_class=Response,
     responses=stream(
-        events="`signal` (Signal; its `id` resumes the stream): first without stages, again with them. "
+        events="`signal` (Signal; its `id` resumes the stream): first without stages, again with them, and again when "
+        "the close of its candle says what it is. "
         "`gap` (Gap): so many were lost. `failed` (Failed) while they can't be told."
     ),
 )

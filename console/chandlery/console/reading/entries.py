@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from chandlery.console.api import models
 from chandlery.core.latency import MEANINGS, Account, account
+from chandlery.core.signal_life import SignalLife
 from chandlery.core.signals import Completion, Signal, completed
 from chandlery.core.telemetry import trace_id_of
 
@@ -34,8 +35,7 @@ class Entry:
         feed: ``namespace/name``. whole: whether its completion is known.
         names, durations_us: of its stages, in order, once it is whole; the names are shared by all alike.
         host: boot id of the host that stamped ``aggregated`` and ``emitted``; empty: the worker's.
-        whole_at: number of the event that told the completion; -1: none did.
-        confirmed_ms: when the same rule signalled on the same candle after its close; 0: no record says so.
+        whole_at, word_at: numbers of the events that told the completion, and the newest word about its life; -1: none did.
     """
 
     signal: Signal
@@ -48,7 +48,7 @@ class Entry:
     visible_to_decided_us: float | None = None
     host: str = ""
     whole_at: int = -1
-    confirmed_ms: int = 0
+    word_at: int = -1
 
     def complete(self, completion: Completion) -> None:
         """Add what its completion says. Only the first one counts: a repeated signal has another stamp."""
@@ -78,12 +78,12 @@ def entry_of(signal: Signal, feed: str, key: Key) -> Entry:
     return Entry(signal, feed, key)
 
 
-def short(entry: Entry) -> models.Signal:
+def short(entry: Entry, life: SignalLife) -> models.Signal:
     """A signal in short."""
-    return models.Signal(**_short(entry))
+    return models.Signal(**_short(entry, life))
 
 
-def _short(entry: Entry) -> dict[str, object]:
+def _short(entry: Entry, life: SignalLife) -> dict[str, object]:
     signal = entry.signal
     return {
         "id": signal.id,
@@ -99,6 +99,8 @@ def _short(entry: Entry) -> dict[str, object]:
         "strength": signal.strength,
         "reason": signal.reason,
         "forming": signal.forming,
+        "state": life.state,
+        "expires_ms": life.expires_ms,
         "feed": entry.feed,
         "frame_to_signal_us": entry.frame_to_signal_us,
         "visible_to_decided_us": entry.visible_to_decided_us,
@@ -106,7 +108,7 @@ def _short(entry: Entry) -> dict[str, object]:
     }
 
 
-def detail(entry: Entry, trace_url: str) -> models.SignalDetail:
+def detail(entry: Entry, life: SignalLife, trace_url: str) -> models.SignalDetail:
     """A signal whole.
 
     Args:
@@ -115,7 +117,7 @@ def detail(entry: Entry, trace_url: str) -> models.SignalDetail:
     signal, told = entry.signal, account(entry.signal.stamps)
     trace_id = trace_id_of(signal.id).hex()
     return models.SignalDetail(
-        **_short(entry),
+        **_short(entry, life),
         code=signal.code,
         ordinal=signal.ordinal,
         incarnation=signal.incarnation,
@@ -129,7 +131,8 @@ def detail(entry: Entry, trace_url: str) -> models.SignalDetail:
         transit_us=told.transit_us,
         transit_uncertainty_us=told.transit_uncertainty_us,
         recorded_skew_us=told.recorded_skew_us,
-        lifecycle=_lifecycle(entry),
+        lifecycle=[tuple(step) for step in life.steps],
+        ended_by=life.ended_by,
         trace_id=trace_id,
         trace_url=trace_url.replace("{trace_id}", trace_id),
     )
@@ -154,25 +157,3 @@ def _waterfall(told: Account, host: str) -> list[models.StageTime]:
         )
         start_us += stage.duration_us
     return made
-
-
-def _lifecycle(entry: Entry) -> list[tuple[str, int]]:
-    """What the topic tells of a signal's life.
-
-    Of a signal on a forming candle the feed drops the one that the close brings, as it has the same id: only a record
-    that came all the same (another ordinal, a feed that began anew) says ``confirmed``, and none says the contrary.
-    """
-    life = [("detected", entry.signal.emitted_wall_ms)]
-    if entry.confirmed_ms:
-        life.append(("confirmed", entry.confirmed_ms))
-    return life
-
-
-def is_confirmation(earlier: Signal, later: Signal) -> bool:
-    """Whether ``later`` says of the closed candle what ``earlier`` said of it while it was forming."""
-    return earlier.forming and not later.forming and candle_rule(earlier) == candle_rule(later)
-
-
-def candle_rule(signal: Signal) -> tuple[object, ...]:
-    """Whose rule, on which candle of which session."""
-    return signal.trader, signal.code, signal.symbol, signal.interval, signal.session, signal.open_time_ms, signal.rule

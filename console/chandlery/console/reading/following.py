@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -13,7 +14,8 @@ from chandlery.console.market import SignalEvent, SignalQuery
 from chandlery.console.reading.entries import Entry, Key, entry_of, short
 from chandlery.console.reading.positions import OVERLAP_MS, Place, Position
 from chandlery.console.reading.signal_log import Event, Partition, SignalLog
-from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
+from chandlery.core.signal_life import Lives, SignalLife
+from chandlery.core.signals import Completion, Life, Signal, SignalsRecord, decode_record
 
 #: Signals of a replay whose completion may still come; it follows within milliseconds.
 _MOST_JOINED: Final = 2_000
@@ -71,15 +73,22 @@ class Follower:
     Args:
         position: what it has been told already; None: it wants what comes from now on. Owned by the follower.
         counts: shared by many: ``overtaken`` (events lost by being slow), ``replayed`` (records read again).
+        now_ms: wall clock, ms: what of a signal's life has ended by now.
 
     Attributes:
         postponed: partitions that it goes on without.
     """
 
     def __init__(
-        self, log: SignalLog, position: Position | None, query: SignalQuery, counts: Counter[str] | None = None
+        self,
+        log: SignalLog,
+        position: Position | None,
+        query: SignalQuery,
+        counts: Counter[str] | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._log = log
+        self._now_ms = now_ms
         self._query = query
         self._resumes = position is not None
         self._position = Position() if position is None else position
@@ -89,8 +98,11 @@ class Follower:
         self._whole_ms: int | None = self._resumed_ms if self._resumes else None
         self._lives: dict[Place, int] = {}
         self._placed: set[Place] = set()
+        #: Signals that were told with what a later event in memory says of them: their completion, the word on their life.
         self._told_whole: set[str] = set()
+        self._told_word: set[str] = set()
         self._joining: OrderedDict[str, Entry] = OrderedDict()
+        self._joining_lives = Lives()
         self._ready: deque[SignalEvent] = deque()
         self._lost = 0
         self._counts = Counter[str]() if counts is None else counts
@@ -128,6 +140,7 @@ class Follower:
                 if not any(map(self._is_unplaced, self.postponed.values())):
                     self._whole_ms = None
                 self._told_whole.clear()  # every completion of these lies behind
+                self._told_word.clear()
                 return None
             asked = self._missing_before(log.event(self._at))
             if asked is not None:
@@ -148,6 +161,9 @@ class Follower:
             self._position.set(place, record.offset + 1, record.append_ms)
             if isinstance(signal, Completion):
                 self._replay_completion(signal)
+                continue
+            if isinstance(signal, Life):
+                self._replay_word(signal)
                 continue
             entry = self._entry_of(partition, record, signal)
             if entry is None:
@@ -271,6 +287,7 @@ class Follower:
         self._lost += lost
         self._at = self._log.first
         self._told_whole.clear()
+        self._told_word.clear()
         for partition in self._log.partitions:
             if self._is_behind(partition):
                 self._position.set(partition.place, partition.floor)
@@ -290,14 +307,22 @@ class Follower:
             return
         if event.first and entry.whole_at > number:
             self._told_whole.add(entry.signal.id)  # its completion has come meanwhile, and is told with it
-        elif not event.first and entry.signal.id in self._told_whole:
-            self._told_whole.discard(entry.signal.id)
-            return
+        if not event.word and entry.word_at > number:
+            self._told_word.add(entry.signal.id)
+        if not event.first:
+            told = self._told_word if event.word else self._told_whole
+            if entry.signal.id in told:
+                told.discard(entry.signal.id)
+                return
         self._tell(entry)
 
     def _tell(self, entry: Entry) -> None:
         if matches(entry, self._query):
-            self._ready.append(SignalEvent(self._encoded(), short(entry)))
+            self._ready.append(SignalEvent(self._encoded(), short(entry, self._life_of(entry))))
+
+    def _life_of(self, entry: Entry) -> SignalLife:
+        now_ms = self._now_ms()
+        return self._joining_lives.of(entry.signal.id, now_ms) or self._log.life_of(entry, now_ms)
 
     def _encoded(self) -> str:
         if self._whole_ms is None:
@@ -318,8 +343,9 @@ class Follower:
         if known is not None and known.key <= key:
             return known if known.key == key else None
         entry = self._joining[signal.id] = entry_of(signal, partition.feed, key)
+        self._joining_lives.add(signal)
         if len(self._joining) > _MOST_JOINED:
-            self._joining.popitem(last=False)
+            self._joining_lives.forget(self._joining.popitem(last=False)[0])
         return entry
 
     def _replay_completion(self, completion: Completion) -> None:
@@ -327,6 +353,14 @@ class Follower:
         if entry is not None and not entry.whole:
             entry.complete(completion)
             self._tell(entry)
+
+    def _replay_word(self, word: Life) -> None:
+        is_new = self._joining_lives.add(word)
+        joining = self._joining.get(word.id)
+        if joining is not None and is_new:
+            self._tell(joining)
+        elif joining is None and (known := self._log.get(word.id)) is not None:
+            self._tell(known)
 
 
 def _decoded(

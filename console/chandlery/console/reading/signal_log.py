@@ -2,7 +2,7 @@
 
 Two bounded things are kept. **Signals**, by the broker's time, for pages and figures: the newest ``kept`` of all feeds.
 **Events**, in the order in which they were read, for those who follow: a ring of twice as many, as each signal has one
-when it comes and one when its completion does. A follower has its own place in the ring (following.py): however slow it
+when it comes and one when its completion does (and some a third, when the close of their candle says what they are). A follower has its own place in the ring (following.py): however slow it
 is, it holds nobody up and costs no memory; what it is overtaken by, it has lost.
 
 Each event says which records of its partition lie between it and the event before (``begin``): whoever has read up to
@@ -20,9 +20,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from chandlery.console.reading.entries import Entry, Key, candle_rule, entry_of
+from chandlery.console.reading.entries import Entry, Key, entry_of
 from chandlery.console.reading.positions import FeedKey, Place
-from chandlery.core.signals import Completion, Signal, SignalsRecord, decode_record
+from chandlery.core.signal_life import Lives, SignalLife
+from chandlery.core.signals import Completion, Life, Signal, SignalsRecord, decode_record
 
 #: Completions that came before their signal, and signals no longer kept whose completion may come; the two are
 #: milliseconds apart, in one partition.
@@ -62,7 +63,8 @@ class Event(NamedTuple):
 
     Attributes:
         begin, offset: records ``begin`` … ``offset`` are accounted for by this event.
-        first: whether the signal itself came, else its completion did. lost: records that Kafka no longer had.
+        first: whether the signal itself came. word: whether something about its life did; else its completion.
+        lost: records that Kafka no longer had.
     """
 
     partition: Partition
@@ -73,13 +75,14 @@ class Event(NamedTuple):
     entry: Entry | None = None
     first: bool = False
     lost: int = 0
+    word: bool = False
 
 
 class SignalLog:
     """See the module.
 
     Attributes:
-        counts: records by what became of them: ``signals``, ``completions``, ``duplicate``, ``undecodable``,
+        counts: records by what became of them: ``signals``, ``completions``, ``lives``, ``duplicate``, ``undecodable``,
             ``unmatched`` (completions of signals that aren't known), ``old`` (signals older than all that are kept),
             ``restarted`` (partitions whose offsets began anew), ``lost`` (records that Kafka dropped unread).
         first, next: numbers of the oldest event in memory, and of the one to come.
@@ -93,11 +96,11 @@ class SignalLog:
         self._events: list[Event] = []
         self._partitions: dict[Place, Partition] = {}
         self._left: OrderedDict[Place, Partition] = OrderedDict()
-        self._lives = 0
+        self._newest_life = 0
         self._ordered: list[Entry] = []
         self._of_trader: dict[str, list[Entry]] = {}
         self._by_id: dict[str, Entry] = {}
-        self._forming: dict[tuple[object, ...], list[Entry]] = {}
+        self._lives = Lives()
         self._early: OrderedDict[str, Completion] = OrderedDict()
         self._passed: OrderedDict[str, Entry] = OrderedDict()
 
@@ -127,8 +130,8 @@ class SignalLog:
         if left is not None and backlog >= left.next:
             life = left.life
         else:
-            self._lives += 1
-            life = self._lives
+            self._newest_life += 1
+            life = self._newest_life
             if left is not None or place in self._partitions:
                 self.counts["restarted"] += 1
         begun = self._partitions[place] = Partition(feed, place, life, offset, offset, offset, offset, backlog)
@@ -170,15 +173,17 @@ class SignalLog:
             return
         if isinstance(record, Completion):
             self._complete(partition, offset, append_ms, record)
+        elif isinstance(record, Life):
+            self.counts["lives"] += 1
+            self._hear(partition, offset, append_ms, record)
         else:
             self._signal(partition, offset, append_ms, record)
 
     def _signal(self, partition: Partition, offset: int, append_ms: int, signal: Signal) -> None:
         self.counts["signals"] += 1
-        if not signal.forming:
-            self._confirm(signal, append_ms)
         if signal.id in self._by_id:
             self.counts["duplicate"] += 1
+            self._hear(partition, offset, append_ms, signal)  # on the closed candle it says what a word would
             return
         key = Key(append_ms, partition.place[0].hex(), partition.place[1], offset)
         entry = entry_of(signal, partition.feed, key)
@@ -202,6 +207,24 @@ class SignalLog:
             entry.complete(completion)
             entry.whole_at = self.next
             self._push(Event(partition, partition.life, partition.told, offset, append_ms, entry))
+
+    def _hear(self, partition: Partition, offset: int, append_ms: int, record: Signal | Life) -> None:
+        is_new = self._lives.add(record)
+        entry = self._by_id.get(record.id)
+        if is_new and entry is not None:
+            entry.word_at = self.next
+            self._push(Event(partition, partition.life, partition.told, offset, append_ms, entry, word=True))
+
+    def life_of(self, entry: Entry, now_ms: int) -> SignalLife:
+        """The life of a signal, as far as it is known here."""
+        known = self._lives.of(entry.signal.id, now_ms)
+        if known is not None:
+            return known
+        alone = Lives()
+        alone.add(entry.signal)
+        found = alone.of(entry.signal.id, now_ms)
+        assert found is not None, "its own record tells of it"
+        return found
 
     def _push(self, event: Event) -> None:
         event.partition.told = event.offset + 1
@@ -231,23 +254,18 @@ class SignalLog:
         _insert(ordered, entry)
         _insert(self._of_trader.setdefault(entry.signal.trader, []), entry)
         self._by_id[entry.signal.id] = entry
-        if entry.signal.forming:
-            self._forming.setdefault(candle_rule(entry.signal), []).append(entry)
+        self._lives.add(entry.signal)
         return True
 
     def _forget(self, entry: Entry) -> None:
         signal = entry.signal
         del self._by_id[signal.id]
+        self._lives.forget(signal.id)
         self._remember(entry)
         of_trader = self._of_trader[signal.trader]
         del of_trader[0]  # the oldest of all is the oldest of its Trader
         if not of_trader:
             del self._of_trader[signal.trader]
-        if signal.forming:
-            rule = candle_rule(signal)
-            self._forming[rule].remove(entry)
-            if not self._forming[rule]:
-                del self._forming[rule]
 
     def _remember(self, entry: Entry) -> None:
         """A signal that isn't kept (any longer): those who follow still want its completion."""
@@ -255,10 +273,6 @@ class SignalLog:
             self._passed[entry.signal.id] = entry
             if len(self._passed) > MOST_EARLY:
                 self._passed.popitem(last=False)
-
-    def _confirm(self, signal: Signal, append_ms: int) -> None:
-        for entry in self._forming.get(candle_rule(signal), ()):
-            entry.confirmed_ms = entry.confirmed_ms or signal.emitted_wall_ms or append_ms
 
     def __len__(self) -> int:
         return len(self._ordered)

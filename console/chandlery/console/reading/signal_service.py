@@ -58,22 +58,29 @@ class KeptSignals:
         """Newest first, by the broker's time; the cursor names a place that stays what it is as new ones come."""
         before = _read_cursor(query.before) if query.before else None
         found: list[Entry] = []
+        told: list[models.Signal] = []
+        now_ms = self._now_ms()
         for entry in self._log.newest_first(query.trader, before):
-            if matches(entry, query):
-                if len(found) >= query.limit:
-                    return [short(one) for one in found], _cursor(found[-1].key) if found else ""
-                found.append(entry)
-        return [short(one) for one in found], ""
+            if not matches(entry, query):
+                continue
+            life = self._log.life_of(entry, now_ms)
+            if query.state not in ("", life.state):
+                continue
+            if len(found) >= query.limit:
+                return told, _cursor(found[-1].key) if found else ""
+            found.append(entry)
+            told.append(short(entry, life))
+        return told, ""
 
     def get(self, signal_id: str) -> models.SignalDetail | None:
         """The signal of an id, if it is among the newest."""
         entry = self._log.get(signal_id)
-        return None if entry is None else detail(entry, self._trace_url)
+        return None if entry is None else detail(entry, self._log.life_of(entry, self._now_ms()), self._trace_url)
 
     def follow(self, after: str, query: SignalQuery) -> AsyncIterator[SignalEvent]:
         """See :class:`chandlery.console.market.Signals`. Events count from this call on, not from the first asked for."""
         position = decode(after) if after else None
-        return self._followed(Follower(self._log, position, query, self.counts))
+        return self._followed(Follower(self._log, position, query, self.counts, self._now_ms))
 
     def latency(self, window_s: int, trader: str = "") -> models.Latency:
         """Over the signals of the last ``window_s`` seconds."""

@@ -25,6 +25,7 @@ from chandlery.core.resources.base import (
     sentence,
 )
 from chandlery.core.resources.rules import ANY_VALUE, NO_LIST, NO_OBJECT, at_least_bytes, rule, rules
+from chandlery.core.signal_life import TTL_INTERVALS
 from chandlery.core.transports import Transport
 
 ParameterValue = bool | int | float | str
@@ -32,8 +33,6 @@ ParameterValue = bool | int | float | str
 MAX_SOURCE_BYTES: Final = 64 * 1024
 #: Annotation with which a change of a Trader with `rollout: Manual` is let through; its value is the generation.
 APPROVE_ANNOTATION: Final = "chandlery.dev/approve-generation"
-#: Without `signals.ttl`, a closed candle is too old to be decided on after this many intervals.
-DEFAULT_TTL_INTERVALS: Final = 10
 _MIN_MEMORY_BYTES: Final = 32 * 1024 * 1024
 
 
@@ -145,7 +144,8 @@ class Signals(Spec):
 
     ttl: DurationMs | None = Field(
         default=None,
-        description="A closed candle older than this when its turn comes gets no decision; absent: ten intervals.",
+        description="A closed candle older than this when its turn comes gets no decision, and a signal that nothing ended "
+        "expires after it; absent: ten intervals.",
     )
     cooldown: DurationMs = Field(
         default=0, description="Least market time between two signals of one rule and symbol, by default 0s."
@@ -214,7 +214,7 @@ class Trader(Resource):
 
     @property
     def signal_ttl_ms(self) -> int:
-        """``signals.ttl``, or ten intervals (ms)."""
+        """``signals.ttl``, or ten intervals (ms): how old a closed candle may be to be decided on."""
         if self.spec.signals.ttl is not None:
             return self.spec.signals.ttl
-        return DEFAULT_TTL_INTERVALS * parse_interval(self.spec.market.interval).length_ms
+        return TTL_INTERVALS * parse_interval(self.spec.market.interval).length_ms

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-from chandlery.core.signals import MAX_REASON_CHARS, Signal, decode_signal
+from chandlery.core.signals import MAX_REASON_CHARS, Decided, Life, Signal, decode_ring
 from chandlery.workers.feed.assignments import Fence
+from chandlery.workers.feed.forming_signals import FormingSignals
 
 #: Ids remembered to recognise what a restarted trader signals again.
 REMEMBERED_IDS: Final = 10_000
@@ -65,51 +66,103 @@ class RecentIds:
         return bool(self._recalled and _ID.fullmatch(identity)) and bytes.fromhex(identity) in self._recalled
 
 
+class Admission(NamedTuple):
+    """What becomes of one ring item.
+
+    Attributes:
+        records: to be written to the topic, in order: a signal, or what is told of the lives of some.
+        reason: why it was dropped: the counter's name (``bad_signal``, ``fenced``, ``duplicate_signal``); empty: it wasn't.
+        message: of the drop, a line for a person.
+        is_signal: whether it counts as a signal; what only tells of others doesn't.
+    """
+
+    records: tuple[Signal | Life, ...] = ()
+    reason: str = ""
+    message: str = ""
+    is_signal: bool = True
+
+
 def admit(
-    payload: bytes, trader: str, fence: Fence, recent: RecentIds, *, until_ms: int | None = None
-) -> tuple[Signal | None, str, str]:
+    payload: bytes,
+    trader: str,
+    fence: Fence,
+    recent: RecentIds,
+    forming: FormingSignals,
+    *,
+    until_ms: int | None = None,
+) -> Admission:
     """Decide on one ring item.
 
     Args:
         payload: bytes of the ring's slot. trader: whose ring it is.
+        forming: signals that wait for the close of their candle.
         until_ms: the fence's own where it holds for this slot, else None.
-
-    Returns:
-        The signal, or None with the counter's name (``bad_signal``, ``fenced``, ``duplicate_signal``) and a
-        line for a person.
     """
     try:
-        signal = decode_signal(payload)
+        item = decode_ring(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return None, "bad_signal", f"undecodable: {error}"
-    problem = _problem(signal, trader, fence)
+        return Admission(reason="bad_signal", message=f"undecodable: {error}")
+    is_signal = isinstance(item, Signal)
+    problem = _stranger(item, trader, fence) or (_problem(item) if isinstance(item, Signal) else _no_time(item))
     if problem:
-        return None, "bad_signal", problem
+        return Admission(reason="bad_signal", message=problem)
+    fenced = _fenced(item, fence, until_ms)
+    if fenced:
+        return Admission(reason="fenced", message=fenced, is_signal=is_signal)
+    if isinstance(item, Decided):
+        return Admission(tuple(forming.withdrawn(item)), is_signal=False)
+    # First: of an id that is forgotten here the forming signal may still be known.
+    word = forming.confirmed(item)
+    is_new = recent.add(item.id)
+    if word is not None:
+        return Admission((word,), is_signal=False)
+    if is_new:
+        if item.forming:
+            forming.note(
+                item.id,
+                item.action,
+                trader=item.trader,
+                code=item.code,
+                symbol=item.symbol,
+                session=item.session,
+                open_time_ms=item.open_time_ms,
+            )
+        return Admission((item,))
+    return Admission(reason="duplicate_signal", message=f"{item.id} was taken before")
+
+
+def _stranger(item: Signal | Decided, trader: str, fence: Fence) -> str:
+    if item.trader != trader:
+        return f"says it is of trader {item.trader[:100]!r}"
+    if item.symbol not in fence.symbols or item.interval != fence.interval:
+        return f"decides on {item.symbol[:50]!r} {item.interval[:10]!r}, which is no series of its own"
+    return ""
+
+
+def _fenced(item: Signal | Decided, fence: Fence, until_ms: int | None) -> str:
     if fence.mode != "active":
-        return None, "fenced", f"the trader is {fence.mode}"
-    if signal.incarnation != fence.incarnation:
-        return None, "fenced", f"of incarnation {signal.incarnation}; {fence.incarnation} is active"
-    if signal.open_time_ms < fence.from_ms:
-        return None, "fenced", f"on a candle of {signal.open_time_ms}: it decides from {fence.from_ms} on"
-    if until_ms is not None and signal.open_time_ms >= until_ms:
-        return None, "fenced", f"on a candle of {signal.open_time_ms}: it decides until {until_ms}"
-    if not recent.add(signal.id):
-        return None, "duplicate_signal", f"{signal.id} was taken before"
-    return signal, "", ""
+        return f"the trader is {fence.mode}"
+    if item.incarnation != fence.incarnation:
+        return f"of incarnation {item.incarnation}; {fence.incarnation} is active"
+    if item.open_time_ms < fence.from_ms:
+        return f"on a candle of {item.open_time_ms}: it decides from {fence.from_ms} on"
+    if until_ms is not None and item.open_time_ms >= until_ms:
+        return f"on a candle of {item.open_time_ms}: it decides until {until_ms}"
+    return ""
 
 
-def _problem(signal: Signal, trader: str, fence: Fence) -> str:
-    if signal.trader != trader:
-        return f"says it is of trader {signal.trader[:100]!r}"
+def _no_time(decided: Decided) -> str:
+    return "" if 0 <= decided.at_wall_ms <= _MOST_NS else "a time of it doesn't fit into 64 bits"
+
+
+def _problem(signal: Signal) -> str:
     if not _ID.fullmatch(signal.id):
         return f"id {signal.id[:40]!r} is not 32 hex digits"
-    if signal.symbol not in fence.symbols or signal.interval != fence.interval:
-        return f"decides on {signal.symbol[:50]!r} {signal.interval[:10]!r}, which is no series of its own"
     if not 0.0 <= signal.strength <= 1.0:
         return f"strength {signal.strength} is not within 0 … 1"
     if not _PRICE.fullmatch(signal.price):
         return f"price {signal.price[:40]!r} is no decimal"
-    times = (signal.strategy_ns, *msgspec.structs.astuple(signal.stamps))
+    times = (signal.strategy_ns, signal.ttl_ms, *msgspec.structs.astuple(signal.stamps))
     if max(times) > _MOST_NS or min(times) < -_MOST_NS:
         return "a time of it doesn't fit into 64 bits"
     if len(signal.reason) > MAX_REASON_CHARS:

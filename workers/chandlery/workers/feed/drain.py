@@ -19,11 +19,12 @@ from chandlery.core.assignment import trader_of
 from chandlery.core.errors import InputError
 from chandlery.core.latency import account
 from chandlery.core.settings import KafkaSettings
-from chandlery.core.signals import Completion, Signal, completed
+from chandlery.core.signals import Completion, Life, Signal, completed
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.workers.feed.admission import RecentIds
 from chandlery.workers.feed.assignments import Fence
 from chandlery.workers.feed.clients import signal_producer, stop_quickly
+from chandlery.workers.feed.forming_signals import FormingSignals
 from chandlery.workers.feed.histogram import LatencyBook
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.ring_drain import TURN_SLOTS, InFlight, RingDrain, Tally
@@ -48,7 +49,7 @@ class Drain:
         covers: whether it is known what a Trader has on the topic already; before that nothing is taken from its ring.
 
     Attributes:
-        ids: of the newest signals, so that none is sent twice.
+        ids: of the newest signals, so that none is sent twice. forming: signals that wait for the close of their candle.
         tally, latency: counts and histograms. recent: newest signals with their completion.
     """
 
@@ -73,6 +74,7 @@ class Drain:
         self._tracing = tracing
         self._covers = covers
         self.ids = RecentIds()
+        self.forming = FormingSignals()
         self._wake = asyncio.Event()
         self._broken = asyncio.Event()
         self._moved = asyncio.Event()
@@ -195,7 +197,7 @@ class Drain:
             if fence is None or not drain.sound() or not self._covers(trader_of(key)):
                 continue
             before = drain.taken
-            for entry in drain.take(fence, self.ids):
+            for entry in drain.take(fence, self.ids, self.forming):
                 await self._send(producer, drain, entry)
             busy = busy or drain.taken > before
             if not drain.sound():
@@ -203,17 +205,19 @@ class Drain:
         return busy
 
     async def _send(self, producer: AIOKafkaProducer, drain: RingDrain, entry: InFlight) -> None:
-        """Hand one signal to the producer, however long it has no room: meanwhile the rings fill."""
-        signal = entry.signal
-        if signal is None:
+        """Hand one record to the producer, however long it has no room: meanwhile the rings fill."""
+        record = entry.record
+        if record is None:
             return
-        value = signal_format.encode(signal)
-        partition = partition_of(signal.symbol, self._kafka.partitions)
-        headers = [(signal_format.TRACE_HEADER, self._tracing.traceparent(signal))]
+        value = signal_format.encode(record)
+        partition = partition_of(record.symbol, self._kafka.partitions)
+        headers = []
+        if isinstance(record, Signal):
+            headers.append((signal_format.TRACE_HEADER, self._tracing.traceparent(record)))
         while not self._broken.is_set():
             try:
                 sent = await producer.send(
-                    self._topic, value, key=signal.symbol.encode(), partition=partition, headers=headers
+                    self._topic, value, key=record.symbol.encode(), partition=partition, headers=headers
                 )
             except KafkaTimeoutError:
                 continue
@@ -243,7 +247,10 @@ class Drain:
             self._wake.set()
             return
         entry.done = True
-        self._complete(entry)
+        if isinstance(entry.record, Signal):
+            self._complete(entry.record)
+        elif isinstance(entry.record, Life):
+            self.tally.lives[entry.record.state] += 1
         drain.settle()
         self._announce()
 
@@ -251,10 +258,7 @@ class Drain:
         self._moved.set()
         self._moved = asyncio.Event()
 
-    def _complete(self, entry: InFlight) -> None:
-        signal = entry.signal
-        if signal is None:
-            return
+    def _complete(self, signal: Signal) -> None:
         self.tally.published += 1
         self.tally.unique += 1  # repeated ids were dropped before they were sent
         now_ns, offset_ns = clocks.now_ns(), clocks.wall_offset_ns()
@@ -297,6 +301,6 @@ class Drain:
         if fence is not None:
             # Once round at most: its trader may still hold the file, and fill it as fast as it is emptied.
             for _ in range(0, drain.depth(), TURN_SLOTS):
-                drain.take(fence, self.ids)  # sent with the next pass
+                drain.take(fence, self.ids, self.forming)  # sent with the next pass
         self._leaving.append(drain)
         del self.rings[key]

@@ -104,6 +104,9 @@ def _of_signals(feed: dict[str, Any], labelled: Labelled) -> Iterable[Metric]:
     yield counter("chandlery_feed_signals_emitted", "Signals taken from rings", signals["emitted"])
     yield counter("chandlery_feed_signals_published", "Signals that the broker acknowledged", signals["published"])
     yield counter("chandlery_feed_signals_dropped", "Signals left out, by reason", signals["dropped"], "reason")
+    yield counter(
+        "chandlery_feed_signal_lives", "What closes told of signals on forming candles", feed["lives"], "state"
+    )
     for field, name, meaning in (
         ("depth", "ring_depth", "Slots in use of the signal ring"),
         ("capacity", "ring_capacity", "Slots of the signal ring"),

@@ -1,7 +1,8 @@
 """Which signals of the worker's Traders are on the topic already: what a pod before this one published.
 
 A Trader whose pod has taken its positions with it decides again on candles that it may have decided on. Before the
-first signal of it passes, the ids that it has on the topic are remembered, so that none is there twice.
+first signal of it passes, the ids that it has on the topic are remembered, so that none is there twice; and its signals on
+forming candles of which nothing more is told there, so that the close of their candle can say what they are.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from chandlery.core import clocks
 from chandlery.core.assignment import TraderAssignment
 from chandlery.core.intervals import parse_interval
 from chandlery.core.settings import KafkaSettings
+from chandlery.core.signals import Action
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.workers.feed.admission import RECALLED_IDS, RecentIds
 from chandlery.workers.feed.clients import candle_consumer, end_consumer
+from chandlery.workers.feed.forming_signals import FormingSignals
 
 log = logging.getLogger("chandlery.feed.recall")
 
@@ -48,13 +51,22 @@ class _Signal(msgspec.Struct, tag="signal", tag_field="kind"):
     id: str
     trader: str
     open_time_ms: int
+    code: str = ""
+    symbol: str = ""
+    session: int = 0
+    action: Action = "custom"
+    forming: bool = False
 
 
 class _Completion(msgspec.Struct, tag="completion", tag_field="kind"):
     pass
 
 
-_decode: Final = msgspec.json.Decoder(_Signal | _Completion).decode
+class _Life(msgspec.Struct, tag="life", tag_field="kind"):
+    id: str
+
+
+_decode: Final = msgspec.json.Decoder(_Signal | _Completion | _Life).decode
 
 
 def decides_again_from_ms(trader: TraderAssignment, wall_ms: int) -> int | None:
@@ -82,14 +94,21 @@ class Recall:
             room, ``recall_retries`` for looks begun anew, ``recall_cut`` and ``recall_refused`` for those that ended
             early.
         done: called when more Traders may pass.
+        forming: where signals on forming candles are remembered.
     """
 
     def __init__(
-        self, kafka: KafkaSettings, ids: RecentIds, counts: Counter[str], done: Callable[[], None] = lambda: None
+        self,
+        kafka: KafkaSettings,
+        ids: RecentIds,
+        counts: Counter[str],
+        done: Callable[[], None] = lambda: None,
+        forming: FormingSignals | None = None,
     ) -> None:
         self._kafka = kafka
         self._topic = topics_of(kafka).signals
         self._ids = ids
+        self._forming = FormingSignals() if forming is None else forming
         self._counts = counts
         self._done = done
         self._known: set[str] = set()
@@ -224,8 +243,28 @@ class Recall:
             found = _decode(record.value or b"")
         except (msgspec.DecodeError, UnicodeDecodeError):
             return  # whoever reads the topic says so
-        if isinstance(found, _Signal) and found.open_time_ms >= wanted.get(found.trader, 1 << 62):
-            before = self._ids.forgotten
-            self._counts["recalled_ids"] += self._ids.recall(found.id)
-            if self._ids.forgotten > before:
-                self._counts["recall_forgotten"] += 1
+        if isinstance(found, _Life):
+            self._forming.settle(found.id)
+        elif isinstance(found, _Signal) and found.trader in wanted:
+            self._remember(found, wanted[found.trader])
+
+    def _remember(self, found: _Signal, from_ms: int) -> None:
+        # Whatever the candle's time is: a replay's are years before those that a trader without a position goes by.
+        if found.forming:
+            self._forming.note(
+                found.id,
+                found.action,
+                trader=found.trader,
+                code=found.code,
+                symbol=found.symbol,
+                session=found.session,
+                open_time_ms=found.open_time_ms,
+            )
+        else:
+            self._forming.settle(found.id)
+        if found.open_time_ms < from_ms:
+            return
+        before = self._ids.forgotten
+        self._counts["recalled_ids"] += self._ids.recall(found.id)
+        if self._ids.forgotten > before:
+            self._counts["recall_forgotten"] += 1

@@ -13,9 +13,10 @@ import msgspec
 
 from chandlery.core.assignment import trader_of
 from chandlery.core.errors import SegmentError
-from chandlery.core.signals import Signal
-from chandlery.workers.feed.admission import RecentIds, admit
+from chandlery.core.signals import Life, Signal
+from chandlery.workers.feed.admission import Admission, RecentIds, admit
 from chandlery.workers.feed.assignments import Fence
+from chandlery.workers.feed.forming_signals import FormingSignals
 from chandlery.workers.segment import SignalRing
 
 log = logging.getLogger("chandlery.feed.rings")
@@ -26,27 +27,32 @@ TURN_SLOTS: Final = 64
 
 @dataclass(slots=True)
 class InFlight:
-    """One slot between ring and acknowledgement. ``signal`` is None for a slot that was dropped.
+    """One record between a slot of the ring and its acknowledgement; a slot that tells of several lives has several.
 
     Attributes:
-        position: of the slot in the ring. sent: the producer's promise while it is under way.
+        position: of the slot in the ring. record: None for a slot that was dropped, or had nothing to tell. sent: the producer's promise while it is under way.
         done: acknowledged, or nothing to acknowledge.
     """
 
     position: int
-    signal: Signal | None
+    record: Signal | Life | None
     sent: asyncio.Future[object] | None = None
     done: bool = False
 
 
 @dataclass(slots=True)
 class Tally:
-    """Signals of the whole worker: ``emitted = published + in flight + all dropped``."""
+    """Signals of the whole worker: ``emitted = published + in flight + all dropped``.
+
+    Attributes:
+        lives: what was told of signals on forming candles, by state; ``fenced``: closes that weren't their teller's.
+    """
 
     emitted: int = 0
     published: int = 0
     unique: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    lives: Counter[str] = field(default_factory=Counter)
 
 
 class RingDrain:
@@ -97,11 +103,11 @@ class RingDrain:
             return
         self._until_ms = until_ms
 
-    def take(self, fence: Fence, recent: RecentIds) -> list[InFlight]:
+    def take(self, fence: Fence, recent: RecentIds, forming: FormingSignals) -> list[InFlight]:
         """Take new slots; what may pass is returned in order, what may not is dropped and counted.
 
         Returns:
-            At most :data:`TURN_SLOTS` new entries of ``in_flight`` that carry a signal to be sent.
+            The new entries of ``in_flight`` that carry a record to be sent, of at most :data:`TURN_SLOTS` slots.
         """
         if self._ring is None:
             return []
@@ -115,23 +121,29 @@ class RingDrain:
             fence = msgspec.structs.replace(fence, from_ms=0)
         for item in items:
             self.taken += 1
-            self._tally.emitted += 1
             if item.payload is None:
-                signal, reason, message = None, "bad_slot", item.error
+                admission = Admission(reason="bad_slot", message=item.error)
             else:
                 bound = self._until_ms == fence.until_ms and item.position >= self._until_from
                 until_ms = fence.until_ms if bound else None
-                signal, reason, message = admit(item.payload, self._trader, fence, recent, until_ms=until_ms)
-            entry = InFlight(item.position, signal, done=signal is None)
-            self.in_flight.append(entry)
-            if signal is None:
-                self._tally.dropped[reason] += 1
-                self.last_error = f"{reason}: {message}"
-            else:
-                to_send.append(entry)
+                admission = admit(item.payload, self._trader, fence, recent, forming, until_ms=until_ms)
+            self._count(admission)
+            entries = [InFlight(item.position, record) for record in admission.records]
+            self.in_flight.extend(entries or [InFlight(item.position, None, done=True)])
+            to_send.extend(entries)
         if items and not to_send:
             self.settle()
         return to_send
+
+    def _count(self, admission: Admission) -> None:
+        self._tally.emitted += admission.is_signal
+        if not admission.reason:
+            return
+        self.last_error = f"{admission.reason}: {admission.message}"
+        if admission.is_signal:
+            self._tally.dropped[admission.reason] += 1
+        else:
+            self._tally.lives[admission.reason] += 1
 
     def _begun(self, from_ms: int) -> bool:
         """Whether the incarnation is behind its beginning with every symbol: earlier candles are a later session's."""
@@ -145,7 +157,9 @@ class RingDrain:
         """Give back to the trader every slot up to the first that isn't settled."""
         upto = -1
         while self.in_flight and self.in_flight[0].done:
-            upto = self.in_flight.popleft().position + 1
+            position = self.in_flight.popleft().position
+            if not self.in_flight or self.in_flight[0].position != position:
+                upto = position + 1
         if upto < 0 or self._ring is None:
             return
         try:

@@ -134,7 +134,7 @@ class Feed:
             self._tracing,
             lambda trader: self._recall.covers(trader),
         )
-        self._recall = Recall(settings.kafka, self._drain.ids, self._counts, self._drain.look)
+        self._recall = Recall(settings.kafka, self._drain.ids, self._counts, self._drain.look, self._drain.forming)
         self._control = ControlServer(
             self._rings_dir / "control.sock", self._counts, self._supervisor_says, self._versions.bump
         )
@@ -476,6 +476,7 @@ class Feed:
                 "unique": tally.unique,
                 "dropped": dict(tally.dropped),
             },
+            "lives": {name: tally.lives[name] for name in ("confirmed", "invalidated", "fenced")},
             "rings": {name: drain.gauges() for name, drain in self._shown_rings().items()},
             "latency": self._drain.latency.summary(),
             "traces": self._tracing.report(),

@@ -7,7 +7,7 @@ a clock of their own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from chandlery.core.assignment import TraderAssignment, TraderState
 from chandlery.core.intervals import Interval, parse_interval
@@ -20,8 +20,8 @@ from chandlery.workers.trader.market import Forming, MarketView, SeriesView, Win
 from chandlery.workers.trader.messages import STATE_CODES, Live, StateReport
 from chandlery.workers.trader.recall import recall_from_ms, signalled_from_ms
 from chandlery.workers.trader.rehearsal import rehearse, try_out
-from chandlery.workers.trader.signal_writer import Clock, Occasion, Ring, SignalWriter, build_signals
-from chandlery.workers.trader.symbol_run import SymbolRun, begins_at, newest_ms
+from chandlery.workers.trader.signal_writer import Clock, Occasion, Ring, SignalWriter, build_signals, decided_on
+from chandlery.workers.trader.symbol_run import Commit, SymbolRun, begins_at, newest_ms
 from chandlery.workers.windows import NO_STAMPS
 
 #: Longest wait: the heartbeat must move, and the supervisor's word be heard, twice a second.
@@ -35,15 +35,6 @@ MOST_RUNS: Final = 8
 #: Closed candles of one symbol decided in a row before the others get their turn.
 BATCH: Final = 64
 _FOREVER_MS: Final = 1 << 62
-
-
-class Commit(NamedTuple):
-    """A closed candle's decision whose signals are not all in the ring yet."""
-
-    run: SymbolRun
-    strategy: Strategy
-    ordinal: int
-    open_time_ms: int
 
 
 class TraderLoop:
@@ -79,7 +70,8 @@ class TraderLoop:
         self._memory = first.memory
         need = max(1, first.warmup, spec.warmup or 0)
         self._runs = [
-            SymbolRun(symbol, self._interval, make, need, spec.cooldown_ms) for symbol in dict.fromkeys(spec.symbols)
+            SymbolRun(symbol, self._interval, make, need, spec.cooldown_ms, looks_on=spec.trigger == "EveryUpdate")
+            for symbol in dict.fromkeys(spec.symbols)
         ]
         # An interval that was another one before begins like a new Trader, also when it changes back.
         ring.keep_positions({run.series for run in self._runs})
@@ -117,6 +109,7 @@ class TraderLoop:
         if activated:
             for run in self._runs:
                 run.begun = False
+                run.doubt()
             # What closed while another decided is not ours to decide. Where nobody says with which candle we begin,
             # it is the one after the newest there is.
             self._anew = not live.from_ms
@@ -313,7 +306,10 @@ class TraderLoop:
         # Before a signal can leave: whoever reads it after this process was killed knows the candle as begun.
         self._note_done(open_time_ms)
         commit = Commit(run, outcome.strategy, ordinal, open_time_ms)
-        if outcome.decisions and not self._emit_closed(commit, view, price, outcome, woken_ns, decided_ns):
+        owes_word = open_time_ms <= run.unsure_to_ms or open_time_ms in run.forming_told  # without a frame
+        if (outcome.decisions or owes_word) and not self._emit_closed(
+            commit, view, price, outcome, woken_ns, decided_ns
+        ):
             return False
         self._complete(commit)
         return True
@@ -332,7 +328,9 @@ class TraderLoop:
             for signal in self._signals(outcome.decisions, occasion)
             if self._admit(commit.run, signal.rule, open_time_ms)
         ]
-        if signals and not self._writer.offer(signals):
+        known = commit.run.forming_told.get(open_time_ms, ())
+        word = decided_on(occasion, self._spec, self._code) if commit.run.owes_word(open_time_ms) else None
+        if (signals or word) and not self._writer.offer(signals, known=known, then=word):
             self._ring.add("blocked")
             self._commit = commit
             return False
@@ -398,6 +396,8 @@ class TraderLoop:
         else:
             return  # the next update of the candle brings the next chance
         run.forming_sequence = forming.sequence
+        if run.unsure_to_ms > forming.open_time_ms:
+            run.unsure_to_ms = forming.open_time_ms
         self._ring.add("calls")
         self._emit_forming(run, view, forming, outcome, woken_ns)
 
@@ -421,6 +421,7 @@ class TraderLoop:
                 run.forming_done.add(signal.id)
                 if self._admit(run, signal.rule, open_time_ms):
                     fresh.append(signal)
+        run.note_told(fresh)
         if fresh and not self._writer.offer(fresh):
             self._ring.add("blocked")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from typing import Final, Protocol
 
 import msgspec
@@ -12,7 +12,15 @@ import numpy as np
 
 from chandlery.core.assignment import TraderAssignment
 from chandlery.core.errors import InvariantError, StrategyError
-from chandlery.core.signals import MAX_REASON_CHARS, MAX_SIGNAL_BYTES, Signal, SignalStamps, encode, signal_id
+from chandlery.core.signals import (
+    MAX_REASON_CHARS,
+    MAX_SIGNAL_BYTES,
+    Decided,
+    Signal,
+    SignalStamps,
+    encode,
+    signal_id,
+)
 from chandlery.workers.strategy import MAX_RULE_CHARS, Decision
 
 
@@ -103,10 +111,24 @@ def build_signals(
                 incarnation=spec.incarnation,
                 revision=occasion.revision,
                 strategy_ns=occasion.strategy_ns,
+                ttl_ms=spec.signal_ttl_ms,
                 stamps=_stamps(occasion, wall_offset_ns),
             )
         )
     return made
+
+
+def decided_on(occasion: Occasion, spec: TraderAssignment, code: str) -> Decided:
+    """What stands in the ring behind all signals of a closed candle."""
+    return Decided(
+        trader=spec.trader,
+        code=code,
+        symbol=occasion.symbol,
+        interval=occasion.interval,
+        open_time_ms=occasion.open_time_ms,
+        session=occasion.session,
+        incarnation=spec.incarnation,
+    )
 
 
 def _stamps(occasion: Occasion, wall_offset_ns: int) -> SignalStamps:
@@ -177,6 +199,7 @@ def check_room(spec: TraderAssignment, strategy: str) -> None:
         revision=9_999_999,
         emitted_wall_ms=wall_ns // 1_000_000,
         strategy_ns=9_999_999_999,
+        ttl_ms=max(spec.signal_ttl_ms, 0),
         stamps=SignalStamps(*[wall_ns, monotonic_ns, wall_ns], *[monotonic_ns] * 7, *[0, -monotonic_ns, wall_ns]),
     )
     excess = len(encode(largest)) - MAX_SIGNAL_BYTES
@@ -192,7 +215,7 @@ class SignalWriter:
     """Signals on their way into the ring, in order; what finds no room waits here.
 
     Attributes:
-        blocked: whether signals wait for room in the ring.
+        blocked: whether signals, or what is told of their life, wait for room in the ring.
     """
 
     def __init__(self, ring: Ring, bell_socket: str, clock: Clock) -> None:
@@ -200,30 +223,48 @@ class SignalWriter:
         self._clock = clock
         self._bell_socket: Final = bell_socket
         self._bell: socket.socket | None = None
-        self._waiting: deque[Signal] = deque()
+        #: Each with what it counts as: one signal, or none.
+        self._waiting: deque[tuple[Signal | Decided, int]] = deque()
         self.blocked = False
 
-    def offer(self, signals: list[Signal]) -> bool:
-        """Take signals in and push as many as there is room for; True when none is left waiting."""
-        self._waiting.extend(signals)
+    def offer(self, signals: list[Signal], *, known: Container[str] = (), then: Decided | None = None) -> bool:
+        """Take signals in and push as many as there is room for; True when none is left waiting.
+
+        Args:
+            known: ids of signals that only repeat what was told of the forming candle: they are no new ones.
+            then: what stands behind them in the ring.
+        """
+        for signal in signals:
+            self._waiting.append((signal, signal.id not in known))
+        if then is not None:
+            self._waiting.append((then, 0))
         return self.flush()
 
     def flush(self) -> bool:
         """Push what waits; True when nothing is left."""
-        pushed = 0
+        pushed = signals = 0
         while self._waiting:
-            signal = self._waiting[0]
-            signal.stamps.signalled_ns = self._clock.now_ns()
-            signal.emitted_wall_ms = (signal.stamps.signalled_ns + signal.stamps.wall_offset_ns) // 1_000_000
-            if not self._ring.push(encode_signal(signal)):
+            item, counts = self._waiting[0]
+            if not self._ring.push(self._encoded(item)):
                 break
             self._waiting.popleft()
             pushed += 1
+            signals += counts
+        if signals:
+            self._ring.add("signals", signals)
         if pushed:
-            self._ring.add("signals", pushed)
             self._announce()
         self.blocked = bool(self._waiting)
         return not self.blocked
+
+    def _encoded(self, item: Signal | Decided) -> bytes:
+        now_ns = self._clock.now_ns()
+        if isinstance(item, Decided):
+            item.at_wall_ms = (now_ns + self._clock.wall_offset_ns()) // 1_000_000
+            return encode(item)
+        item.stamps.signalled_ns = now_ns
+        item.emitted_wall_ms = (now_ns + item.stamps.wall_offset_ns) // 1_000_000
+        return encode_signal(item)
 
     def _announce(self) -> None:
         # The feed looks at the rings now and then as well: an announcement may be lost.

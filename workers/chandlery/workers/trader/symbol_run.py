@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
 
 from chandlery.core.errors import SegmentError, StrategyError
 from chandlery.core.intervals import Interval
+from chandlery.core.signals import Signal
 from chandlery.workers.strategy import Strategy
 from chandlery.workers.trader.market import SeriesView
+
+_FOREVER_MS: Final = 1 << 62
 
 
 class Cooldown:
@@ -42,7 +46,7 @@ def begins_at(from_ms: int, session: int, position: tuple[int, int] | None) -> b
 
 
 class SymbolRun:
-    """State of one symbol.
+    """State of one symbol. ``looks_on``: it decides on forming candles too.
 
     Attributes:
         series: the ring's name of it, ``SYMBOL INTERVAL``. need: closed rows that a call sees.
@@ -59,11 +63,22 @@ class SymbolRun:
             long as it isn't anchored (see recall.py); -1: none are.
         forming_sequence: of the forming row seen last.
         forming_open_ms, forming_done: ids and cooled rules of that forming candle that are dealt with.
+        forming_told: ids of the signals put into the ring on forming candles whose close isn't dealt with, by open time.
+        unsure_to_ms: on candles that open at this or earlier an earlier process may have signalled while they were forming.
         past: whether every candle that opens before the incarnation's end is dealt with.
         pending_since_ns: since when the decision waits for an informative row; 0: it doesn't.
     """
 
-    def __init__(self, symbol: str, interval: Interval, make: Callable[[], Strategy], need: int, cooldown: int) -> None:
+    def __init__(
+        self,
+        symbol: str,
+        interval: Interval,
+        make: Callable[[], Strategy],
+        need: int,
+        cooldown: int,
+        *,
+        looks_on: bool = False,
+    ) -> None:
         self.symbol = symbol
         self.interval = interval
         self.series = f"{symbol} {interval.text}"
@@ -85,8 +100,15 @@ class SymbolRun:
         self.forming_sequence = -1
         self.forming_open_ms = -1
         self.forming_done: set[str] = set()
+        self.forming_told: dict[int, set[str]] = {}
+        self._looks_on = looks_on
+        self.doubt()
         self.past = False
         self.pending_since_ns = 0
+
+    def doubt(self) -> None:
+        """Another process may have signalled on the candle that is forming now, or on what closed since: the feed knows."""
+        self.unsure_to_ms = _FOREVER_MS if self._looks_on else -1
 
     def begin(self, view: SeriesView, recall_ms: int = -1) -> None:
         """Begin after the newest closed candle there is, or with the first to be recalled; while there is only history
@@ -155,6 +177,7 @@ class SymbolRun:
         self.past = False
         self.forming_sequence = -1
         self.forming_open_ms = -1
+        self.forming_told.clear()  # their candles never close: they are of another session, or another's to decide
         self.pending_since_ns = 0
 
     def reattach(self) -> None:
@@ -253,6 +276,15 @@ class SymbolRun:
                 reason="BadParameter",
             ) from error
 
+    def note_told(self, signals: Iterable[Signal]) -> None:
+        """Signals on a forming candle are on their way."""
+        for signal in signals:
+            self.forming_told.setdefault(signal.open_time_ms, set()).add(signal.id)
+
+    def owes_word(self, open_time_ms: int) -> bool:
+        """Whether there are, or may be, signals on this candle from when it was forming: its close says what they are."""
+        return open_time_ms in self.forming_told or open_time_ms <= self.unsure_to_ms
+
     def advance(self, ordinal: int, open_time_ms: int) -> None:
         """The closed row ``ordinal`` is dealt with."""
         # Signals may have waited for room while the market got another source, whose ordinals are its own.
@@ -260,6 +292,18 @@ class SymbolRun:
         self.after_ms = open_time_ms
         self.anchored = True
         self.pending_since_ns = 0
+        if self.forming_told:
+            for told_ms in [told_ms for told_ms in self.forming_told if told_ms <= open_time_ms]:
+                del self.forming_told[told_ms]
+
+
+class Commit(NamedTuple):
+    """A closed candle's decision whose signals are not all in the ring yet."""
+
+    run: SymbolRun
+    strategy: Strategy
+    ordinal: int
+    open_time_ms: int
 
 
 def newest_ms(runs: Iterable[SymbolRun], position: Callable[[str], tuple[int, int] | None]) -> int:

@@ -104,6 +104,11 @@ export function actionBadge(action) {
   return h("span", { class: "action", "data-action": known }, action);
 }
 
+/** A state of a signal's life as a small word; unknown ones look quiet. */
+export function lifeWord(state) {
+  return h("span", { class: "life-word", "data-state": state }, state);
+}
+
 export const traderHref = (name) => `#/traders/${name.split("/").map(encodeURIComponent).join("/")}`;
 export const signalHref = (id) => `#/signals/${encodeURIComponent(id)}`;
 
@@ -129,6 +134,8 @@ export function copyButton(scope, value, label = "Copy") {
 export function signalRow(signal) {
   const bar = stageBar();
   const length = h("span", { class: "signal-length num" });
+  const state = h("span", { class: "signal-state" });
+  let shown;
   const element = h(
     "li",
     { class: "signal-row" },
@@ -136,6 +143,7 @@ export function signalRow(signal) {
       "a",
       { href: signalHref(signal.id) },
       h("time", { class: "num signal-time", datetime: new Date(signal.emitted_ms).toJSON() }, clockTime(signal.emitted_ms)),
+      state,
       actionBadge(signal.action),
       h("span", { class: "signal-symbol" }, signal.symbol, " ", h("span", { class: "quiet" }, signal.interval)),
       h("span", { class: "signal-trader clip" }, signal.trader),
@@ -149,6 +157,7 @@ export function signalRow(signal) {
     bar.show(now.stages ?? []);
     text(length, now.frame_to_signal_us === null ? "–" : durationUs(now.frame_to_signal_us));
     attr(length, "title", now.frame_to_signal_us === null ? "not acknowledged yet" : "frame to acknowledged signal");
+    if (shown !== now.state) put(state, lifeWord((shown = now.state)));
   };
   return { element, show };
 }

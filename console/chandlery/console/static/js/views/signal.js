@@ -5,7 +5,7 @@ import { clockTime, durationUs, percent, timestamp } from "../amounts.js";
 import { h, put, svg } from "../dom.js";
 import { stageClass } from "../drawing.js";
 import { icon } from "../icons.js";
-import { actionBadge, copyButton, empty, loading, panel, traderHref } from "../parts.js";
+import { actionBadge, copyButton, empty, lifeWord, loading, panel, signalHref, traderHref } from "../parts.js";
 import { heading } from "../router.js";
 
 export function signalView({ scope, root, live, path }) {
@@ -24,6 +24,7 @@ export function signalView({ scope, root, live, path }) {
     life.element,
   );
   let known;
+  const expiry = new Alarm(scope);
   const load = async () => {
     try {
       known = await get(`signals/${encodeURIComponent(id)}`, {}, scope.signal);
@@ -33,10 +34,12 @@ export function signalView({ scope, root, live, path }) {
       return;
     }
     says.ok();
-    put(beside, actionBadge(known.action), h("span", {}, `${known.symbol} ${known.interval}`));
+    put(beside, actionBadge(known.action), h("span", {}, `${known.symbol} ${known.interval}`), lifeWord(known.state));
     showSays(scope, says.body, known);
     showStages(stages.body, known);
     showLife(life.body, known);
+    // Its time is up at a known moment: then it is asked for once more.
+    if (known.expires_ms !== null) expiry.at(known.expires_ms, load);
   };
   live.follow(scope, "signals", {
     // Its stages come a moment after it; the next signal of its Trader on its symbol may end it.
@@ -48,6 +51,22 @@ export function signalView({ scope, root, live, path }) {
   });
 }
 
+/** Calls once when a moment has come, the last one that was set; none that is more than a day away. */
+class Alarm {
+  #run;
+
+  constructor(scope) {
+    this.scope = scope;
+  }
+
+  at(moment_ms, call) {
+    this.#run?.close();
+    this.#run = this.scope.inner();
+    const wait_ms = Math.max(0, moment_ms - Date.now()) + 500;
+    if (wait_ms < 86_400_000) this.#run.after(wait_ms, call);
+  }
+}
+
 function showSays(scope, body, signal) {
   const url = webAddress(signal.trace_url);
   const rows = [
@@ -55,7 +74,7 @@ function showSays(scope, body, signal) {
     ["trader", h("a", { href: traderHref(signal.trader) }, signal.trader)],
     ["strategy", `${signal.strategy}, rule ${signal.rule}, incarnation ${signal.incarnation}`],
     ["says", `${signal.action} at ${signal.price}, strength ${signal.strength}: ${signal.reason}`],
-    ["candle", `${signal.symbol} ${signal.interval} opened ${timestamp(signal.open_time_ms)}${signal.forming ? " (still forming)" : ""}`],
+    ["candle", `${signal.symbol} ${signal.interval} opened ${timestamp(signal.open_time_ms)}${signal.forming ? " (still forming then)" : ""}`],
     ["emitted", timestamp(signal.emitted_ms)],
     ["strategy's own time", durationUs(signal.strategy_us)],
     [
@@ -168,19 +187,33 @@ function remarks(signal) {
   return said;
 }
 
-function showLife(body, { lifecycle }) {
+const EXPLAINED = {
+  detected: "signalled",
+  confirmed: "the close of its candle says the same",
+  invalidated: "withdrawn: the close of its candle doesn’t say it",
+  active: "one to act on",
+  closed: "by an opposite signal",
+  expired: "its time was up",
+};
+
+function showLife(body, { lifecycle, ended_by: by, expires_ms: expires, forming, state }) {
   if (lifecycle.length === 0) {
     put(body, empty("Nothing is told of its life yet."));
     return;
   }
+  const step = ([name, at], coming) =>
+    h(
+      "li",
+      { "data-state": name, class: coming ? "coming" : undefined },
+      h("strong", {}, name),
+      " ",
+      h("time", { class: "num quiet", datetime: new Date(at).toJSON(), title: timestamp(at) }, `${clockTime(at)} UTC`),
+      h("span", { class: "sub quiet" }, name === "closed" && by ? h("a", { href: signalHref(by) }, EXPLAINED[name]) : (coming ? "if nothing ends it before" : (EXPLAINED[name] ?? ""))),
+    );
+  const waits = forming && state === "detected" && h("p", { class: "quiet" }, "It was made while its candle was forming: the close confirms or withdraws it.");
   put(
     body,
-    h(
-      "ol",
-      { class: "life" },
-      lifecycle.map(([state, at]) =>
-        h("li", { "data-state": state }, h("strong", {}, state), " ", h("time", { class: "num quiet", datetime: new Date(at).toJSON(), title: timestamp(at) }, `${clockTime(at)} UTC`)),
-      ),
-    ),
+    h("ol", { class: "life" }, lifecycle.map((each) => step(each, false)), expires !== null && step(["expired", expires], true)),
+    waits,
   );
 }

@@ -8,6 +8,28 @@ function order(one, other) {
   return other.emitted_ms - one.emitted_ms || (one.id < other.id ? -1 : 1);
 }
 
+/** What ends what, as docs/contracts.md says. */
+const OPPOSITES = { buy: ["sell", "close"], sell: ["buy", "close"], close: ["buy", "sell"] };
+const STATES = ["detected", "confirmed", "invalidated", "active", "closed", "expired"];
+
+/** Whether `later` closes `held`: the stream tells of it, but not of `held` again. */
+function closes(later, held) {
+  return (
+    later.state === "active" &&
+    held.state === "active" &&
+    held.trader === later.trader &&
+    held.symbol === later.symbol &&
+    held.emitted_ms < later.emitted_ms &&
+    later.emitted_ms <= held.expires_ms &&
+    (OPPOSITES[held.action] ?? []).includes(later.action)
+  );
+}
+
+/** Whether what came tells of a later moment, or of the same one: pages and stream may overtake each other. */
+function isLater(came, held) {
+  return came.stages.length >= held.stages.length && STATES.indexOf(came.state) >= STATES.indexOf(held.state);
+}
+
 export class SignalList {
   #signals = new Map();
   #rows = new WeakMap();
@@ -43,7 +65,14 @@ export class SignalList {
   /** Keep a signal; what is known of it later replaces what was known before, never the other way. */
   take(signal) {
     const held = this.#signals.get(signal.id);
-    if (held === undefined || signal.stages.length >= held.stages.length) this.#signals.set(signal.id, signal);
+    if (held !== undefined && !isLater(signal, held)) return;
+    this.#signals.set(signal.id, signal);
+    if (signal.state !== "active") return;
+    for (const each of this.#signals.values()) if (closes(signal, each)) this.#become(each, "closed");
+  }
+
+  #become(signal, state) {
+    this.#signals.set(signal.id, { ...signal, state, expires_ms: null });
   }
 
   clear() {
@@ -55,6 +84,10 @@ export class SignalList {
   }
 
   draw(nothing) {
+    const now = Date.now();
+    for (const each of this.#signals.values()) {
+      if (each.expires_ms !== null && each.expires_ms <= now) this.#become(each, "expired");
+    }
     const all = this.all;
     for (const { id } of all.slice(this.most)) this.#signals.delete(id);
     this.keyed.show(all.slice(0, this.most));

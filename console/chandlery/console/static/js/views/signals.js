@@ -18,6 +18,9 @@ export function signalsView({ scope, root, live, query }) {
   const action = h("select", {});
   options(action, [["", "all"], ...["buy", "sell", "close", "custom"].map((name) => [name, name])]);
   action.value = query.get("action") ?? "";
+  const state = h("select", {});
+  options(state, [["", "all"], ...["detected", "invalidated", "active", "closed", "expired"].map((name) => [name, name])]);
+  state.value = query.get("state") ?? "";
   const note = h("span", { class: "quiet" });
   const all = panel("Signals", { className: "headless" });
   const list = new SignalList(MOST);
@@ -27,11 +30,11 @@ export function signalsView({ scope, root, live, query }) {
   put(
     root,
     heading("Signals", note),
-    h("div", { class: "filters", role: "search" }, field("Trader", trader), field("Symbol", symbol), field("Action", action)),
+    h("div", { class: "filters", role: "search" }, field("Trader", trader), field("Symbol", symbol), field("Action", action), field("State", state)),
     stageLegend(),
     all.element,
   );
-  const names = { trader, symbol, action };
+  const names = { trader, symbol, action, state };
   const filter = () => Object.fromEntries(Object.entries(names).map(([name, { value }]) => [name, value.trim()]));
   const feed = new Paging({ scope, live, all, list, older, end, note, filter: filter() });
   const changed = () => {
@@ -47,6 +50,7 @@ export function signalsView({ scope, root, live, query }) {
   scope.listen(trader, "input", typed);
   scope.listen(symbol, "input", typed);
   scope.listen(action, "change", changed);
+  scope.listen(state, "change", changed);
 }
 
 /** The pages of one filter, and the live signals that pass it. */
@@ -98,9 +102,9 @@ class Paging {
     this.older.hidden = true;
   }
 
-  #passes({ trader, symbol, action }) {
-    const { trader: whose, symbol: which, action: what } = this.#filter;
-    return (!whose || trader === whose) && (!which || symbol === which) && (!what || action === what);
+  #passes({ trader, symbol, action, state }) {
+    const { trader: whose, symbol: which, action: what, state: now } = this.#filter;
+    return (!whose || trader === whose) && (!which || symbol === which) && (!what || action === what) && (!now || state === now);
   }
 
   /** The newest page; after a cut as many as it takes to meet what was known, so that no hole is left between. */

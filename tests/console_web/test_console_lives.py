@@ -1,0 +1,84 @@
+"""A signal's life in the browser: the word in its row, the whole of it on its page, both as it goes on."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from playwright.async_api import Browser
+from tests.console_api.stage import until
+from tests.console_web import browsing
+from tests.console_web.conftest import Served
+from tests.console_web.test_console_streams import known
+
+from chandlery.console.api.models import Signal, SignalDetail
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+WORDS = """() => Object.fromEntries([...document.querySelectorAll('.signal-row a')].map(
+    a => [Number(a.querySelector('.signal-price').textContent), a.querySelector('.life-word').textContent]))"""
+
+
+def detail_of(signal: Signal, *life: tuple[str, int], ended_by: str = "") -> SignalDetail:
+    return SignalDetail.model_validate({**signal.model_dump(), "lifecycle": life, "ended_by": ended_by})
+
+
+async def test_rows_say_in_which_state_a_signals_life_is_and_follow_it(browser: Browser, served: Served) -> None:
+    signals = served.world.signals
+    signals.events.clear()
+    now_ms = int(time.time() * 1000)
+    later = {"expires_ms": now_ms + 3_600_000}
+    first = known(1, price="1", action="buy", state="active", **later)
+    second = known(2, price="2", action="sell", forming=True, state="detected", **later)
+    third = known(3, price="3", action="sell", forming=True, state="detected", **later)
+    for one in (first, second, third):
+        signals.tell(one)
+    address = await served.start(moves=False)
+    async with browsing.sight(browser, address) as sight:
+        page = sight.page
+        await page.goto(f"{address}/#/signals")
+        await until(lambda: signals.following == 1)
+        await sight.until(f'() => JSON.stringify(({WORDS})()) === \'{{"1":"active","2":"detected","3":"detected"}}\'')
+        signals.tell(second.model_copy(update={"state": "invalidated", "expires_ms": None}))
+        await sight.until(f"() => ({WORDS})()[2] === 'invalidated'")
+        assert (await page.evaluate(WORDS))["1"] == "active", "a withdrawn one closes nothing"
+        signals.tell(third.model_copy(update={"state": "active"}))
+        await sight.until(f"() => ({WORDS})()[3] === 'active' && ({WORDS})()[1] === 'closed'")
+        signals.tell(known(4, price="4", state="active", expires_ms=now_ms - 1))
+        await sight.until(f"() => ({WORDS})()[4] === 'expired'")
+        await page.get_by_label("State").select_option("invalidated")
+        await sight.until(f'() => JSON.stringify(({WORDS})()) === \'{{"2":"invalidated"}}\'')
+        assert sight.complaints == []
+
+
+async def test_a_signals_page_tells_its_whole_life_with_times_and_goes_on_with_it(
+    browser: Browser, served: Served
+) -> None:
+    signals = served.world.signals
+    now_ms = int(time.time() * 1000)
+    one = known(1, forming=True, state="detected", expires_ms=now_ms + 3_600_000)
+    signals.tell(one, detail_of(one, ("detected", now_ms)))
+    address = await served.start(moves=False)
+    async with browsing.sight(browser, address) as sight:
+        page = sight.page
+        await page.goto(f"{address}/#/signals/{one.id}")
+        await sight.seen(".life li")
+        assert await page.locator(".life li strong").all_inner_texts() == ["detected", "expired"]
+        assert await page.locator(".life li.coming strong").all_inner_texts() == ["expired"]
+        assert "the close confirms or withdraws it" in await sight.text("#main")
+        await until(lambda: signals.following == 1)
+        active = one.model_copy(update={"state": "active", "expires_ms": int(time.time() * 1000) + 1_500})
+        life = [("detected", now_ms), ("confirmed", now_ms + 5), ("active", now_ms + 5)]
+        signals.tell(active, detail_of(active, *life))
+        await sight.until("() => document.querySelectorAll('.life li').length === 4")
+        times = await page.locator(".life li time").evaluate_all("times => times.map(t => Date.parse(t.dateTime))")
+        assert times == [now_ms, now_ms + 5, now_ms + 5, active.expires_ms]
+        assert await sight.text(".head-badges .life-word") == "active"
+        # Its time is up, and nothing comes by the stream: the page asks again by itself.
+        ended = active.model_copy(update={"state": "closed", "expires_ms": None})
+        signals.details[one.id] = detail_of(ended, *life, ("closed", now_ms + 9), ended_by="e" * 32)
+        await sight.until("() => document.querySelector('.life li[data-state=closed] a')")
+        href = await page.locator(".life li[data-state=closed] a").get_attribute("href")
+        assert href == f"#/signals/{'e' * 32}"
+        assert await page.locator(".life li.coming").count() == 0
+        assert sight.complaints == []
