@@ -209,6 +209,18 @@ def test_a_previous_file_that_is_garbage_is_replaced(path: str) -> None:
         assert SegmentReader.open(path).generation == 1
 
 
+def test_a_previous_file_of_the_last_generation_there_is_can_be_replaced(path: str) -> None:
+    make(path)
+    words = Path(path).read_bytes()[: _native.HEADER_CHECKSUM]
+    last = words[: _native.HEADER_GENERATION] + b"\xff" * 8 + words[_native.HEADER_GENERATION + 8 :]
+    with open(path, "r+b") as file:
+        file.write(last + struct.pack("<Q", zlib.crc32(last)))
+    reader = SegmentReader.open(path)
+    with SegmentWriter.create(path, rows=8, series=1, guard_rows=1) as writer:
+        assert writer.generation == 0
+        assert reader.superseded
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(SegmentError, match="No such file"):
         SegmentWriter.create(str(tmp_path / "absent" / "segment"), rows=8, series=1, guard_rows=1)

@@ -85,7 +85,8 @@ class SegmentWriter(_native.Writer):
     def _create_locked(cls, path: str, geometry: Geometry, lock: WriterLock) -> SegmentWriter:
         unrung = _Previous.find(path + _ASIDE)
         previous = _Previous.find(path)
-        generation = max(unrung.generation, previous.generation) + 1
+        # A word, whatever an unsound file said.
+        generation = (max(unrung.generation, previous.generation) + 1) % (1 << 64)
         unrung.remove()
         header = Header(geometry, generation, os.getpid(), time.monotonic_ns())
         building = path + ".new"
