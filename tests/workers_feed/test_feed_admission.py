@@ -10,6 +10,7 @@ from tests.workers_feed.feed_setup import signal
 from chandlery.core.signals import Signal, SignalStamps, encode
 from chandlery.workers.feed.admission import RecentIds, admit
 from chandlery.workers.feed.assignments import Fence
+from chandlery.workers.segment import SignalRing
 
 BTC = "BTC/USDT"
 
@@ -27,6 +28,16 @@ def test_a_time_beyond_64_bits_is_no_signals(field: str, said: int) -> None:
     assert (taken, counter) == (None, "bad_signal")
     assert "64 bits" in why
     assert admitted(strategy_ns=said)[1] == "bad_signal"
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_a_payload_nested_deeper_than_any_decoder_follows_is_no_signal_and_no_end_of_the_feed(opening: bytes) -> None:
+    """A slot holds a thousand brackets: one trader must not end the feed of all by them."""
+    payload = (b'{"trader":"a","x":' + opening * 1_000)[: SignalRing.SLOT_PAYLOAD]
+    fence = Fence(1, "active", frozenset({BTC}), "1s")
+    taken, counter, why = admit(payload, "a", fence, RecentIds())
+    assert (taken, counter) == (None, "bad_signal")
+    assert "undecodable" in why
 
 
 def test_the_largest_times_pass() -> None:

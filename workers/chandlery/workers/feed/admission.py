@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from chandlery.core.signals import MAX_REASON_CHARS, Signal, decode_signal
+from chandlery.core.wire import UNDECODABLE
 from chandlery.workers.feed.assignments import Fence
 
 #: Ids remembered to recognise what a restarted trader signals again.
@@ -80,7 +81,7 @@ def admit(
     """
     try:
         signal = decode_signal(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         return None, "bad_signal", f"undecodable: {error}"
     problem = _problem(signal, trader, fence)
     if problem:
