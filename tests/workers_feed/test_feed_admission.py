@@ -40,6 +40,15 @@ def test_a_payload_nested_deeper_than_any_decoder_follows_is_no_signal_and_no_en
     assert "undecodable" in why
 
 
+@pytest.mark.parametrize("field", ["open_time_ms", "emitted_wall_ms", "session", "revision", "ordinal"])
+def test_a_number_beyond_64_bits_is_no_signals(field: str) -> None:
+    for said in (10**400, 2**63, -(2**63)):
+        taken, counter, why = admitted(**{field: said})
+        assert (taken, counter) == (None, "bad_signal")
+        assert "64 bits" in why
+    assert admitted(**{field: 2**63 - 1})[0] is not None
+
+
 def test_the_largest_times_pass() -> None:
     taken, counter, _ = admitted(stamps=SignalStamps(*[2**63 - 1] * 17), strategy_ns=2**63 - 1)
     assert (taken is not None, counter) == (True, "")

@@ -18,8 +18,8 @@ REMEMBERED_IDS: Final = 10_000
 #: as 16 bytes, about 155 bytes with its place in the order: 31 MB at most, and nothing where nothing was recalled.
 RECALLED_IDS: Final = 200_000
 _ID: Final = re.compile(r"[0-9a-f]{32}")
-#: Times are ns in 64 bits, wherever they go.
-_MOST_NS: Final = 2**63 - 1
+#: Times and numbers have 64 bits, wherever they go.
+_MOST: Final = 2**63 - 1
 _PRICE: Final = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?")
 
 
@@ -110,9 +110,10 @@ def _problem(signal: Signal, trader: str, fence: Fence) -> str:
         return f"strength {signal.strength} is not within 0 … 1"
     if not _PRICE.fullmatch(signal.price):
         return f"price {signal.price[:40]!r} is no decimal"
-    times = (signal.strategy_ns, *msgspec.structs.astuple(signal.stamps))
-    if max(times) > _MOST_NS or min(times) < -_MOST_NS:
-        return "a time of it doesn't fit into 64 bits"
+    times = (signal.strategy_ns, signal.emitted_wall_ms, signal.open_time_ms, *msgspec.structs.astuple(signal.stamps))
+    numbers = (signal.session, signal.revision, signal.ordinal)
+    if max(*times, *numbers) > _MOST or min(*times, *numbers) < -_MOST:
+        return "a time or number of it doesn't fit into 64 bits"
     if len(signal.reason) > MAX_REASON_CHARS:
         return f"reason has {len(signal.reason)} characters; {MAX_REASON_CHARS} are allowed"
     return ""
