@@ -33,7 +33,7 @@ FAULTS: Final = (
           "block_of(s, series) + ordinal * WORD_BYTES);"),
     Fault("stamps aren't folded into their ring", "ordinal % s->geometry.stamp_rows * (STAMP_COUNT",
           "ordinal * (STAMP_COUNT"),
-    Fault("a search never gives up on a series that changes", "if (whole || attempt == MAX_ATTEMPTS)", "if (whole)"),
+    Fault("a search never gives up on a series that changes", "== taken.revision) ||\n            attempt == MAX_ATTEMPTS)", "== taken.revision))"),
     Fault("a forming row is waited for without end", "attempt <= MAX_ATTEMPTS; attempt++) {\n        *sequence",
           "; attempt++) {\n        *sequence"),
 )  # fmt: skip

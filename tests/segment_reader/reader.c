@@ -148,7 +148,11 @@ static void check(File *f) {
         refuse("truncated");
 }
 
-/* 1: open; 0: nothing has the path. */
+static int superseded(const File *f) {
+    return acquire(f->base + AT_SUPERSEDED) != 0;
+}
+
+/* 1: open; 0: nothing has the path; -1: what has it is superseded. */
 static int open_segment(const char *path, File *f) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -162,6 +166,10 @@ static int open_segment(const char *path, File *f) {
     if (f->base == MAP_FAILED)
         refuse("not mapped");
     check(f);
+    if (superseded(f)) { /* none, for the moment: its successor is about to take the path */
+        munmap(f->base, f->size);
+        return -1;
+    }
     printf("opened %" PRIu64 "\n", f->generation);
     return 1;
 }
@@ -281,7 +289,8 @@ static int tell_window(const File *f, const Found *s, const char *name) {
             sched_yield();
     }
     acquire_fence();
-    uint64_t reserved = relaxed(record + AT_RESERVED);
+    uint64_t reserved = relaxed(record + AT_RESERVED); /* first: a reset sets it back */
+    acquire_fence();
     if (relaxed(record + AT_EPOCH) != s->epoch || relaxed(record + AT_REVISION) != taken.revision ||
         (reserved > f->rows && reserved - f->rows > begin))
         return 0;
@@ -304,8 +313,9 @@ static void tell_stamps(const File *f, const Found *s, const char *name) {
     for (int i = 0; i < STAMPS; i++)
         stamps[i] = relaxed(at + i * 8);
     acquire_fence();
-    if (relaxed(record + AT_RESERVED) - ordinal > f->stamp_rows || relaxed(record + AT_REVISION) != taken.revision ||
-        !alive(f, s))
+    uint64_t reserved = relaxed(record + AT_RESERVED);
+    acquire_fence();
+    if (reserved - ordinal > f->stamp_rows || relaxed(record + AT_REVISION) != taken.revision || !alive(f, s))
         return;
     printf("stamps %s %" PRIu64, name, ordinal);
     for (int i = 0; i < STAMPS; i++)
@@ -364,10 +374,6 @@ static uint32_t bell_value(const File *f, uint64_t bell) {
                                 memory_order_acquire);
 }
 
-static int superseded(const File *f) {
-    return acquire(f->base + AT_SUPERSEDED) != 0;
-}
-
 static void follow(File *f, uint64_t bell, int count, char **names) {
     if (bell >= f->bells)
         refuse("no such bell");
@@ -416,7 +422,11 @@ int main(int count, char **arguments) {
         return 1;
     const int following = strcmp(arguments[2], "follow") == 0;
     long number = strtol(arguments[3], NULL, 10);
-    while (open_segment(arguments[1], &file)) {
+    for (int opened; (opened = open_segment(arguments[1], &file)) != 0;) {
+        if (opened < 0) {
+            usleep(1000);
+            continue;
+        }
         if (following)
             follow(&file, (uint64_t)number, count - 4, arguments + 4);
         else
