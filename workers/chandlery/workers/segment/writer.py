@@ -222,7 +222,7 @@ class _Previous:
 
 
 def _reserve_beside(previous: _Previous, building: str, size_bytes: int) -> int:
-    remedy = "make room or lower segment_rows/segment_series"
+    remedy = "make room, or lower the pool's segment.candles or segment.series (segment_rows, segment_series)"
     try:
         return reserve(building, size_bytes, 0o644)
     except NoRoom as error:
