@@ -14,6 +14,7 @@ from tests.segment_reader.foreign_reader import SOURCE, Oracle, build, running, 
 from chandlery.workers.segment import SegmentWriter, _native
 
 ROWS, GUARD = 8, 2
+DOCUMENT = Path(__file__).parents[2] / "docs" / "segment.md"
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,16 @@ def test_the_reader_includes_nothing_of_chandlery() -> None:
     included = re.findall(r'#include ([<"].*)', SOURCE.read_text(encoding="utf-8"))
     assert included
     assert all(name.startswith("<") for name in included)
+
+
+def test_its_offsets_are_those_of_the_document() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    offsets: dict[str, set[str]] = {}
+    for offset, name in re.findall(r"^\| (\d+) \| `(?:HEADER|RECORD)_(\w+?)(?:_MS)?`", text, re.M):
+        offsets.setdefault(name, set()).add(offset)
+    used = re.findall(r"AT_(\w+) = (\d+),", SOURCE.read_text(encoding="utf-8"))
+    assert len(used) > 25
+    assert [name for name, offset in used if offset not in offsets[name]] == []
 
 
 def test_what_it_reads_at_each_bell_is_what_the_writer_wrote(program: Path, path: str) -> None:

@@ -57,6 +57,10 @@ class SegmentReader(_native.Reader):
     """Maps a segment read-only: the file and its mount need no write permission.
 
     Not to be shared between threads, except that one may :meth:`wait` while another closes.
+
+    Lifetime: a reader holds the mapping until :meth:`close`; after that it refuses. Series, windows and arrays that
+    it handed out hold the mapping themselves: they stay readable after close(), after the reader is collected, and
+    after the file is unlinked or superseded. The memory goes with the last of them. :meth:`info` is a copy.
     """
 
     def __init__(self, path: str, mapping: _native.Mapping, header: Header) -> None:
