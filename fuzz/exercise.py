@@ -27,7 +27,7 @@ from chandlery.workers.segment import (
 )
 from chandlery.workers.trader.pipe_market import PipeMarket
 from chandlery.workers.windows import FrameSplitter, decode_window
-from fuzz import inputs
+from fuzz import inputs, words
 from fuzz.inputs import Input
 
 _T = TypeVar("_T")
@@ -268,4 +268,5 @@ KINDS: Final = {
     "segment": Kind(inputs.real_segment, inputs.spoil_segment, segment),
     "ring": Kind(inputs.real_ring, inputs.spoil_ring, ring),
     "messages": Kind(inputs.real_messages, inputs.spoil_messages, messages),
+    "words": Kind(words.real_words, words.spoil_words, words.words),
 }

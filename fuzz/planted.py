@@ -81,6 +81,7 @@ def find_in_protocol(fault: Fault, seed: int) -> str:
 def find_in_python(name: str, seed: int) -> list[Found]:
     """Fuzz segments in Python with this fault, until the first find."""
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="chandlery-fuzz-") as folder:
-        # An endless operation is told by a deadline: a short one, for this once it is expected.
-        run_ = run("segment", Path(folder), seconds=_MOST_S, seed=seed, plant=name, round_s=2.0, first=True)
-        return list(run_.found)
+        # An endless operation is told by a deadline: a short one where it is expected.
+        round_s = 2.0 if name == "endless" else 20.0
+        done = run("segment", Path(folder), seconds=_MOST_S, seed=seed, plant=name, round_s=round_s, first=True)
+        return list(done.found)

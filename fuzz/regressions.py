@@ -15,6 +15,7 @@ from typing import Final
 from chandlery.workers.segment import Geometry, SegmentWriter, SignalRing, _native
 from fuzz import inputs
 from fuzz.inputs import Input, Poke
+from fuzz.words import real_words
 
 CORPUS: Final = Path(__file__).with_name("corpus")
 _ALL_ONES: Final = (1 << 64) - 1
@@ -123,6 +124,13 @@ def _message(header: bytes) -> Input:
     return Input(struct.pack("<II", 4 + len(header), len(header)) + header)
 
 
+def _number_beyond_64_bits() -> Input:
+    draw = random.Random(1)
+    while b'"session":0' not in (signal := real_words(draw)):
+        continue
+    return Input(signal.replace(b'"session":0', b'"session":' + b"9" * 40))
+
+
 _FIRST_POSITION: Final = _native.RING_HEADER_BYTES
 _SERIES_A: Final = b"\xa1A\xa21s"
 _LARGEST: Final = b"\xcf" + b"\xff" * 8
@@ -152,6 +160,8 @@ INPUTS: Final[dict[str, Callable[[], Input]]] = {
     "messages-more-rows-than-memory": lambda: _message(
         b"\x9a" + _SERIES_A + b"\0" + _LARGEST + b"\0\0\0" + _LARGEST + b"\x90\xc0"
     ),
+    "words-nested-without-end": lambda: Input(b'{"trader":"ns/liar","x":' + b"[" * 1_000),
+    "words-number-beyond-64-bits": _number_beyond_64_bits,
     "messages-length-beyond-the-bound": lambda: Input(b"\xff\xff\xff\xff" + b"x" * 10),
 }
 

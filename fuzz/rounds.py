@@ -26,8 +26,8 @@ from fuzz.inputs import Input
 
 #: A round needs a millisecond or two; one that needs this long has no end.
 _ROUND_S: Final = 20.0
-#: A round's files have 64 KB; the interpreter with numpy maps about 0.5 GB. Beyond this an input decides on memory.
-_MOST_MEMORY_BYTES: Final = 2 << 30
+#: A round's files have 64 KB. What it maps beyond this is memory that an input decides on.
+_MOST_MEMORY_BYTES: Final = 1 << 30
 #: Rounds on one real input before the next is made: making one costs as much as several rounds.
 _ROUNDS_AN_INPUT: Final = 40
 
@@ -129,7 +129,9 @@ def main() -> int:
     parser.add_argument("--file", type=Path, help="this input alone")
     given = parser.parse_args()
     faulthandler.enable()
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY_BYTES, _MOST_MEMORY_BYTES))
+    # What is mapped by now depends on the machine: numpy's threads have buffers of their own.
+    mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + _MOST_MEMORY_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if given.plant:
         PLANTED[given.plant]()

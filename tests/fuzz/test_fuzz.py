@@ -125,7 +125,7 @@ def test_the_runner_tells_what_it_tried_as_json_and_ends_well(program: Path) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     sides = json.loads(done.stdout)["sides"]
     assert {side["name"] for side in sides} == {
-        "protocol.h, libFuzzer", "segment, Python", "ring, Python", "messages, Python",
+        "protocol.h, libFuzzer", "segment, Python", "ring, Python", "messages, Python", "words, Python",
     }  # fmt: skip
     assert all(side["executed"] >= 1 and side["found"] == [] for side in sides)
 
