@@ -122,6 +122,7 @@ def _read_series(
     kept = None
     for end in (series.count, series.count // 2, 3, 0, _MOST_SIGNED):
         for length in (most, 1):
+            meanwhile(lambda end=end, length=length: series.prepare(end, length))  # type: ignore[misc]
             kept = meanwhile(lambda end=end, length=length: series.window(end, length))  # type: ignore[misc]
             if kept is not None:
                 _check_window(given, meanwhile, series, kept, length)
