@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 ROLES ?=
+MINUTES ?= 1
 SOURCES := core stream workers operator console cli
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-annotate --no-emit-index-url --custom-compile-command 'make lock'
 NATIVE := $(wildcard workers/chandlery/workers/segment/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e images bench bench-peers lint format docs dashboards crds manifests lock setup clean
+.PHONY: help up test e2e images bench bench-peers fuzz lint format docs dashboards crds manifests lock setup clean
 
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -62,10 +63,13 @@ bench: setup ## every benchmark, one table; COMPARE=REV sets them beside an earl
 	@$(MAKE) --no-print-directory bench-peers || echo "== the peers can't be installed: the fan-out says which it leaves out"
 	@$(BIN)/python -m benchmarks $(if $(COMPARE),--compare $(COMPARE)) $(ARGS)
 
+fuzz: setup ## fuzz what reads segments, rings and window messages; MINUTES=10 for longer, ARGS=--self-check
+	@$(BIN)/python -m fuzz --minutes $(MINUTES) $(ARGS)
+
 lint: setup ## format, lint, types, import contract, docs
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy $(SOURCES:%=%/chandlery) benchmarks docs images monitoring tests
+	@$(BIN)/mypy $(SOURCES:%=%/chandlery) benchmarks docs fuzz images monitoring tests
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/check.py
 

@@ -21,7 +21,9 @@ setup(
     ext_modules=[
         Extension(
             "chandlery.workers.segment._native",
-            sources=[f"{SEGMENT}/{name}.c" for name in ("_native", "mapping", "view", "writer", "reader", "series", "window")],
+            sources=[
+                f"{SEGMENT}/{name}.c" for name in ("_native", "mapping", "view", "writer", "reader", "series", "window")
+            ],
             depends=[f"{SEGMENT}/{name}.h" for name in ("layout", "protocol", "native")],
             # Workers run on Linux alone; elsewhere `kubectl chandlery` does without it.
             optional=sys.platform != "linux",

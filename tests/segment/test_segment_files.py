@@ -7,15 +7,14 @@ import os
 import random
 import signal
 import struct
-import subprocess
 import threading
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.segment.segment_mounts import mounted, read_only
 from tests.segment.segment_processes import (
     DEADLINE_S,
     be_killed_behind,
@@ -209,6 +208,18 @@ def test_a_previous_file_that_is_garbage_is_replaced(path: str) -> None:
         assert SegmentReader.open(path).generation == 1
 
 
+def test_a_previous_file_of_the_last_generation_there_is_can_be_replaced(path: str) -> None:
+    make(path)
+    words = Path(path).read_bytes()[: _native.HEADER_CHECKSUM]
+    last = words[: _native.HEADER_GENERATION] + b"\xff" * 8 + words[_native.HEADER_GENERATION + 8 :]
+    with open(path, "r+b") as file:
+        file.write(last + struct.pack("<Q", zlib.crc32(last)))
+    reader = SegmentReader.open(path)
+    with SegmentWriter.create(path, rows=8, series=1, guard_rows=1) as writer:
+        assert writer.generation == 0
+        assert reader.superseded
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(SegmentError, match="No such file"):
         SegmentWriter.create(str(tmp_path / "absent" / "segment"), rows=8, series=1, guard_rows=1)
@@ -248,11 +259,7 @@ def test_a_read_only_mount_is_enough_to_read_and_to_wait(tmp_path: Path) -> None
     with mounted(tmp_path / "mount", "size=1m") as folder:
         path = str(folder / "segment")
         writer = SegmentWriter.create(path, rows=8, series=1, guard_rows=1, bells=1)
-        view = tmp_path / "view"
-        view.mkdir()
-        subprocess.run(["mount", "--bind", folder, view], check=True)
-        try:
-            subprocess.run(["mount", "-o", "remount,bind,ro", view], check=True)
+        with read_only(folder, tmp_path / "view") as view:
             reader = SegmentReader.open(str(view / "segment"))
             thread = threading.Timer(0.01, writer.ring, [0])
             thread.start()
@@ -261,8 +268,6 @@ def test_a_read_only_mount_is_enough_to_read_and_to_wait(tmp_path: Path) -> None
             with pytest.raises(SegmentError, match="Read-only"):
                 SegmentWriter.create(str(view / "other"), rows=8, series=1, guard_rows=1)
             reader.close()
-        finally:
-            subprocess.run(["umount", view], check=True)
         writer.close()
 
 
@@ -370,26 +375,13 @@ def _records_offset(path: str) -> int:
 # ---- room ----
 
 
-@contextlib.contextmanager
-def mounted(place: Path, options: str) -> Iterator[Path]:
-    """A tmpfs of its own; skips where this user may not mount."""
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: {done.stderr.strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
-
-
 def test_a_full_file_system_is_an_error_that_says_need_rest_and_way_out(tmp_path: Path) -> None:
     with mounted(tmp_path / "small", "size=64k") as folder:
         path = str(folder / "segment")
         with pytest.raises(SegmentError) as caught:
             SegmentWriter.create(path, rows=1_000, series=10)
         assert "needs 1.2 MB, 0.1 MB free in" in str(caught.value)
-        assert "lower segment_rows/segment_series" in str(caught.value)
+        assert "lower the pool's segment.candles or segment.series" in str(caught.value)
         assert os.listdir(folder) in ([], ["segment.lock"])
         SegmentWriter.create(path, rows=8, series=1, guard_rows=1, bells=1).close()
 

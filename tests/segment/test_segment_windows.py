@@ -124,7 +124,7 @@ def test_a_closed_writer_refuses_everything_but_close(path: str) -> None:
             use()
 
 
-@pytest.mark.parametrize(("end", "length"), [(5, ROWS - GUARD + 1), (-1, 3), (3, -1)])
+@pytest.mark.parametrize(("end", "length"), [(5, ROWS - GUARD + 1), (-1, 3), (3, -1), (1 << 63, 3), (3, 1 << 64)])
 def test_nonsense_windows_are_refused(writer: SegmentWriter, path: str, end: int, length: int) -> None:
     _, series = filled(writer, path, 5)
     with pytest.raises(SegmentError, match="window"):

@@ -64,6 +64,8 @@ def test_other_frames_are_known_by_kind_and_exchange_time(data: bytes, kind: str
         (b'{"stream":"btcusdt@trade","data":{"e":"trade"', "json"),
         (b"", "json"),
         (b"\xff\xfe", "json"),
+        (b'{"x":' + b"[" * 5_000, "json"),
+        (b'{"data":{"e":"trade","x":' + b"[" * 5_000, "json"),
         (_trade(t="seven"), "trade"),
         (_trade(p=1.5), "trade"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from chandlery.workers.supervisor.backoff import HEALTHY_S, MOST_S, Backoff
 from chandlery.workers.supervisor.catalogue_reader import fingerprint
 from chandlery.workers.supervisor.changes import compare
 from chandlery.workers.supervisor.exits import Verdict, explain, hang_verdict, memory_verdict
+from chandlery.workers.supervisor.keeper import Keeper, Place
+from chandlery.workers.supervisor.nursery_client import NurseryClient
 from chandlery.workers.supervisor.watch import SILENT_START_MS, hang, rss_bytes
-from chandlery.workers.trader.messages import FailureReport
+from chandlery.workers.trader.messages import FailureReport, encode
 
 
 @pytest.mark.parametrize(
@@ -114,3 +117,17 @@ def test_a_folder_s_fingerprint_changes_with_its_python_files_alone(tmp_path: Pa
     one = fingerprint(str(tmp_path))
     (tmp_path / "a.py").write_text("xy")
     assert len({before, one, fingerprint(str(tmp_path))}) == 3
+
+
+async def test_what_a_trader_says_in_place_of_a_report_is_passed_over_whatever_it_is() -> None:
+    """Its process may write anything; the supervisor goes on to listen."""
+    keeper = Keeper(
+        trader("liar"), 0, Place("Pipe", "", "", "", "info"), "", NurseryClient(), 1_000, changed=lambda: None
+    )
+    reader = asyncio.StreamReader()
+    for line in (b"no json", b"\xff", b'{"type":"failure","x":' + b"[" * 5_000, b'{"type":"nothing"}'):
+        reader.feed_data(line + b"\n")
+    reader.feed_data(encode(FailureReport("Crashed", "the last words", True)) + b"\n")
+    reader.feed_eof()
+    await keeper._listen(reader)
+    assert keeper._failure == FailureReport("Crashed", "the last words", True)

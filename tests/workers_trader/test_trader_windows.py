@@ -91,6 +91,12 @@ def test_garbage_is_an_error_that_says_reconnect(garbage: bytes) -> None:
         decode_window(garbage)
 
 
+def test_a_header_nested_without_end_is_an_error_that_says_reconnect() -> None:
+    header = b"\x9b\xa1A\xa21s" + b"\0" * 6 + b"\x90\xc0" + b"\x91" * 60_000 + b"\xc0"
+    with pytest.raises(UnavailableError, match="can't be decoded"):
+        decode_window(len(header).to_bytes(4, "little") + header)
+
+
 @given(st.integers(0, 200), st.binary(min_size=1, max_size=8))
 def test_a_damaged_message_never_gives_wrong_shapes(at: int, noise: bytes) -> None:
     whole = bytearray(body(message(0, 5)))

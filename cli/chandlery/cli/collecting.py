@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import msgspec
-
 from chandlery.console.model import SignalRow, signal_row
 from chandlery.core.errors import InputError
 from chandlery.core.latency import account
 from chandlery.core.signal_life import Lives, SignalLife
 from chandlery.core.signals import Completion, Life, Signal, SignalsRecord, completed, decode_record
+from chandlery.core.wire import UNDECODABLE
 
 
 @dataclass
@@ -34,7 +33,7 @@ class Collected:
         """Take a record's value; returns the signal when it is a new one."""
         try:
             record: SignalsRecord = decode_record(value or b"")
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             self.undecodable += 1
             return None
         if isinstance(record, Completion):

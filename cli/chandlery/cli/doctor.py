@@ -6,6 +6,7 @@ judges by what came of it. No check changes anything that stays, but for a Kafka
 
 from __future__ import annotations
 
+import errno
 import importlib
 import mmap
 import os
@@ -187,8 +188,10 @@ def check_shared_memory(shm: Path, need_bytes: int) -> Check:
         status = os.statvfs(shm)
     except OSError as error:
         return Check("shared memory", False, f"{shm}: {error.strerror}", advice)
+    if status.f_flag & os.ST_RDONLY:
+        return Check("shared memory", False, f"{shm} is mounted read-only", f"mount -o remount,rw {shm}")
     if not os.access(shm, os.W_OK):
-        return Check("shared memory", False, f"{shm} can't be written by this user", advice)
+        return Check("shared memory", False, f"{shm} can't be written by this user", f"chmod 1777 {shm}")
     return judge_shared_memory(
         str(shm), status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize, need_bytes
     )
@@ -223,11 +226,24 @@ def check_mapping(shm: Path) -> Check:
                 seen = reader[:8]
     except (OSError, ValueError) as error:
         return Check(
-            "mapping", False, f"{shm}: {error}", "use --transport pipe, or another kernel or container runtime"
+            "mapping", False, f"{shm}: {_reason(error)}", _advice(error, "another kernel or container runtime")
         )
     if seen != b"candles!":
         return Check("mapping", False, f"{shm}: a store isn't seen by a second mapping", "use --transport pipe")
     return Check("mapping", True, f"{shm}: a store is seen through a read-only mapping")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the passing name of a file."""
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _advice(error: Exception, otherwise: str) -> str:
+    """What helps against an error in the shared memory's folder."""
+    unwritable = isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.ENOSPC)
+    if unwritable or isinstance(error, SegmentError):
+        return "mend the shared memory first"
+    return f"{otherwise}, or use --transport pipe"
 
 
 def check_futex(shm: Path) -> Check:
@@ -244,7 +260,7 @@ def check_futex(shm: Path) -> Check:
             missing = "; the C extension isn't built"
         except (FutexError, SegmentError, OSError) as error:
             return Check(
-                "futex", False, f"{way}: {error}", "allow futex in the seccomp profile, or use --transport pipe"
+                "futex", False, f"{way}: {_reason(error)}", _advice(error, "allow futex in the seccomp profile")
             )
         else:
             return Check(

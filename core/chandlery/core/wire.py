@@ -15,6 +15,9 @@ from typing import Final, Literal
 
 import msgspec
 
+#: What decoding bytes of others' making may raise; the last where they nest deeper than any decoder follows.
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 class TradesRecord(msgspec.Struct, tag="trades", tag_field="kind", omit_defaults=True):
     """Trades of one symbol (topic ``trades``), as parallel lists of equal length n ≥ 0.

@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 
 from chandlery.core.errors import UnavailableError
+from chandlery.core.wire import UNDECODABLE
 from chandlery.workers.candles import COLUMNS, Columns, Floats, Ints
 
 _U32: Final = struct.Struct("<I")
@@ -133,7 +134,7 @@ def decode_window(body: bytes) -> WindowMessage:
     try:
         (header_bytes,) = _U32.unpack_from(body)
         header = _decoder.decode(memoryview(body)[4 : 4 + header_bytes])
-    except (struct.error, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (struct.error, *UNDECODABLE) as error:
         raise UnavailableError(f"window message of {len(body)} bytes can't be decoded: {error}") from error
     start, rows = 4 + header_bytes, header.rows
     if rows < 0 or rows > header.count or len(body) != start + rows * _ROW_BYTES:

@@ -116,7 +116,7 @@ async def _measure(
     runtime: LocalRuntime, viewer: Viewer, asked: Asked, manifest: Path, say: Say
 ) -> tuple[list[Observed], float]:
     steps = steps_of(asked)
-    await runtime.start(viewer.view, viewer.written)
+    await runtime.start(viewer.view, viewer.written, viewer.wrong)
     began_s = time.monotonic()
     observed: list[Observed] = []
     for number, step in enumerate(steps):

@@ -24,7 +24,7 @@ from chandlery.cli.runtime.polling import WorkerWatch, until_answers
 from chandlery.cli.runtime.settings import feed_of, label_of, supervisor_of
 from chandlery.cli.runtime.statedir import StateDir, write_atomically
 from chandlery.core.assignment import Assignment, decode_assignment
-from chandlery.core.errors import SegmentError, UnavailableError
+from chandlery.core.errors import MachineError, SegmentError, UnavailableError
 from chandlery.core.manifests import Key, ManifestSet
 from chandlery.core.resources import TraderPool
 from chandlery.core.settings import FeedSettings, KafkaSettings, SupervisorSettings
@@ -91,7 +91,14 @@ class WorkerGroup:
             ChandleryError: one ended at its start, or the feed doesn't answer.
         """
         self._state.rings(self.label).mkdir(parents=True, exist_ok=True)
-        (self._shm / self.label).mkdir(parents=True, exist_ok=True)
+        folder = self._shm / self.label
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MachineError(
+                f"{folder}: can't make the segment's folder: {error.strerror}; "
+                f"{folder.parents[1]} must be a tmpfs that this user may write: see chandlery doctor"
+            ) from error
         self._before = self.ring_counts()
         feed = feed_of(self.name, self.label, self.pool, self.kafka, self._shm, self._options, self._state)
         supervisor = supervisor_of(self.name, self.label, self.pool, self._shm, self._options, self._state)

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-import msgspec
-
 from chandlery.console.market import SignalEvent, SignalQuery
 from chandlery.console.reading.entries import Entry, Key, entry_of, short
 from chandlery.console.reading.positions import OVERLAP_MS, Place, Position
 from chandlery.console.reading.signal_log import Event, Partition, SignalLog
 from chandlery.core.signal_life import Lives, SignalLife
 from chandlery.core.signals import Completion, Life, Signal, SignalsRecord, decode_record
+from chandlery.core.wire import UNDECODABLE
 
 #: Signals of a replay whose completion may still come; it follows within milliseconds.
 _MOST_JOINED: Final = 2_000
@@ -372,7 +371,7 @@ def _decoded(
     for record in records:
         try:
             said: SignalsRecord = decode_record(record.value or b"")
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             continue  # counted when it came
         decoded.append((record, said))
         if isinstance(said, Completion):

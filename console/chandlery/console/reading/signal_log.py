@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-import msgspec
-
 from chandlery.console.reading.entries import Entry, Key, entry_of
 from chandlery.console.reading.positions import FeedKey, Place
 from chandlery.core.signal_life import Lives, SignalLife
 from chandlery.core.signals import Completion, Life, Signal, SignalsRecord, decode_record
+from chandlery.core.wire import UNDECODABLE
 
 #: Completions that came before their signal, and signals no longer kept whose completion may come; the two are
 #: milliseconds apart, in one partition.
@@ -168,7 +167,7 @@ class SignalLog:
         partition.newest_ms = max(partition.newest_ms, append_ms)
         try:
             record: SignalsRecord = decode_record(value or b"")
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             self.counts["undecodable"] += 1
             return
         if isinstance(record, Completion):

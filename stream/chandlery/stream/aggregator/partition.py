@@ -10,7 +10,7 @@ import msgspec
 
 from chandlery.core.errors import InvariantError
 from chandlery.core.topics import Topics
-from chandlery.core.wire import DeadLetter, InputRecord, Opening, decode_input, encode
+from chandlery.core.wire import UNDECODABLE, DeadLetter, InputRecord, Opening, decode_input, encode
 from chandlery.stream.aggregation import AggregationPlan, Emission, SymbolState
 
 #: Symbol under which trades are counted whose record doesn't tell one.
@@ -233,7 +233,7 @@ def interpret(key: bytes | None, value: bytes | None) -> tuple[InputRecord | Non
         return None, "no value"
     try:
         record = decode_input(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         return None, f"{type(error).__name__}: {error}"
     if key is None or key != record.symbol.encode():
         named = "none" if key is None else repr(key.decode(errors="replace"))

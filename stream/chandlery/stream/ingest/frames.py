@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from chandlery.core.wire import UNDECODABLE
 from chandlery.stream.ingest.decimals import parse_decimal
 
 # 2100-01-01: a time beyond it is garbage, and as a watermark it would close every candle there will ever be.
@@ -100,7 +101,7 @@ def read_frame(data: bytes) -> Frame:
     if b'"trade"' in data:
         try:
             trade = _decode_envelope(data).data
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             return _read_bare_trade(data)
         return trade if trade.E < _LAST_SENSIBLE_MS else MalformedFrame("time")
     return _read_other(data)
@@ -111,7 +112,7 @@ def _read_bare_trade(data: bytes) -> Frame:
         trade = _decode_event(data)
     except msgspec.ValidationError:
         return MalformedFrame("trade")
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return MalformedFrame("json")
     return trade if trade.E < _LAST_SENSIBLE_MS else MalformedFrame("time")
 
@@ -121,7 +122,7 @@ def _read_other(data: bytes) -> OtherFrame | MalformedFrame:
         frame = _decode_other(data)
     except msgspec.ValidationError:
         return OtherFrame("other")
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return MalformedFrame("json")
     if max(frame.E, frame.data.E if frame.data is not None else 0) >= _LAST_SENSIBLE_MS:
         return MalformedFrame("time")

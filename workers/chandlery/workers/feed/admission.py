@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from chandlery.core.signals import MAX_REASON_CHARS, Decided, Life, Signal, decode_ring
+from chandlery.core.wire import UNDECODABLE
 from chandlery.workers.feed.assignments import Fence
 from chandlery.workers.feed.forming_signals import FormingSignals
 
@@ -18,8 +19,8 @@ REMEMBERED_IDS: Final = 10_000
 #: as 16 bytes, about 155 bytes with its place in the order: 31 MB at most, and nothing where nothing was recalled.
 RECALLED_IDS: Final = 200_000
 _ID: Final = re.compile(r"[0-9a-f]{32}")
-#: Times are ns in 64 bits, wherever they go.
-_MOST_NS: Final = 2**63 - 1
+#: Times and numbers have 64 bits, wherever they go.
+_MOST: Final = 2**63 - 1
 _PRICE: Final = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?")
 
 
@@ -100,7 +101,7 @@ def admit(
     """
     try:
         item = decode_ring(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         return Admission(reason="bad_signal", message=f"undecodable: {error}")
     is_signal = isinstance(item, Signal)
     problem = _stranger(item, trader, fence) or (_problem(item) if isinstance(item, Signal) else _no_time(item))
@@ -152,7 +153,7 @@ def _fenced(item: Signal | Decided, fence: Fence, until_ms: int | None) -> str:
 
 
 def _no_time(decided: Decided) -> str:
-    return "" if 0 <= decided.at_wall_ms <= _MOST_NS else "a time of it doesn't fit into 64 bits"
+    return "" if 0 <= decided.at_wall_ms <= _MOST else "a time of it doesn't fit into 64 bits"
 
 
 def _problem(signal: Signal) -> str:
@@ -162,9 +163,16 @@ def _problem(signal: Signal) -> str:
         return f"strength {signal.strength} is not within 0 … 1"
     if not _PRICE.fullmatch(signal.price):
         return f"price {signal.price[:40]!r} is no decimal"
-    times = (signal.strategy_ns, signal.ttl_ms, *msgspec.structs.astuple(signal.stamps))
-    if max(times) > _MOST_NS or min(times) < -_MOST_NS:
-        return "a time of it doesn't fit into 64 bits"
+    times = (
+        signal.strategy_ns,
+        signal.ttl_ms,
+        signal.emitted_wall_ms,
+        signal.open_time_ms,
+        *msgspec.structs.astuple(signal.stamps),
+    )
+    numbers = (signal.session, signal.revision, signal.ordinal)
+    if max(*times, *numbers) > _MOST or min(*times, *numbers) < -_MOST:
+        return "a time or number of it doesn't fit into 64 bits"
     if len(signal.reason) > MAX_REASON_CHARS:
         return f"reason has {len(signal.reason)} characters; {MAX_REASON_CHARS} are allowed"
     return ""

@@ -23,6 +23,7 @@ from chandlery.core.intervals import parse_interval
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.signals import Action
 from chandlery.core.topics import partition_of, topics_of
+from chandlery.core.wire import UNDECODABLE
 from chandlery.workers.feed.admission import RECALLED_IDS, RecentIds
 from chandlery.workers.feed.clients import candle_consumer, end_consumer
 from chandlery.workers.feed.forming_signals import FormingSignals
@@ -241,7 +242,7 @@ class Recall:
     def _take(self, record: ConsumerRecord, wanted: Mapping[str, int]) -> None:
         try:
             found = _decode(record.value or b"")
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             return  # whoever reads the topic says so
         if isinstance(found, _Life):
             self._forming.settle(found.id)

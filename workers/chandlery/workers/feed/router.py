@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-import msgspec
-
 from chandlery.core.assignment import SeriesRef
 from chandlery.core.clocks import HostClocks, Stamps
-from chandlery.core.wire import CandlesRecord, CandleUpdate, decode_candles
+from chandlery.core.wire import UNDECODABLE, CandlesRecord, CandleUpdate, decode_candles
 from chandlery.workers.feed.candle_rows import (
     CLOSING_BRACE,
     MOST_INTEGER,
@@ -188,7 +186,7 @@ class Router:
         """Apply a live record; the intervals it lacked, or None if it was of no use (look further back)."""
         try:
             head = decode_head(record.value or b"")
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             self._refuse(record, str(error))
             return None
         if head.session == symbol.session and head.seq <= symbol.seq.get(self._live_topic, 0):
@@ -294,7 +292,7 @@ def decode_record(record: RawRecord) -> tuple[CandlesRecord | None, str]:
         return None, "record without a value"
     try:
         decoded = decode_candles(record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         return None, str(error)
     if record.key is None or decoded.symbol.encode() != record.key:
         return None, f"key {record.key!r} and symbol {decoded.symbol!r} differ"

@@ -128,7 +128,9 @@ def read_header(mapping: _native.Mapping) -> Header:
     if magic != _native.SEGMENT_MAGIC:
         raise SegmentError(f"no segment: it begins with {magic:#018x}")
     if version != _native.LAYOUT_VERSION:
-        raise SegmentError(f"layout version {version}; this program reads {_native.LAYOUT_VERSION}")
+        raise SegmentError(
+            f"layout version {version}; this program reads {_native.LAYOUT_VERSION}: run feed and readers of one release"
+        )
     if mapping.load(_native.HEADER_CHECKSUM) != zlib.crc32(fixed):
         raise SegmentError("its header fails its checksum")
     geometry = Geometry.derive(rows=rows, guard_rows=guard_rows, series=series, bells=bells, stamp_rows=stamp_rows)

@@ -40,7 +40,9 @@ class WriterLock:
                     os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644), "r+"
                 )
             except OSError as error:
-                raise SegmentError(f"segment {path}: can't open its lock file: {error.strerror}") from error
+                raise SegmentError(
+                    f"segment {path}: can't open its lock file: {error.strerror}{remedy_for(error, path)}"
+                ) from error
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -78,12 +80,12 @@ def reserve(path: str, size_bytes: int, mode: int) -> int:
         NoRoom: the file system is full; the file is gone again.
         SegmentError: the file can't be created.
     """
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
     try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     except OSError as error:
-        raise SegmentError(f"can't create {path}: {error.strerror}") from error
+        raise SegmentError(f"can't create {path}: {error.strerror}{remedy_for(error, path)}") from error
     try:
         os.fchmod(fd, mode)  # whatever the umask: the other container may run as another user
         # Asked first: an allocation that fails has filled the file system for a moment, to its other users' harm.
@@ -98,6 +100,16 @@ def reserve(path: str, size_bytes: int, mode: int) -> int:
             raise NoRoom from error
         raise SegmentError(f"can't reserve {size_bytes} bytes for {path}: {error.strerror}") from error
     return fd
+
+
+def remedy_for(error: OSError, path: str) -> str:
+    """What to change where a path can't be written, as the end of a sentence; empty where nothing is known."""
+    folder = Path(path).parent
+    return {
+        errno.EROFS: f"; mount the file system of {folder} writable for the feed and its supervisor",
+        errno.EACCES: f"; give this user the right to write in {folder}",
+        errno.ENOENT: f"; make the folder {folder}",
+    }.get(error.errno or 0, "")
 
 
 def publish(building: str, path: str) -> None:

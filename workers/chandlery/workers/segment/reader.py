@@ -15,6 +15,9 @@ from chandlery.workers.segment.description import SegmentInfo, describe
 from chandlery.workers.segment.layout import Header, read_header
 from chandlery.workers.segment.series import SeriesReader
 
+#: A segment may hold thousands of symbols; an error names so many.
+_MOST_NAMED: Final = 10
+
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[int]:
@@ -54,6 +57,10 @@ class SegmentReader(_native.Reader):
     """Maps a segment read-only: the file and its mount need no write permission.
 
     Not to be shared between threads, except that one may :meth:`wait` while another closes.
+
+    Lifetime: a reader holds the mapping until :meth:`close`; after that it refuses. Series, windows and arrays that
+    it handed out hold the mapping themselves: they stay readable after close(), after the reader is collected, and
+    after the file is unlinked or superseded. The memory goes with the last of them. :meth:`info` is a copy.
     """
 
     def __init__(self, path: str, mapping: _native.Mapping, header: Header) -> None:
@@ -95,6 +102,24 @@ class SegmentReader(_native.Reader):
             return None
         index, epoch = found
         return SeriesReader(self._mapped(), self._header.geometry, index, epoch, symbol, interval)
+
+    def expect(self, symbol: str, interval: str) -> SeriesReader:
+        """The series, which must be there.
+
+        Raises:
+            SegmentError: it isn't; the message says what there is, and what makes a feed hold a series.
+        """
+        found = self.series(symbol, interval)
+        if found is not None:
+            return found
+        there = [one for one in self.info()["series"] if one["symbol"] == symbol]
+        remedy = "a feed holds what the Traders of its worker ask for by spec.market"
+        if there:
+            built = ", ".join(sorted(one["interval"] for one in there))
+            raise SegmentError(f"segment {self.path}: {symbol} isn't there by {interval}, only by {built}; {remedy}")
+        symbols = sorted({one["symbol"] for one in self.info()["series"]})
+        named = f"{', '.join(symbols[:_MOST_NAMED])}{', …' if len(symbols) > _MOST_NAMED else ''}" or "none"
+        raise SegmentError(f"segment {self.path}: there is no {symbol}; its symbols: {named}; {remedy}")
 
     def info(self) -> SegmentInfo:
         """Header, series and bells as plain data."""

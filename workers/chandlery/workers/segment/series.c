@@ -95,11 +95,22 @@ static int window_wanted(const Series *self, const char *function, PyObject *con
         return 0;
     }
     long long asked_end = PyLong_AsLongLong(args[0]), asked_length = PyLong_AsLongLong(args[1]);
-    if (PyErr_Occurred())
+    if (PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            PyErr_Clear(); /* a count that the file made up, as a rule */
+            fail("%s(end=%R, length=%R): no series counts as far", function, args[0], args[1]);
+        }
         return 0;
-    if (asked_end < 0 || asked_length < 0 || (uint64_t)asked_length > g->rows - g->guard_rows) {
-        fail("%s(end=%lld, length=%lld): at least 0, and at most %llu rows can be read", function, asked_end,
-             asked_length, (unsigned long long)(g->rows - g->guard_rows));
+    }
+    if (asked_end < 0 || asked_length < 0) {
+        fail("%s(end=%lld, length=%lld): neither can be below 0", function, asked_end, asked_length);
+        return 0;
+    }
+    if ((uint64_t)asked_length > g->rows - g->guard_rows) {
+        fail("%s of %lld rows: %llu can be read, of %llu kept the oldest %llu are the writer's guard; raise the pool's "
+             "segment.candles",
+             function, asked_length, (unsigned long long)(g->rows - g->guard_rows), (unsigned long long)g->rows,
+             (unsigned long long)g->guard_rows);
         return 0;
     }
     if (!self->columns[0]) {

@@ -40,8 +40,14 @@ class FormingRow(NamedTuple):
 class SeriesReader(_native.Series):
     """One series as a trader sees it; made by :meth:`SegmentReader.series`.
 
-    An ordinal counts closed rows since the last reset, from 0. Stays usable after its reader is closed (it
-    keeps the mapping), but not ``alive`` beyond the series' removal. In the extension are:
+    An ordinal counts closed rows since the last reset, from 0.
+
+    Lifetime: it keeps the mapping, so it stays usable after its reader is closed, but not ``alive`` beyond the series'
+    removal. A window's arrays are views: each of them, and each slice or buffer of one, keeps the memory mapped by itself,
+    whatever becomes of window, series, reader and file; in a forked child too. ``np.array(window.close)`` is a copy, which
+    the writer doesn't change, and so are :meth:`forming` and ``stamps()``.
+
+    In the extension are:
 
     * ``window(end, length) -> Window``: rows [end - length, end), seven read-only views into the segment, not copies.
       Clipped to what can be read: it ends at the count and begins at ``first()``, so it may be shorter than asked for,

@@ -85,7 +85,8 @@ class SegmentWriter(_native.Writer):
     def _create_locked(cls, path: str, geometry: Geometry, lock: WriterLock) -> SegmentWriter:
         unrung = _Previous.find(path + _ASIDE)
         previous = _Previous.find(path)
-        generation = max(unrung.generation, previous.generation) + 1
+        # A word, whatever an unsound file said.
+        generation = (max(unrung.generation, previous.generation) + 1) % (1 << 64)
         unrung.remove()
         header = Header(geometry, generation, os.getpid(), time.monotonic_ns())
         building = path + ".new"
@@ -221,7 +222,7 @@ class _Previous:
 
 
 def _reserve_beside(previous: _Previous, building: str, size_bytes: int) -> int:
-    remedy = "make room or lower segment_rows/segment_series"
+    remedy = "make room, or lower the pool's segment.candles or segment.series (segment_rows, segment_series)"
     try:
         return reserve(building, size_bytes, 0o644)
     except NoRoom as error:

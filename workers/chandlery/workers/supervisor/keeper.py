@@ -17,6 +17,7 @@ from chandlery.core.assignment import READY_STATES, TraderAssignment, TraderStat
 from chandlery.core.clocks import now_ns
 from chandlery.core.errors import SegmentError, UnavailableError
 from chandlery.core.transports import Transport
+from chandlery.core.wire import UNDECODABLE
 from chandlery.workers.segment import Heritage, SignalRing
 from chandlery.workers.supervisor import watch
 from chandlery.workers.supervisor.backoff import Backoff
@@ -340,7 +341,7 @@ class Keeper:
                 if not line:
                     return
                 report = decode_report(line)
-            except (OSError, ValueError, msgspec.DecodeError) as error:
+            except (OSError, ValueError, *UNDECODABLE) as error:
                 _log.warning("trader said what is no report", extra=self._facts(error=str(error)))
                 if isinstance(error, OSError):
                     return
