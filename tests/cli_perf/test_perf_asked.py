@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import pytest
 
 from chandlery.cli.comparing.asked import Asked, read_asked
 from chandlery.cli.comparing.market import MOST_BESIDE, manifests, steps_of
-from chandlery.cli.comparing.running import STRATEGIES
+from chandlery.cli.comparing.running import STRATEGIES, compare
 from chandlery.cli.runtime.desired import read_catalogue
-from chandlery.core.errors import InputError
+from chandlery.core.errors import InputError, MachineError
 from chandlery.core.manifests import check_against_catalogue, read_manifests
 
 GOOD: dict[str, Any] = {"traders": "5,10", "seconds": 8, "rate": 20.0, "symbols": 10, "trigger": "CandleClose"}
@@ -74,6 +75,14 @@ def test_the_command_refuses_with_exit_code_2_and_one_line() -> None:
     assert (
         done.stderr == "chandlery: --traders 'many': 'many' won't do; write numbers from 1 to 100, such as 5,10,20,50\n"
     )
+
+
+def test_without_a_temporary_folder_it_says_so_with_exit_code_3(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(MachineError, match="set TMPDIR"):
+        asyncio.run(compare(asked(), lambda line, fraction=None: None, asyncio.Event()))
 
 
 def test_each_number_is_measured_on_both_in_turns_that_alternate_and_a_few_side_by_side() -> None:

@@ -31,7 +31,7 @@ from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.viewing import Viewer
 from chandlery.cli.runtime.workergroup import WorkerGroup
 from chandlery.console.summary import Summary
-from chandlery.core.errors import UnavailableError
+from chandlery.core.errors import MachineError, UnavailableError
 from chandlery.core.signals import Signal
 from chandlery.core.transports import Transport
 
@@ -68,7 +68,10 @@ async def compare(asked: Asked, say: Say, interrupted: asyncio.Event) -> Compari
     Raises:
         ChandleryError: it can't start, or traders don't come up.
     """
-    folder = Path(tempfile.mkdtemp(prefix="chandlery-perf-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="chandlery-perf-"))
+    except OSError as error:
+        raise MachineError(f"no temporary folder can be made: {error}; set TMPDIR to one with room") from error
     try:
         ended = await _run(asked, folder, say, interrupted)
     finally:

@@ -75,11 +75,12 @@ class PipeTraders:
         # In a thread: candles of the others go on meanwhile.
         module = await asyncio.to_thread(importlib.import_module, "chandlery.workers.feed.window_sender")
         sender: WindowSender = module.WindowSender(self._path, self._segment_path, self._counts)
+        # Told of everything from here on, before anybody can connect.
+        self._sender = sender
+        self._tell_sender()
         try:
             await sender.start()
             log.info("windows served", extra={"socket": str(self._path)})
-            self._sender = sender
-            self._tell_sender()
             await asyncio.get_running_loop().create_future()
         except OSError as error:
             raise MachineError(f"{self._path}: can't make the socket: {error.strerror or error}") from error
