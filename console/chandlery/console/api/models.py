@@ -192,7 +192,8 @@ class Signal(Answer):
     """One signal in short.
 
     Attributes:
-        state: of its life, now. expires_ms: when its time is up; null: its life has ended. stages: (name, µs) in order, empty until the broker's acknowledgement is known.
+        state: of its life, now. expires_ms: when its time is up; null: its life has ended.
+        stages: (name, µs) in order, empty until the broker's acknowledgement is known.
     """
 
     id: str

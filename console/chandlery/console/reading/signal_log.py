@@ -2,8 +2,9 @@
 
 Two bounded things are kept. **Signals**, by the broker's time, for pages and figures: the newest ``kept`` of all feeds.
 **Events**, in the order in which they were read, for those who follow: a ring of twice as many, as each signal has one
-when it comes and one when its completion does (and some a third, when the close of their candle says what they are). A follower has its own place in the ring (following.py): however slow it
-is, it holds nobody up and costs no memory; what it is overtaken by, it has lost.
+when it comes and one when its completion does (and some a third, when the close of their candle says what they are). A
+follower has its own place in the ring (following.py): however slow it is, it holds nobody up and costs no memory; what it
+is overtaken by, it has lost.
 
 Each event says which records of its partition lie between it and the event before (``begin``): whoever has read up to
 there, or beyond, misses nothing. ``floor`` of a partition is where the events in memory begin to be complete.

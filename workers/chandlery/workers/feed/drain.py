@@ -119,6 +119,11 @@ class Drain:
         """Look at the rings now."""
         self._wake.set()
 
+    def lives(self) -> dict[str, int]:
+        """What was told of signals on forming candles, by state, and what was not (docs/status.md)."""
+        told = {name: self.tally.lives[name] for name in ("confirmed", "invalidated", "fenced")}
+        return {**told, "forgotten": self.forming.forgotten}
+
     def empty(self) -> bool:
         """Whether nothing is left in any ring, nor under way."""
         drains = [*self.rings.values(), *self._leaving]

@@ -30,8 +30,8 @@ class InFlight:
     """One record between a slot of the ring and its acknowledgement; a slot that tells of several lives has several.
 
     Attributes:
-        position: of the slot in the ring. record: None for a slot that was dropped, or had nothing to tell. sent: the producer's promise while it is under way.
-        done: acknowledged, or nothing to acknowledge.
+        position: of the slot in the ring. record: None for a slot that was dropped, or had nothing to tell.
+        sent: the producer's promise while it is under way. done: acknowledged, or nothing to acknowledge.
     """
 
     position: int

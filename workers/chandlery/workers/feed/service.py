@@ -476,7 +476,7 @@ class Feed:
                 "unique": tally.unique,
                 "dropped": dict(tally.dropped),
             },
-            "lives": {name: tally.lives[name] for name in ("confirmed", "invalidated", "fenced")},
+            "lives": self._drain.lives(),
             "rings": {name: drain.gauges() for name, drain in self._shown_rings().items()},
             "latency": self._drain.latency.summary(),
             "traces": self._tracing.report(),
