@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -14,14 +13,14 @@ from unittest import mock
 from tests.segment_crash.fault_points import Cost, FaultPoints, Point, points_of
 from tests.segment_crash.forked import fork
 from tests.segment_crash.readers import Finding, flaws
-from tests.segment_crash.scene import AT_REST, Report, Scene, rest
+from tests.segment_crash.scene import AT_REST, NAMES, Report, Scene, rest
 from tests.segment_crash.truth import OTHER, SMALL, Told, Writing
 
 from chandlery.workers.segment import SegmentError, SegmentWriter, placement
 from chandlery.workers.segment import writer as writer_module
 
 #: What a writer killed half-way may leave beside that, until the next one comes.
-IN_BETWEEN = AT_REST | {"segment.new", "segment.old"}
+IN_BETWEEN = AT_REST | NAMES | {"segment.new"}
 
 
 def run(fault_points: FaultPoints, folder: Path, what: str) -> Report:
@@ -33,7 +32,7 @@ def run(fault_points: FaultPoints, folder: Path, what: str) -> Report:
             _die_closing(fault_points, scene, point)
         else:
             _die_creating(fault_points, scene, point, what)
-    return scene.end(SMALL, restarts=_is_nothing_left(scene))
+    return scene.end(SMALL)
 
 
 def _measure(fault_points: FaultPoints, folder: Path, what: str) -> Cost:
@@ -65,7 +64,7 @@ def _no_room_at_first() -> contextlib.AbstractContextManager[object]:
 
 def _die_creating(fault_points: FaultPoints, scene: Scene, point: Point, what: str) -> None:
     where = f"{what}, {point}"
-    before = scene.writer(SMALL, rest, restarts=_is_nothing_left(scene))
+    before = scene.writer(SMALL, rest)
     scene.judge.ask("hold")
     before.kill()
 
@@ -87,7 +86,7 @@ def _die_closing(fault_points: FaultPoints, scene: Scene, point: Point) -> None:
         fault_points.die_in(writing.writer.close, point)
 
     where = f"close, {point}"
-    victim = scene.writer(SMALL, close, restarts=_is_nothing_left(scene))
+    victim = scene.writer(SMALL, close)
     scene.judge.ask("hold")
     victim.line.send("close")
     _expect_death(scene, where, victim.ended_by)
@@ -97,11 +96,6 @@ def _die_closing(fault_points: FaultPoints, scene: Scene, point: Point) -> None:
     found = _look(scene, where, missing=True)
     if found:
         scene.wrong(f"{where}, who came", *flaws(told, SMALL, found))
-
-
-def _is_nothing_left(scene: Scene) -> bool:
-    """Whether the next generation is the first again: the one before was removed, after all its readers were told."""
-    return not {"segment", "segment.old"} & set(os.listdir(scene.folder))
 
 
 def _expect_death(scene: Scene, where: str, ended_by: Callable[[], int]) -> None:

@@ -15,11 +15,14 @@ from tests.segment_crash.forked import Child, fork
 from tests.segment_crash.readers import Followed, follow, judge
 from tests.segment_crash.truth import Layout, Writing, tell_history
 
-from chandlery.workers.segment import placement
+from chandlery.workers.segment import SegmentReader, placement
 from chandlery.workers.segment import writer as writer_module
 
 #: What a folder holds while a writer lives, or is dead.
 AT_REST: Final = {"segment", "segment.lock"}
+
+#: The names under which a next writer finds what was before it. A generation is told by nothing else.
+NAMES: Final = {"segment", "segment.old"}
 
 
 class Report(TypedDict):
@@ -44,6 +47,7 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = str(folder / "segment")
+        self.aside = str(folder / "segment.old")
         self.session = 0
         self.generation = 0
         self.report: Report = {"points": {}, "flaws": [], "follow_us": [], "looked_in_vain": 0, "left": []}
@@ -58,19 +62,17 @@ class Scene:
         """Count a kill."""
         self.report["points"][what] = self.report["points"].get(what, 0) + 1
 
-    def writer(
-        self, layout: Layout, then: Callable[[Connection, Writing, int], None], *, restarts: bool = False
-    ) -> Child:
+    def writer(self, layout: Layout, then: Callable[[Connection, Writing, int], None]) -> Child:
         """A new writer takes the path, writes its history and waits; the follower has followed, and sleeps again.
 
         Args:
             then: what it does when it hears something.
-            restarts: whether generations may begin anew, nothing of the one before being left.
         """
         self.session += 1
+        leads, begins_anew = self._path_leads_on(), not NAMES & set(os.listdir(self.folder))
         child = fork(f"writer {self.session}", functools.partial(_write, self, layout, then))
         generation, published_ns = child.hear()
-        if generation <= self.generation and not restarts:
+        if not (generation == 1 if begins_anew else generation > self.generation):
             self.wrong(child.name, f"generation {generation} after {self.generation}")
         self.generation = generation
         followed: Followed = self.follower.hear()
@@ -81,6 +83,8 @@ class Scene:
         if self.session > 1:  # before the first there is no segment, and nothing rings
             self.report["follow_us"].append((followed.at_ns - published_ns) / 1_000)
             self.report["looked_in_vain"] += followed.looked_in_vain
+            if followed.looked_in_vain and leads:
+                self.wrong(child.name, f"the follower went by a timer: {followed.troubles}")
         self.holds(child.name, AT_REST)
         self.follower.falls_asleep()
         return child
@@ -90,9 +94,18 @@ class Scene:
         if others := set(os.listdir(self.folder)) - set(files):
             self.wrong(where, f"left {sorted(others)}")
 
-    def end(self, layout: Layout, *, restarts: bool = False) -> Report:
+    def _path_leads_on(self) -> bool:
+        """Whether there is a segment to stay with until the next one is there: no reader needs a timer then."""
+        if not os.path.exists(self.path):
+            return False
+        with SegmentReader.open(self.path) as reader:
+            # Killed right after it had set the previous one aside, and before it had taken its path.
+            both = os.path.exists(self.aside) and os.path.samefile(self.path, self.aside)
+            return not reader.superseded and not both
+
+    def end(self, layout: Layout) -> Report:
         """A last writer ends in order; what is left then is in the report."""
-        last = self.writer(layout, lambda _, writing, __: writing.writer.close(), restarts=restarts)
+        last = self.writer(layout, lambda _, writing, __: writing.writer.close())
         last.line.send("close")
         last.ended_by()
         self.judge.kill()
