@@ -146,7 +146,7 @@ def _first_position(rings: Rings) -> None:
         return functools.partial(open_ring(path).set_position, SERIES, SESSION, 8)
 
     shutil.copyfile(made, path)
-    for point in points_of(rings.fault_points.measure(store()), "store", "call"):
+    for point in points_of(rings.fault_points.measure(store()), "store"):
         shutil.copyfile(made, path)
         rings.kill("first position", point, store)
         with SignalRing.attach(path) as ring:
@@ -171,7 +171,7 @@ def _give_way(rings: Rings) -> None:
         return functools.partial(open_ring(path).set_position, SERIES, SESSION, 8)
 
     shutil.copyfile(made, path)
-    for point in points_of(rings.fault_points.measure(store()), "store", "call"):
+    for point in points_of(rings.fault_points.measure(store()), "store"):
         shutil.copyfile(made, path)
         rings.kill("position, another gives way", point, store)
         with SignalRing.attach(path) as ring:
@@ -192,7 +192,7 @@ def _keep_positions(rings: Rings) -> None:
         return functools.partial(open_ring(path).keep_positions, set(wanted))
 
     shutil.copyfile(made, path)
-    for point in points_of(rings.fault_points.measure(keep()), "store", "call"):
+    for point in points_of(rings.fault_points.measure(keep()), "store"):
         shutil.copyfile(made, path)
         rings.kill("positions forgotten", point, keep)
         with SignalRing.attach(path) as ring:

@@ -13,7 +13,7 @@ def test_a_trader_killed_at_any_step_of_a_push_or_a_position_loses_nothing(libra
     """And none of a ring's makers leaves one that the next can't go on with."""
     report: RingReport = play(library, "ring_matrix", shared)
     assert report["flaws"] == [], f"{len(report['flaws'])} flaws, such as {report['flaws'][:3]}"
-    assert sum(report["points"].values()) > 500
+    assert sum(report["points"].values()) > 200
     assert report["repeated"] > 0, "a signal whose position was not stored yet comes again"
     assert report["left"] == []
 
