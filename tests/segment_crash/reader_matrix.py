@@ -40,6 +40,7 @@ OPERATIONS: Final[tuple[tuple[str, tuple[str, ...], Callable[[Reading], object]]
     ("look-up", ("load", "call"), lambda reading: reading.reader.series(SHORT, INTERVAL)),
     ("look-up in vain", ("load",), lambda reading: reading.reader.series("NOBODY/USDT", INTERVAL)),
     ("window", ("load", "call"), lambda reading: reading.series.window(reading.series.count, 6)),
+    ("preparing", ("load", "call"), lambda reading: reading.series.prepare(reading.series.count + 1, 6)),
     ("validation", ("load",), lambda reading: reading.series.valid(reading.window)),
     ("forming", ("load",), lambda reading: reading.series.forming()),
     ("stamps", ("load",), lambda reading: reading.series.stamps(reading.series.count - 1)),

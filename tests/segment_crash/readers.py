@@ -45,7 +45,7 @@ class Judge:
         self._most = 0
 
     def hold(self) -> None:
-        """Take a window of every series, as a trader that is at work when the writer dies."""
+        """Take a window of every series, and prepare the next, as a trader that is at work when the writer dies."""
         self._held = {}
         with SegmentReader.open(self._path) as reader:
             self._most = reader.rows - reader.guard_rows
@@ -53,6 +53,7 @@ class Judge:
                 series = reader.series(symbol, INTERVAL)
                 if series is not None:
                     self._held[symbol] = series, series.window(series.count, self._most)
+                    series.prepare(series.count + 1, self._most)
 
     def held(self) -> dict[str, Finding]:
         """What those windows, and the series they are of, are worth now."""
