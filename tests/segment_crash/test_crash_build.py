@@ -29,8 +29,8 @@ def test_the_production_build_has_no_fault_points(library: Path) -> None:
 
 def test_nothing_that_is_shipped_names_them() -> None:
     sources = [path for path in SOURCES.rglob("*") if path.suffix in (".c", ".h", ".py", ".pyi")]
-    told_in = [path.name for path in sources if WORD in path.read_bytes()]
-    assert told_in == ["protocol.h"], "but for the comment that says who defines the hooks"
+    assert len(sources) > 15
+    assert [path.name for path in sources if WORD in path.read_bytes()] == []
     assert WORD not in (ROOT / "setup.py").read_bytes()
     assert WORD not in (ROOT / "pyproject.toml").read_bytes()
 
