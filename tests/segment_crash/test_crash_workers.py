@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.segment_crash.feed_matrix import SESSION
 from tests.segment_crash.stage import ROOT, command, environment
-from tests.workers_supervisor.fake_feed import BTC, Worker, gone, processes_of, trader, worker
+from tests.workers_supervisor.fake_feed import BTC, Worker, gone, processes_of, ring_name, trader, worker
 
 from chandlery.core.assignment import TraderStatus
 from chandlery.workers.segment import SegmentWriter
@@ -127,6 +127,8 @@ async def test_a_killed_supervisor_s_successor_goes_on_with_the_rings_and_nothin
         await gone(family)
         made.close(102.0)
         assert segments_of(made) == {"segment", "segment.lock"}, "the feed's, which lives"
+        # Killed while it made the ring of a Trader that is gone when its successor comes.
+        (made.rings / ring_name("desk/gone")).with_suffix(".ring.new").write_bytes(b"half a ring")
         await made.start()
         await made.until(lambda status: all(one.signals == 2 for one in status.traders.values()))
         second = await made.states(**dict.fromkeys(TRADERS, "Active"))
