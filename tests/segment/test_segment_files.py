@@ -154,6 +154,35 @@ def test_a_writer_killed_while_it_removed_its_file_leaves_its_readers_to_be_woke
         assert sorted(os.listdir(Path(path).parent)) == ["segment", "segment.lock"]
 
 
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2)])
+def test_readers_of_another_layout_version_are_told_of_the_successor_too(
+    path: str, monkeypatch: pytest.MonkeyPatch, before: int, after: int
+) -> None:
+    monkeypatch.setattr(_native, "LAYOUT_VERSION", before)
+    make(path)
+    reader = SegmentReader.open(path)
+    bells = reader.info()["bells"]
+    monkeypatch.setattr(_native, "LAYOUT_VERSION", after)
+    with SegmentWriter.create(path, rows=8, series=1, guard_rows=1, bells=1) as successor:
+        assert successor.generation == reader.generation + 1
+        assert (reader.superseded, reader.info()["bells"]) == (True, [bell + 1 for bell in bells])
+        monkeypatch.setattr(_native, "LAYOUT_VERSION", before)
+        with pytest.raises(SegmentError, match=f"layout version {after}; this program reads {before}"):
+            SegmentReader.open(path)
+
+
+@pytest.mark.parametrize("bells", [0, 1 << 20, (1 << 64) - 1])
+def test_a_file_of_another_version_whose_bells_cannot_be_is_left_untold(path: str, bells: int) -> None:
+    make(path)
+    words = bytearray(Path(path).read_bytes()[: _native.HEADER_CHECKSUM])
+    struct.pack_into("<Q", words, _native.HEADER_VERSION, 3)
+    struct.pack_into("<Q", words, _native.HEADER_BELLS, bells)
+    with open(path, "r+b") as file:
+        file.write(words + struct.pack("<Q", zlib.crc32(words)))
+    with SegmentWriter.create(path, rows=8, series=1, guard_rows=1, bells=1) as successor:
+        assert successor.generation == 1
+
+
 def test_an_orderly_close_removes_the_files_and_wakes_readers(path: str) -> None:
     with process(hold_segment, path, 8) as (_, holder):
         receive(holder)

@@ -8,6 +8,8 @@ from typing import Final
 _SUFFIX: Final = ".ring"
 #: Every ring in a folder.
 RING_FILES: Final = f"*{_SUFFIX}"
+#: What a supervisor leaves that is killed while it makes one.
+HALF_MADE_RING_FILES: Final = f"{RING_FILES}.new"
 
 
 def ring_file_name(key: str) -> str:

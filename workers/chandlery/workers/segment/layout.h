@@ -42,7 +42,8 @@ enum {
     COLUMN_COUNT = 7, /* open_time open high low close volume trades */
     STAMP_COUNT = 8,
 
-    /* header: fixed once ready */
+    /* header: fixed once ready. Of every layout version alike, so that its readers can be told of a successor of any
+     * other: magic, generation, number of bells, checksum, ready, superseded, and the bells right behind the header. */
     HEADER_MAGIC = 0,
     HEADER_VERSION = 8,
     HEADER_FILE_BYTES = 16,

@@ -139,3 +139,25 @@ def read_header(mapping: _native.Mapping) -> Header:
     if file_bytes > len(mapping):
         raise SegmentError(f"truncated: {len(mapping)} bytes of {file_bytes}")
     return Header(geometry, generation, words[16], words[17])
+
+
+class Bells(NamedTuple):
+    """What a segment of any layout version tells its successor's writer, who rings its bells for the last time."""
+
+    generation: int
+    number: int
+
+
+def read_bells(mapping: _native.Mapping) -> Bells:
+    """Read and check what layout.h keeps in place in every version.
+
+    Raises:
+        SegmentError: it is no segment, not ready, or damaged.
+    """
+    if len(mapping) < _native.HEADER_BYTES or mapping.load(_native.HEADER_READY) != _native.READY_WORD:
+        raise SegmentError("not ready, or no segment")
+    fixed = mapping.read(0, _WORDS.size)
+    words = _WORDS.unpack(fixed)
+    if words[0] != _native.SEGMENT_MAGIC or mapping.load(_native.HEADER_CHECKSUM) != zlib.crc32(fixed):
+        raise SegmentError("no segment, or its header fails its checksum")
+    return Bells(generation=words[3], number=words[7])

@@ -59,8 +59,9 @@ static inline _Atomic uint64_t *word_at(uint8_t *at) {
     return (_Atomic uint64_t *)(void *)at;
 }
 
-/* Nothing here; a test defines them to go through every interleaving (tests/segment/interleavings.c), or brings all
- * accesses itself, on a memory of weak order or for a race detector (tests/segment_memory/). */
+/* Nothing here; tests define them, to go through every interleaving (tests/segment/interleavings.c), to be killed at
+ * every access (tests/segment_crash/), or bring all accesses themselves, on a memory of weak order or for a race
+ * detector (tests/segment_memory/). */
 #ifndef SEGMENT_LOADING
 #define SEGMENT_LOADING() ((void)0)
 #endif
@@ -93,16 +94,20 @@ static inline void store_release(uint8_t *at, uint64_t value) {
 }
 
 static inline uint64_t add_release(uint8_t *at, uint64_t amount) {
-    return atomic_fetch_add_explicit(word_at(at), amount, memory_order_release) + amount;
+    uint64_t sum = atomic_fetch_add_explicit(word_at(at), amount, memory_order_release) + amount;
+    SEGMENT_STORED();
+    return sum;
 }
 
 /* The two of a futex word, which has 32 bits. */
 static inline uint32_t load_acquire_32(uint8_t *at) {
+    SEGMENT_LOADING();
     return atomic_load_explicit((_Atomic uint32_t *)(void *)at, memory_order_acquire);
 }
 
 static inline void add_release_32(uint8_t *at, uint32_t amount) {
     atomic_fetch_add_explicit((_Atomic uint32_t *)(void *)at, amount, memory_order_release);
+    SEGMENT_STORED();
 }
 
 static inline void fence_acquire(void) {

@@ -11,7 +11,7 @@ from typing import Final
 from chandlery.core.errors import SegmentError
 from chandlery.workers.segment import _native
 from chandlery.workers.segment.description import SegmentInfo, describe
-from chandlery.workers.segment.layout import Geometry, Header, read_header
+from chandlery.workers.segment.layout import Bells, Geometry, Header, read_bells
 from chandlery.workers.segment.placement import NoRoom, WriterLock, no_room, publish, reserve, wait_for_room
 
 #: How long a new segment waits for readers to leave the one it replaces, where memory can't hold both. Readers
@@ -125,7 +125,7 @@ class SegmentWriter(_native.Writer):
             _mark(self._mapping)
             with contextlib.suppress(FileNotFoundError):
                 os.rename(self.path, self.path + _ASIDE)
-            _ring_all(self._mapping, self)
+            _ring_all(self, self._header.geometry.bells)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path + _ASIDE)
         self._mapping = None
@@ -152,31 +152,32 @@ def _mark(mapping: _native.Mapping) -> None:
     mapping.store(_native.HEADER_SUPERSEDED, 1)
 
 
-def _ring_all(mapping: _native.Mapping, bells: _native.Writer) -> None:
-    bells.ring_many(range(read_header(mapping).geometry.bells))
+def _ring_all(writer: _native.Writer, bells: int) -> None:
+    writer.ring_many(range(bells))
 
 
 class _Previous:
     """The file that a dead writer left under a name, if it is sound enough to be told of its successor."""
 
-    def __init__(self, path: str, mapping: _native.Mapping | None, header: Header | None) -> None:
+    def __init__(self, path: str, sound: tuple[_native.Mapping, _native.Writer, Bells] | None) -> None:
         self._path: Final = path
         self._aside: Final = path.removesuffix(_ASIDE) + _ASIDE
-        self._mapping = mapping
-        self._header: Final = header
-        self.generation: Final = header.generation if header else 0
+        self._sound = sound
+        self.generation: Final = sound[2].generation if sound else 0
 
     @classmethod
     def find(cls, path: str) -> _Previous:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
-            return cls(path, None, None)
+            return cls(path, None)
         try:
             mapping = _native.Mapping(fd, os.fstat(fd).st_size, True)
-            return cls(path, mapping, read_header(mapping))
+            bells = read_bells(mapping)
+            # Of another version no more is known than its bells; in the smallest segment they have the same place.
+            return cls(path, (mapping, _native.Writer(mapping, (2, 1, 1, bells.number, 1)), bells))
         except (OSError, SegmentError):
-            return cls(path, None, None)  # unsound: its readers can't be told, they see their heartbeat stop
+            return cls(path, None)  # unsound: its readers can't be told, they see their heartbeat stop
         finally:
             os.close(fd)
 
@@ -186,7 +187,7 @@ class _Previous:
         Raises:
             SegmentError: the file system has no second names.
         """
-        if self._mapping is None:
+        if self._sound is None:
             return
         try:
             os.link(self._path, self._aside)
@@ -196,22 +197,23 @@ class _Previous:
 
     def mark(self) -> None:
         """Say in the file that it is superseded; before its path means another one or none."""
-        if self._mapping is not None:
-            _mark(self._mapping)
+        if self._sound is not None:
+            _mark(self._sound[0])
 
     def ring(self) -> None:
         """Wake its readers, after its path means another one or none; only then its last name goes, and its mapping."""
-        if self._mapping is not None and self._header is not None:
-            _ring_all(self._mapping, _native.Writer(self._mapping, self._header.geometry.numbers))
+        if self._sound is not None:
+            _, writer, bells = self._sound
+            _ring_all(writer, bells.number)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._aside)
-        self._mapping = None
+        self._sound = None
 
     def remove(self) -> bool:
         """Make room by removing the file before its successor is there; whether there was one."""
         self.mark()
         try:
-            if self._mapping is None:
+            if self._sound is None:
                 os.unlink(self._path)
             else:
                 os.rename(self._path, self._aside)

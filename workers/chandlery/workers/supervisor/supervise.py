@@ -15,7 +15,7 @@ from chandlery.core.errors import InvariantError, SegmentError
 from chandlery.core.settings import SupervisorSettings
 from chandlery.core.transports import transport_of
 from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
-from chandlery.workers.ring_names import RING_FILES, key_in, ring_file_name
+from chandlery.workers.ring_names import HALF_MADE_RING_FILES, RING_FILES, key_in, ring_file_name
 from chandlery.workers.segment import Heritage, SignalRing
 from chandlery.workers.supervisor import watch
 from chandlery.workers.supervisor.catalogue_reader import follow_catalogue
@@ -213,6 +213,8 @@ class Supervisor:
     def _clear_away(self, wanted: Mapping[str, TraderAssignment]) -> None:
         """Rings of Traders that were removed, or removed and made anew, while no supervisor ran, or whose supervisor
         ended before they went: who bears the name now waits until what they signalled is drained."""
+        for half_made in self._rings.glob(HALF_MADE_RING_FILES):
+            half_made.unlink()  # nobody has read it, nor put anything into it
         adopt_earlier_names(self._rings, wanted.values())
         for path in self._rings.glob(RING_FILES):
             uid, key = uid_in(path), key_in(path)
