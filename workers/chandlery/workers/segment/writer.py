@@ -5,14 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Generator
 from types import TracebackType
 from typing import Final
 
 from chandlery.core.errors import SegmentError
 from chandlery.workers.segment import _native
 from chandlery.workers.segment.description import SegmentInfo, describe
+from chandlery.workers.segment.growth import SeriesCopy
 from chandlery.workers.segment.layout import Geometry, Header, read_header
-from chandlery.workers.segment.placement import NoRoom, WriterLock, no_room, publish, reserve, wait_for_room
+from chandlery.workers.segment.placement import (
+    NoRoom,
+    WriterLock,
+    no_room,
+    publish,
+    reserve,
+    reserve_in_steps,
+    wait_for_room,
+)
 
 #: How long a new segment waits for readers to leave the one it replaces, where memory can't hold both. Readers
 #: notice within one wake-up; a strategy's call in between may take a second or two.
@@ -45,8 +55,7 @@ class SegmentWriter(_native.Writer):
     def __init__(self, path: str, mapping: _native.Mapping, header: Header, lock: WriterLock) -> None:
         super().__init__(mapping, header.geometry.numbers)
         self.path: Final = path
-        self.generation: Final = header.generation
-        self._header: Final = header
+        self._header = header
         self._lock: Final = lock
         self._mapping: _native.Mapping | None = mapping
 
@@ -91,21 +100,90 @@ class SegmentWriter(_native.Writer):
         building = path + ".new"
         fd = _reserve_beside(previous, building, geometry.file_bytes)
         try:
-            mapping = _native.Mapping(fd, geometry.file_bytes, True)
-        except OSError as error:
+            mapping = _map_new(path, fd, geometry)
+        except SegmentError:
             os.unlink(building)
-            raise SegmentError(f"segment {path}: can't be mapped: {error.strerror}") from error
-        finally:
-            os.close(fd)
-        mapping.write(0, header.pack())
+            raise
         writer = cls(path, mapping, header, lock)
-        writer.heartbeat()
-        mapping.store(_native.HEADER_READY, _native.READY_WORD)  # [READY] pairs with the load in layout.py
+        _make_ready(mapping, header)
         previous.set_aside()
         previous.mark()
         publish(building, path)
         previous.ring()
         return writer
+
+    @property
+    def generation(self) -> int:
+        """Of the present file."""
+        return self._header.generation
+
+    @property
+    def capacity(self) -> int:
+        """Most series of the present file."""
+        return self._header.geometry.series
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the present file."""
+        return self._header.geometry.file_bytes
+
+    def grow(self, series: int, *, spare_bytes: int = 0) -> Generator[None, None, None]:
+        """Move into a larger file at the same path, in steps of about 1 ms; use the writer as ever between them.
+
+        With the last step the writer has the new file, and all series their rows, stamps, forming rows, ordinals,
+        revisions and sessions: only their numbers (``add_series`` tells them) may be others. Readers of the old file
+        find it superseded and its series removed, so that no window of it holds any more. Let go of half-way, or
+        failing, it leaves all as it was.
+
+        Args:
+            series: most series of the new file. spare_bytes: these must be left free beside it.
+
+        Raises:
+            SegmentError: no room (says need, free bytes and the way out); ``series`` is no growth or out of bounds; the
+                folder can't be written; the writer was closed between two steps.
+        """
+        old, was = self._mapped(), self._header.geometry
+        if series <= was.series:
+            raise SegmentError(f"segment {self.path}: {series} series are no growth, it has room for {was.series}")
+        geometry = Geometry.derive(
+            rows=was.rows, guard_rows=was.guard_rows, series=series, bells=was.bells, stamp_rows=was.stamp_rows
+        )
+        building = self.path + ".new"
+        try:
+            fd = yield from reserve_in_steps(building, geometry.file_bytes, 0o644, spare_bytes=spare_bytes)
+        except NoRoom as error:
+            raise no_room(
+                building, geometry.file_bytes + spare_bytes, "make room there or lower the pool's spec.segment.candles"
+            ) from error
+        try:
+            mapping = _map_new(self.path, fd, geometry)
+            copy = SeriesCopy(old, was, mapping, geometry)
+            yield
+            yield from copy.rounds()
+            if self._mapping is not old:
+                raise SegmentError(f"segment {self.path}: closed while it grew")
+            names = copy.finish()
+            header = Header(geometry, self.generation + 1, os.getpid(), time.monotonic_ns())
+            _make_ready(mapping, header)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(building)
+            raise
+        previous = _Previous(self.path, old, self._header)
+        previous.set_aside()
+        previous.mark()  # before the path has the new file, as in create
+        try:
+            publish(building, self.path)
+        except SegmentError:
+            previous.stay()
+            raise
+        self._mapping, self._header = mapping, header
+        super().__init__(mapping, geometry.numbers)
+        # What comes from now on is not in the old file: nobody shall take it for the newest.
+        before = _native.Writer(old, was.numbers)
+        for name in names:
+            before.remove_series(*name)
+        previous.ring()
 
     def info(self) -> SegmentInfo:
         """Header, series and bells as plain data."""
@@ -155,6 +233,21 @@ def _ring_all(mapping: _native.Mapping, bells: _native.Writer) -> None:
     bells.ring_many(range(read_header(mapping).geometry.bells))
 
 
+def _map_new(path: str, fd: int, geometry: Geometry) -> _native.Mapping:
+    try:
+        return _native.Mapping(fd, geometry.file_bytes, True)
+    except OSError as error:
+        raise SegmentError(f"segment {path}: can't be mapped: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def _make_ready(mapping: _native.Mapping, header: Header) -> None:
+    mapping.write(0, header.pack())
+    _native.Writer(mapping, header.geometry.numbers).heartbeat()
+    mapping.store(_native.HEADER_READY, _native.READY_WORD)  # [READY] pairs with the load in layout.py
+
+
 class _Previous:
     """The file that a dead writer left under a name, if it is sound enough to be told of its successor."""
 
@@ -197,6 +290,13 @@ class _Previous:
         """Say in the file that it is superseded; before its path means another one or none."""
         if self._mapping is not None:
             _mark(self._mapping)
+
+    def stay(self) -> None:
+        """There is no successor after all."""
+        if self._mapping is not None:
+            self._mapping.store(_native.HEADER_SUPERSEDED, 0)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._aside)
 
     def ring(self) -> None:
         """Wake its readers, after its path means another one or none; only then its last name goes, and its mapping."""

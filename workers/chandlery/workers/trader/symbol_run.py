@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from chandlery.core.errors import SegmentError, StrategyError
 from chandlery.core.intervals import Interval
 from chandlery.workers.strategy import Strategy
-from chandlery.workers.trader.market import SeriesView
+from chandlery.workers.trader.market import Forming, SeriesView
 
 
 class Cooldown:
@@ -57,7 +57,8 @@ class SymbolRun:
             that came of trades, also where the feed was down and read it as history.
         recall_ms: candles of trades that open at this or later are due although no position says so, history too, as
             long as it isn't anchored (see recall.py); -1: none are.
-        forming_sequence: of the forming row seen last.
+        forming_sequence: of the forming row seen last, as the present view counts; -1: not seen in this view.
+        forming_seen: that row, of whichever view; None: none was seen in this session.
         forming_open_ms, forming_done: ids and cooled rules of that forming candle that are dealt with.
         past: whether every candle that opens before the incarnation's end is dealt with.
         pending_since_ns: since when the decision waits for an informative row; 0: it doesn't.
@@ -83,6 +84,7 @@ class SymbolRun:
         self.came_over = False
         self.recall_ms = -1
         self.forming_sequence = -1
+        self.forming_seen: Forming | None = None
         self.forming_open_ms = -1
         self.forming_done: set[str] = set()
         self.past = False
@@ -154,6 +156,7 @@ class SymbolRun:
         self.cooldown.clear()
         self.past = False
         self.forming_sequence = -1
+        self.forming_seen = None
         self.forming_open_ms = -1
         self.pending_since_ns = 0
 
@@ -162,6 +165,12 @@ class SymbolRun:
         self.view = None
         self.next_ordinal = None
         self.forming_sequence = -1
+
+    def saw_elsewhere(self, forming: Forming) -> bool:
+        """Whether a forming row that is new in this view is the one seen last in the view before."""
+        if self.forming_sequence >= 0 or self.forming_seen is None:
+            return False
+        return _said(forming) == _said(self.forming_seen)
 
     def next_due(self, view: SeriesView) -> tuple[int | None, int]:
         """The next closed row of the session to decide on.
@@ -260,6 +269,20 @@ class SymbolRun:
         self.after_ms = open_time_ms
         self.anchored = True
         self.pending_since_ns = 0
+
+
+def _said(forming: Forming) -> tuple[object, ...]:
+    """All that a forming row says but its number; the stamps say when it was written."""
+    return (
+        forming.open_time_ms,
+        forming.open,
+        forming.high,
+        forming.low,
+        forming.close,
+        forming.volume,
+        forming.trades,
+        forming.stamps,
+    )
 
 
 def newest_ms(runs: Iterable[SymbolRun], position: Callable[[str], tuple[int, int] | None]) -> int:
