@@ -7,7 +7,7 @@ from collections.abc import Generator
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
-from tests.segment.test_segment_model import CAPACITY, SegmentMachine, Taken
+from tests.segment.test_segment_model import CAPACITY, SegmentMachine, Taken, names, shown
 
 from chandlery.workers.segment import SegmentReader, SeriesReader, growth
 
@@ -45,8 +45,29 @@ class GrowingMachine(SegmentMachine):
         self.next_capacity = self.capacity + more
         self.growing = self.writer.grow(self.next_capacity)
 
+    @precondition(lambda self: self.growing is None and self.capacity < MOST and self.models)
+    @rule(data=st.data(), more=st.integers(1, CAPACITY))
+    def grow_under_writes(self, data: st.DataObject, more: int) -> None:
+        """A whole growth with a write after each step: left to chance, few growths would meet the write they fear."""
+        self.begin_to_grow(more)
+        while self.growing is not None:
+            self.go_on_growing(1)
+            match data.draw(st.sampled_from(["", "append", "revise", "form", "reset", "remove", "add"])):
+                case "append" if self.models:
+                    self.append(data, 1, False, True)
+                case "revise" if self.models:
+                    self.revise(data, data.draw(st.integers(0, 3)), data.draw(st.integers(1, 9)))
+                case "form" if self.models:
+                    self.set_forming(data, 1, 4)
+                case "reset" if self.models:
+                    self.reset(data, 2)
+                case "remove":
+                    self.remove_series(data.draw(names))
+                case "add":
+                    self.add_series(data.draw(names))
+
     @precondition(lambda self: self.growing is not None)
-    @rule(steps=st.integers(1, 3))
+    @rule(steps=st.integers(1, 8))
     def go_on_growing(self, steps: int) -> None:
         assert self.growing is not None
         for _ in range(steps):
@@ -54,6 +75,11 @@ class GrowingMachine(SegmentMachine):
                 self.follow()
                 return
         assert not self.reader.superseded
+
+    @precondition(lambda self: self.growing is not None)
+    @rule()
+    def finish_growing(self) -> None:
+        self.go_on_growing(1_000)
 
     @precondition(lambda self: self.growing is not None)
     @rule()
@@ -75,6 +101,13 @@ class GrowingMachine(SegmentMachine):
         assert self.writer.capacity == self.capacity
         for name, model in self.models.items():
             model.index = self.writer.add_series(*name)
+            series = self.series(name)
+            window = series.window(series.count, self.rows - self.guard)
+            assert shown(window) == model.rows[self.first(model) :]
+            # Rows in the guard can be revised, and read once more rows are free: they are there too.
+            held = model.rows[-self.rows :]
+            assert all(self.writer.revise(model.index, *values) for values in held)
+            model.changes += bool(held)
 
 
 class SmallSteps(GrowingMachine):
@@ -92,5 +125,5 @@ class SmallSteps(GrowingMachine):
 
 GrowingMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
 TestGrowingModel = GrowingMachine.TestCase
-SmallSteps.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+SmallSteps.TestCase.settings = settings(max_examples=200, stateful_step_count=25, deadline=None)
 TestGrowingModelInSmallSteps = SmallSteps.TestCase
