@@ -129,7 +129,9 @@ class Soak:
         """Let everything have the size that it keeps: allocator, segment, and the cache of partitions, which is bounded."""
         for number in range(partition_of.cache_info().maxsize or 0):
             partition_of(f"W{number}/USDT", 4)
-        await self.run(WARM_UP_CYCLES)
+        await self.run(WARM_UP_CYCLES // 2)
+        self.held()  # what it collects and allocates itself has its size too, then
+        await self.run(WARM_UP_CYCLES // 2)
 
     async def run(self, cycles: int, told: Callable[[int], None] = lambda _cycles: None) -> None:
         """So many series subscribed to and unsubscribed from; with each turn candles close and a reader looks."""

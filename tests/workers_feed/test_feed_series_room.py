@@ -13,7 +13,8 @@ from tests.workers_feed.series_stage import GRACE_S, SeriesStage, closes
 
 from chandlery.core.assignment import SeriesRef
 from chandlery.workers.feed.growing import SPARE_BYTES, capacity_for
-from chandlery.workers.segment import SegmentReader, placement
+from chandlery.workers.segment import SegmentError, SegmentReader, placement
+from chandlery.workers.segment import writer as writer_module
 
 
 def refs(*names: str) -> list[SeriesRef]:
@@ -211,3 +212,12 @@ def test_capacities_double_up_to_the_most(needed: int, expected: int) -> None:
 
 def test_a_pool_with_few_series_begins_with_these() -> None:
     assert capacity_for(0, 64, 9) == 9
+
+
+def test_a_segment_that_could_never_grow_to_its_most_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "total_bytes", lambda _path: 64_000_000)  # Docker's default
+    with pytest.raises(SegmentError, match=r"may need 9.* MB for 8192 series .* 64.0 MB in all; .*segment_series"):
+        SeriesStage(tmp_path, first=2, most=8192, rows=100_000)
+    assert os.listdir(tmp_path) == []

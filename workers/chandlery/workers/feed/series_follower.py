@@ -39,11 +39,13 @@ def first_segment(path: str, settings: FeedSettings, restored: Assignment | None
     """The segment that a feed begins with: as large as what it was last assigned needs.
 
     Raises:
-        SegmentError: no room, or a live writer has the path.
+        SegmentError: no room now, or never for as many series as there may be; or a live writer has the path.
     """
+    most, rows = settings.segment_series, settings.segment_rows
+    SegmentWriter.check_room(path, rows=rows, series=most, bells=MOST_INCARNATIONS)
     needed = len({ref for trader in restored.traders for ref in trader.series()}) if restored else 0
-    series = capacity_for(needed, settings.segment_first_series, settings.segment_series)
-    return SegmentWriter.create(path, rows=settings.segment_rows, series=series, bells=MOST_INCARNATIONS)
+    series = capacity_for(needed, settings.segment_first_series, most)
+    return SegmentWriter.create(path, rows=rows, series=series, bells=MOST_INCARNATIONS)
 
 
 class SeriesFollower:

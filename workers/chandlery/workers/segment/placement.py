@@ -134,6 +134,12 @@ def free_bytes(path: str) -> int:
     return status.f_bavail * status.f_frsize
 
 
+def total_bytes(path: str) -> int:
+    """Bytes that the path's file system has in all."""
+    status = os.statvfs(path)
+    return status.f_blocks * status.f_frsize
+
+
 def publish(building: str, path: str) -> None:
     """Give a finished file its name, in place of whatever had it.
 

@@ -21,6 +21,7 @@ from chandlery.workers.segment.placement import (
     publish,
     reserve,
     reserve_in_steps,
+    total_bytes,
     wait_for_room,
 )
 
@@ -30,6 +31,7 @@ _ROOM_TIMEOUT_S: Final = 5.0
 #: Ending of a second name that a file keeps until its readers have been rung to leave it. Whoever is killed before that
 #: leaves the name, and the path's next writer rings: they sleep at a file that no other name leads to.
 _ASIDE: Final = ".old"
+_REMEDY: Final = "make room or lower segment_rows/segment_series"
 
 
 class SegmentWriter(_native.Writer):
@@ -89,6 +91,27 @@ class SegmentWriter(_native.Writer):
         except BaseException:
             lock.release(unlink=False)
             raise
+
+    @staticmethod
+    def check_room(path: str, *, rows: int, series: int, guard_rows: int = 64, bells: int = 256) -> None:
+        """Look whether the path's file system could ever hold a segment of these numbers, were it empty.
+
+        Raises:
+            SegmentError: it couldn't (says what is needed, what there is, and the way out); a number is out of bounds.
+        """
+        size_bytes = Geometry.derive(
+            rows=rows, guard_rows=guard_rows, series=series, bells=bells, stamp_rows=min(64, rows)
+        ).file_bytes
+        folder = os.path.dirname(path)
+        try:
+            total = total_bytes(folder)
+        except OSError as error:
+            raise SegmentError(f"segment {path}: {error.strerror}") from error
+        if size_bytes > total:
+            raise SegmentError(
+                f"{path} may need {size_bytes / 1e6:.1f} MB for {series} series of {rows} rows, {folder} has "
+                f"{total / 1e6:.1f} MB in all; {_REMEDY}"
+            )
 
     @classmethod
     def _create_locked(cls, path: str, geometry: Geometry, lock: WriterLock) -> SegmentWriter:
@@ -321,14 +344,13 @@ class _Previous:
 
 
 def _reserve_beside(previous: _Previous, building: str, size_bytes: int) -> int:
-    remedy = "make room or lower segment_rows/segment_series"
     try:
         return reserve(building, size_bytes, 0o644)
     except NoRoom as error:
         if not previous.remove():
-            raise no_room(building, size_bytes, remedy) from error
+            raise no_room(building, size_bytes, _REMEDY) from error
     wait_for_room(building, size_bytes, time.monotonic() + _ROOM_TIMEOUT_S)
     try:
         return reserve(building, size_bytes, 0o644)
     except NoRoom as error:
-        raise no_room(building, size_bytes, remedy) from error
+        raise no_room(building, size_bytes, _REMEDY) from error
