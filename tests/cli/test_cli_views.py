@@ -12,6 +12,7 @@ from chandlery.cli.collecting import Collected, by_prefix, row_of
 from chandlery.cli.getting import Kind, rows_of, select, table_of
 from chandlery.cli.signalling import Found, as_json, is_of
 from chandlery.console.amounts import duration_us, size, timestamp
+from chandlery.console.inside import segment_inside
 from chandlery.console.live import live_view, start_panel, summary_view
 from chandlery.console.model import (
     ConsoleRow,
@@ -96,6 +97,15 @@ def test_the_live_view_shows_a_broken_trader_before_sound_ones() -> None:
     view = a_view(traders=100)
     view.traders.append(TraderRow("default/zz-broken", "Stalled", reason="CrashLoop"))
     assert "zz-broken" in text_of(live_view(view, 20))
+
+
+def test_a_segment_shows_its_room_and_what_became_of_it() -> None:
+    told: dict[str, object] = {"header": {"series_capacity": 128}, "series_count": 90}
+    room = {"series_capacity": 512, "series_waiting": 0, "series_in_grace": 3, "series_freed": 7, "growths": 2}
+    assert "grow" not in text_of(segment_inside(told, {}, 0)), "a feed of an earlier version says nothing of it"
+    text = text_of(segment_inside({**told, "room": room}, {}, 0))
+    assert "90 of 128 (may grow to 512; grown 2 times); 3 unread, 7 freed" in text
+    assert "4 wait for room" in text_of(segment_inside({**told, "room": {**room, "series_waiting": 4}}, {}, 0))
 
 
 def test_the_live_view_counts_the_memory_of_traders_too() -> None:

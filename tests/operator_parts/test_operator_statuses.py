@@ -158,6 +158,7 @@ HELD = hold("Trader", trader_body())
         (worker(reported("Active", generation=0)), "Starting", ("False", "True", "False")),
         (worker(reported("Active", incarnation=0)), "Starting", ("False", "True", "False")),
         (worker(reported("Init")), "Starting", ("False", "True", "False")),
+        (worker(reported("Init", reason="SeriesRefused")), "SeriesRefused", ("False", "False", "True")),
         (worker(None), "Starting", ("False", "True", "False")),
         (worker(reported("Backoff", reason="Crashed")), "Crashed", ("False", "True", "False")),
         (worker(reported("Init", attempt=3)), "CrashLoop", ("False", "True", "False")),

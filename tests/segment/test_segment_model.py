@@ -58,6 +58,7 @@ class SegmentMachine(RuleBasedStateMachine):
         self.folder = tempfile.mkdtemp(prefix="segment-model-")
         self.models: dict[tuple[str, str], Model] = {}
         self.ordinal = 0
+        self.capacity = CAPACITY
 
     @initialize(rows=st.integers(4, 24), guard=st.integers(1, 3), stamp_rows=st.integers(1, 24))
     def create(self, rows: int, guard: int, stamp_rows: int) -> None:
@@ -87,7 +88,7 @@ class SegmentMachine(RuleBasedStateMachine):
     def add_series(self, name: tuple[str, str]) -> None:
         if name in self.models:
             assert self.writer.add_series(*name) == self.models[name].index
-        elif len(self.models) == CAPACITY:
+        elif len(self.models) == self.capacity:
             with pytest.raises(SegmentError, match="full"):
                 self.writer.add_series(*name)
         else:
@@ -198,9 +199,14 @@ class SegmentMachine(RuleBasedStateMachine):
     def let_go(self, held: Taken) -> None:
         self.check(held)
 
+    def is_current(self, _held: Taken) -> bool:
+        """Whether the segment that a window shows is still the one that is written."""
+        return True
+
     def check(self, held: Taken) -> None:
         overwritten = len(held.model.rows) > held.window.begin + self.rows
         true_still = not held.model.gone and held.model.changes == held.changes and not overwritten
+        true_still = true_still and self.is_current(held)
         assert held.reader.valid(held.window) is true_still
         if true_still:
             assert shown(held.window) == held.rows

@@ -216,6 +216,13 @@ async def test_a_series_that_cannot_be_had_is_its_traders_trouble_alone(settings
         told = feed.status().feed
         assert told["series"] == 2
         assert set(told["refused_series"]) == {"C2/USDT 1m", "BTC/USDT 7q"}
+        named = {name: (one.reason, one.message) for name, one in feed.status().traders.items() if one.message}
+        assert {name: reason for name, (reason, _) in named.items()} == {
+            "desk/t2": "SeriesRefused",
+            "desk/odd": "SeriesRefused",
+        }
+        assert "all 2 series" in named["desk/t2"][1]
+        assert named["desk/odd"][1].startswith("series BTC/USDT 7q: ")
 
 
 async def test_segment_rings_and_latency_can_be_looked_at(settings: FeedSettings) -> None:
@@ -224,6 +231,15 @@ async def test_segment_rings_and_latency_can_be_looked_at(settings: FeedSettings
         segment = await get(client, "/v1/segment")
         assert [(one["symbol"], one["interval"]) for one in segment["series"]] == [(BTC, "1m")]
         assert segment["traders"] == {"desk/a": 0}
+        assert segment["room"] == {
+            "series_capacity": settings.segment_series,
+            "series_room": settings.segment_series,
+            "series_used": 1,
+            "series_in_grace": 0,
+            "series_waiting": 0,
+            "series_freed": 0,
+            "growths": 0,
+        }
         assert await get(client, "/v1/rings") == {}
         assert (await get(client, "/v1/latency"))["frame_to_signal"]["count"] == 0
         assert await get(client, "/v1/signals") == []

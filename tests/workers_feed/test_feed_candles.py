@@ -76,7 +76,7 @@ async def test_a_series_added_later_catches_up_beside_the_live_ones(
     tmp_path: Path, kafka_settings: KafkaSettings
 ) -> None:
     await ensure_topics(kafka_settings)
-    settings = feed_settings(tmp_path, kafka_settings)
+    settings = feed_settings(tmp_path, kafka_settings, series_grace_ms=0)
     async with candle_writer(kafka_settings) as writer:
         five = {"interval": "5m"}
         for minute in range(40):

@@ -25,11 +25,25 @@ def segment_inside(segment: Info, rings: Info, now_ns: int) -> RenderableType:
     rows = [
         ("layout", f"version {header.get('layout_version')}, generation {header.get('generation')}"),
         ("size", f"{size(int(header.get('file_bytes', 0)))}, {count(int(header.get('rows', 0)))} rows a series"),
-        ("series", f"{segment.get('series_count', len(segment.get('series', [])))} of {header.get('series_capacity')}"),
+        ("series", _room(segment)),
         ("writer", f"pid {header.get('writer_pid')}, heartbeat {beat_ms:.0f} ms ago"),
         ("superseded", "yes" if header.get("superseded") else "no"),
     ]
     return Group(figures_table(rows), _series(segment), Text(), _readers(segment, rings))
+
+
+def _room(segment: Info) -> str:
+    """How full it is, and what became of it: a feed of an earlier version says no more than the first."""
+    used = segment.get("series_count", len(segment.get("series", [])))
+    full = f"{used} of {segment.get('header', {}).get('series_capacity')}"
+    room: Info | None = segment.get("room")
+    if not room:
+        return full
+    waiting = f", {room['series_waiting']} wait for room" if room["series_waiting"] else ""
+    return (
+        f"{full} (may grow to {room['series_capacity']}; grown {room['growths']} times){waiting}; "
+        f"{room['series_in_grace']} unread, {room['series_freed']} freed"
+    )
 
 
 def _series(segment: Info) -> RenderableType:

@@ -149,7 +149,8 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
         token_file: file that holds the token instead (a mounted Secret); read again when it changes.
         shm_dir: folder of the segment (the first volume). rings_dir: rings and sockets (the second volume).
         assignment_file: the mounted assignment, read at start and when it changes; may be absent.
-        segment_rows: closed candles a series keeps; segment_series: most series.
+        segment_rows: closed candles a series keeps; segment_series: most series; segment_first_series: what the segment
+            has room for before it grows. series_grace_ms: how long a series stays that no Trader reads any more.
         transport, transport_for_all: how candles reach Traders that don't say it themselves; or all of them, whatever
             they say.
         telemetry: where the traces of signals go. metrics_listen: where ``GET /metrics`` answers, without a token;
@@ -166,6 +167,8 @@ class FeedSettings(msgspec.Struct, omit_defaults=True):
     assignment_file: str = ""
     segment_rows: int = 1_000
     segment_series: int = 512
+    segment_first_series: int = 64
+    series_grace_ms: int = 60_000
     transport: Transport = "SharedMemory"
     transport_for_all: bool = False
     live: bool = True

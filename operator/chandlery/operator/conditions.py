@@ -198,6 +198,8 @@ def _not_running(reported: Reported, worker: WorkerView) -> State:
         return State(_word(reported.reason, "CrashLoop"), said or "its process ended; it is started again")
     if reported.state == "Stalled":
         return State(_word(reported.reason, "BadStrategy"), reported.message, stalled=True)
+    if reported.reason == "SeriesRefused":  # tried again by itself, but as a rule somebody has to make room
+        return State(reported.reason, reported.message, stalled=True)
     return State(_word(reported.reason, "Starting"), f"worker {worker.name} is starting it")
 
 

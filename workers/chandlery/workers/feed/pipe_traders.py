@@ -60,6 +60,11 @@ class PipeTraders:
             self._wanted.set()
         self._tell_sender()
 
+    def follow_segment(self) -> None:
+        """The segment has grown into another file."""
+        if self._sender is not None:
+            self._sender.follow_segment()
+
     def changed(self) -> None:
         """Pass on what changed in the segment since the last time."""
         if self._sender is not None and self._router.watch_changes:

@@ -5,27 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from chandlery.core import clocks
-from chandlery.core.assignment import (
-    MOST_INCARNATIONS,
-    Assignment,
-    SeriesRef,
-    WorkerStatus,
-    decode_assignment,
-)
+from chandlery.core.assignment import Assignment, WorkerStatus
 from chandlery.core.errors import LoginError, MachineError
-from chandlery.core.intervals import parse_interval
 from chandlery.core.kafka_login import problem_of
 from chandlery.core.settings import FeedSettings
-from chandlery.core.topics import partition_of, topics_of
+from chandlery.core.topics import topics_of
 from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
 from chandlery.workers.feed import report
 from chandlery.workers.feed.api import Api
@@ -37,17 +29,18 @@ from chandlery.workers.feed.consumer import LiveConsumer
 from chandlery.workers.feed.control import ControlServer
 from chandlery.workers.feed.drain import Drain
 from chandlery.workers.feed.histogram import LatencyBook
+from chandlery.workers.feed.mounted import MountedAssignment
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.pipe_traders import PipeTraders
 from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.recall import Recall
 from chandlery.workers.feed.ring_drain import RingDrain
-from chandlery.workers.feed.router import Router, Track
-from chandlery.workers.feed.status import VersionBoard, is_news, statuses, tell_corrupt
+from chandlery.workers.feed.router import Router
+from chandlery.workers.feed.series_follower import SeriesFollower, first_segment
+from chandlery.workers.feed.status import VersionBoard, is_news, statuses, tell_corrupt, tell_refused, write_status
 from chandlery.workers.feed.token import Token
 from chandlery.workers.feed.tracing import Tracing
 from chandlery.workers.ring_names import ring_file_name
-from chandlery.workers.segment import SegmentWriter
 
 if TYPE_CHECKING:
     from chandlery.workers.feed.metrics import MetricsServer
@@ -83,13 +76,20 @@ class Feed:
         self._versions = VersionBoard()
         self._notes = Notes(settings.kafka, f"feed/{settings.worker}", self._counts)
         self._router = Router(self._topics.candles_live, self._counts, self._notes.refuse)
+        self._mount = MountedAssignment(settings.assignment_file, self.offer, self._counts)
         self._store = AssignmentStore(settings.worker, self._rings_dir / "assignment.json")
+        self._store.restore()
         self._segment_path = str(Path(settings.shm_dir) / "segment")
-        self._writer = SegmentWriter.create(
-            self._segment_path, rows=settings.segment_rows, series=settings.segment_series, bells=MOST_INCARNATIONS
-        )
+        self._writer = first_segment(self._segment_path, settings, self._store.current)
         receipt = Receipt()
-        self._board = SeriesBoard(self._writer, self._router, receipt, self._counts)
+        self._board = SeriesBoard(
+            self._writer,
+            self._router,
+            receipt,
+            self._counts,
+            most=settings.segment_series,
+            grace_s=settings.series_grace_ms / 1_000,
+        )
         self._pipes = PipeTraders(settings, self._segment_path, self._router, self._counts)
         self._closed_positions = LivePositions()
         self._forming_positions = LivePositions()
@@ -122,6 +122,19 @@ class Feed:
             joined=self._joined,
             failed=self._failed,
         )
+        self._series = SeriesFollower(
+            settings,
+            self._writer,
+            self._board,
+            self._closed_positions,
+            self._forming_positions,
+            self._forming,
+            self._catchup,
+            grown=self._pipes.follow_segment,
+            changed=self._versions.bump,
+            failed=self._failed,
+            counts=self._counts,
+        )
         self._tracing = Tracing(settings, receipt, self._router.clocks)
         self._router.tell, self._router.told_below = self._tracing.tick, self._tracing.ticks_below
         self._drain = Drain(
@@ -148,7 +161,6 @@ class Feed:
         self._rate = report.Rate()
         self._told: dict[str, Any] = {}
         self._problem_told: LoginError | None = None
-        self._mount_seen: tuple[int, ...] = ()
         self._failure: asyncio.Future[None] | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -178,8 +190,7 @@ class Feed:
             self._drain.listen()
         except OSError as error:
             raise MachineError(f"{self._rings_dir}: can't make the sockets: {error.strerror or error}") from error
-        self._store.restore()
-        self._read_mount()
+        self._mount.look()
         self._follow()
         await self._api.start()
         if self._metrics is not None:
@@ -225,6 +236,7 @@ class Feed:
         await self._cancel("closed")
         await self._cancel("forming")
         await self._catchup.stop()
+        await self._series.stop()
         if self._watch.connected and "drain" in self._tasks:
             await self._drain_rings()
         await self._cancel("drain")
@@ -235,7 +247,8 @@ class Feed:
         for name in list(self._tasks):
             await self._cancel(name)
         self._tracing.end()
-        self._write_final_status()
+        if self._settings.final_status:
+            write_status(Path(self._settings.final_status), self.status())
         self._versions.close()
         await self._api.stop()
         if self._metrics is not None:
@@ -302,58 +315,13 @@ class Feed:
         self._recall.follow(current.traders)
         self._pipes.follow(current.traders)
         rung = {key: bell for key, bell in self._store.bells.items() if key not in self._pipes.keys}
-        new = self._board.want(current.traders, rung)
-        live = self._live_partitions()
-        closed = {self._partition(ref) for ref in self._board.tracks}
-        self._closed_positions.keep(closed)
-        self._forming_positions.keep(live)
-        self._forming.follow_live(live)
+        self._series.follow(current.traders, rung)
         urgent = any(trader.trigger == "EveryUpdate" and trader.mode != "suspended" for trader in current.traders)
         if urgent != self._forming_urgent:
             self._forming_urgent = urgent
             self._forming.renew()
-        jobs: defaultdict[TopicPartition, dict[SeriesRef, Track]] = defaultdict(dict)
-        for ref in new:
-            jobs[self._partition(ref)][ref] = self._board.tracks[ref]
-        for tp, tracks in jobs.items():
-            self._catchup.start(tp, tracks)
         self._control.assign(AssignmentMessage(current, self._store.bells, self._segment_path))
         self._versions.bump()
-
-    def _partition(self, ref: SeriesRef) -> TopicPartition:
-        fast = parse_interval(ref.interval).is_fast
-        topic = self._topics.candles_fast if fast else self._topics.candles
-        return TopicPartition(topic, partition_of(ref.symbol, self._settings.kafka.partitions))
-
-    def _live_partitions(self) -> set[TopicPartition]:
-        if not self._settings.live:
-            return set()
-        numbers = {partition_of(ref.symbol, self._settings.kafka.partitions) for ref in self._board.tracks}
-        return {TopicPartition(self._topics.candles_live, number) for number in numbers}
-
-    def _read_mount(self) -> None:
-        """Offer the mounted assignment when its file changed. A half-written one comes again when it is whole."""
-        if not self._settings.assignment_file:
-            return
-        path = Path(self._settings.assignment_file)
-        try:
-            state = path.stat()
-            seen = (state.st_ino, state.st_mtime_ns, state.st_size)
-            if seen == self._mount_seen:
-                return
-            body = path.read_bytes()
-        except OSError as error:
-            log.debug("no mounted assignment", extra={"reason": str(error)})
-            return
-        self._mount_seen = seen
-        try:
-            self.offer(decode_assignment(body), "mount")
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            log.warning("mounted assignment undecodable", extra={"path": str(path), "reason": str(error)})
-        except OSError as error:
-            self._mount_seen = ()  # the rings' folder took no file: once more at the next look
-            self._counts["assignment_not_kept"] += 1
-            log.warning("mounted assignment can't be kept", extra={"path": str(path), "reason": str(error)})
 
     # ---- events ----
 
@@ -392,7 +360,7 @@ class Feed:
             self._writer.heartbeat()
             ticks += 1
             if ticks % (_TICKS_A_SECOND // 2) == 0:
-                self._read_mount()
+                self._mount.look()
             if ticks % _TICKS_A_SECOND == 0:
                 self._each_second()
             if ticks % _ASK_AGAIN_TICKS == 0:
@@ -403,6 +371,7 @@ class Feed:
 
     def _each_second(self) -> None:
         self._refresh_clock()
+        self._series.each_second()
         self._rate.measure(self._closed.records + self._forming.records, asyncio.get_running_loop().time())
         for key in list(self._store.draining):
             ring = self._rings_dir / ring_file_name(key)
@@ -429,6 +398,7 @@ class Feed:
         for key, drain in self._drain.rings.items():
             if drain.corrupt:
                 tell_corrupt(key, drain.corrupt, traders, successors)
+        tell_refused(self._store.current, self._board.refused, traders, successors)
         return WorkerStatus(
             worker=self._settings.worker,
             version=self._versions.version,
@@ -450,23 +420,13 @@ class Feed:
             "broker_problem": problem_of(self._watch.problem),
             "metrics_problem": self._metrics_problem,
             "reconnects": self._watch.reconnects,
-            "series": len(self._board.tracks),
-            "refused_series": {_text(ref): why for ref, why in self._board.refused.items()},
-            "catching_up": [_text(ref) for ref in self._catchup.catching_up()],
-            "segment": {
-                "path": self._segment_path,
-                "size_bytes": _size_bytes(self._segment_path),
-                "generation": self._writer.generation,
-                "rows": self._settings.segment_rows,
-                "series_capacity": self._settings.segment_series,
-            },
+            **self._series.figures(),
             "records": self._closed.records + self._forming.records,
             "records_per_s": round(self._rate.per_s, 1),
             "lag": self._closed.behind() + self._forming.behind(),
             "candles": report.candle_report(self._counts),
             "gaps": self._counts["gaps"],
             "held": self._counts["held"],
-            "held_now": sum(track.sequence.holds for track in self._board.tracks.values()),
             "drops": report.drop_report(self._counts, self._notes.dead_letters, tally.dropped),
             "dead_letters": self._notes.dead_letters,
             "events": report.event_report(self._counts),
@@ -488,7 +448,8 @@ class Feed:
         shown = self._store.shown(bells)
         readers = {name: bells[key] for key, name in shown.items()}
         piped = sorted(name for key, name in shown.items() if key in self._pipes.keys)
-        return {"path": self._segment_path, **self._writer.info(), "traders": readers, "piped": piped}
+        told = {"traders": readers, "piped": piped, "room": self._series.room()}
+        return {"path": self._segment_path, **self._writer.info(), **told}
 
     def rings_info(self) -> dict[str, Any]:
         """What ``chandlery debug signals`` shows: by Trader, a second incarnation by its key."""
@@ -514,28 +475,6 @@ class Feed:
             if not os.path.exists(path)
         ]
         return f"missing: {', '.join(missing)}" if missing else ""
-
-    def _write_final_status(self) -> None:
-        if not self._settings.final_status:
-            return
-        path = Path(self._settings.final_status)
-        temporary = path.with_name(path.name + ".new")
-        try:
-            temporary.write_bytes(msgspec.json.encode(self.status()))
-            os.replace(temporary, path)
-        except OSError as error:
-            log.error("last status not written", extra={"path": str(path), "reason": str(error)})
-
-
-def _text(ref: SeriesRef) -> str:
-    return f"{ref.symbol} {ref.interval}"
-
-
-def _size_bytes(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
 
 
 def _make_folder(path: str) -> None:

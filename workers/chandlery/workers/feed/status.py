@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
-from chandlery.core.assignment import Assignment, TraderStatus, trader_of
+from chandlery.core.assignment import Assignment, SeriesRef, TraderStatus, WorkerStatus, trader_of
 from chandlery.workers.control_messages import StatusMessage
+
+log = logging.getLogger("chandlery.feed")
 
 #: What of a trader's status is news at once; everything else is a counter or gauge that may ride along.
 _NEWS = (
@@ -46,6 +52,33 @@ def tell_corrupt(key: str, why: str, traders: Statuses, successors: Statuses) ->
     for found in (traders, successors):
         if trader in found and f"{trader}@{found[trader].incarnation}" == key:
             found[trader] = msgspec.structs.replace(found[trader], reason="RingCorrupt", message=why)
+
+
+def tell_refused(
+    assignment: Assignment | None, refused: Mapping[SeriesRef, str], traders: Statuses, successors: Statuses
+) -> None:
+    """Note in the status of an incarnation that waits for a series that it can't have it, and why."""
+    if not refused or assignment is None:
+        return
+    for one in assignment.traders:
+        missing = next((ref for ref in one.series() if ref in refused), None)
+        for found in (traders, successors):
+            status = found.get(one.trader)
+            if missing is None or status is None or status.incarnation not in (0, one.incarnation):
+                continue
+            if status.state in ("Pending", "Init"):
+                why = f"series {missing.symbol} {missing.interval}: {refused[missing]}"
+                found[one.trader] = msgspec.structs.replace(status, reason="SeriesRefused", message=why)
+
+
+def write_status(path: Path, status: WorkerStatus) -> None:
+    """Leave a last status behind; written by rename, so it is whole."""
+    temporary = path.with_name(path.name + ".new")
+    try:
+        temporary.write_bytes(msgspec.json.encode(status))
+        os.replace(temporary, path)
+    except OSError as error:
+        log.error("last status not written", extra={"path": str(path), "reason": str(error)})
 
 
 class VersionBoard:

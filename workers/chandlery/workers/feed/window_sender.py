@@ -45,17 +45,19 @@ class _Connection:
     def __init__(self, trader: TraderAssignment) -> None:
         self.series: frozenset[SeriesRef] = frozenset()
         self.own: frozenset[SeriesRef] = frozenset()
+        self.sent: dict[SeriesRef, _Sent] = {}
         self.assign(trader)
         self.changed: dict[SeriesRef, None] = dict.fromkeys(trader.series())
         self.wake = asyncio.Event()
         self.wake.set()
-        self.sent: dict[SeriesRef, _Sent] = {}
 
     def assign(self, trader: TraderAssignment) -> None:
         self.series = frozenset(trader.series())
         own = frozenset(SeriesRef(symbol, trader.interval) for symbol in trader.symbols)
         #: Series whose forming candle alone is worth a message.
         self.own = own if trader.trigger == "EveryUpdate" else frozenset()
+        for ref in self.sent.keys() - self.series:
+            del self.sent[ref]
 
 
 class WindowSender:
@@ -68,6 +70,7 @@ class WindowSender:
 
     def __init__(self, path: Path, segment_path: str, counts: Counter[str]) -> None:
         self._path = path
+        self._segment_path = segment_path
         self._reader = SegmentReader.open(segment_path)
         self._length = min(MOST_ROWS, self._reader.rows - self._reader.guard_rows)
         self._counts = counts
@@ -99,6 +102,21 @@ class WindowSender:
                 connection.assign(self._traders[name])
                 connection.changed.update(dict.fromkeys(connection.series))
                 connection.wake.set()
+
+    def follow_segment(self) -> None:
+        """The segment has grown into another file: read there, and let go of the one before.
+
+        Rows, revisions and sessions are the same there, so nobody is sent anything for it.
+        """
+        self._reader.close()
+        self._reader = SegmentReader.open(self._segment_path)
+        for connection in self._connections.values():
+            for ref, sent in list(connection.sent.items()):
+                reader = self._reader.series(ref.symbol, ref.interval)
+                if reader is None:
+                    del connection.sent[ref]
+                else:
+                    sent.reader = reader
 
     def changed(self, series: dict[SeriesRef, Change]) -> None:
         """Note what changed for everyone who reads it."""

@@ -5,14 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Generator
 from types import TracebackType
 from typing import Final
 
 from chandlery.core.errors import SegmentError
 from chandlery.workers.segment import _native
 from chandlery.workers.segment.description import SegmentInfo, describe
+from chandlery.workers.segment.growth import SeriesCopy
 from chandlery.workers.segment.layout import Bells, Geometry, Header, read_bells
-from chandlery.workers.segment.placement import NoRoom, WriterLock, no_room, publish, reserve, wait_for_room
+from chandlery.workers.segment.placement import (
+    NoRoom,
+    WriterLock,
+    no_room,
+    publish,
+    reserve,
+    reserve_in_steps,
+    total_bytes,
+    wait_for_room,
+)
 
 #: How long a new segment waits for readers to leave the one it replaces, where memory can't hold both. Readers
 #: notice within one wake-up; a strategy's call in between may take a second or two.
@@ -20,6 +31,7 @@ _ROOM_TIMEOUT_S: Final = 5.0
 #: Ending of a second name that a file keeps until its readers have been rung to leave it. Whoever is killed before that
 #: leaves the name, and the path's next writer rings: they sleep at a file that no other name leads to.
 _ASIDE: Final = ".old"
+_REMEDY: Final = "make room, or lower the pool's segment.candles or segment.series (segment_rows, segment_series)"
 
 
 class SegmentWriter(_native.Writer):
@@ -45,8 +57,7 @@ class SegmentWriter(_native.Writer):
     def __init__(self, path: str, mapping: _native.Mapping, header: Header, lock: WriterLock) -> None:
         super().__init__(mapping, header.geometry.numbers)
         self.path: Final = path
-        self.generation: Final = header.generation
-        self._header: Final = header
+        self._header = header
         self._lock: Final = lock
         self._mapping: _native.Mapping | None = mapping
 
@@ -81,6 +92,27 @@ class SegmentWriter(_native.Writer):
             lock.release(unlink=False)
             raise
 
+    @staticmethod
+    def check_room(path: str, *, rows: int, series: int, guard_rows: int = 64, bells: int = 256) -> None:
+        """Look whether the path's file system could ever hold a segment of these numbers, were it empty.
+
+        Raises:
+            SegmentError: it couldn't (says what is needed, what there is, and the way out); a number is out of bounds.
+        """
+        size_bytes = Geometry.derive(
+            rows=rows, guard_rows=guard_rows, series=series, bells=bells, stamp_rows=min(64, rows)
+        ).file_bytes
+        folder = os.path.dirname(path)
+        try:
+            total = total_bytes(folder)
+        except OSError as error:
+            raise SegmentError(f"segment {path}: {error.strerror}") from error
+        if size_bytes > total:
+            raise SegmentError(
+                f"{path} may need {size_bytes / 1e6:.1f} MB for {series} series of {rows} rows, {folder} has "
+                f"{total / 1e6:.1f} MB in all; {_REMEDY}"
+            )
+
     @classmethod
     def _create_locked(cls, path: str, geometry: Geometry, lock: WriterLock) -> SegmentWriter:
         unrung = _Previous.find(path + _ASIDE)
@@ -92,21 +124,90 @@ class SegmentWriter(_native.Writer):
         building = path + ".new"
         fd = _reserve_beside(previous, building, geometry.file_bytes)
         try:
-            mapping = _native.Mapping(fd, geometry.file_bytes, True)
-        except OSError as error:
+            mapping = _map_new(path, fd, geometry)
+        except SegmentError:
             os.unlink(building)
-            raise SegmentError(f"segment {path}: can't be mapped: {error.strerror}") from error
-        finally:
-            os.close(fd)
-        mapping.write(0, header.pack())
+            raise
         writer = cls(path, mapping, header, lock)
-        writer.heartbeat()
-        mapping.store(_native.HEADER_READY, _native.READY_WORD)  # [READY] pairs with the load in layout.py
+        _make_ready(mapping, header)
         previous.set_aside()
         previous.mark()
         publish(building, path)
         previous.ring()
         return writer
+
+    @property
+    def generation(self) -> int:
+        """Of the present file."""
+        return self._header.generation
+
+    @property
+    def capacity(self) -> int:
+        """Most series of the present file."""
+        return self._header.geometry.series
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the present file."""
+        return self._header.geometry.file_bytes
+
+    def grow(self, series: int, *, spare_bytes: int = 0) -> Generator[None, None, None]:
+        """Move into a larger file at the same path, in steps of about 1 ms; use the writer as ever between them.
+
+        With the last step the writer has the new file, and all series their rows, stamps, forming rows, ordinals,
+        revisions and sessions: only their numbers (``add_series`` tells them) may be others. Readers of the old file
+        find it superseded and its series removed, so that no window of it holds any more. Let go of half-way, or
+        failing, it leaves all as it was.
+
+        Args:
+            series: most series of the new file. spare_bytes: these must be left free beside it.
+
+        Raises:
+            SegmentError: no room (says need, free bytes and the way out); ``series`` is no growth or out of bounds; the
+                folder can't be written; the writer was closed between two steps.
+        """
+        old, was = self._mapped(), self._header.geometry
+        if series <= was.series:
+            raise SegmentError(f"segment {self.path}: {series} series are no growth, it has room for {was.series}")
+        geometry = Geometry.derive(
+            rows=was.rows, guard_rows=was.guard_rows, series=series, bells=was.bells, stamp_rows=was.stamp_rows
+        )
+        building = self.path + ".new"
+        try:
+            fd = yield from reserve_in_steps(building, geometry.file_bytes, 0o644, spare_bytes=spare_bytes)
+        except NoRoom as error:
+            raise no_room(
+                building, geometry.file_bytes + spare_bytes, "make room there or lower the pool's spec.segment.candles"
+            ) from error
+        try:
+            mapping = _map_new(self.path, fd, geometry)
+            copy = SeriesCopy(old, was, mapping, geometry)
+            yield
+            yield from copy.rounds()
+            if self._mapping is not old:
+                raise SegmentError(f"segment {self.path}: closed while it grew")
+            names = copy.finish()
+            header = Header(geometry, self.generation + 1, os.getpid(), time.monotonic_ns())
+            _make_ready(mapping, header)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(building)
+            raise
+        before = _native.Writer(old, was.numbers)
+        previous = _Previous(self.path, (old, before, Bells(self.generation, was.bells)))
+        previous.set_aside()
+        previous.mark()  # before the path has the new file, as in create
+        try:
+            publish(building, self.path)
+        except SegmentError:
+            previous.stay()
+            raise
+        self._mapping, self._header = mapping, header
+        super().__init__(mapping, geometry.numbers)
+        # What comes from now on is not in the old file: nobody shall take it for the newest.
+        for name in names:
+            before.remove_series(*name)
+        previous.ring()
 
     def info(self) -> SegmentInfo:
         """Header, series and bells as plain data."""
@@ -156,6 +257,21 @@ def _ring_all(writer: _native.Writer, bells: int) -> None:
     writer.ring_many(range(bells))
 
 
+def _map_new(path: str, fd: int, geometry: Geometry) -> _native.Mapping:
+    try:
+        return _native.Mapping(fd, geometry.file_bytes, True)
+    except OSError as error:
+        raise SegmentError(f"segment {path}: can't be mapped: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def _make_ready(mapping: _native.Mapping, header: Header) -> None:
+    mapping.write(0, header.pack())
+    _native.Writer(mapping, header.geometry.numbers).heartbeat()
+    mapping.store(_native.HEADER_READY, _native.READY_WORD)  # [READY] pairs with the load in layout.py
+
+
 class _Previous:
     """The file that a dead writer left under a name, if it is sound enough to be told of its successor."""
 
@@ -200,6 +316,13 @@ class _Previous:
         if self._sound is not None:
             _mark(self._sound[0])
 
+    def stay(self) -> None:
+        """There is no successor after all."""
+        if self._sound is not None:
+            self._sound[0].store(_native.HEADER_SUPERSEDED, 0)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._aside)
+
     def ring(self) -> None:
         """Wake its readers, after its path means another one or none; only then its last name goes, and its mapping."""
         if self._sound is not None:
@@ -224,14 +347,13 @@ class _Previous:
 
 
 def _reserve_beside(previous: _Previous, building: str, size_bytes: int) -> int:
-    remedy = "make room, or lower the pool's segment.candles or segment.series (segment_rows, segment_series)"
     try:
         return reserve(building, size_bytes, 0o644)
     except NoRoom as error:
         if not previous.remove():
-            raise no_room(building, size_bytes, remedy) from error
+            raise no_room(building, size_bytes, _REMEDY) from error
     wait_for_room(building, size_bytes, time.monotonic() + _ROOM_TIMEOUT_S)
     try:
         return reserve(building, size_bytes, 0o644)
     except NoRoom as error:
-        raise no_room(building, size_bytes, remedy) from error
+        raise no_room(building, size_bytes, _REMEDY) from error

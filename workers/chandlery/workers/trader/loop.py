@@ -280,8 +280,8 @@ class TraderLoop:
         """Decide on one closed row; False when that needs another turn: no room in the ring, or no peace."""
         for _ in range(MOST_RUNS):
             window = view.window(ordinal + 1, run.need)
-            if window.session != run.session or view.lapped(ordinal):
-                return view.alive  # next_due sees what happened and counts it
+            if window.session != run.session or view.lapped(ordinal) or not view.alive:
+                return view.alive  # next_due sees what happened and counts it; one in another file is looked up again
             if not len(window.open_time):
                 return False
             open_time_ms = int(window.open_time[-1])
@@ -378,13 +378,13 @@ class TraderLoop:
     def _decide_forming(self, run: SymbolRun, view: SeriesView, woken_ns: int) -> None:
         for _ in range(MOST_RUNS):
             forming = view.forming()
-            if forming is None or forming.sequence == run.forming_sequence:
+            if forming is None or forming.sequence == run.forming_sequence or run.saw_elsewhere(forming):
                 return
             closed = view.window(view.count, run.need)
             warm = len(closed.open_time) >= run.need
             if closed.session != run.session or not warm or forming.open_time_ms <= int(closed.open_time[-1]):
                 return
-            if not self._from_ms <= forming.open_time_ms < self._until_ms:
+            if not view.alive or not self._from_ms <= forming.open_time_ms < self._until_ms:
                 return
             if not run.rehearsed:
                 self._rehearse(run, view, view.count)
@@ -395,7 +395,7 @@ class TraderLoop:
             self._ring.add("reruns")
         else:
             return  # the next update of the candle brings the next chance
-        run.forming_sequence = forming.sequence
+        run.forming_sequence, run.forming_seen = forming.sequence, forming
         if run.unsure_to_ms > forming.open_time_ms:
             run.unsure_to_ms = forming.open_time_ms
         self._ring.add("calls")

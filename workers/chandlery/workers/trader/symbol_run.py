@@ -9,7 +9,7 @@ from chandlery.core.errors import SegmentError, StrategyError
 from chandlery.core.intervals import Interval
 from chandlery.core.signals import Signal
 from chandlery.workers.strategy import Strategy
-from chandlery.workers.trader.market import SeriesView
+from chandlery.workers.trader.market import Forming, SeriesView
 
 _FOREVER_MS: Final = 1 << 62
 
@@ -61,7 +61,8 @@ class SymbolRun:
             that came of trades, also where the feed was down and read it as history.
         recall_ms: candles of trades that open at this or later are due although no position says so, history too, as
             long as it isn't anchored (see recall.py); -1: none are.
-        forming_sequence: of the forming row seen last.
+        forming_sequence: of the forming row seen last, as the present view counts; -1: not seen in this view.
+        forming_seen: that row, of whichever view; None: none was seen in this session.
         forming_open_ms, forming_done: ids and cooled rules of that forming candle that are dealt with.
         forming_told: ids of the signals put into the ring on forming candles whose close isn't dealt with, by open time.
         unsure_to_ms: on candles that open at this or earlier an earlier process may have signalled while they were forming.
@@ -98,6 +99,7 @@ class SymbolRun:
         self.came_over = False
         self.recall_ms = -1
         self.forming_sequence = -1
+        self.forming_seen: Forming | None = None
         self.forming_open_ms = -1
         self.forming_done: set[str] = set()
         self.forming_told: dict[int, set[str]] = {}
@@ -176,6 +178,7 @@ class SymbolRun:
         self.cooldown.clear()
         self.past = False
         self.forming_sequence = -1
+        self.forming_seen = None
         self.forming_open_ms = -1
         self.forming_told.clear()  # their candles never close: they are of another session, or another's to decide
         self.pending_since_ns = 0
@@ -185,6 +188,12 @@ class SymbolRun:
         self.view = None
         self.next_ordinal = None
         self.forming_sequence = -1
+
+    def saw_elsewhere(self, forming: Forming) -> bool:
+        """Whether a forming row that is new in this view is the one seen last in the view before."""
+        if self.forming_sequence >= 0 or self.forming_seen is None:
+            return False
+        return _said(forming) == _said(self.forming_seen)
 
     def next_due(self, view: SeriesView) -> tuple[int | None, int]:
         """The next closed row of the session to decide on.
@@ -304,6 +313,20 @@ class Commit(NamedTuple):
     strategy: Strategy
     ordinal: int
     open_time_ms: int
+
+
+def _said(forming: Forming) -> tuple[object, ...]:
+    """All that a forming row says but its number; the stamps say when it was written."""
+    return (
+        forming.open_time_ms,
+        forming.open,
+        forming.high,
+        forming.low,
+        forming.close,
+        forming.volume,
+        forming.trades,
+        forming.stamps,
+    )
 
 
 def newest_ms(runs: Iterable[SymbolRun], position: Callable[[str], tuple[int, int] | None]) -> int:
