@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, Literal
 
-from benchmarks._fanout_stage import CONTEXT, READY_S, Mechanism, Reader, Unmeasured, Writer
+from benchmarks._fanout_stage import CONTEXT, Mechanism, Reader, Unmeasured, Writer
 from benchmarks._fanout_work import CASES, Case, Float, Leg, Log, OwnWindow, as_message, candles, pace, read_windows
 
 Publish = Callable[[bytes], object]
@@ -207,16 +207,13 @@ class Redis:
 
     def reader(self, index: int) -> Reader:
         """SUBSCRIBE, acknowledged before it is ready."""
-        listener = self._client().pubsub(ignore_subscribe_messages=True)
+        listener = self._client().pubsub()
         channels = list(CASES) if index == 0 else ["all"]
         listener.subscribe(*channels)
-        deadline_s = time.monotonic() + READY_S
-        while len(listener.channels) < len(channels) or listener.subscribed is False:
-            if time.monotonic() > deadline_s:
-                raise TimeoutError("Redis doesn't acknowledge a subscription")
-            listener.get_message(timeout=_SERVER_S)
         for _ in channels:
-            listener.get_message(timeout=_SERVER_S)
+            answer = listener.get_message(timeout=_SERVER_S)
+            if answer is None or answer["type"] != "subscribe":
+                raise TimeoutError(f"Redis doesn't acknowledge a subscription: {answer}")
         messages = listener.listen()
         return MessageReader(lambda: next(messages)["data"])
 
