@@ -6,7 +6,7 @@
 #define SEGMENT_ACCESS "weak_access.h"
 #include "protocol.h"
 
-enum { MOST_REVISIONS = 32, MOST_ROWS = 32, SERIES = 0 };
+enum { MOST_REVISIONS = 64, MOST_ROWS = 32, SERIES = 0, RANDOM_STEPS = 14, MOST_SESSIONS = 2 * RANDOM_STEPS };
 
 /* What held while the revision of series 0 stood at twice the index. */
 static struct {
@@ -208,6 +208,42 @@ static void live_long(void) {
     insert("ETH/USDT");
     start(2);
     put(0);
+}
+
+static uint64_t history_seed;
+
+static void live_at_random(void) {
+    int64_t session = 0;
+    int version = 0, other = 0;
+    started(5);
+    path.random = history_seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
+    for (int i = 0; i < RANDOM_STEPS; i++) {
+        uint64_t count = truth[now].most;
+        switch (draw(8)) {
+        case 0:
+            if (count) {
+                revise(count - 1 - draw(count < 4 ? count : 4), ++version);
+                break;
+            } /* fall through */
+        case 1:
+            form(count, ++version);
+            break;
+        case 2:
+            unform();
+            break;
+        case 3:
+            start(++session);
+            break;
+        case 4:
+            discard(other ? "ETH/USDT" : "BTC/USDT");
+            other = !other;
+            insert(other ? "ETH/USDT" : "BTC/USDT");
+            start(++session);
+            break;
+        default:
+            put(count);
+        }
+    }
 }
 
 static void form_some(void) {
@@ -453,7 +489,7 @@ static const char *stamps(void) {
         return NULL;
     }
     accepted++;
-    for (int64_t session = 0; session < 3; session++) {
+    for (int64_t session = 0; session < MOST_SESSIONS; session++) {
         make_stamps(expected, session, ordinal, 0);
         if (memcmp(found, expected, sizeof found) == 0)
             return NULL;
@@ -611,6 +647,12 @@ static const struct {
     {"window start_over", start_over, window},
     {"window go_round_and_start_over", go_round_and_start_over, window},
     {"window give_record_away", give_record_away, window},
+    {"window live_at_random", live_at_random, window},
+    {"snapshot live_at_random", live_at_random, snapshot},
+    {"stamps live_at_random", live_at_random, stamps},
+    {"found_after live_at_random", live_at_random, found_after},
+    {"forming live_at_random", live_at_random, forming},
+    {"found_and_read live_at_random", live_at_random, found_and_read},
     {"window live_long", live_long, window},
     {"snapshot live_long", live_long, snapshot},
     {"stamps live_long", live_long, stamps},
@@ -657,6 +699,7 @@ EXPORT const char *explore(int scenario, int every_word, long limit, long sample
     long runs = 0;
     all_words = every_word;
     accepted = refused = 0;
+    history_seed = seed;
     scenarios[scenario].history();
     path.sampling = path.kept = path.cut_short = 0;
     for (; !flaw && more && runs < limit; runs++) {
