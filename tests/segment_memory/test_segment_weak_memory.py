@@ -6,6 +6,7 @@ Then the order is taken away at one site at a time, or a step is done wrongly, a
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from tests.segment_memory.compiling import HERE, changed_protocol, library
 from tests.segment_memory.weak_memory import Site, WeakMemory, lines_that_ask_for_order
 
 SAMPLE = 20_000
+#: Histories at random: so many of each, as many runs of each at most, depth first and drawn.
+HISTORIES, RANDOM_RUNS, RANDOM_SAMPLE = 60, 3_000, 1_000
 
 #: A reader there never refuses what it took: it takes until it has something whole.
 NEVER_REFUSED = ("snapshot", "found_after", "lasting_neighbour")
@@ -201,6 +204,18 @@ def test_what_a_reader_accepts_is_true_in_every_word(memory: WeakMemory) -> None
         outcome = memory.explore(scenario, sample=SAMPLE, seed=seed + 1)
         assert outcome.wrong is None, f"{scenario}: {outcome.wrong}"
         assert outcome.runs == SAMPLE
+
+
+def test_what_a_reader_accepts_is_true_beside_whatever_a_writer_does(memory: WeakMemory) -> None:
+    memory.weaken()
+    accepted: Counter[str] = Counter()
+    for scenario in memory.at_random:
+        for seed in range(HISTORIES):
+            for sample in (0, RANDOM_SAMPLE):
+                outcome = memory.explore(scenario, seed=seed, sample=sample, most_runs=RANDOM_RUNS)
+                assert outcome.wrong is None, f"{scenario}, seed {seed}: {outcome.wrong}"
+                accepted[scenario] += outcome.accepted
+    assert sorted(accepted) == sorted(memory.at_random)
 
 
 def test_every_place_that_asks_for_order_is_come_by_and_in_the_table(memory: WeakMemory) -> None:

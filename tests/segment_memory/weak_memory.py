@@ -58,20 +58,25 @@ class WeakMemory:
         names: list[str] = []
         while (name := library.scenario_name(len(names))) is not None:
             names.append(name.decode())
-        self.scenarios = names
+        self.at_random = [name for name in names if name.endswith("at_random")]
+        self.scenarios = [name for name in names if name not in self.at_random]
+        self._names = names
 
     @classmethod
     def build(cls, folder: Path, headers: Path = HEADERS) -> WeakMemory:
         """Compile with the protocol.h of a folder."""
         return cls(library(HERE / "weak_memory.c", folder / "weak_memory.so", headers))
 
-    def explore(self, scenario: str, *, sample: int = 0, seed: int = 1) -> Outcome:
-        """Every choice of messages; with a sample, so many drawn ones, of rows whose every word tells which it is."""
+    def explore(self, scenario: str, *, sample: int = 0, seed: int = 1, most_runs: int = MOST_RUNS) -> Outcome:
+        """Every choice of messages; with a sample, so many drawn ones, of rows whose every word tells which it is.
+
+        The seed also is that of a history at random.
+        """
         numbers = (ctypes.c_long * 4)()
         wrong = self._library.explore(
-            self.scenarios.index(scenario),
+            self._names.index(scenario),
             int(sample > 0),
-            ctypes.c_long(0 if sample else MOST_RUNS),
+            ctypes.c_long(0 if sample else most_runs),
             ctypes.c_long(sample),
             ctypes.c_uint64(seed),
             numbers,
