@@ -67,16 +67,13 @@ PLANTED: Final[dict[str, Callable[[], None]]] = {
 }
 
 
-def run_one(kind: str, given: Input, folder: Path, round_s: float = _ROUND_S) -> str:
+def run_one(kind: str, given: Input, folder: Path) -> str:
     """Do with an input what its kind does; what came of it that must not, or empty."""
     (folder / "current").write_bytes(given.pack())
-    faulthandler.dump_traceback_later(round_s, exit=True)
     try:
         KINDS[kind].exercise(given, folder / "file")
     except Exception as error:  # noqa: BLE001 - any but those promised is what is looked for
         return _described(error)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
     return ""
 
 
@@ -96,13 +93,16 @@ def rounds(kind: str, seed: int, folder: Path, seconds: float, round_s: float) -
     end_s, next_line_s = time.monotonic() + seconds, 0.0
     made = Input(b"")
     while (now_s := time.monotonic()) < end_s:
+        if now_s >= next_line_s:
+            # Not each round: the watch is a thread, that has to be ended before it begins anew.
+            faulthandler.dump_traceback_later(round_s, exit=True)
         if executed % _ROUNDS_AN_INPUT == 0:
             made = Input(KINDS[kind].make(draw))
         given = made if executed % _ROUNDS_AN_INPUT == 0 else KINDS[kind].spoil(draw, made)
         if draw.random() < 0.3:
             given = KINDS[kind].spoil(draw, given)
         executed += 1
-        error = run_one(kind, given, folder, round_s)
+        error = run_one(kind, given, folder)
         place = error.partition(": ")[0]
         if error and place not in known:
             known.add(place)
@@ -113,6 +113,7 @@ def rounds(kind: str, seed: int, folder: Path, seconds: float, round_s: float) -
         if now_s >= next_line_s:
             next_line_s = now_s + 1
             print(json.dumps({"executed": executed}), flush=True)
+    faulthandler.cancel_dump_traceback_later()
     print(json.dumps({"executed": executed}), flush=True)
     return len(known)
 
@@ -136,7 +137,8 @@ def main() -> int:
     if given.plant:
         PLANTED[given.plant]()
     if given.file:
-        error = run_one(given.kind, Input.unpack(given.file.read_bytes()), given.folder, given.round_s)
+        faulthandler.dump_traceback_later(given.round_s, exit=True)
+        error = run_one(given.kind, Input.unpack(given.file.read_bytes()), given.folder)
         print(json.dumps({"error": error, "file": str(given.file)} if error else {"executed": 1}))
         return 1 if error else 0
     return 1 if rounds(given.kind, given.seed, given.folder, given.seconds, given.round_s) else 0
