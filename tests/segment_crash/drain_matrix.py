@@ -18,6 +18,7 @@ from tests.segment_crash.ring_matrix import RingReport
 from chandlery.core.signals import Signal, encode, signal_id
 from chandlery.workers.feed.admission import RecentIds
 from chandlery.workers.feed.assignments import Fence
+from chandlery.workers.feed.forming_signals import FormingSignals
 from chandlery.workers.feed.ring_drain import RingDrain, Tally
 from chandlery.workers.segment import SignalRing
 
@@ -72,9 +73,9 @@ def _drain(path: Path, topic: Path, *, recalled: bool) -> None:
             recent.recall(identity)
     drain = RingDrain(KEY, path, path.stat().st_ino, Tally(), Counter())
     broker = os.open(topic, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    for entry in drain.take(FENCE, recent):
-        assert entry.signal is not None
-        os.write(broker, f"{entry.signal.id}\n".encode("ascii"))
+    for entry in drain.take(FENCE, recent, FormingSignals()):
+        assert isinstance(entry.record, Signal)
+        os.write(broker, f"{entry.record.id}\n".encode("ascii"))
         entry.done = True
         drain.settle()
     os.close(broker)
