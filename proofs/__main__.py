@@ -118,7 +118,7 @@ def table(title: str, verdicts: Sequence[Verdict]) -> str:
     if not verdicts:
         return ""
     wide = max(len(each.what) for each in verdicts)
-    lines = [f"{title:<{wide}}  {'states':>9}  {'depth':>6}  {'s':>5}  verdict"]
+    lines = [f"{title:<{wide}}  {'states':>9}  {'depth':>6}  {'CPU s':>5}  verdict"]
     for each in verdicts:
         told = f"{each.verdict}: {each.property}" if each.property else each.verdict
         lines.append(f"{each.what:<{wide}}  {each.states:>9,}  {each.depth:>6,}  {each.seconds:>5.1f}  {told}")

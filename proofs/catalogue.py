@@ -109,7 +109,7 @@ MUTATIONS: Final = (
     Mutation("BEGIN_REVISION=OFF", "rows", _WINDOW, "begin_change without its release fence [REVISION]"),
     Mutation("END_REVISION=RELAXED", "rows", _WINDOW, "end_change relaxed [REVISION]"),
     Mutation("ACQUIRE_REVISION=RELAXED", "rows", _SNAPSHOT, "the snapshot's revision loaded relaxed [REVISION]"),
-    Mutation("SNAPSHOT_REVISION=OFF", "rows", _SNAPSHOT, "take_snapshot without its acquire fence [REVISION]"),
+    Mutation("SNAPSHOT_REVISION=OFF", "rows", _SNAPSHOT, "take_snapshot without its acquire fence [COUNT] [REVISION]"),
     Mutation("JUDGE_REVISION=OFF", "rows", _WINDOW, "unchanged without its own acquire fence [EPOCH] [REVISION]"),
     Mutation(
         "JUDGE_STAMPS=OFF",
@@ -122,13 +122,6 @@ MUTATIONS: Final = (
         "rows",
         "what_find_after_found_was_true",
         "find_after without its own acquire fence [REVISION]",
-    ),
-    Mutation(
-        "SNAPSHOT_COUNT=RELAXED",
-        "rows",
-        "",
-        "the acquire fence behind it, with a look at the revision, does the same for the snapshot's count",
-        _FEW,
     ),
     # ---- rows: the steps
     Mutation("COUNT_BEFORE_ROW", "rows", _WINDOW, "the count stored before the row"),
@@ -198,23 +191,8 @@ MUTATIONS: Final = (
     Mutation("BEGIN_TABLE=OFF", "table", _LASTING, "begin_change without its release fence [TABLE]"),
     Mutation("END_TABLE=RELAXED", "table", _LASTING, "end_change relaxed [TABLE]"),
     Mutation("ACQUIRE_TABLE=RELAXED", "table", _LASTING, "the table version loaded relaxed [TABLE]"),
-    Mutation(
-        "JUDGE_TABLE=OFF",
-        "table",
-        "",
-        "the slots before it are loaded with acquire: each of them orders what is behind it",
-        _FEW,
-    ),
     Mutation("RELEASE_SLOT=RELAXED", "table", _ENTRY, "a new entry stored relaxed [SLOT]"),
-    Mutation(
-        "MOVE_SLOT=RELAXED",
-        "table",
-        "",
-        "begin_change's release fence stands between the record and the moved entry",
-        _FEW,
-    ),
     Mutation("ACQUIRE_SLOT=RELAXED", "table", _ENTRY, "a slot loaded relaxed [SLOT]"),
-    Mutation("ACQUIRE_SLOT=RELAXED+JUDGE_TABLE=OFF", "table", _ENTRY, "both of the two that order the table's judging"),
     Mutation("RELEASE_EPOCH=RELAXED", "table", _STATE, "a new epoch stored relaxed [EPOCH]"),
     Mutation(
         "REMOVE_EPOCH=OFF",

@@ -190,8 +190,8 @@ copy: /* copy_forming, one attempt */
 
 snapshot: /* take_snapshot, one attempt */
     load(REVISION, ACQUIRE, revision);               /* [REVISION] */
-    load_once(COUNT, ACQUIRE, counted);              /* [COUNT] */
-    fence_acquire(ON);                               /* [REVISION] */
+    load_once(COUNT, RELAXED, counted);
+    fence_acquire(ON);                               /* [COUNT] [REVISION] */
     load(REVISION, RELAXED, again);
     if
     :: (revision & 1) || again != revision -> goto none

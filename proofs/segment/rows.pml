@@ -36,9 +36,6 @@
 #ifndef ACQUIRE_COUNT
 #define ACQUIRE_COUNT ACQUIRE /* series_unsigned, series_first: load_acquire [COUNT] */
 #endif
-#ifndef SNAPSHOT_COUNT
-#define SNAPSHOT_COUNT ACQUIRE /* take_snapshot: load_acquire [COUNT] */
-#endif
 #ifndef BEGIN_REVISION
 #define BEGIN_REVISION ON /* begin_change: fence_release [REVISION] */
 #endif
@@ -49,7 +46,7 @@
 #define ACQUIRE_REVISION ACQUIRE /* take_snapshot: load_acquire [REVISION] */
 #endif
 #ifndef SNAPSHOT_REVISION
-#define SNAPSHOT_REVISION ON /* take_snapshot: fence_acquire [REVISION] */
+#define SNAPSHOT_REVISION ON /* take_snapshot: fence_acquire [COUNT] [REVISION] */
 #endif
 #ifndef JUDGE_REVISION
 #define JUDGE_REVISION ON /* unchanged: fence_acquire [EPOCH] [REVISION] */
@@ -270,9 +267,9 @@ proctype reader() {
 
 snapshot: /* take_snapshot, one attempt: one more begins like the first, with more known */
     load(REVISION, ACQUIRE_REVISION, revision);      /* [REVISION] */
-    load_once(COUNT, SNAPSHOT_COUNT, counted);       /* [COUNT] */
+    load_once(COUNT, RELAXED, counted);
     load_once(SESSION, RELAXED, session);
-    fence_acquire(SNAPSHOT_REVISION);                /* [REVISION] */
+    fence_acquire(SNAPSHOT_REVISION);                /* [COUNT] [REVISION] */
     load(REVISION, RELAXED, found);
 #ifdef ODD_TAKEN
     if

@@ -36,14 +36,8 @@
 #ifndef ACQUIRE_TABLE
 #define ACQUIRE_TABLE ACQUIRE /* find_series: load_acquire [TABLE] */
 #endif
-#ifndef JUDGE_TABLE
-#define JUDGE_TABLE ON /* find_series: fence_acquire [TABLE] */
-#endif
 #ifndef RELEASE_SLOT
 #define RELEASE_SLOT RELEASE /* insert_series: store_release [SLOT] */
-#endif
-#ifndef MOVE_SLOT
-#define MOVE_SLOT RELEASE /* remove_entry: store_release [SLOT] */
 #endif
 #ifndef ACQUIRE_SLOT
 #define ACQUIRE_SLOT ACQUIRE /* find_series: load_acquire [SLOT] */
@@ -132,7 +126,7 @@ inline remove_entry() { /* remove_entry [TABLE] [SLOT] */
     do
     :: own(slot_at(slot)) == 0 -> break
     :: own(slot_at(slot)) != 0 && (slot + SLOTS - HOME) % SLOTS >= (slot + SLOTS - hole) % SLOTS ->
-        store(slot_at(hole), own(slot_at(slot)), MOVE_SLOT); /* [SLOT] */
+        store(slot_at(hole), own(slot_at(slot)), RELAXED); /* [SLOT] behind the fence of begin_change */
         hole = slot;
         slot = (slot + 1) % SLOTS
     :: else -> slot = (slot + 1) % SLOTS
@@ -236,8 +230,7 @@ proctype reader() {
     :: else -> break
     od;
 #ifndef TABLE_VERSION_IGNORED
-    fence_acquire(JUDGE_TABLE);                                           /* [TABLE] */
-    load(TABLE, RELAXED, again);
+    load(TABLE, RELAXED, again); /* no fence: every slot was loaded with acquire [TABLE] */
     if
     :: (version & 1) || again != version -> goto none /* once more */
     :: else
