@@ -12,7 +12,7 @@ RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 NATIVE := $(wildcard workers/chandlery/workers/segment/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e images bench bench-peers fuzz lint format docs dashboards crds manifests lock setup clean
+.PHONY: help up test proof e2e images bench bench-peers fuzz lint format docs dashboards crds manifests lock setup clean
 
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ up: setup ## the main job: the quickstart's traders on this machine (Ctrl-C ends
 test: setup ## every test but those on a Kubernetes; ARGS='-k segment' for some
 	@$(BIN)/python -m pytest $(ARGS)
 
+proof: setup ## the segment's protocol, checked by spin, and mutations that it must catch; needs spin and gcc
+	@$(BIN)/python -m proofs $(ARGS)
+
 e2e: setup images ## the tests on a real Kubernetes on this machine, or on the cluster of KUBECONFIG; needs root
 	@test -n "$$CHANDLERY_E2E_KUBECONFIG$$KUBECONFIG" || $(BIN)/python -m tests.e2e.cluster build
 	@test -n "$$CHANDLERY_E2E_KUBECONFIG$$KUBECONFIG" || $(BIN)/python -m tests.e2e.flux \
@@ -69,7 +72,7 @@ fuzz: setup ## fuzz what reads segments, rings and window messages; MINUTES=10 f
 lint: setup ## format, lint, types, import contract, docs
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy $(SOURCES:%=%/chandlery) benchmarks docs fuzz images monitoring tests
+	@$(BIN)/mypy $(SOURCES:%=%/chandlery) benchmarks docs fuzz images monitoring proofs tests
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/check.py
 

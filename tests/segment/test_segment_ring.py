@@ -200,6 +200,21 @@ def test_series_of_an_earlier_life_give_way_the_oldest_first(path: str) -> None:
     assert len(positions) == 64
 
 
+def test_no_version_of_a_position_comes_twice_whoever_has_the_entry(path: str) -> None:
+    """Two equal copies of an entry are taken for one that didn't change in between."""
+    trader = SignalRing.create(path, trader="ns/one")
+    version_at = _native.RING_HEADER_BYTES + _native.POSITION_VERSION
+    versions: list[int] = []
+    for life in range(3):
+        trader = SignalRing.attach(path)
+        for number in range(3):
+            trader.set_position(f"S{life}", life, number)
+            versions.append(struct.unpack_from("<Q", Path(path).read_bytes(), version_at)[0])
+        assert trader.position(f"S{life}") == (life, 2)
+        trader.keep_positions([])
+    assert versions == sorted(set(versions))
+
+
 def test_positions_of_other_series_are_forgotten_on_demand(path: str) -> None:
     trader = SignalRing.create(path, trader="ns/one")
     for series in ("BTC/USDT 1h", "BTC/USDT 1m", "ETH/USDT 1h"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -204,6 +205,22 @@ def test_a_tail_torn_by_its_copy_is_not_believed_by_the_trader(path: str) -> Non
     assert not trader.push(b"y")
     spoil(path, _native.RING_TAIL, struct.pack("<QQ", 3, 3 ^ (1 << 64) - 1))
     assert trader.push(b"y")
+
+
+def test_a_tail_is_believed_only_while_it_stands(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copied in pieces, 1 on its way to 2 may be caught as 3, and so may its complement, when the tail is 2 already."""
+    trader = SignalRing.create(path, trader="ns/liar", slots=SLOTS)
+    for _ in range(SLOTS):
+        assert trader.push(b"x")
+    mapped = trader._file.mapped()
+    complement_at = _native.RING_TAIL + _native.WORD_BYTES
+    caught = {_native.RING_TAIL: [3, 2, 2, 2], complement_at: [3 ^ (1 << 64) - 1, 2 ^ (1 << 64) - 1]}
+
+    class Caught:
+        def load(self, offset: int) -> int:
+            return caught[offset].pop(0) if offset in caught else mapped.load(offset)
+
+    assert trader._mapped_tail(cast(_native.Mapping, Caught())) == 2
 
 
 def test_a_trader_refuses_to_overrun_an_impossible_tail(path: str) -> None:

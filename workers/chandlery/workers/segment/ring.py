@@ -403,10 +403,12 @@ class SignalRing:
 
     def _mapped_tail(self, mapping: _native.Mapping) -> int:
         # The feed stores the pair by a system call, whose copy is not atomic: an unmatched pair is read again, and
-        # at last the tail known before will do (it only makes the ring look fuller).
+        # at last the tail known before will do (it only makes the ring look fuller). Looked at twice: were the words
+        # copied in pieces, tail and complement could each be caught half-way, and match; not the tail again.
         for _ in range(_STABLE_ATTEMPTS):
             tail = mapping.load(_native.RING_TAIL)  # [TAIL] pairs with the fence in acknowledge()
-            if tail ^ mapping.load(_native.RING_TAIL + _native.WORD_BYTES) == _ALL_BITS:
+            complement = mapping.load(_native.RING_TAIL + _native.WORD_BYTES)
+            if tail ^ complement == _ALL_BITS and mapping.load(_native.RING_TAIL) == tail:
                 self._tail = tail
                 break
         return self._tail

@@ -40,9 +40,13 @@ class RingPositions:
             entry = self._own[series] = self._claim(series)
         mapping = self._file.mapped()
         at = _OFFSET + entry * _native.POSITION_BYTES
-        version = mapping.load(at + _VERSION) + 1
+        used_at = mapping.add(_CLOCK, 1)
+        # The other pair's bit; and never a version that stood there before, whichever series had the entry: a reader
+        # takes two equal copies for one that didn't change.
+        version = 2 * used_at + (mapping.load(at + _VERSION) & 1 ^ 1)
+        _native.fence_release()  # [POSITION] who reads any of the pair below also reads the version before it
         mapping.write(at + _PAIRS + (version & 1) * _PAIR.size, _PAIR.pack(session, open_time_ms))
-        mapping.store(at + _USED_AT, mapping.add(_CLOCK, 1))
+        mapping.store(at + _USED_AT, used_at)
         mapping.store(at + _VERSION, version)  # [POSITION] the pair above is whole
 
     def load(self, series: str) -> tuple[int, int] | None:
