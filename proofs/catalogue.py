@@ -237,8 +237,25 @@ MUTATIONS: Final = (
         "no_file_is_read_before_it_is_ready",
         "and the ready word stored before the header",
     ),
-    Mutation("MARKED_BEHIND_RENAME", "restart, in the end", _FOLLOWS, "superseded marked behind the rename"),
-    Mutation("MARKED_BEHIND_UNLINK", "restart, in the end", _FOLLOWS, "superseded marked behind the unlinking"),
+    Mutation("NOT_SET_ASIDE", "restart, at once", _AT_ONCE, "no second name for a file whose readers aren't rung yet"),
+    Mutation(
+        "MARKED_BEHIND_RENAME+NOT_SET_ASIDE",
+        "restart, in the end",
+        _FOLLOWS,
+        "superseded marked behind the rename, with no second name",
+    ),
+    Mutation(
+        "MARKED_BEHIND_UNLINK+NOT_SET_ASIDE",
+        "restart, in the end",
+        _FOLLOWS,
+        "superseded marked behind the unlinking, with no second name",
+    ),
+    Mutation(
+        "MARKED_BEHIND_RENAME",
+        "restart, at once",
+        "",
+        "the second name leads the next feed to the file, to mark and to ring it",
+    ),
     Mutation(
         "READY_BEFORE_HEADER",
         "restart, at once",
