@@ -122,7 +122,8 @@ inline give_away() { /* remove_series, insert_series */
 init {
     atomic {
         store(EPOCH, FIRST_OWNER, RELAXED);
-        append();
+        store(COUNT, 1, RELAXED);
+        count = 1;
         fenced = stored;
         choice = OPS;
         do

@@ -4,8 +4,9 @@
  * Instance: 3 feeds, one after the other (the lock dies with its holder: lock.pml), the last one lives. Each may find
  * too little room for two files, and end in order. The kernel's calls (rename, unlink, futex) happen at once, and
  * order what is before and behind them; [BELL] orders `superseded`, so here no store is seen late.
- * With TIMEOUTS a sleeper may wake by itself at any time, as traders do twice a second, and feeds are killed
- * everywhere. Without, nobody wakes by himself: so it is shown that no way but one takes half a second.
+ * With TIMEOUTS a sleeper may wake by itself at any time, as traders do twice a second. Without, nobody wakes by
+ * himself: so it is shown that nothing waits for that, wherever feeds are killed. Growth gives the path away by the
+ * same steps as a successor.
  */
 #define LAST 3
 
@@ -13,6 +14,7 @@ hidden byte no_file_is_read_before_it_is_ready;
 hidden byte nobody_computes_on_torn_data;
 
 byte path;                  /* which file has the path; 0: none */
+byte aside;                 /* and which the second name, segment.old: its readers may not have been rung */
 bool header[LAST + 1];
 bool ready[LAST + 1];
 bool superseded[LAST + 1];
@@ -41,18 +43,9 @@ inline ring(file) { /* bell_advance; bell_wake */
 
 inline may_die() { /* kill -9 */
     if
-    :: self < LAST && !between -> goto dead
+    :: self < LAST -> goto dead
     :: skip
     fi
-}
-
-/* The one way that takes a timeout: killed behind the rename, before all is rung. */
-inline renamed() {
-#ifndef TIMEOUTS
-    between = true
-#else
-    skip
-#endif
 }
 
 inline mark(file) {
@@ -64,10 +57,7 @@ inline mark(file) {
 
 inline put_in_place() {
     may_die();
-    atomic {
-        path = self;
-        renamed()
-    }
+    path = self
 }
 
 inline make_ready() {
@@ -75,29 +65,48 @@ inline make_ready() {
     ready[self] = true
 }
 
-inline remove(file) {
+inline set_aside(file) { /* _Previous.set_aside: link */
+    may_die();
+#ifndef NOT_SET_ASIDE
+    aside = file
+#endif
+}
+
+inline forget_aside() {
+    may_die();
+    aside = 0
+}
+
+inline remove(file) { /* _Previous.remove, SegmentWriter.close */
 #ifndef MARKED_BEHIND_UNLINK
     mark(file);
 #endif
     may_die();
-    atomic {
-        path = 0;
-        renamed()
-    };
+#ifdef NOT_SET_ASIDE
+    path = 0; /* unlink */
+#else
+    atomic { path = 0; aside = file } /* rename */
+#endif
 #ifdef MARKED_BEHIND_UNLINK
     mark(file);
 #endif
     ring(file);
-    between = false
+    forget_aside()
 }
 
 active proctype feed() {
     byte self, previous;
-    bool between;
 
 next: /* SegmentWriter.create */
     self++;
-    between = false;
+    if
+    :: aside -> /* left by one that was killed before it had rung */
+        previous = aside;
+        mark(previous);
+        ring(previous);
+        forget_aside()
+    :: else
+    fi;
     previous = path;
     if
     :: previous && !ready[previous] -> previous = 0 /* read_header refuses it */
@@ -112,7 +121,6 @@ next: /* SegmentWriter.create */
 #endif
 #ifdef RENAME_BEFORE_READY
     put_in_place();
-    between = false;
 #endif
     may_die();
     header[self] = true;
@@ -121,6 +129,7 @@ next: /* SegmentWriter.create */
 #endif
     if
     :: previous ->
+        set_aside(previous);
 #ifndef MARKED_BEHIND_RENAME
         mark(previous);
 #endif
@@ -136,11 +145,10 @@ next: /* SegmentWriter.create */
 #ifndef RUNG_BEFORE_RENAME
         ring(previous);
 #endif
-        between = false
+        forget_aside()
     :: else
 #ifndef RENAME_BEFORE_READY
-        put_in_place();
-        between = false
+        put_in_place()
 #endif
     fi;
     previous = 0;
@@ -159,7 +167,6 @@ next: /* SegmentWriter.create */
 
 dead:
     previous = 0;
-    between = false;
     if
     :: self < LAST -> goto next
     :: else
