@@ -88,6 +88,22 @@ async def test_signals_are_filtered_by_trader_symbol_and_action(sight: Sight) ->
     )
     await sight.page.get_by_label("Trader").fill("nobody/here")
     await sight.until("() => document.querySelector('#main').innerText.includes('No signal passes this filter')")
+    for part in ("nobody/", "nobo"):
+        await sight.page.get_by_label("Trader").fill(part)
+        await sight.until("() => document.querySelector('#main').innerText.includes('No signal passes this filter')")
+    assert "must match" not in await sight.page.inner_text("#main"), "what is half typed is no error"
+
+
+async def test_a_traders_bare_name_is_enough_to_see_its_signals(sight: Sight) -> None:
+    await sight.open("signals")
+    first = await sight.page.text_content(".signal-row .signal-trader")
+    assert first is not None
+    await sight.until("() => document.querySelectorAll('#known-traders option').length > 1")
+    await sight.page.get_by_label("Trader").fill(first.split("/")[-1])
+    await sight.until(
+        f"""() => {{ const rows = [...document.querySelectorAll('.signal-row .signal-trader')];
+        return rows.length > 0 && rows.every(row => row.textContent.endsWith({first.split("/")[-1]!r})) }}"""
+    )
 
 
 async def test_a_signals_page_explains_each_stage(sight: Sight) -> None:

@@ -13,7 +13,8 @@ const MOST = 1_000;
 const TYPED_MS = 300;
 
 export function signalsView({ scope, root, live, query }) {
-  const trader = h("input", { type: "search", placeholder: "namespace/name", value: query.get("trader") ?? "" });
+  const traders = h("datalist", { id: "known-traders" });
+  const trader = h("input", { type: "search", placeholder: "namespace/name", list: traders.id, value: query.get("trader") ?? "" });
   const symbol = h("input", { type: "search", placeholder: "BTC/USDT", value: query.get("symbol") ?? "" });
   const action = h("select", {});
   options(action, [["", "all"], ...["buy", "sell", "close", "custom"].map((name) => [name, name])]);
@@ -30,12 +31,26 @@ export function signalsView({ scope, root, live, query }) {
   put(
     root,
     heading("Signals", note),
+    traders,
     h("div", { class: "filters", role: "search" }, field("Trader", trader), field("Symbol", symbol), field("Action", action), field("State", state)),
     stageLegend(),
     all.element,
   );
   const names = { trader, symbol, action, state };
-  const filter = () => Object.fromEntries(Object.entries(names).map(([name, { value }]) => [name, value.trim()]));
+  let known = [];
+  const filter = () => {
+    const asked = Object.fromEntries(Object.entries(names).map(([name, { value }]) => [name, value.trim()]));
+    return { ...asked, trader: wholeName(asked.trader, known) };
+  };
+  live.follow(scope, "traders", {
+    data: (rows) => {
+      const now = [...rows.keys()].sort();
+      if (now.join() === known.join()) return;
+      known = now;
+      put(traders, known.map((value) => h("option", { value })));
+    },
+    failed: () => {}, // names to choose from are a help; the list below says what fails
+  });
   const feed = new Paging({ scope, live, all, list, older, end, note, filter: filter() });
   const changed = () => {
     remember("signals", filter());
@@ -51,6 +66,14 @@ export function signalsView({ scope, root, live, query }) {
   scope.listen(symbol, "input", typed);
   scope.listen(action, "change", changed);
   scope.listen(state, "change", changed);
+}
+
+/** `namespace/name` of what was typed: of a bare name the one Trader that has it, else the one of namespace default. */
+export function wholeName(typed, known) {
+  const name = typed.replace(/\/$/, "");
+  if (name === "" || name.includes("/")) return name;
+  const found = known.filter((full) => full.endsWith(`/${name}`));
+  return found.length === 1 ? found[0] : `default/${name}`;
 }
 
 /** The pages of one filter, and the live signals that pass it. */
