@@ -182,6 +182,9 @@ class InMemorySignals:
     def get(self, signal_id: str) -> SignalDetail | None:
         return self.details.get(signal_id)
 
+    def position(self) -> str:
+        return f"memory:{self.told}"
+
     async def follow(self, after: str, query: SignalQuery) -> AsyncIterator[SignalEvent]:
         at = _number(after) if after else self.told
         self.following += 1

@@ -14,8 +14,9 @@ from tests.console_api.conftest import Serve
 from tests.console_api.lively import manifest_of
 from tests.console_api.stage import FEED, SOON_S, Stage, candle, signal, until
 
+from chandlery.console import client
 from chandlery.console.api.models import Overview, TraderDetail
-from chandlery.console.client import ApiClient, ApiInputError, ApiUnavailableError
+from chandlery.console.client import ApiClient, ApiInputError, ApiUnavailableError, EventLines
 from chandlery.console.serving import ApiServer
 from chandlery.core.errors import InputError
 
@@ -118,6 +119,33 @@ async def test_a_stream_goes_on_where_it_was_when_the_server_comes_back(stage: S
         later = [await told, await _next(events), await _next(events)]
         assert [int(one.signal.id, 16) for one in later] == [2, 3, 4]
         assert [one.lost for one in later] == [0, 0, 0]
+        await events.aclose()
+    await second.stop()
+
+
+async def test_a_stream_that_is_cut_before_its_first_signal_misses_none(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.settings.listen = f"unix:{tmp_path}/api.sock"
+    stage.signals.tell(signal(0))
+    lines: list[EventLines] = []
+
+    def made(last_id: str) -> EventLines:
+        lines.append(EventLines(last_id))
+        return lines[-1]
+
+    monkeypatch.setattr(client, "EventLines", made)
+    first, second = (ApiServer(stage.app, stage.settings.listen, stage.services.streams) for _ in range(2))
+    await first.start()
+    async with ApiClient(stage.settings.listen) as api:
+        events = api.follow_signals()
+        told = asyncio.create_task(_next(events))
+        await until(lambda: lines and lines[0].last_id)
+        await first.stop()
+        stage.signals.tell(signal(1))
+        stage.services.streams.ending.clear()
+        await second.start()
+        assert (await told).signal.id == f"{1:032x}"
         await events.aclose()
     await second.stop()
 

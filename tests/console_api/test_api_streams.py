@@ -76,8 +76,8 @@ async def test_a_stream_with_nothing_to_tell_says_that_it_lives(
     monkeypatch.setattr(live_module, "KEEP_ALIVE_S", 0.05)
     server = await serve()
     async with stream(server.address, "signals/stream") as signals:
-        told = [await signals.response.content.readline() for _ in range(5)]
-        assert told == [b"\n", b": keep-alive\n", b"\n", b": keep-alive\n", b"\n"]
+        told = [await signals.response.content.readline() for _ in range(7)]
+        assert told == [b"\n", b"id: memory:0\n", b"\n", b": keep-alive\n", b"\n", b": keep-alive\n", b"\n"]
 
 
 def test_rows_are_told_whole_then_only_as_they_change() -> None:
@@ -119,6 +119,18 @@ async def test_a_stream_resumes_after_the_event_it_names(stage: Stage, serve: Se
         assert {one.name for one in told} == {"signal"}
         later = stage.signals.tell(signal(5))
         assert (await signals.next()).event_id == later
+
+
+@pytest.mark.parametrize("path", ["signals/stream", "live?topics=signals"])
+async def test_a_stream_that_begins_now_says_first_from_where(stage: Stage, serve: Serve, path: str) -> None:
+    server = await serve()
+    position = stage.signals.tell(signal(1))
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{server.address}/api/v1/{path}") as answer,
+    ):
+        lines = [(await answer.content.readline()).decode() for _ in range(4)]
+    assert lines == [": open\n", "\n", f"id: {position}\n", "\n"]
 
 
 async def test_what_is_lost_between_is_told_as_a_gap_and_counted(stage: Stage, serve: Serve) -> None:

@@ -23,7 +23,7 @@ from chandlery.console.reading.entries import Entry, detail, short
 from chandlery.console.reading.figures import Figures
 from chandlery.console.reading.following import Unplaced
 from chandlery.console.reading.kafka_reading import Away, shares
-from chandlery.console.reading.positions import MOST_CHARS, OVERLAP_MS, Position, decode, feed_key
+from chandlery.console.reading.positions import MOST_CHARS, OVERLAP_MS, Place, Position, decode, feed_key
 from chandlery.console.reading.signal_log import SignalLog
 from chandlery.console.reading.signal_reader import SignalReader
 from chandlery.console.reading.signal_service import KeptSignals
@@ -267,6 +267,34 @@ def test_a_position_gives_every_signal_once_in_order_however_often_the_reader_re
     told += reader.drain(follower)
     check_once_and_in_order(topics, told)
     assert sum(event.lost for event in told) == 0
+
+
+@quick
+@given(st.lists(HERE, max_size=20), st.lists(HERE, max_size=20), st.integers(0, 5), st.booleans())
+def test_where_one_begins_who_follows_from_now_on_is_a_position_that_misses_nothing(
+    before: list[Place], after: list[Place], unread: int, restarts: bool
+) -> None:
+    topics = Topics()
+    for number, place in enumerate(before):
+        topics.write(place, signal_number(number))
+    reader = Reader(topics, 50, 10)
+    for place in PLACES:
+        reader.read(place, unread)  # history may still be being read
+    follower = reader.follow()
+    begin = follower.begin()
+    for number, place in enumerate(after):
+        topics.write(place, signal_number(100 + number))
+    if restarts:
+        reader = Reader(topics, 50, 3)
+    reader.read_all()
+    told = reader.drain(reader.follow(begin))
+    assert sorted(event.signal.price for event in told) == sorted(str(100 + number) for number in range(len(after)))
+
+
+def test_where_one_begins_has_the_time_for_a_feed_that_comes_later() -> None:
+    topics = Topics()
+    reader = Reader(topics, 5, 5)
+    assert decode(reader.follow().begin()).time_ms == topics.now_ms
 
 
 @quick

@@ -57,6 +57,7 @@ async def test_events_are_the_same_however_the_bytes_are_cut(browser: Browser, d
         {"event": "signal", "data": '{"x":\n1}', "id": "a:1"},
         {"event": "failed", "data": "one", "id": None},
         {"event": "message", "data": "bare", "id": None},
+        {"place": "only"},
         {"event": "signal", "data": "", "id": "a:2"},
     ]
     chosen = random.Random(7)
@@ -68,7 +69,8 @@ async def test_events_are_the_same_however_the_bytes_are_cut(browser: Browser, d
         parsed = await sight.page.evaluate(
             """async pieces => { const { EventParser } = await import("/js/sse.js");
             return pieces.map(chunks => { const got = [];
-                const parser = new EventParser(({event, data, id}) => got.push({event, data, id: id ?? null}));
+                const parser = new EventParser(({event, data, id}) => got.push({event, data, id: id ?? null}),
+                    id => got.push({place: id}));
                 for (const chunk of chunks) parser.feed(chunk);
                 return got; }) }""",
             pieces,

@@ -171,6 +171,30 @@ records_of_some = st.lists(
 )
 
 
+class Watched(list[Any]):
+    """Counts how often it is looked into."""
+
+    looks = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        Watched.looks += 1
+        return super().__getitem__(at)
+
+
+def test_a_life_costs_the_same_however_many_alike_are_active_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watched, "looks", 0)
+    lives = Lives()
+    for number in range(2_000):
+        lives.add(signal(number, at_ms=number, ttl_ms=99 * MINUTE))
+    lives.add(signal(9_999, "sell", at_ms=9_999))
+    for key, alike in lives._active.items():
+        lives._active[key] = Watched(alike)
+    found = lives.of(f"{1:032x}", T0)
+    assert found is not None
+    assert steps(found) == [("detected", 1), ("active", 1), ("closed", 9_999)]
+    assert Watched.looks < 50
+
+
 @quick
 @given(records_of_some, st.data())
 def test_records_in_any_order_and_any_number_tell_the_same_lives(

@@ -67,6 +67,10 @@ class Signals(Protocol):
 
     def get(self, signal_id: str) -> SignalDetail | None: ...
 
+    def position(self) -> str:
+        """The position of now: who follows from it is told what one would be who follows from now on."""
+        ...
+
     def follow(self, after: str, query: SignalQuery) -> AsyncIterator[SignalEvent]:
         """What comes after a position, for ever; empty: from now on. Old positions are read from Kafka again.
 

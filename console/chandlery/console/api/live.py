@@ -19,7 +19,7 @@ from chandlery.console.api.events import CandleChange, Failed, Gap
 from chandlery.console.api.models import Problem
 from chandlery.console.api.problems import problem_of
 from chandlery.console.api.services import Services
-from chandlery.console.api.sse import KEEP_ALIVE, KEEP_ALIVE_S, event
+from chandlery.console.api.sse import KEEP_ALIVE, KEEP_ALIVE_S, event, place
 from chandlery.console.api.states import States, rows_event
 from chandlery.console.api.topics import SIGNALS, Series, Topics
 from chandlery.console.market import CandleEvent, SignalQuery
@@ -196,7 +196,13 @@ class LiveEvents:
 
     async def _follow_signals(self) -> None:
         async def once() -> None:
-            async with _closing(self._services.signals.follow(self._after, self._query)) as following:
+            signals = self._services.signals
+            begin = "" if self._after else signals.position()
+            async with _closing(signals.follow(self._after, self._query)) as following:
+                if begin:
+                    # A stream that is cut before its first signal goes on from here, and so does the next `once`.
+                    await self._waiting.bring(place(begin))
+                    self._after = begin
                 async for one in following:
                     self._failing.pop(SIGNALS, None)
                     if one.lost:

@@ -53,6 +53,11 @@ def event(name: str, data: str, event_id: str = "") -> bytes:
     return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
 
 
+def place(event_id: str) -> bytes:
+    """An event of no data: a client takes its id for what to resume from, and tells nobody."""
+    return f"id: {event_id}\n\n".encode()
+
+
 @dataclass
 class Streams:
     """The streams of one process.

@@ -118,6 +118,13 @@ class Follower:
                 # What was there before anybody looked isn't new, though it may still be being read.
                 self._position.set(partition.place, max(partition.next, partition.backlog))
 
+    def begin(self) -> str:
+        """The position of one who wants what comes from now on, before it was told anything.
+
+        What it doesn't name, such as a feed that comes later, is told from now on by the wall clock.
+        """
+        return self._position.encode(self._now_ms(), names_all=False)
+
     def next(self) -> SignalEvent | Missing | Unplaced | Turn | None:
         """The next thing to tell, or what must be had before it; None: there is nothing yet."""
         for _ in range(_TURN_EVENTS):

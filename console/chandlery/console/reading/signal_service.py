@@ -77,6 +77,10 @@ class KeptSignals:
         entry = self._log.get(signal_id)
         return None if entry is None else detail(entry, self._log.life_of(entry, self._now_ms()), self._trace_url)
 
+    def position(self) -> str:
+        """See :class:`chandlery.console.market.Signals`."""
+        return Follower(self._log, None, SignalQuery(), self.counts, self._now_ms).begin()
+
     def follow(self, after: str, query: SignalQuery) -> AsyncIterator[SignalEvent]:
         """See :class:`chandlery.console.market.Signals`. Events count from this call on, not from the first asked for."""
         position = decode(after) if after else None

@@ -204,9 +204,14 @@ export class Live {
       this.#told = new Set(asked.split(","));
       this.#tell("live", undefined);
       this.#begun(Boolean(resume["Last-Event-ID"]));
-      const parser = new EventParser((event) => {
-        if (this.#run === run) this.#take(event);
-      });
+      const parser = new EventParser(
+        (event) => {
+          if (this.#run === run) this.#take(event);
+        },
+        (id) => {
+          if (this.#run === run && this.#topics.has("signals")) this.#lastId = id;
+        },
+      );
       const reader = response.body.getReader();
       const decoder = new TextDecoder();
       for (;;) {

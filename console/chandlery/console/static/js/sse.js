@@ -1,6 +1,9 @@
 // Server-sent events out of a fetch body: EventSource can't send a token.
 
-/** Feed it text as it comes; it calls `onEvent({event, data, id})` for each whole event. */
+/**
+ * Feed it text as it comes; it calls `onEvent({event, data, id})` for each whole event, and `onPlace(id)` for one of no
+ * data: it is no event for anybody, but its id is what to resume from.
+ */
 export class EventParser {
   #rest = "";
   #event = "";
@@ -8,8 +11,9 @@ export class EventParser {
   #id = undefined;
   #sawReturn = false;
 
-  constructor(onEvent) {
+  constructor(onEvent, onPlace = () => {}) {
     this.onEvent = onEvent;
+    this.onPlace = onPlace;
   }
 
   feed(chunk) {
@@ -27,6 +31,8 @@ export class EventParser {
     if (line === "") {
       if (this.#data.length > 0) {
         this.onEvent({ event: this.#event || "message", data: this.#data.join("\n"), id: this.#id });
+      } else if (this.#id !== undefined) {
+        this.onPlace(this.#id);
       }
       this.#event = "";
       this.#data = [];
