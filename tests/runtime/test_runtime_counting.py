@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chandlery.cli.collecting import Collected
+from chandlery.cli.runtime import workergroup
 from chandlery.cli.runtime.counting import Evidence, FeedEvidence, WorkerEvidence, since, summarise
-from chandlery.core.signals import Completion, Signal, SignalStamps, encode
+from chandlery.core.signals import Completion, Decided, Life, Signal, SignalStamps, encode
+from chandlery.workers.segment import SignalRing
 
 
 def symbol(session: int, /, **counts: int) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def test_drops_of_every_part_are_named_and_zeros_left_out() -> None:
 
 
 def test_signals_of_a_whole_feed_are_what_it_took_and_what_still_waits() -> None:
-    summary = summarise(evidence(workers=[worker(2, 2, signals=5, depth=1)], signals=topic("a" * 32, "b" * 32)))
+    summary = summarise(evidence(workers=[worker(2, 2, signals=5, waiting=1)], signals=topic("a" * 32, "b" * 32)))
     assert (summary.signals.emitted, summary.signals.pending, summary.signals.published) == (3, 1, 2)
     assert summary.reconciles
 
@@ -107,6 +110,28 @@ def test_signals_of_a_feed_that_was_killed_are_counted_by_the_rings() -> None:
     summary = summarise(evidence(workers=[told], signals=topic("a" * 32, "b" * 32, "c" * 32, "d" * 32)))
     assert (summary.signals.emitted, summary.signals.carried) == (3, 1)
     assert summary.reconciles
+
+
+def test_what_a_new_process_signals_again_on_a_close_is_a_confirmation_and_no_loss() -> None:
+    """Its ring counts both, the topic has the signal once and says that the close confirms it."""
+    collected = topic("a" * 32, "b" * 32)
+    collected.add(encode(Life("a" * 32, "default/a", "BTC/USDT", "confirmed", 0, 1)))
+    for signals, reconciles in ((2, True), (3, True), (4, False)):
+        told = worker(0, 0, whole=False, signals=signals)
+        assert summarise(evidence(workers=[told], signals=collected)).reconciles is reconciles
+    assert not summarise(evidence(workers=[worker(3, 3, signals=3)], signals=collected)).reconciles, (
+        "a feed knows better"
+    )
+
+
+def test_slots_that_tell_of_other_signals_lives_are_no_signals_that_wait(tmp_path: Path) -> None:
+    ring = SignalRing.create(str(tmp_path / "a.ring"), trader="default/a", slots=8)
+    signal = Signal("a" * 32, "default/a", "s", "c", "r", 0, "buy", "BTC/USDT", "1s", 0, 1, "1", 1.0, "")
+    for payload in (encode(signal), encode(Decided("default/a", "c", "BTC/USDT", "1s", 0, 1)), b"garbage"):
+        assert ring.push(payload)
+    assert workergroup._signals_waiting(SignalRing.attach(str(tmp_path / "a.ring"))) == 2, (
+        "garbage is dropped as a signal"
+    )
 
 
 def test_a_signal_that_never_reached_the_topic_is_a_problem() -> None:

@@ -20,12 +20,14 @@ class Collected:
     Attributes:
         signals: the first record of each id, with the completion's stamp where there was one.
         published: signal records, repetitions included. undecodable: records that are none of the topic's.
+        confirmed: ids of signals on forming candles that a close has confirmed.
         lives: of the signals; those of a topic, not what was merged.
     """
 
     signals: dict[str, Signal] = field(default_factory=dict)
     published: int = 0
     undecodable: int = 0
+    confirmed: set[str] = field(default_factory=set)
     lives: Lives = field(default_factory=Lives)
     _early: dict[str, Completion] = field(default_factory=dict)
 
@@ -41,6 +43,8 @@ class Collected:
             return None
         self.lives.add(record)
         if isinstance(record, Life):
+            if record.state == "confirmed":
+                self.confirmed.add(record.id)
             return None
         self.published += 1
         if record.id in self.signals:
@@ -60,6 +64,7 @@ class Collected:
         self.signals.update(other.signals)
         self.published += other.published
         self.undecodable += other.undecodable
+        self.confirmed |= other.confirmed
 
     def _complete(self, completion: Completion) -> None:
         signal = self.signals.get(completion.id)

@@ -155,13 +155,15 @@ def signal_counts(workers: Iterable[WorkerEvidence], topic: Collected) -> Signal
     """Signals of the run: what traders emitted against what stands on the topic.
 
     A feed that has run from the beginning knows exactly what it took from rings and what it dropped. One that
-    was killed does not: then the rings' own counters stand in for it.
+    was killed does not: then the rings' own counters stand in for it. Those count what a trader that was started anew
+    signals again on the close of a candle that it had signalled on before, of which the topic has a confirmation.
     """
     counts = SignalCounts(published=topic.published, unique=len(topic.signals))
+    is_exact = True
     for worker in workers:
         told = worker.feed.get("signals", {})
         dropped = sum(int(number) for number in told.get("dropped", {}).values())
-        depth = sum(ring["depth"] for ring in worker.rings.values())
+        depth = sum(ring["waiting"] for ring in worker.rings.values())
         counts.dropped += dropped
         counts.pending += depth
         if worker.whole:
@@ -171,6 +173,10 @@ def signal_counts(workers: Iterable[WorkerEvidence], topic: Collected) -> Signal
         else:
             counts.emitted += sum(ring["signals"] for ring in worker.rings.values())
             counts.carried += sum(ring["carried"] for ring in worker.rings.values())
+            is_exact = False
+    if not is_exact:
+        more = counts.emitted + counts.carried - counts.dropped - counts.pending - counts.published
+        counts.emitted -= min(max(0, more), len(topic.confirmed))
     return counts
 
 

@@ -160,7 +160,7 @@ async def _let_decide(group: WorkerGroup, evidence: Evidence) -> None:
         evidence.problems.append(f"{group.feed.name} did not catch up within {_FEED_DRAIN_S:.0f} s")
     await _until(_Stillness(group).reached, _TRADERS_IDLE_S)
     await refreshed(group)
-    evidence.workers.append(group.evidence(whole=group.feed.restarts == 0))
+    evidence.workers.append(group.evidence())
 
 
 class _Stillness:

@@ -277,8 +277,7 @@ class LocalRuntime:
             await group.stop_supervisor()
             await refreshed(group)
             await group.stop_feed()
-            # The feed's last words are older than its end: the rings tell what was emitted.
-            self.ended_workers.append(group.evidence(whole=False))
+            self.ended_workers.append(group.evidence())
             await group.close()
 
     async def _run_feed(self, key: Key, symbols: set[str], intervals: set[str]) -> None:

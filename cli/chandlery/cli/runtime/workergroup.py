@@ -23,11 +23,13 @@ from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.polling import WorkerWatch, until_answers
 from chandlery.cli.runtime.settings import feed_of, label_of, supervisor_of
 from chandlery.cli.runtime.statedir import StateDir, write_atomically
-from chandlery.core.assignment import Assignment, decode_assignment
+from chandlery.core.assignment import Assignment, decode_assignment, decode_status
 from chandlery.core.errors import MachineError, SegmentError, UnavailableError
 from chandlery.core.manifests import Key, ManifestSet
 from chandlery.core.resources import TraderPool
 from chandlery.core.settings import FeedSettings, KafkaSettings, SupervisorSettings
+from chandlery.core.signals import Decided, decode_ring
+from chandlery.core.wire import UNDECODABLE
 from chandlery.operator.planner import WorkerNow, worker_name
 from chandlery.operator.planner_standing import news_of
 from chandlery.workers.segment import SignalRing
@@ -99,7 +101,8 @@ class WorkerGroup:
                 f"{folder}: can't make the segment's folder: {error.strerror}; "
                 f"{folder.parents[1]} must be a tmpfs that this user may write: see chandlery doctor"
             ) from error
-        self._before = self.ring_counts()
+        self._before = self._counts(with_waiting=True)
+        self._final.unlink(missing_ok=True)
         feed = feed_of(self.name, self.label, self.pool, self.kafka, self._shm, self._options, self._state)
         supervisor = supervisor_of(self.name, self.label, self.pool, self._shm, self._options, self._state)
         self._write(self.feed.name, feed)
@@ -149,33 +152,51 @@ class WorkerGroup:
 
     def ring_counts(self) -> dict[str, Counter[str]]:
         """Counters and depth of each trader's ring, read from the ring itself: fresher than any status."""
+        return self._counts()
+
+    def _counts(self, *, with_waiting: bool = False) -> dict[str, Counter[str]]:
         counts: dict[str, Counter[str]] = {}
         for trader, ring in self._rings():
             counts[trader] = Counter({name: ring.get(name) for name in SignalRing.COUNTERS})
             counts[trader]["depth"] = ring.depth
+            if with_waiting:
+                counts[trader]["waiting"] = _signals_waiting(ring)
         return counts
 
     def grown(self) -> dict[str, Counter[str]]:
-        """Ring counters since the run began, by Trader; ``carried``: what stood in the ring then."""
+        """Ring counters since the run began, by Trader.
+
+        ``waiting``: signals that stand in the ring; ``carried``: those that stood there when the run began. Slots that only
+        tell of other signals' lives are none.
+        """
         grown: dict[str, Counter[str]] = {}
-        for trader, counts in self.ring_counts().items():
+        for trader, counts in self._counts(with_waiting=True).items():
             before = self._before.get(trader, Counter())
             if counts["signals"] < before["signals"]:
                 before = Counter()  # another ring took its place
             grown[trader] = Counter({name: value - before[name] for name, value in counts.items()})
-            grown[trader]["depth"] = counts["depth"]
-            grown[trader]["carried"] = before["depth"]
+            grown[trader]["waiting"] = counts["waiting"]
+            grown[trader]["carried"] = before["waiting"]
         return grown
 
     def feed_counts(self) -> dict[str, Any]:
         """The ``feed`` part of the newest status."""
         return self.watch.status.feed if self.watch.status is not None else {}
 
-    def evidence(self, *, whole: bool) -> WorkerEvidence:
-        """What the worker says at its end; ``whole``: its feed's counts are complete (:class:`WorkerEvidence`)."""
-        status = self.watch.status
+    def evidence(self) -> WorkerEvidence:
+        """What the worker says of its run: while its feed runs the newest status, after its end its last words."""
+        status, whole = self.watch.status, self.feed.restarts == 0
+        if self.feed.state == "ended":
+            try:
+                status = decode_status(self._final.read_bytes())
+            except (OSError, msgspec.DecodeError):
+                whole = False  # killed: what it knew is lost
         restarts = {name: trader.restarts for name, trader in status.traders.items()} if status else {}
-        return WorkerEvidence(self.feed_counts(), whole, restarts, self.grown())
+        return WorkerEvidence(status.feed if status else {}, whole, restarts, self.grown())
+
+    @property
+    def _final(self) -> Path:
+        return self._state.final(self.feed.name)
 
     def _rings(self) -> Iterator[tuple[str, SignalRing]]:
         for path in sorted(self._state.rings(self.label).glob("*.ring")):
@@ -211,6 +232,22 @@ class WorkerGroup:
 
     def _write(self, name: str, settings: FeedSettings | SupervisorSettings) -> None:
         write_atomically(self._state.settings(name), msgspec.json.encode(settings))
+
+
+def _signals_waiting(ring: SignalRing) -> int:
+    """Slots of a ring that count as signals: those that can't be read too, for the feed drops them as such."""
+    try:
+        items = ring.pending(ring.capacity)
+    except SegmentError:
+        return ring.depth
+    return sum(item.payload is None or not _tells_of_others(item.payload) for item in items)
+
+
+def _tells_of_others(payload: bytes) -> bool:
+    try:
+        return isinstance(decode_ring(payload), Decided)
+    except UNDECODABLE:
+        return False
 
 
 def now_ms() -> int:
