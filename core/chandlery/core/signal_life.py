@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
@@ -31,11 +30,11 @@ State = Literal["detected", "confirmed", "invalidated", "active", "closed", "exp
 STATES: Final[tuple[State, ...]] = ("detected", "confirmed", "invalidated", "active", "closed", "expired")
 #: Without `signals.ttl`: a closed candle is too old to be decided on, and a signal to act on, after so many intervals.
 TTL_INTERVALS: Final = 10
-_OPPOSITES: Final[dict[Action, frozenset[str]]] = {
-    "buy": frozenset({"sell", "close"}),
-    "sell": frozenset({"buy", "close"}),
-    "close": frozenset({"buy", "sell"}),
-    "custom": frozenset(),
+_OPPOSITES: Final[dict[Action, tuple[Action, ...]]] = {
+    "buy": ("sell", "close"),
+    "sell": ("buy", "close"),
+    "close": ("buy", "sell"),
+    "custom": (),
 }
 #: Words about signals whose own record hasn't come: it stands before them in its partition, unless it was read from the middle.
 _MOST_EARLY: Final = 10_000
@@ -75,7 +74,12 @@ class _Active(NamedTuple):
     signalled_ns: int
     id: str
     action: Action
-    among: tuple[str, str]
+    trader: str
+    symbol: str
+
+    def alike(self, action: Action) -> tuple[str, str, Action]:
+        """Under what those of its Trader and symbol with this action are found."""
+        return (self.trader, self.symbol, action)
 
 
 @dataclass(slots=True)
@@ -134,7 +138,7 @@ class _Told:
             if word is None or word.state != "confirmed":
                 return None
             at_ms = word.at_ms
-        return _Active(at_ms, first.stamps.signalled_ns, first.id, first.action, (first.trader, first.symbol))
+        return _Active(at_ms, first.stamps.signalled_ns, first.id, first.action, first.trader, first.symbol)
 
 
 def _earlier(one: int | None, other: int) -> int:
@@ -171,8 +175,8 @@ class Lives:
     def __init__(self) -> None:
         self._told: dict[str, _Told] = {}
         self._early: OrderedDict[str, _Told] = OrderedDict()
-        #: By Trader and symbol: its active signals in order.
-        self._active: dict[tuple[str, str], list[_Active]] = {}
+        #: By Trader, symbol and action: active signals in order.
+        self._active: dict[tuple[str, str, Action], list[_Active]] = {}
 
     def __len__(self) -> int:
         return len(self._told)
@@ -200,14 +204,14 @@ class Lives:
         if before is not None:
             self._displace(before)
         if now is not None:
-            insort(self._active.setdefault(now.among, []), now)
+            insort(self._active.setdefault(now.alike(now.action), []), now)
         told.active = now
 
     def _displace(self, active: _Active) -> None:
-        among = self._active[active.among]
-        del among[bisect_right(among, active) - 1]
-        if not among:
-            del self._active[active.among]
+        alike = self._active[active.alike(active.action)]
+        del alike[bisect_right(alike, active) - 1]
+        if not alike:
+            del self._active[active.alike(active.action)]
 
     def forget(self, identity: str) -> None:
         """A signal is of no interest any more; it ends no other one either."""
@@ -231,18 +235,18 @@ class Lives:
             return _until(steps, _expires_unheard_ms(first), now_ms)
         steps.append(Step("active", told.active.at_ms))
         expires_ms = told.active.at_ms + ttl_ms(first)
-        ending = next(self._opposites(told.active, expires_ms), None)
-        if ending is not None:
+        ending = self._next_opposite(told.active)
+        if ending is not None and ending.at_ms <= expires_ms:
             return SignalLife((*steps, Step("closed", ending.at_ms)), ending.id)
         return _until(steps, expires_ms, now_ms)
 
-    def _opposites(self, active: _Active, until_ms: int) -> Iterator[_Active]:
-        opposites, among = _OPPOSITES[active.action], self._active[active.among]
-        for at in range(bisect_right(among, active) if opposites else len(among), len(among)):
-            if among[at].at_ms > until_ms:
-                return
-            if among[at].action in opposites:
-                yield among[at]
+    def _next_opposite(self, active: _Active) -> _Active | None:
+        """However many of its own kind come before it."""
+        later: list[_Active] = []
+        for action in _OPPOSITES[active.action]:
+            others = self._active.get(active.alike(action), [])
+            later += others[(at := bisect_right(others, active)) : at + 1]
+        return min(later, default=None)
 
 
 def _until(steps: list[Step], expires_ms: int, now_ms: int) -> SignalLife:
