@@ -32,6 +32,10 @@ class Outcome(NamedTuple):
                 return False
         return True
 
+    def lives(self) -> bool:
+        """Whether the informative series seen are still there, in the segment that has them now."""
+        return all(glance.view is None or glance.view.alive for glance in self.glances)
+
     @property
     def missing(self) -> int:
         """Informative series that lacked the newest row they should have had."""

@@ -289,8 +289,8 @@ class TraderLoop:
                 if not view.valid(window):
                     continue
                 return self._pass_over(run, ordinal, open_time_ms)
-            if not run.rehearsed:
-                self._rehearse(run, view, ordinal)
+            if not (run.rehearsed or self._rehearse(run, view, ordinal)):
+                continue
             outcome = self._caller.call(run, Candles(window), forming=False, wait=True)
             price = float(window.close[-1]) if outcome.decisions else 0.0
             if view.valid(window) and outcome.holds():
@@ -366,12 +366,12 @@ class TraderLoop:
         run.advance(commit.ordinal, commit.open_time_ms)
         self._store(run)
 
-    def _rehearse(self, run: SymbolRun, view: SeriesView, ordinal: int) -> None:
+    def _rehearse(self, run: SymbolRun, view: SeriesView, ordinal: int) -> bool:
         from_ms = signalled_from_ms(
             self._spec, self._interval, view, after_ms=run.after_ms, recalled=run.recall_ms >= 0
         )
         length = ordinal if run.resumed and self._spec.cooldown_ms else self._memory
-        rehearse(self._caller, run, view, ordinal, length=length, signalled_from_ms=from_ms)
+        return rehearse(self._caller, run, view, ordinal, length=length, signalled_from_ms=from_ms)
 
     # -- forming candles
 
@@ -386,8 +386,8 @@ class TraderLoop:
                 return
             if not view.alive or not self._from_ms <= forming.open_time_ms < self._until_ms:
                 return
-            if not run.rehearsed:
-                self._rehearse(run, view, view.count)
+            if not (run.rehearsed or self._rehearse(run, view, view.count)):
+                continue
             candles = with_forming(closed, forming, run.need)
             outcome = self._caller.call(run, candles, forming=True, wait=False)
             if view.valid(closed) and outcome.holds():

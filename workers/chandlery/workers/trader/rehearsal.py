@@ -12,14 +12,16 @@ from chandlery.workers.trader.symbol_run import SymbolRun
 
 def rehearse(
     caller: Caller, run: SymbolRun, view: SeriesView, ordinal: int, *, length: int, signalled_from_ms: int
-) -> None:
+) -> bool:
     """Bring state and cooldowns to where they were before the row ``ordinal``, without signals.
 
     Args:
         length: rows to go back. signalled_from_ms: decisions on candles that opened before this were no signals, and
             cool nothing down.
+
+    Returns:
+        False when the market got another source meanwhile: the rest of the rows is there, and all is to be done anew.
     """
-    run.rehearsed = True
     for earlier in range(max(view.first() + run.need - 1, ordinal - length, run.need - 1), ordinal):
         window = view.window(earlier + 1, run.need)
         if len(window.open_time) < run.need or window.session != run.session:
@@ -27,12 +29,17 @@ def rehearse(
         outcome = caller.call(run, Candles(window), forming=False, wait=False)
         open_time_ms = int(window.open_time[-1])
         if not (view.valid(window) and outcome.holds()):
+            if not (view.alive and outcome.lives()):
+                run.forget_state()
+                return False
             continue
         run.strategy = outcome.strategy
         if run.resumed and signalled_from_ms <= open_time_ms <= run.after_ms:
             for decision in outcome.decisions:
                 if run.cooldown.admits(decision.rule, open_time_ms):
                     run.cooldown.note(decision.rule, open_time_ms)
+    run.rehearsed = True
+    return True
 
 
 def try_out(caller: Caller, runs: Iterable[SymbolRun], memory: int) -> None:

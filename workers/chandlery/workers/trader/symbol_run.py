@@ -171,11 +171,15 @@ class SymbolRun:
         """
         return session < max(self.session, position[0] if position is not None else -1)
 
-    def _start_over(self) -> None:
-        self.next_ordinal = None
+    def forget_state(self) -> None:
+        """What the strategy remembers, and what has cooled down, is to be rehearsed from the first on."""
         self.rehearsed = False
         self.strategy = self._make()
         self.cooldown.clear()
+
+    def _start_over(self) -> None:
+        self.next_ordinal = None
+        self.forget_state()
         self.past = False
         self.forming_sequence = -1
         self.forming_seen = None
