@@ -11,10 +11,11 @@ import pytest
 from tests.workers_feed.feed_setup import until
 from tests.workers_feed.series_stage import GRACE_S, SeriesStage, closes
 
-from chandlery.core.assignment import SeriesRef
+from chandlery.core.assignment import MOST_INCARNATIONS, SeriesRef
 from chandlery.workers.feed.growing import SPARE_BYTES, capacity_for
 from chandlery.workers.segment import SegmentError, SegmentReader, placement
 from chandlery.workers.segment import writer as writer_module
+from chandlery.workers.segment.layout import Geometry
 
 
 def refs(*names: str) -> list[SeriesRef]:
@@ -181,6 +182,29 @@ async def test_without_room_it_is_refused_by_name_and_comes_in_once_there_is_roo
     assert stage.follower.figures()["refused_series"] == {}
 
 
+async def test_a_refusal_is_told_once_though_what_is_free_changes_from_look_to_look(
+    stage: SeriesStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def free_bytes(_path: str) -> int:
+        nonlocal looks
+        looks += 1
+        return looks * 100_000
+
+    monkeypatch.setattr(placement, "free_bytes", free_bytes)
+    stage.follow(A, B, C)
+    await until("refused", lambda: C in stage.board.refused)
+    why = stage.board.refused[C]
+    for _ in range(3):
+        before = looks
+        stage.follower.each_second()
+        await until("looked again", lambda: looks > before)  # noqa: B023 - asked within this round
+        await asyncio.sleep(0)
+    assert stage.board.refused == {C: why}
+    assert stage.changes_told == 1
+
+
 async def test_where_doubling_has_no_room_it_grows_to_what_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +227,16 @@ async def test_a_growth_cut_short_by_the_end_leaves_no_file(stage: SeriesStage) 
     assert stage.writer.capacity == 2
 
 
+async def test_once_it_ends_it_grows_no_more_for_what_still_waits(stage: SeriesStage) -> None:
+    stage.follow(A, B, C)
+    await stage.follower.stop()
+    stage.follower.each_second()  # while the rings are drained
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not os.path.exists(stage.path + ".new")
+    assert (stage.board.waiting, stage.writer.capacity) == ([C], 2)
+
+
 @pytest.mark.parametrize(
     ("needed", "expected"), [(0, 64), (64, 64), (65, 128), (129, 256), (300, 512), (512, 512), (513, 600), (9_999, 600)]
 )
@@ -221,3 +255,14 @@ def test_a_segment_that_could_never_grow_to_its_most_is_refused_at_the_start(
     with pytest.raises(SegmentError, match=r"may need 9.* MB for 8192 series .* 64.0 MB in all; .*segment_series"):
         SeriesStage(tmp_path, first=2, most=8192, rows=100_000)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("beside", "expected"), [(-1, 8), (0, 2)])
+def test_where_it_fits_but_could_not_grow_it_begins_with_room_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: int, expected: int
+) -> None:
+    whole = Geometry.derive(rows=100, guard_rows=64, series=8, bells=MOST_INCARNATIONS, stamp_rows=64).file_bytes
+    monkeypatch.setattr(writer_module, "total_bytes", lambda _path: 2 * whole + SPARE_BYTES + beside)
+    stage = SeriesStage(tmp_path, first=2, most=8)
+    assert stage.writer.capacity == expected
+    stage.end()

@@ -76,6 +76,36 @@ def test_a_long_call_during_the_growth_runs_again_once_on_what_is_true_now(stage
     assert player.counters()["calls"] == 1
 
 
+class Remembers(Tell):
+    """Its state goes back three candles."""
+
+    memory = 3
+
+
+@pytest.mark.parametrize("trigger", ["CandleClose", "EveryUpdate"])
+def test_a_growth_in_the_middle_of_a_rehearsal_leaves_no_half_of_a_memory(stage: Stage, trigger: str) -> None:
+    index = stage.series()
+    stage.close(index, *range(5))
+    rehearsed: list[int] = []
+
+    def meanwhile(_: Context, candles: Candles) -> None:
+        rehearsed.append(int(candles.open_time[-1]))
+        if len(rehearsed) == 2:
+            grow(stage)
+
+    player = stage.trader(stage.spec(trigger=trigger), make=Remembers)
+    player.settle()
+    Tell.meanwhile = meanwhile
+    if trigger == "EveryUpdate":
+        stage.form(index, 5, 6.0)
+    else:
+        stage.close(index, 5)
+    player.settle()
+    player.settle()  # the growth has rung
+    assert [signal.reason for signal in stage.signals()] == ["total 18"]  # 3 + 4 + 5, and 6
+    assert rehearsed == [2000, 3000, 2000, 3000, 4000, 5000]
+
+
 def test_a_growth_between_candles_that_wait_loses_and_doubles_none(stage: Stage) -> None:
     index = stage.series()
     player = stage.trader()

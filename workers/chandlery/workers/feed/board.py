@@ -116,7 +116,7 @@ class SeriesBoard:
         self.waiting: list[SeriesRef] = []
         self.refused: dict[SeriesRef, str] = {}
         self.freed = 0
-        #: Why the segment could not grow when it was last tried.
+        #: Why the segment could not grow when that was first tried for what waits.
         self._no_room = ""
 
     @property
@@ -221,11 +221,12 @@ class SeriesBoard:
 
     def refuse_waiting(self, why: str) -> bool:
         """The segment can't grow. Returns: whether that is news."""
-        is_news = why != self._no_room
-        self._no_room = why
+        is_news = not self._no_room
+        # The first reason stays until there is room: what is free changes from one look to the next, each second.
+        self._no_room = self._no_room or why
         for ref in self.waiting:
-            self._tell_refused(ref, why)
-            self.refused[ref] = why
+            self._tell_refused(ref, self._no_room)
+            self.refused[ref] = self._no_room
         return is_news
 
     def join(self, ref: SeriesRef, track: Track) -> None:

@@ -22,9 +22,6 @@ class Grace:
     def __len__(self) -> int:
         return len(self._left_s)
 
-    def __contains__(self, ref: SeriesRef) -> bool:
-        return ref in self._left_s
-
     def begin(self, ref: SeriesRef) -> None:
         """Nobody reads a series any more; nothing happens where that is known."""
         self._left_s.setdefault(ref, self._clock())
@@ -41,8 +38,3 @@ class Grace:
         """Those whose time is over."""
         until_s = self._clock() - self._grace_s
         return [ref for ref, left_s in self._left_s.items() if left_s <= until_s]
-
-    def remaining_s(self) -> dict[SeriesRef, float]:
-        """How long each has left."""
-        now_s = self._clock()
-        return {ref: max(0.0, left_s + self._grace_s - now_s) for ref, left_s in self._left_s.items()}

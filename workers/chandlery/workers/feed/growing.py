@@ -57,12 +57,13 @@ class Growing:
         self._failed = failed
         self._counts = counts
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
         self.growths = 0
 
     def grow(self, needed: int) -> None:
-        """Make room for so many series, beginning now; nothing happens while it grows already."""
+        """Make room for so many series, beginning now; nothing happens while it grows already, or once it is stopped."""
         needed = min(needed, self._most)
-        if self._task is None and needed > self._writer.capacity:
+        if self._task is None and not self._stopped and needed > self._writer.capacity:
             self._task = asyncio.create_task(self._run(needed), name="growth")
             self._task.add_done_callback(self._done)
 
@@ -73,7 +74,8 @@ class Growing:
             self._failed(error)
 
     async def stop(self) -> None:
-        """Leave a growth where it is: nothing of it remains."""
+        """Leave a growth where it is, for good: nothing of it remains."""
+        self._stopped = True  # the feed looks for room each second until its rings are drained
         task = self._task
         if task is not None:
             task.cancel()

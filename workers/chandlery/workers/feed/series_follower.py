@@ -14,7 +14,7 @@ from chandlery.core.intervals import parse_interval
 from chandlery.core.settings import FeedSettings
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.workers.feed.board import SeriesBoard
-from chandlery.workers.feed.growing import Growing, capacity_for
+from chandlery.workers.feed.growing import SPARE_BYTES, Growing, capacity_for
 from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.router import Track
 from chandlery.workers.segment import SegmentWriter
@@ -36,15 +36,17 @@ class FollowsLive(Protocol):
 
 
 def first_segment(path: str, settings: FeedSettings, restored: Assignment | None) -> SegmentWriter:
-    """The segment that a feed begins with: as large as what it was last assigned needs.
+    """The segment that a feed begins with: as large as what it was last assigned needs; where the file system has no room
+    to grow, as large as it may ever be.
 
     Raises:
         SegmentError: no room now, or never for as many series as there may be; or a live writer has the path.
     """
     most, rows = settings.segment_series, settings.segment_rows
-    SegmentWriter.check_room(path, rows=rows, series=most, bells=MOST_INCARNATIONS)
+    left_bytes = SegmentWriter.check_room(path, rows=rows, series=most, bells=MOST_INCARNATIONS)
     needed = len({ref for trader in restored.traders for ref in trader.series()}) if restored else 0
-    series = capacity_for(needed, settings.segment_first_series, most)
+    # A growing segment lies beside the one before it. What fits once has room for all, if it has it from the first on.
+    series = capacity_for(needed, settings.segment_first_series, most) if left_bytes >= SPARE_BYTES else most
     return SegmentWriter.create(path, rows=rows, series=series, bells=MOST_INCARNATIONS)
 
 
@@ -53,8 +55,8 @@ class SeriesFollower:
 
     Args:
         closed, forming: where the live consumers stand. consumer: the one of forming candles.
-        grown: called when the segment has another file. changed: when series came or went, or could not, without a new assignment. failed: told of an error that
-            nobody expected.
+        grown: called when the segment has another file. changed: when series came or went, or could not, without a new
+            assignment. failed: told of an error that nobody expected.
     """
 
     def __init__(

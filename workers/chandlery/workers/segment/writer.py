@@ -93,8 +93,11 @@ class SegmentWriter(_native.Writer):
             raise
 
     @staticmethod
-    def check_room(path: str, *, rows: int, series: int, guard_rows: int = 64, bells: int = 256) -> None:
+    def check_room(path: str, *, rows: int, series: int, guard_rows: int = 64, bells: int = 256) -> int:
         """Look whether the path's file system could ever hold a segment of these numbers, were it empty.
+
+        Returns:
+            Bytes that a second one beside it would leave free, as one that grows needs them; negative: it couldn't be.
 
         Raises:
             SegmentError: it couldn't (says what is needed, what there is, and the way out); a number is out of bounds.
@@ -112,6 +115,7 @@ class SegmentWriter(_native.Writer):
                 f"{path} may need {size_bytes / 1e6:.1f} MB for {series} series of {rows} rows, {folder} has "
                 f"{total / 1e6:.1f} MB in all; {_REMEDY}"
             )
+        return total - 2 * size_bytes
 
     @classmethod
     def _create_locked(cls, path: str, geometry: Geometry, lock: WriterLock) -> SegmentWriter:
