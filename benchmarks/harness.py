@@ -104,8 +104,16 @@ def run(
         parser.add_argument("--table", metavar="ROWS", type=Path, help="measure nothing: tables of an earlier --json")
     arguments = parser.parse_args()
     earlier: Path | None = arguments.table if markdown else None
+    if plot and arguments.plot and not arguments.plot.parent.is_dir():
+        # Told before the minutes that it would cost.
+        parser.error(f"--plot {arguments.plot}: there is no folder {arguments.plot.parent}; make it, or name another")
     if earlier:
-        rows = decode_rows(earlier.read_bytes())
+        try:
+            rows = decode_rows(earlier.read_bytes())
+        except OSError as error:
+            parser.error(f"--table {earlier}: can't be read: {error.strerror}")
+        except msgspec.MsgspecError as error:
+            parser.error(f"--table {earlier}: not the rows that --json prints: {error}")
     else:
         say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}: what others do is in the figures")
         rows = measure(arguments.quick)

@@ -133,7 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = parser.parse_args(arguments)
     names = [check.name for check in CHECKS]
     if unknown := [name for name in wanted.only or [] if name not in names]:
-        parser.error(f"no check {', '.join(unknown)}: there are {', '.join(names)}")
+        known = ", ".join(f"'{name}'" for name in names)
+        parser.error(f"no check '{unknown[0]}': there are {known} (names with spaces in quotes)")
     if missing := spin.missing_tools():
         say(f"{' and '.join(missing)} missing. On Debian or Ubuntu: apt-get install {' '.join(missing)}")
         return 3

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,7 +22,7 @@ from benchmarks._fanout_report import FLOOR, OURS, figures_of, markdown, svg
 from benchmarks._fanout_stage import Measured, Mechanism, Plan, Unmeasured, perform
 from benchmarks._fanout_work import WINDOW, Case, OwnWindow, as_message, candles, open_ms, pace
 from benchmarks.fanout import Found, rows_of
-from benchmarks.harness import Row
+from benchmarks.harness import Row, run
 from benchmarks.window_cost import memory, window_times
 
 from chandlery.stream.broker import EmbeddedBroker
@@ -155,6 +156,39 @@ def test_goals_are_ratios_of_the_same_run_and_what_is_missing_is_a_row() -> None
     assert rows[f"fanout/one_of_20/{OURS}/cpu"].value == pytest.approx(15.0)
     assert rows["fanout/not_measured/redis"].note == "20 readers: no redis-server"
     assert not any(name.startswith("fanout/all_1/") for name in rows)
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "told"),
+    [
+        ("--table", None, "can't be read: No such file"),
+        ("--table", "{}", "not the rows that --json prints"),
+        ("--table", "<svg/>", "not the rows that --json prints"),
+        ("--plot", None, "there is no folder"),
+    ],
+)
+def test_a_file_that_is_no_use_is_named_before_anything_is_measured(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    content: str | None,
+    told: str,
+) -> None:
+    named = tmp_path / "away" / "file" if content is None else tmp_path / "file"
+    if content is not None:
+        named.write_text(content)
+    monkeypatch.setattr(sys, "argv", ["fanout.py", option, str(named)])
+
+    def measure(_quick: bool) -> list[Row]:
+        raise AssertionError("measured first")
+
+    with pytest.raises(SystemExit) as ended:
+        run(measure, "", plot=svg, markdown=markdown)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"{option} {named}" in said
+    assert told in said
 
 
 def test_the_tables_and_the_drawing_show_every_figure() -> None:

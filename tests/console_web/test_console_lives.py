@@ -51,6 +51,39 @@ async def test_rows_say_in_which_state_a_signals_life_is_and_follow_it(browser: 
         assert sight.complaints == []
 
 
+async def test_a_filter_lets_go_of_what_passes_it_no_longer_and_sees_what_closes_a_signal(
+    browser: Browser, served: Served
+) -> None:
+    signals = served.world.signals
+    signals.events.clear()
+    now_ms = int(time.time() * 1000)
+    later = {"expires_ms": now_ms + 3_600_000}
+    bought = known(1, price="1", action="buy", state="active", **later)
+    forming = known(2, price="2", action="custom", forming=True, state="detected", **later)
+    for one in (bought, forming):
+        signals.tell(one)
+    address = await served.start(moves=False)
+    async with browsing.sight(browser, address) as sight:
+        page = sight.page
+        await page.goto(f"{address}/#/signals?state=detected")
+        await until(lambda: signals.following == 1)
+        await sight.until(f'() => JSON.stringify(({WORDS})()) === \'{{"2":"detected"}}\'')
+        signals.tell(forming.model_copy(update={"state": "invalidated", "expires_ms": None}))
+        await sight.until(f"() => JSON.stringify(({WORDS})()) === '{{}}'")
+        assert "No signal passes this filter" in await sight.text("#main")
+        await page.get_by_label("State").select_option("")
+        await page.get_by_label("Action").select_option("buy")
+        await sight.until(f'() => JSON.stringify(({WORDS})()) === \'{{"1":"active"}}\'')
+        signals.tell(known(3, price="3", action="sell", state="active", **later))
+        await sight.until(f'() => JSON.stringify(({WORDS})()) === \'{{"1":"closed"}}\'')
+        await page.get_by_label("State").select_option("active")
+        await page.get_by_label("Action").select_option("")
+        await sight.until(f'() => JSON.stringify(({WORDS})()) === \'{{"1":"active","3":"active"}}\'')
+        signals.tell(known(4, price="4", action="close", state="active", **later))
+        await sight.until(f"() => !('3' in ({WORDS})())")
+        assert sight.complaints == []
+
+
 async def test_a_signals_page_tells_its_whole_life_with_times_and_goes_on_with_it(
     browser: Browser, served: Served
 ) -> None:

@@ -144,7 +144,7 @@ def test_spin_catches_a_missing_release_fence() -> None:
 def test_a_check_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         runner.main(["--only", "belts"])
-    assert "there are rows, forming" in capsys.readouterr().err
+    assert "there are 'rows', 'forming'" in capsys.readouterr().err
 
 
 def test_without_spin_the_command_says_what_to_install(

@@ -34,8 +34,10 @@ export class SignalList {
   #signals = new Map();
   #rows = new WeakMap();
 
-  constructor(most) {
+  /** `passes` says of a signal as it is now whether it is shown. */
+  constructor(most, passes = () => true) {
     this.most = most;
+    this.passes = passes;
     this.list = h("ol", { class: "signal-list" });
     this.nothing = h("div");
     this.element = h("div", {}, this.list, this.nothing);
@@ -51,22 +53,29 @@ export class SignalList {
   }
 
   get size() {
-    return this.#signals.size;
+    return this.all.length;
   }
 
   get full() {
-    return this.#signals.size >= this.most;
+    return this.size >= this.most;
   }
 
   get all() {
+    return this.#sorted().filter(this.passes);
+  }
+
+  #sorted() {
     return [...this.#signals.values()].sort(order);
   }
 
-  /** Keep a signal; what is known of it later replaces what was known before, never the other way. */
+  /**
+   * Keep a signal; what is known of it later replaces what was known before, never the other way. One that was shown and
+   * passes no more is kept too: a page that was asked for before must not bring back what it was.
+   */
   take(signal) {
     const held = this.#signals.get(signal.id);
     if (held !== undefined && !isLater(signal, held)) return;
-    this.#signals.set(signal.id, signal);
+    if (held !== undefined || this.passes(signal)) this.#signals.set(signal.id, signal);
     if (signal.state !== "active") return;
     for (const each of this.#signals.values()) if (closes(signal, each)) this.#become(each, "closed");
   }
@@ -88,9 +97,11 @@ export class SignalList {
     for (const each of this.#signals.values()) {
       if (each.expires_ms !== null && each.expires_ms <= now) this.#become(each, "expired");
     }
-    const all = this.all;
-    for (const { id } of all.slice(this.most)) this.#signals.delete(id);
-    this.keyed.show(all.slice(0, this.most));
-    put(this.nothing, all.length === 0 && nothing());
+    const all = this.#sorted();
+    const shown = all.filter(this.passes);
+    const ended = all.filter((each) => !this.passes(each));
+    for (const { id } of [...shown.slice(this.most), ...ended.slice(this.most)]) this.#signals.delete(id);
+    this.keyed.show(shown.slice(0, this.most));
+    put(this.nothing, shown.length === 0 && nothing());
   }
 }

@@ -86,7 +86,8 @@ class Paging {
 
   constructor(parts) {
     Object.assign(this, parts);
-    const { scope, live, older, filter } = parts;
+    const { scope, live, list, older, filter } = parts;
+    list.passes = (signal) => this.#passes(signal);
     this.#prepare(filter);
     scope.listen(older, "click", () => this.more());
     const watch = new IntersectionObserver(([entry]) => entry.isIntersecting && this.more(), { rootMargin: "400px" });
@@ -98,8 +99,7 @@ class Paging {
     live.follow(scope, "signals", {
       data: (signal) => {
         this.all.ok();
-        if (!this.#passes(signal)) return;
-        this.list.take(signal);
+        this.list.take(signal); // also one that doesn't pass: it may end one that is shown
         this.#draw();
       },
       failed: (problem) => this.all.fail(problem),
