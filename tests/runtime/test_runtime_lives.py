@@ -79,6 +79,5 @@ def test_signals_on_forming_candles_are_confirmed_or_withdrawn_also_when_their_t
         assert "STATE" in told(up, "signals")
         assert up.end() == 0, up.said
         summary = up.summary()
-        reconciles(summary, up.said)
         # What closes say is no signal. The killed process may have signalled on its last candle what the next one repeats.
-        assert summary["signals"]["dropped"] <= 2
+        reconciles(summary, up.said, most_dropped=2)
