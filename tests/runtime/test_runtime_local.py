@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from chandlery.cli.runtime import ending, local
-from chandlery.cli.runtime.counting import Evidence
+from chandlery.cli.runtime.counting import Evidence, WorkerEvidence
 from chandlery.cli.runtime.desired import Wanted
 from chandlery.cli.runtime.feedstarts import FeedStarts, pause_s
 from chandlery.cli.runtime.local import LocalRuntime
@@ -35,12 +36,19 @@ class Turns:
         self.started = False
         self.endpoint = self
         self.socket = Path("feed-demo-0.sock")
+        self.watch = SimpleNamespace(refresh=self._nothing)
         self._symbols: set[str] = set()
 
     def grow(self, symbols: set[str], intervals: set[str]) -> tuple[bool, bool]:
         more = bool(symbols - self._symbols)
         self._symbols |= symbols
         return more, False
+
+    async def _nothing(self) -> None:
+        return
+
+    def evidence(self) -> WorkerEvidence:
+        return WorkerEvidence({}, True, {}, {})
 
     def __getattr__(self, name: str) -> Any:
         async def step(**_: Any) -> None:
