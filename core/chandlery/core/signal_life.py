@@ -215,8 +215,12 @@ class Lives:
         if told is not None and told.active is not None:
             self._displace(told.active)
 
-    def of(self, identity: str, now_ms: int) -> SignalLife | None:
-        """The life of a signal as it is at ``now_ms`` (wall clock); None: no record of it has come."""
+    def of(self, identity: str, now_ms: int, beside: Lives | None = None) -> SignalLife | None:
+        """The life of a signal as it is at ``now_ms`` (wall clock); None: no record of it has come.
+
+        Args:
+            beside: other lives, of which one may end it too.
+        """
         told = self._told.get(identity)
         if told is None or told.first is None:
             return None
@@ -231,13 +235,15 @@ class Lives:
             return _until(steps, _expires_unheard_ms(first), now_ms)
         steps.append(Step("active", told.active.at_ms))
         expires_ms = told.active.at_ms + ttl_ms(first)
-        ending = next(self._opposites(told.active, expires_ms), None)
+        among = (self,) if beside is None else (self, beside)
+        endings = (next(lives._opposites(told.active, expires_ms), None) for lives in among)
+        ending = min((one for one in endings if one is not None), default=None)
         if ending is not None:
             return SignalLife((*steps, Step("closed", ending.at_ms)), ending.id)
         return _until(steps, expires_ms, now_ms)
 
     def _opposites(self, active: _Active, until_ms: int) -> Iterator[_Active]:
-        opposites, among = _OPPOSITES[active.action], self._active[active.among]
+        opposites, among = _OPPOSITES[active.action], self._active.get(active.among, ())
         for at in range(bisect_right(among, active) if opposites else len(among), len(among)):
             if among[at].at_ms > until_ms:
                 return
