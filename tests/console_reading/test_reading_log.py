@@ -162,6 +162,8 @@ def test_a_signal_s_life_is_what_the_topic_tells() -> None:
     told = detail(entry, lives[0], "")
     assert (told.state, told.ended_by, told.expires_ms) == ("closed", signal_number(9).id, None)
     assert told.lifecycle[-1] == ("closed", 1_000_300)
+    assert (told.active_ms, told.signalled_ns) == (1_000_100, 1_260_000)
+    assert detail(entry_of_number(log, 3), lives[3], "").active_ms is None
     assert (log.counts["lives"], log.counts["duplicate"], len(log)) == (3, 1, 5)
     assert service(log, 1_000_400).per_minute() == 5.0, "what is told of lives is no signal"
     expired = log.life_of(entry_of_number(log, 9), 1_000_300 + 600_000)
