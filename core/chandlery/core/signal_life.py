@@ -171,8 +171,8 @@ class Lives:
     def __init__(self) -> None:
         self._told: dict[str, _Told] = {}
         self._early: OrderedDict[str, _Told] = OrderedDict()
-        #: By Trader and symbol: its active signals in order.
-        self._active: dict[tuple[str, str], list[_Active]] = {}
+        #: By Trader, symbol and action: the active signals in order.
+        self._active: dict[tuple[str, str, str], list[_Active]] = {}
 
     def __len__(self) -> int:
         return len(self._told)
@@ -200,14 +200,15 @@ class Lives:
         if before is not None:
             self._displace(before)
         if now is not None:
-            insort(self._active.setdefault(now.among, []), now)
+            insort(self._active.setdefault((*now.among, now.action), []), now)
         told.active = now
 
     def _displace(self, active: _Active) -> None:
-        among = self._active[active.among]
-        del among[bisect_right(among, active) - 1]
-        if not among:
-            del self._active[active.among]
+        key = (*active.among, active.action)
+        alike = self._active[key]
+        del alike[bisect_right(alike, active) - 1]
+        if not alike:
+            del self._active[key]
 
     def forget(self, identity: str) -> None:
         """A signal is of no interest any more; it ends no other one either."""
@@ -236,19 +237,18 @@ class Lives:
         steps.append(Step("active", told.active.at_ms))
         expires_ms = told.active.at_ms + ttl_ms(first)
         among = (self,) if beside is None else (self, beside)
-        endings = (next(lives._opposites(told.active, expires_ms), None) for lives in among)
-        ending = min((one for one in endings if one is not None), default=None)
+        ending = min((one for lives in among for one in lives._opposites(told.active, expires_ms)), default=None)
         if ending is not None:
             return SignalLife((*steps, Step("closed", ending.at_ms)), ending.id)
         return _until(steps, expires_ms, now_ms)
 
     def _opposites(self, active: _Active, until_ms: int) -> Iterator[_Active]:
-        opposites, among = _OPPOSITES[active.action], self._active.get(active.among, ())
-        for at in range(bisect_right(among, active) if opposites else len(among), len(among)):
-            if among[at].at_ms > until_ms:
-                return
-            if among[at].action in opposites:
-                yield among[at]
+        """Of each opposite action the first that became active after it, if it did in time."""
+        for action in _OPPOSITES[active.action]:
+            alike = self._active.get((*active.among, action), [])
+            at = bisect_right(alike, active)
+            if at < len(alike) and (first := alike[at]).at_ms <= until_ms:
+                yield first
 
 
 def _until(steps: list[Step], expires_ms: int, now_ms: int) -> SignalLife:
