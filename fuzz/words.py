@@ -12,7 +12,7 @@ from chandlery.core.signals import Decided, Signal, SignalStamps, decode_record,
 from chandlery.core.wire import UNDECODABLE
 from chandlery.workers.feed.admission import RecentIds, admit
 from chandlery.workers.feed.assignments import Fence
-from chandlery.workers.feed.forming_signals import FormingSignals
+from chandlery.workers.feed.forming_signals import FormingSignals, MissedCloses
 from chandlery.workers.trader.messages import FailureReport, StateReport, decode_report
 from fuzz.inputs import Input
 
@@ -60,7 +60,7 @@ def spoil_words(draw: random.Random, given: Input) -> Input:
 def words(given: Input, path: Path) -> None:
     """Take it in as the feed and the supervisor do: what passes can be written again, by others too."""
     path.write_bytes(given.content)  # the input stands there when this process dies
-    found = admit(given.content, _TRADER, _FENCE, RecentIds(), FormingSignals())
+    found = admit(given.content, _TRADER, _FENCE, RecentIds(), FormingSignals(), MissedCloses())
     if bool(found.reason) is not bool(found.message) or (found.records and found.reason):
         raise ValueError(f"neither taken nor refused with a reason: {found}")
     for record in found.records:

@@ -162,6 +162,8 @@ def test_a_signal_s_life_is_what_the_topic_tells() -> None:
     told = detail(entry, lives[0], "")
     assert (told.state, told.ended_by, told.expires_ms) == ("closed", signal_number(9).id, None)
     assert told.lifecycle[-1] == ("closed", 1_000_300)
+    assert (told.active_ms, told.signalled_ns) == (1_000_100, 1_260_000)
+    assert detail(entry_of_number(log, 3), lives[3], "").active_ms is None
     assert (log.counts["lives"], log.counts["duplicate"], len(log)) == (3, 1, 5)
     assert service(log, 1_000_400).per_minute() == 5.0, "what is told of lives is no signal"
     expired = log.life_of(entry_of_number(log, 9), 1_000_300 + 600_000)
@@ -227,6 +229,44 @@ def test_a_word_since_the_position_is_told_also_where_it_has_to_be_read_again(ke
     if kept == 10:
         assert told[0] == ("1", "invalidated")
     assert [price for price, _ in told if price != "1"] == [str(number) for number in range(2, 8)]
+
+
+@pytest.mark.parametrize("between", [0, 5])
+@pytest.mark.parametrize("forming", [False, True])
+def test_an_old_signal_that_is_read_again_is_told_as_closed_by_what_stands_behind_it(
+    between: int, forming: bool
+) -> None:
+    """Its time is over, but a later one had ended it before: in the same piece, or where the log still has that one."""
+    topics = Topics()
+    topics.write(PLACE, signal_number(1, forming=forming))
+    if forming:
+        topics.write(PLACE, signal_number(1, emitted_wall_ms=1_000_100))  # the close says so by a record of its own
+    for number in range(2, 2 + between):
+        topics.write(PLACE, signal_number(number, trader="desk/b"))
+    topics.write(PLACE, signal_number(9, action="sell", emitted_wall_ms=1_000_300))
+    if not between:
+        topics.write(PLACE, signal_number(10, trader="desk/b"))
+    topics.now_ms = 1_000_300 + 24 * 3_600_000
+    reader = Reader(topics, 1, 1)
+    reader.read_all()
+    told = [(event.signal.price, event.signal.state) for event in reader.drain(reader.follow(at_the_beginning()))]
+    assert told[0] == ("1", "closed")
+    assert [state for price, state in told if price == "9"] == ["expired"]
+    assert len(dict(told)) == len(told), "each was told once: what the piece says of it is told with it"
+
+
+def test_a_second_record_on_the_closed_candle_that_is_read_again_later_says_what_became_of_the_first() -> None:
+    topics = Topics()
+    topics.write(PLACE, signal_number(1, forming=True))
+    for number in range(2, 6):
+        topics.write(PLACE, signal_number(number))
+    topics.write(PLACE, signal_number(1, emitted_wall_ms=1_000_100))
+    for number in range(6, 9):
+        topics.write(PLACE, signal_number(number))
+    reader = Reader(topics, 1, 1)
+    reader.read_all()
+    told = [event.signal for event in reader.drain(reader.follow(at_the_beginning()))]
+    assert [signal.state for signal in told if signal.price == "1"] == ["detected", "active"]
 
 
 # ---- following ----

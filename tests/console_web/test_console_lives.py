@@ -6,7 +6,7 @@ import time
 
 import pytest
 from playwright.async_api import Browser
-from tests.console_api.stage import until
+from tests.console_api.stage import signal, until
 from tests.console_web import browsing
 from tests.console_web.conftest import Served
 from tests.console_web.test_console_streams import known
@@ -28,7 +28,7 @@ async def test_rows_say_in_which_state_a_signals_life_is_and_follow_it(browser: 
     signals.events.clear()
     now_ms = int(time.time() * 1000)
     later = {"expires_ms": now_ms + 3_600_000}
-    first = known(1, price="1", action="buy", state="active", **later)
+    first = known(1, price="1", action="buy", state="active", active_ms=1_000, **later)
     second = known(2, price="2", action="sell", forming=True, state="detected", **later)
     third = known(3, price="3", action="sell", forming=True, state="detected", **later)
     for one in (first, second, third):
@@ -42,9 +42,9 @@ async def test_rows_say_in_which_state_a_signals_life_is_and_follow_it(browser: 
         signals.tell(second.model_copy(update={"state": "invalidated", "expires_ms": None}))
         await sight.until(f"() => ({WORDS})()[2] === 'invalidated'")
         assert (await page.evaluate(WORDS))["1"] == "active", "a withdrawn one closes nothing"
-        signals.tell(third.model_copy(update={"state": "active"}))
+        signals.tell(third.model_copy(update={"state": "active", "active_ms": 2_000}))
         await sight.until(f"() => ({WORDS})()[3] === 'active' && ({WORDS})()[1] === 'closed'")
-        signals.tell(known(4, price="4", state="active", expires_ms=now_ms - 1))
+        signals.tell(known(4, price="4", state="active", active_ms=3_000, expires_ms=now_ms - 1))
         await sight.until(f"() => ({WORDS})()[4] === 'expired'")
         await page.get_by_label("State").select_option("invalidated")
         await sight.until(f'() => JSON.stringify(({WORDS})()) === \'{{"2":"invalidated"}}\'')
@@ -58,7 +58,7 @@ async def test_a_filter_lets_go_of_what_passes_it_no_longer_and_sees_what_closes
     signals.events.clear()
     now_ms = int(time.time() * 1000)
     later = {"expires_ms": now_ms + 3_600_000}
-    bought = known(1, price="1", action="buy", state="active", **later)
+    bought = known(1, price="1", action="buy", state="active", active_ms=1_000, **later)
     forming = known(2, price="2", action="custom", forming=True, state="detected", **later)
     for one in (bought, forming):
         signals.tell(one)
@@ -74,13 +74,65 @@ async def test_a_filter_lets_go_of_what_passes_it_no_longer_and_sees_what_closes
         await page.get_by_label("State").select_option("")
         await page.get_by_label("Action").select_option("buy")
         await sight.until(f'() => JSON.stringify(({WORDS})()) === \'{{"1":"active"}}\'')
-        signals.tell(known(3, price="3", action="sell", state="active", **later))
+        signals.tell(known(3, price="3", action="sell", state="active", active_ms=2_000, **later))
         await sight.until(f'() => JSON.stringify(({WORDS})()) === \'{{"1":"closed"}}\'')
         await page.get_by_label("State").select_option("active")
         await page.get_by_label("Action").select_option("")
         await sight.until(f'() => JSON.stringify(({WORDS})()) === \'{{"1":"active","3":"active"}}\'')
-        signals.tell(known(4, price="4", action="close", state="active", **later))
+        signals.tell(known(4, price="4", action="close", state="active", active_ms=3_000, **later))
         await sight.until(f"() => !('3' in ({WORDS})())")
+        assert sight.complaints == []
+
+
+async def test_of_two_forming_signals_the_one_confirmed_later_closes_the_other(
+    browser: Browser, served: Served
+) -> None:
+    signals = served.world.signals
+    signals.events.clear()
+    later = {"expires_ms": int(time.time() * 1000) + 3_600_000}
+    forming = {"forming": True, "state": "detected", **later}
+    made = [("sell", "BTC/USDT"), ("buy", "BTC/USDT"), ("buy", "ETH/USDT"), ("sell", "ETH/USDT")]
+    pairs = [
+        known(number, price=str(number), action=action, symbol=symbol, **forming)
+        for number, (action, symbol) in enumerate(made, 1)
+    ]
+    for one in pairs:
+        signals.tell(one)
+    address = await served.start(moves=False)
+    async with browsing.sight(browser, address) as sight:
+        await sight.page.goto(f"{address}/#/signals")
+        await until(lambda: signals.following == 1)
+        await sight.until(f"() => Object.keys(({WORDS})()).length === 4")
+
+        def confirm(number: int, active_ms: int, signalled_ns: int) -> None:
+            update = {"state": "active", "active_ms": active_ms, "signalled_ns": signalled_ns}
+            signals.tell(pairs[number - 1].model_copy(update=update))
+
+        confirm(2, 1_000, 8)
+        confirm(1, 2_000, 7)
+        await sight.until(f"() => ({WORDS})()[1] === 'active' && ({WORDS})()[2] === 'closed'")
+        # In the same millisecond the one signalled later closes the one signalled first.
+        confirm(4, 1_000, 8)
+        confirm(3, 1_000, 9)
+        await sight.until(f"() => ({WORDS})()[3] === 'active' && ({WORDS})()[4] === 'closed'")
+        assert sight.complaints == []
+
+
+async def test_what_the_server_says_takes_back_a_guessed_end(browser: Browser, served: Served) -> None:
+    signals = served.world.signals
+    signals.events.clear()
+    later = {"expires_ms": int(time.time() * 1000) + 3_600_000}
+    bought = {"price": "1", "action": "buy", "state": "active", "active_ms": 1_000, **later}
+    signals.tell(signal(1, **bought))
+    address = await served.start(moves=False)
+    async with browsing.sight(browser, address) as sight:
+        await sight.page.goto(f"{address}/#/signals")
+        await until(lambda: signals.following == 1)
+        signals.tell(known(2, price="2", action="sell", state="active", active_ms=2_000, **later))
+        await sight.until(f"() => ({WORDS})()[1] === 'closed' && ({WORDS})()[2] === 'active'")
+        signals.tell(known(1, **bought))
+        await sight.until(f"() => ({WORDS})()[1] === 'active'")
+        assert await sight.page.locator(".signal-row [aria-label^='stages: decided']").count() == 2
         assert sight.complaints == []
 
 

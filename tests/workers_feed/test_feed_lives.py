@@ -66,7 +66,7 @@ async def test_what_closes_say_stands_on_the_topic_behind_its_signals_and_counts
         await until("drained", lambda: ring.depth == 0)
         status = feed.status()
         assert status.feed["signals"] == {"emitted": 3, "published": 3, "unique": 3, "dropped": {}}
-        assert status.feed["lives"] == {"confirmed": 1, "invalidated": 1, "fenced": 0, "forgotten": 0}
+        assert status.feed["lives"] == {"confirmed": 1, "invalidated": 1, "fenced": 0, "incomplete": 0, "forgotten": 0}
         assert len(feed.signals(10)) == 3
         figures = {
             sample.labels["state"]: sample.value
@@ -74,7 +74,7 @@ async def test_what_closes_say_stands_on_the_topic_behind_its_signals_and_counts
             for sample in family.samples
             if sample.name == "chandlery_feed_signal_lives_total"
         }
-        assert figures == {"confirmed": 1, "invalidated": 1, "fenced": 0, "forgotten": 0}
+        assert figures == {"confirmed": 1, "invalidated": 1, "fenced": 0, "incomplete": 0, "forgotten": 0}
     records = await on_topic(kafka_settings)
     assert told(records) == [
         ("signal", "1"), ("signal", "2"), ("confirmed", "1"), ("invalidated", "2"), ("signal", "3")
@@ -104,7 +104,13 @@ async def test_the_feed_that_comes_after_knows_what_waits_for_its_close_from_the
             ring = make_ring(settings, "a")
         push(ring, signal("a", 1), *map(decided, (1, 2, 3)))
         await until("drained", lambda: ring.depth == 0)
-        assert feed.status().feed["lives"] == {"confirmed": 1, "invalidated": 1, "fenced": 0, "forgotten": 0}
+        assert feed.status().feed["lives"] == {
+            "confirmed": 1,
+            "invalidated": 1,
+            "fenced": 0,
+            "incomplete": 0,
+            "forgotten": 0,
+        }
         assert feed.status().feed["signals"]["emitted"] == 0
     assert told(await on_topic(kafka_settings)) == [
         *(("signal", at) for at in "123"), ("confirmed", "3"), ("confirmed", "1"), ("invalidated", "2")

@@ -16,7 +16,7 @@ from chandlery.core.signals import Decided, Life, Signal
 from chandlery.workers.candles import Candles
 from chandlery.workers.feed.admission import RecentIds
 from chandlery.workers.feed.assignments import Fence
-from chandlery.workers.feed.forming_signals import FormingSignals
+from chandlery.workers.feed.forming_signals import FormingSignals, MissedCloses
 from chandlery.workers.feed.ring_drain import RingDrain, Tally
 from chandlery.workers.segment import SignalRing
 from chandlery.workers.strategy import Context
@@ -328,7 +328,7 @@ def test_a_word_of_a_foreign_trader_series_or_incarnation_tells_nothing(stage: S
 
     def told(**changes: object) -> tuple[int, str, bool]:
         payload = encode(Decided(**{**{name: getattr(good, name) for name in good.__struct_fields__}, **changes}))
-        admission = admit(payload, TRADER, fence, ids, forming)
+        admission = admit(payload, TRADER, fence, ids, forming, MissedCloses())
         return len(admission.records), admission.reason, admission.is_signal
 
     assert told(trader="desk/b") == (0, "bad_signal", True)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
@@ -30,11 +31,11 @@ State = Literal["detected", "confirmed", "invalidated", "active", "closed", "exp
 STATES: Final[tuple[State, ...]] = ("detected", "confirmed", "invalidated", "active", "closed", "expired")
 #: Without `signals.ttl`: a closed candle is too old to be decided on, and a signal to act on, after so many intervals.
 TTL_INTERVALS: Final = 10
-_OPPOSITES: Final[dict[Action, tuple[Action, ...]]] = {
-    "buy": ("sell", "close"),
-    "sell": ("buy", "close"),
-    "close": ("buy", "sell"),
-    "custom": (),
+_OPPOSITES: Final[dict[Action, frozenset[str]]] = {
+    "buy": frozenset({"sell", "close"}),
+    "sell": frozenset({"buy", "close"}),
+    "close": frozenset({"buy", "sell"}),
+    "custom": frozenset(),
 }
 #: Words about signals whose own record hasn't come: it stands before them in its partition, unless it was read from the middle.
 _MOST_EARLY: Final = 10_000
@@ -74,12 +75,7 @@ class _Active(NamedTuple):
     signalled_ns: int
     id: str
     action: Action
-    trader: str
-    symbol: str
-
-    def alike(self, action: Action) -> tuple[str, str, Action]:
-        """Under what those of its Trader and symbol with this action are found."""
-        return (self.trader, self.symbol, action)
+    among: tuple[str, str]
 
 
 @dataclass(slots=True)
@@ -138,7 +134,7 @@ class _Told:
             if word is None or word.state != "confirmed":
                 return None
             at_ms = word.at_ms
-        return _Active(at_ms, first.stamps.signalled_ns, first.id, first.action, first.trader, first.symbol)
+        return _Active(at_ms, first.stamps.signalled_ns, first.id, first.action, (first.trader, first.symbol))
 
 
 def _earlier(one: int | None, other: int) -> int:
@@ -175,8 +171,8 @@ class Lives:
     def __init__(self) -> None:
         self._told: dict[str, _Told] = {}
         self._early: OrderedDict[str, _Told] = OrderedDict()
-        #: By Trader, symbol and action: active signals in order.
-        self._active: dict[tuple[str, str, Action], list[_Active]] = {}
+        #: By Trader, symbol and action: the active signals in order.
+        self._active: dict[tuple[str, str, str], list[_Active]] = {}
 
     def __len__(self) -> int:
         return len(self._told)
@@ -204,14 +200,15 @@ class Lives:
         if before is not None:
             self._displace(before)
         if now is not None:
-            insort(self._active.setdefault(now.alike(now.action), []), now)
+            insort(self._active.setdefault((*now.among, now.action), []), now)
         told.active = now
 
     def _displace(self, active: _Active) -> None:
-        alike = self._active[active.alike(active.action)]
+        key = (*active.among, active.action)
+        alike = self._active[key]
         del alike[bisect_right(alike, active) - 1]
         if not alike:
-            del self._active[active.alike(active.action)]
+            del self._active[key]
 
     def forget(self, identity: str) -> None:
         """A signal is of no interest any more; it ends no other one either."""
@@ -219,8 +216,12 @@ class Lives:
         if told is not None and told.active is not None:
             self._displace(told.active)
 
-    def of(self, identity: str, now_ms: int) -> SignalLife | None:
-        """The life of a signal as it is at ``now_ms`` (wall clock); None: no record of it has come."""
+    def of(self, identity: str, now_ms: int, beside: Lives | None = None) -> SignalLife | None:
+        """The life of a signal as it is at ``now_ms`` (wall clock); None: no record of it has come.
+
+        Args:
+            beside: other lives, of which one may end it too.
+        """
         told = self._told.get(identity)
         if told is None or told.first is None:
             return None
@@ -235,18 +236,19 @@ class Lives:
             return _until(steps, _expires_unheard_ms(first), now_ms)
         steps.append(Step("active", told.active.at_ms))
         expires_ms = told.active.at_ms + ttl_ms(first)
-        ending = self._next_opposite(told.active)
-        if ending is not None and ending.at_ms <= expires_ms:
+        among = (self,) if beside is None else (self, beside)
+        ending = min((one for lives in among for one in lives._opposites(told.active, expires_ms)), default=None)
+        if ending is not None:
             return SignalLife((*steps, Step("closed", ending.at_ms)), ending.id)
         return _until(steps, expires_ms, now_ms)
 
-    def _next_opposite(self, active: _Active) -> _Active | None:
-        """However many of its own kind come before it."""
-        later: list[_Active] = []
+    def _opposites(self, active: _Active, until_ms: int) -> Iterator[_Active]:
+        """Of each opposite action the first that became active after it, if it did in time."""
         for action in _OPPOSITES[active.action]:
-            others = self._active.get(active.alike(action), [])
-            later += others[(at := bisect_right(others, active)) : at + 1]
-        return min(later, default=None)
+            alike = self._active.get((*active.among, action), [])
+            at = bisect_right(alike, active)
+            if at < len(alike) and (first := alike[at]).at_ms <= until_ms:
+                yield first
 
 
 def _until(steps: list[Step], expires_ms: int, now_ms: int) -> SignalLife:

@@ -193,6 +193,8 @@ class Signal(Answer):
 
     Attributes:
         state: of its life, now. expires_ms: when its time is up; null: its life has ended.
+        active_ms: when it became active; null: it hasn't. signalled_ns: which of two of that ms was first (monotonic of
+            the Trader's host).
         stages: (name, µs) in order, empty until the broker's acknowledgement is known.
     """
 
@@ -211,6 +213,8 @@ class Signal(Answer):
     forming: bool = False
     state: SignalState = "detected"
     expires_ms: int | None = None
+    active_ms: int | None = None
+    signalled_ns: int = 0
     feed: str = ""
     frame_to_signal_us: float | None = None
     visible_to_decided_us: float | None = None

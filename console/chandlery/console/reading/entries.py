@@ -101,6 +101,8 @@ def _short(entry: Entry, life: SignalLife) -> dict[str, object]:
         "forming": signal.forming,
         "state": life.state,
         "expires_ms": life.expires_ms,
+        "active_ms": next((step.at_ms for step in life.steps if step.state == "active"), None),
+        "signalled_ns": signal.stamps.signalled_ns,
         "feed": entry.feed,
         "frame_to_signal_us": entry.frame_to_signal_us,
         "visible_to_decided_us": entry.visible_to_decided_us,

@@ -160,23 +160,25 @@ class Follower:
         self._counts["replayed"] += len(records)
         self._fall_behind(self._position.time_ms)
         place = partition.place
-        completions, signals = _decoded(records)
-        for record, signal in signals:
-            if record.offset < (self._position.get(place) or 0):
-                continue
+        have = self._position.get(place) or 0
+        completions, decoded = _decoded(records)
+        said = [(record, one) for record, one in decoded if record.offset >= have]
+        entries, news = self._join(partition, said)
+        for record, one in said:
             self._position.set(place, record.offset + 1, record.append_ms)
-            if isinstance(signal, Completion):
-                self._replay_completion(signal)
+            if isinstance(one, Completion):
+                self._replay_completion(one)
                 continue
-            if isinstance(signal, Life):
-                self._replay_word(signal)
-                continue
-            entry = self._entry_of(partition, record, signal)
+            entry = entries.get(record.offset)
             if entry is None:
+                if record.offset in news:
+                    self._replay_word(one)
                 continue
-            if not entry.whole and signal.id in completions:
-                entry.complete(completions[signal.id])
+            if not entry.whole and one.id in completions:
+                entry.complete(completions[one.id])
             self._tell(entry)
+        while len(self._joining) > _MOST_JOINED:
+            self._joining_lives.forget(self._joining.popitem(last=False)[0])
 
     def replayed_to(self, partition: Partition, offset: int, lost: int = 0) -> None:
         """Everything missing before ``offset`` was read, or (``lost`` records) isn't there any more."""
@@ -328,7 +330,8 @@ class Follower:
 
     def _life_of(self, entry: Entry) -> SignalLife:
         now_ms = self._now_ms()
-        return self._joining_lives.of(entry.signal.id, now_ms) or self._log.life_of(entry, now_ms)
+        found = self._log.life_among(self._joining_lives, entry.signal.id, now_ms)
+        return found or self._log.life_of(entry, now_ms)
 
     def _encoded(self) -> str:
         if self._whole_ms is None:
@@ -342,6 +345,33 @@ class Follower:
         lost, self._lost = self._lost, 0
         return replace(event, lost=lost)
 
+    def _join(
+        self, partition: Partition, said: Sequence[tuple[Replayed, SignalsRecord]]
+    ) -> tuple[dict[int, Entry], set[int]]:
+        """Know the lives in a whole piece before anything of it is told: what ends a signal stands behind it.
+
+        Returns:
+            The signals to be told, and the words that say something new of one that was told before this piece, both
+            by their offsets.
+        """
+        entries: dict[int, Entry] = {}
+        news: set[int] = set()
+        told_here: set[str] = set()
+        for record, one in said:
+            if isinstance(one, Completion):
+                continue
+            entry = self._entry_of(partition, record, one) if isinstance(one, Signal) else None
+            if entry is not None:
+                entries[record.offset] = entry
+                told_here.add(one.id)
+            joins = one.id in self._joining
+            if isinstance(one, Signal) and not joins:
+                continue  # the log has it, and its life
+            is_new = self._joining_lives.add(one)
+            if one.id not in told_here and (is_new or not joins):
+                news.add(record.offset)
+        return entries, news
+
     def _entry_of(self, partition: Partition, record: Replayed, signal: Signal) -> Entry | None:
         """The signal of a record that was read again; None where an earlier record told it."""
         key = Key(record.append_ms, partition.place[0].hex(), partition.place[1], record.offset)
@@ -349,9 +379,6 @@ class Follower:
         if known is not None and known.key <= key:
             return known if known.key == key else None
         entry = self._joining[signal.id] = entry_of(signal, partition.feed, key)
-        self._joining_lives.add(signal)
-        if len(self._joining) > _MOST_JOINED:
-            self._joining_lives.forget(self._joining.popitem(last=False)[0])
         return entry
 
     def _replay_completion(self, completion: Completion) -> None:
@@ -360,12 +387,9 @@ class Follower:
             entry.complete(completion)
             self._tell(entry)
 
-    def _replay_word(self, word: Life) -> None:
-        is_new = self._joining_lives.add(word)
-        joining = self._joining.get(word.id)
-        if joining is not None and is_new:
-            self._tell(joining)
-        elif joining is None and (known := self._log.get(word.id)) is not None:
+    def _replay_word(self, word: Life | Signal) -> None:
+        known = self._joining.get(word.id) or self._log.get(word.id)
+        if known is not None:
             self._tell(known)
 
 

@@ -222,9 +222,13 @@ class SignalLog:
             return known
         alone = Lives()
         alone.add(entry.signal)
-        found = alone.of(entry.signal.id, now_ms)
+        found = self.life_among(alone, entry.signal.id, now_ms)
         assert found is not None, "its own record tells of it"
         return found
+
+    def life_among(self, lives: Lives, identity: str, now_ms: int) -> SignalLife | None:
+        """The life of a signal that isn't kept here, from others' lives: what is kept here may have ended it."""
+        return lives.of(identity, now_ms, self._lives)
 
     def _push(self, event: Event) -> None:
         event.partition.told = event.offset + 1

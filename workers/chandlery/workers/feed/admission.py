@@ -11,7 +11,7 @@ import msgspec
 from chandlery.core.signals import MAX_REASON_CHARS, Decided, Life, Signal, decode_ring
 from chandlery.core.wire import UNDECODABLE
 from chandlery.workers.feed.assignments import Fence
-from chandlery.workers.feed.forming_signals import FormingSignals
+from chandlery.workers.feed.forming_signals import FormingSignals, MissedCloses
 
 #: Ids remembered to recognise what a restarted trader signals again.
 REMEMBERED_IDS: Final = 10_000
@@ -72,7 +72,7 @@ class Admission(NamedTuple):
 
     Attributes:
         records: to be written to the topic, in order: a signal, or what is told of the lives of some.
-        reason: why it was dropped: the counter's name (``bad_signal``, ``fenced``, ``duplicate_signal``); empty: it wasn't.
+        reason: why it was dropped: the counter's name (``bad_signal``, ``fenced``, ``duplicate_signal``, ``incomplete``); empty: it wasn't.
         message: of the drop, a line for a person.
         is_signal: whether it counts as a signal; what only tells of others doesn't.
     """
@@ -89,6 +89,7 @@ def admit(
     fence: Fence,
     recent: RecentIds,
     forming: FormingSignals,
+    missed: MissedCloses,
     *,
     until_ms: int | None = None,
 ) -> Admission:
@@ -96,21 +97,29 @@ def admit(
 
     Args:
         payload: bytes of the ring's slot. trader: whose ring it is.
-        forming: signals that wait for the close of their candle.
+        forming: signals that wait for the close of their candle. missed: what was dropped of this ring's closes.
         until_ms: the fence's own where it holds for this slot, else None.
     """
     try:
         item = decode_ring(payload)
     except UNDECODABLE as error:
+        missed.note(None, "bad_signal")
         return Admission(reason="bad_signal", message=f"undecodable: {error}")
     is_signal = isinstance(item, Signal)
     problem = _stranger(item, trader, fence) or (_problem(item) if isinstance(item, Signal) else _no_time(item))
-    if problem:
-        return Admission(reason="bad_signal", message=problem)
-    fenced = _fenced(item, fence, until_ms)
-    if fenced:
-        return Admission(reason="fenced", message=fenced, is_signal=is_signal)
+    fenced = "" if problem else _fenced(item, fence, until_ms)
+    if problem or fenced:
+        reason = "bad_signal" if problem else "fenced"
+        if isinstance(item, Signal):
+            missed.note(item, reason)
+        elif fenced:
+            missed.settle(item)
+        return Admission(reason=reason, message=problem or fenced, is_signal=is_signal or bool(problem))
     if isinstance(item, Decided):
+        why = missed.settle(item)
+        if why:
+            message = f"something of the close of {item.open_time_ms} was dropped: {why}"
+            return Admission(reason="incomplete", message=message, is_signal=False)
         return Admission(tuple(forming.withdrawn(item)), is_signal=False)
     # First: of an id that is forgotten here the forming signal may still be known.
     word = forming.confirmed(item)

@@ -121,7 +121,7 @@ class Drain:
 
     def lives(self) -> dict[str, int]:
         """What was told of signals on forming candles, by state, and what was not (docs/status.md)."""
-        told = {name: self.tally.lives[name] for name in ("confirmed", "invalidated", "fenced")}
+        told = {name: self.tally.lives[name] for name in ("confirmed", "invalidated", "fenced", "incomplete")}
         return {**told, "forgotten": self.forming.forgotten}
 
     def empty(self) -> bool:

@@ -31,6 +31,34 @@ class _Told(NamedTuple):
     action: Action
 
 
+class MissedCloses:
+    """What one ring's closes said and was dropped: of such a close nobody knows what it repeats, so nothing is withdrawn.
+
+    All slots of a close stand in a row, its ``Decided`` last, though not always in one look at the ring: the newest is enough.
+    """
+
+    def __init__(self) -> None:
+        self._of: tuple[str, int] | None = None
+        self._of_some = False
+        self._why = ""
+
+    def note(self, signal: Signal | None, why: str) -> None:
+        """A slot was dropped. ``signal``: what it held; None: it can't be read, so it may be of whatever close is next."""
+        if signal is None:
+            self._of_some = True
+        elif signal.forming:
+            return
+        else:
+            self._of = (signal.symbol, signal.open_time_ms)
+        self._why = why
+
+    def settle(self, decided: Decided) -> str:
+        """A close ends; returns why something of it was dropped, empty: nothing was."""
+        is_missed = self._of_some or self._of == (decided.symbol, decided.open_time_ms)
+        self._of, self._of_some = None, False
+        return self._why if is_missed else ""
+
+
 class FormingSignals:
     """What waits for a close.
 

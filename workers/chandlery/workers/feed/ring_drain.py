@@ -16,7 +16,7 @@ from chandlery.core.errors import SegmentError
 from chandlery.core.signals import Life, Signal
 from chandlery.workers.feed.admission import Admission, RecentIds, admit
 from chandlery.workers.feed.assignments import Fence
-from chandlery.workers.feed.forming_signals import FormingSignals
+from chandlery.workers.feed.forming_signals import FormingSignals, MissedCloses
 from chandlery.workers.segment import SignalRing
 
 log = logging.getLogger("chandlery.feed.rings")
@@ -45,7 +45,8 @@ class Tally:
     """Signals of the whole worker: ``emitted = published + in flight + all dropped``.
 
     Attributes:
-        lives: what was told of signals on forming candles, by state; ``fenced``: closes that weren't their teller's.
+        lives: what was told of signals on forming candles, by state; ``fenced``: closes that weren't their teller's;
+            ``incomplete``: those of which a slot was dropped.
     """
 
     emitted: int = 0
@@ -79,6 +80,7 @@ class RingDrain:
         self._ring: SignalRing | None = None
         self._until_ms: int | None = None
         self._until_from = 0
+        self._missed = MissedCloses()
         try:
             self._ring = SignalRing.attach(str(path))
         except SegmentError as error:
@@ -122,11 +124,12 @@ class RingDrain:
         for item in items:
             self.taken += 1
             if item.payload is None:
+                self._missed.note(None, "bad_slot")
                 admission = Admission(reason="bad_slot", message=item.error)
             else:
                 bound = self._until_ms == fence.until_ms and item.position >= self._until_from
                 until_ms = fence.until_ms if bound else None
-                admission = admit(item.payload, self._trader, fence, recent, forming, until_ms=until_ms)
+                admission = admit(item.payload, self._trader, fence, recent, forming, self._missed, until_ms=until_ms)
             self._count(admission)
             entries = [InFlight(item.position, record) for record in admission.records]
             self.in_flight.extend(entries or [InFlight(item.position, None, done=True)])

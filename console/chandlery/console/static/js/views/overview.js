@@ -82,10 +82,11 @@ function followSignals(scope, live, into) {
   put(into.body, list.element, stageLegend());
   const show = () => list.draw(() => empty("No signal yet. They come once a Trader is Active and its strategy decides."));
   const load = async () => {
+    const asked = list.ask();
     try {
       const page = await get("signals", { limit: NEWEST }, scope.signal);
       into.ok();
-      for (const signal of page.items) list.take(signal);
+      for (const signal of page.items) list.take(signal, asked);
       show();
     } catch (problem) {
       if (!scope.closed) into.fail(problem, load);

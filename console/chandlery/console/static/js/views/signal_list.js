@@ -10,18 +10,28 @@ function order(one, other) {
 
 /** What ends what, as docs/contracts.md says. */
 const OPPOSITES = { buy: ["sell", "close"], sell: ["buy", "close"], close: ["buy", "sell"] };
-const STATES = ["detected", "confirmed", "invalidated", "active", "closed", "expired"];
+//: Later ones are known later: what closed one may be heard of after its time was up.
+const STATES = ["detected", "confirmed", "invalidated", "active", "expired", "closed"];
 
-/** Whether `later` closes `held`: the stream tells of it, but not of `held` again. */
+/** Whether one became active before another, as core/signal_life.py has it. */
+function isBefore(one, other) {
+  if (one.active_ms !== other.active_ms) return one.active_ms < other.active_ms;
+  if (one.signalled_ns !== other.signalled_ns) return one.signalled_ns < other.signalled_ns;
+  return one.id < other.id;
+}
+
+/** Whether `later` closes `held`: the stream tells of it, but not of `held` again. What was said of `held` after it, knew of it. */
 function closes(later, held) {
+  const [ending, ended] = [later.said, held.said];
   return (
-    later.state === "active" &&
-    held.state === "active" &&
-    held.trader === later.trader &&
-    held.symbol === later.symbol &&
-    held.emitted_ms < later.emitted_ms &&
-    later.emitted_ms <= held.expires_ms &&
-    (OPPOSITES[held.action] ?? []).includes(later.action)
+    later.moment > held.moment &&
+    ending.active_ms !== null &&
+    ended.state === "active" &&
+    ended.trader === ending.trader &&
+    ended.symbol === ending.symbol &&
+    isBefore(ended, ending) &&
+    ending.active_ms <= ended.expires_ms &&
+    (OPPOSITES[ended.action] ?? []).includes(ending.action)
   );
 }
 
@@ -30,8 +40,14 @@ function isLater(came, held) {
   return came.stages.length >= held.stages.length && STATES.indexOf(came.state) >= STATES.indexOf(held.state);
 }
 
+/** Guess an end that nobody has told yet. */
+function end(each, state) {
+  each.shown = { ...each.said, state, expires_ms: null };
+}
+
 export class SignalList {
-  #signals = new Map();
+  #signals = new Map(); // by id: what the server said, when, and what is shown, which may be guessed from others
+  #moment = 0;
   #rows = new WeakMap();
 
   /** `passes` says of a signal as it is now whether it is shown. */
@@ -65,23 +81,27 @@ export class SignalList {
   }
 
   #sorted() {
-    return [...this.#signals.values()].sort(order);
+    return [...this.#signals.values()].map(({ shown }) => shown).sort(order);
+  }
+
+  /** A page is asked for: what is heard from now on may be newer than what it says. */
+  ask() {
+    return ++this.#moment;
   }
 
   /**
-   * Keep a signal; what is known of it later replaces what was known before, never the other way. One that was shown and
-   * passes no more is kept too: a page that was asked for before must not bring back what it was.
+   * Keep a signal; what is known of it later replaces what was known before, and any guess, never the other way. One that
+   * was shown and passes no more is kept too: a page that was asked for before must not bring back what it was.
    */
-  take(signal) {
+  take(signal, moment = ++this.#moment) {
     const held = this.#signals.get(signal.id);
-    if (held !== undefined && !isLater(signal, held)) return;
-    if (held !== undefined || this.passes(signal)) this.#signals.set(signal.id, signal);
-    if (signal.state !== "active") return;
-    for (const each of this.#signals.values()) if (closes(signal, each)) this.#become(each, "closed");
-  }
-
-  #become(signal, state) {
-    this.#signals.set(signal.id, { ...signal, state, expires_ms: null });
+    if (held !== undefined && !isLater(signal, held.said)) return;
+    const taken = { said: signal, shown: signal, moment: Math.max(moment, held?.moment ?? 0) };
+    if (held !== undefined || this.passes(signal)) this.#signals.set(signal.id, taken);
+    for (const each of this.#signals.values()) {
+      if (closes(taken, each)) end(each, "closed");
+      if (closes(each, taken)) end(taken, "closed");
+    }
   }
 
   clear() {
@@ -95,7 +115,7 @@ export class SignalList {
   draw(nothing) {
     const now = Date.now();
     for (const each of this.#signals.values()) {
-      if (each.expires_ms !== null && each.expires_ms <= now) this.#become(each, "expired");
+      if (each.shown.expires_ms !== null && each.shown.expires_ms <= now) end(each, "expired");
     }
     const all = this.#sorted();
     const shown = all.filter(this.passes);

@@ -163,11 +163,12 @@ class Paging {
 
   async #page(cursor) {
     const run = this.#run;
+    const asked = this.list.ask();
     try {
       const page = await get("signals", { ...this.#filter, limit: PAGE, cursor }, run.signal);
       if (run.closed) return undefined;
       this.all.ok();
-      for (const signal of page.items) this.list.take(signal);
+      for (const signal of page.items) this.list.take(signal, asked);
       return page;
     } catch (problem) {
       if (run.closed) return undefined;

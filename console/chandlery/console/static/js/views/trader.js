@@ -154,10 +154,11 @@ function followSignals({ scope, live }, into, name) {
   list.wait(loading("Loading signals…"));
   const show = () => list.draw(() => empty("It hasn't signalled yet."));
   const load = async () => {
+    const asked = list.ask();
     try {
       const page = await get("signals", { trader: name, limit: NEWEST }, scope.signal);
       into.ok();
-      for (const signal of page.items) list.take(signal);
+      for (const signal of page.items) list.take(signal, asked);
       show();
     } catch (problem) {
       if (!scope.closed) into.fail(problem, load);
