@@ -332,7 +332,8 @@ async def test_a_trader_that_lies_spoils_no_others_trace_and_no_signal(
             told = feed.status().feed
     ended = adds_up(feed)
     assert ended["waiting"] == 0
-    assert ended["dropped"]["unencodable"] > 0
+    assert told["signals"]["dropped"] == {"bad_signal": 2}, "a number beyond 64 bits is no signal's"
+    assert set(ended["dropped"]) == {"no_stamps"}, "what passes can be told as a trace, if it says when"
     assert told["signals"]["emitted"] == told["signals"]["published"] + sum(told["signals"]["dropped"].values())
     for spans in receiver.traces().values():
         assert all(span.end_ns > span.start_ns for span in spans)
