@@ -30,6 +30,8 @@ _CONNECT_MS: Final = 5_000
 _RETRY_S: Final = 0.25
 #: The end of a consumer without group takes milliseconds.
 _STOP_S: Final = 1.0
+#: Why a login isn't even tried: something is wrong with the files it is made from.
+_OF_SECRETS: Final = ("SecretMissing", "BadSecret")
 #: A login that was refused is tried again this often: the broker logs each, and a Secret is mended by a person.
 _LOGIN_RETRY_S: Final = 1.0
 
@@ -174,6 +176,8 @@ class BrokerWatch:
             return None
         except UnavailableError as error:
             log.debug("no connection", extra={"reason": str(error)})
+            if self.problem is not None and self.problem.reason in _OF_SECRETS:
+                self.problem = None  # they were read: what was wrong with them isn't any more, whatever the broker does
             return None
         self.problem = None
         return connection
