@@ -156,9 +156,10 @@ class SegmentWriter(_native.Writer):
         return self._header.geometry.file_bytes
 
     def grow(self, series: int, *, spare_bytes: int = 0) -> Generator[None, None, None]:
-        """Move into a larger file at the same path, in steps of about 1 ms; use the writer as ever between them.
+        """Move into a larger file at the same path, in small steps; use the writer as ever between them.
 
-        With the last step the writer has the new file, and all series their rows, stamps, forming rows, ordinals,
+        A step takes about 1 ms for some hundred series, the last one (it unmaps the old file) more: 16 ms for 512 series
+        on a quiet core, 74 beside other work, and about half a second for 8,192. With the last step the writer has the new file, and all series their rows, stamps, forming rows, ordinals,
         revisions and sessions: only their numbers (``add_series`` tells them) may be others. Readers of the old file
         find it superseded and its series removed, so that no window of it holds any more. Let go of half-way, or
         failing, it leaves all as it was.
