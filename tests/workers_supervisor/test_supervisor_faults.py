@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 
+import pytest
 from tests.workers_supervisor.fake_feed import PATIENCE_S, Worker, gone, parent_of, processes_of, trader, worker
 
 from chandlery.core.assignment import TraderStatus
@@ -175,6 +176,35 @@ async def test_the_end_of_the_fork_server_is_told_to_whoever_waits_for_a_trader(
     finally:
         await nursery.close()
     assert await asyncio.wait_for(process.ended, 10) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_is_cancelled_as_the_fork_server_answers_is_cancelled_and_leaves_no_process(turns: int) -> None:
+    """However many turns of the loop lie between answer and cancellation: a removed Trader's start must not win."""
+    heard: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    class Watched(NurseryClient):
+        def _note(self, words: list[str]) -> None:
+            super()._note(words)
+            if words[0] == "started":
+                heard.set_result(int(words[1]))
+
+    nursery = Watched()
+    try:
+        starting = asyncio.create_task(nursery.spawn())
+        pid = await heard
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if starting.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+        else:
+            process = await starting
+            process.line.close()
+            nursery.kill(process.pid, signal.SIGKILL)
+        await gone({pid})
+    finally:
+        await nursery.close()
 
 
 async def test_a_catalogue_that_never_returns_ends_with_a_killed_supervisor() -> None:

@@ -172,7 +172,8 @@ class EmbeddedBroker:
         if self._process.poll() is None:
             self._process.terminate()
             try:
-                await asyncio.wait_for(self.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self.wait()
             except TimeoutError:
                 self._process.kill()
                 await self.wait()

@@ -232,7 +232,8 @@ class KafkaSink:
     async def _stop(self, producer: AIOKafkaProducer) -> None:
         # stop() flushes first, which never ends when the broker is away; what it would flush is sent again.
         try:
-            await asyncio.wait_for(producer.stop(), timeout=1.0)
+            async with asyncio.timeout(1.0):
+                await producer.stop()
         except (TimeoutError, KafkaError):
             await producer.client.close()
 

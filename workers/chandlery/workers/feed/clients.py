@@ -119,7 +119,8 @@ async def stop_quickly(producer: AIOKafkaProducer) -> None:
     """Stop a producer without waiting for a broker that is away: it would flush for ever."""
     try:
         # 2 s: a flush takes milliseconds when the broker is there; a process has 10 s from SIGTERM to SIGKILL.
-        await asyncio.wait_for(producer.stop(), 2.0)
+        async with asyncio.timeout(2.0):
+            await producer.stop()
     except (TimeoutError, KafkaError) as error:
         log.debug("producer ended unflushed", extra={"reason": repr(error)})
 

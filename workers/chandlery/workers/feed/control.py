@@ -125,7 +125,8 @@ class ControlServer:
                     writer.write(sent)
                 while self._rings:
                     writer.write(self._rings.pop(next(iter(self._rings))))
-                await asyncio.wait_for(writer.drain(), _WRITE_TIMEOUT_S)
+                async with asyncio.timeout(_WRITE_TIMEOUT_S):
+                    await writer.drain()
                 await self._wake.wait()
         except (OSError, TimeoutError) as error:
             log.warning("supervisor takes nothing", extra={"reason": repr(error)})

@@ -123,6 +123,7 @@ class VersionBoard:
             if left <= 0:
                 return
             try:
-                await asyncio.wait_for(self._news.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._news.wait()
             except TimeoutError:
                 return

@@ -47,7 +47,8 @@ async def read_catalogue(strategies_dir: str) -> list[dict[str, Any]] | None:
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, env=child_environment(),
     )  # fmt: skip
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+        async with asyncio.timeout(TIMEOUT_S):
+            output, _ = await process.communicate()
         return _decode(output)
     except TimeoutError:
         _log.error("catalogue takes too long", extra={"timeout_s": TIMEOUT_S, "strategies": strategies_dir})

@@ -229,7 +229,8 @@ class Keeper:
                 await self._stop()
                 return None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(listening), LAST_WORDS_S)
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await asyncio.shield(listening)
             return explain(process.ended.result(), self._failure, self._verdict)
         finally:
             asked.cancel()
@@ -275,7 +276,8 @@ class Keeper:
         self._set("Backoff", reason, f"{ending.message}; starts again in {pause_s:g} s")
         _log.error("trader ended", extra=self._facts(reason=reason, error=ending.message, pause_s=pause_s))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._again.wait(), pause_s)
+            async with asyncio.timeout(pause_s):
+                await self._again.wait()
 
     async def _stop(self) -> None:
         """End the process: SIGTERM, and SIGKILL when that doesn't help."""
@@ -285,7 +287,8 @@ class Keeper:
         self._set("Stopping")
         self._nursery.kill(process.pid, signal.SIGTERM)
         try:
-            await asyncio.wait_for(asyncio.shield(process.ended), TERM_S)
+            async with asyncio.timeout(TERM_S):
+                await asyncio.shield(process.ended)
         except TimeoutError:
             self._nursery.kill(process.pid, signal.SIGKILL)
             await process.ended

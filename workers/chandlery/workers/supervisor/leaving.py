@@ -59,7 +59,8 @@ class Leaving:
         left = await self._drain()
         while not self._inherited() and not self.keep_ring.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.keep_ring.wait(), _LOOK_S)
+                async with asyncio.timeout(_LOOK_S):
+                    await self.keep_ring.wait()
         if self.keep_ring.is_set():
             return
         if left:
@@ -74,7 +75,8 @@ class Leaving:
             with SignalRing.attach(self._ring_path) as ring:
                 while ring.depth and time.monotonic() < deadline_s and not self.keep_ring.is_set():
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self.keep_ring.wait(), _LOOK_S)
+                        async with asyncio.timeout(_LOOK_S):
+                            await self.keep_ring.wait()
                 return ring.depth
         except SegmentError:
             return 0  # never made, or unsound: the feed has said so in its own counters

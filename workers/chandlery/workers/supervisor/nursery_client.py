@@ -96,13 +96,14 @@ class NurseryClient:
             raise UnavailableError(f"the fork server takes no request: {error.strerror}") from error
         self._starting.append(started)
         try:
-            # Shielded: the answer comes in order, also to a caller that was cancelled meanwhile.
-            return await asyncio.wait_for(asyncio.shield(started), _START_TIMEOUT_S)
-        except TimeoutError as error:
-            raise UnavailableError(f"the fork server doesn't answer within {_START_TIMEOUT_S:g} s") from error
-        except asyncio.CancelledError:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                # Shielded: the answer comes in order, also to a caller that was cancelled meanwhile.
+                return await asyncio.shield(started)
+        except (TimeoutError, asyncio.CancelledError) as error:
             started.add_done_callback(self._kill_unwanted)
-            raise
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise UnavailableError(f"the fork server doesn't answer within {_START_TIMEOUT_S:g} s") from error
 
     def _kill_unwanted(self, started: asyncio.Future[Started]) -> None:
         if not started.cancelled() and started.exception() is None:

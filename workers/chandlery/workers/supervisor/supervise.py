@@ -262,7 +262,8 @@ class Supervisor:
         while True:
             changed = True
             try:
-                await asyncio.wait_for(self._change.wait(), MOST_GAP_S)
+                async with asyncio.timeout(MOST_GAP_S):
+                    await self._change.wait()
             except TimeoutError:
                 changed = False
             self._change.clear()
