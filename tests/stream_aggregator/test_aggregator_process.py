@@ -83,6 +83,39 @@ async def test_stamps_travel_with_the_candles_and_a_restart_goes_on_where_it_was
         await producer.stop()
 
 
+@pytest.mark.broker
+async def test_a_healthy_aggregator_logs_no_error_however_long_it_runs(
+    kafka_settings: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faust looks for stuck streams every 2.5 s, and by default believes in one after five minutes: here at once."""
+    monkeypatch.setenv("STREAM_PROCESSING_TIMEOUT", "0.1")
+    monkeypatch.setenv("BROKER_COMMIT_LIVELOCK_SOFT_TIMEOUT", "0.1")
+    kafka = msgspec.structs.replace(kafka_settings, partitions=1)
+    await ensure_topics(kafka)
+    names = topics_of(kafka)
+    aggregator = AggregatorProcess(tmp_path, aggregator_settings(kafka))
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        try:
+            await aggregator.start()
+            await aggregator.until_ready()
+            # A broker that has only just started has no group coordinator yet, which its client says.
+            before = len((tmp_path / "log").read_text(encoding="utf-8").splitlines())
+            await producer.send_and_wait(names.trades, encode(Opening(SYMBOL, 3)), key=SYMBOL.encode(), partition=0)
+            loop = asyncio.get_running_loop()
+            number, end = 0, loop.time() + 6.0
+            while loop.time() < end:
+                number += 1
+                at_ms = T0 + number
+                trade = TradesRecord(SYMBOL, 3, at_ms, at_ms, at_ms, [number], [at_ms], [100], [7])
+                await producer.send_and_wait(names.trades, encode(trade), key=SYMBOL.encode(), partition=0)
+                await aggregator.until_applied(await end_offsets(kafka, names.trades))
+            assert await aggregator.terminate() == 0, aggregator.log()
+        finally:
+            await aggregator.kill()
+    lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()[before:]
+    assert [line for line in lines if '"level":"error"' in line and '"logger":"aiokafka' not in line] == []
+
+
 async def test_a_taken_address_is_refused_by_name(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.workers_feed.feed_setup import MINUTE, candle
 
 from chandlery.core import wire
 from chandlery.core.assignment import SeriesRef
-from chandlery.core.clocks import Stamps
+from chandlery.core.clocks import HEADER_NAME, Stamps
 from chandlery.core.wire import CandlesRecord, CandleUpdate
 from chandlery.workers.feed.candle_rows import row_of
-from chandlery.workers.feed.router import Bells, RawRecord, Router, Track
+from chandlery.workers.feed.router import SHARE_MASK, Bells, RawRecord, Router, Track
 from chandlery.workers.feed.sequencing import SeriesSequence
 
 LIVE, CLOSED = "x.candles-live", "x.candles"
@@ -252,3 +254,37 @@ def test_conflation_shows_what_record_by_record_would(contents: list[set[str]], 
         rest = rest[size:]
     batched.router.live(rest)
     assert batched.forming() == single.forming()
+
+
+def emitted_at(emitted_ns: int, *updates: CandleUpdate, seq: int) -> RawRecord:
+    stamps = Stamps(received_ns=1, aggregated_ns=2, emitted_ns=emitted_ns)
+    value = wire.encode(CandlesRecord(BTC, 0, seq, list(updates)))
+    return Record(CLOSED, BTC.encode(), value, headers=((HEADER_NAME, stamps.pack(0)),))
+
+
+def test_what_is_told_of_a_record_is_an_update_that_changed_a_series() -> None:
+    desk = Desk()
+    told: list[tuple[str, str]] = []
+    desk.router.tell = lambda _symbol, update, _stamps: told.append((update.interval, update.state))
+    desk.router.told_below = SHARE_MASK + 1
+    desk.router.closed([emitted_at(3, candle(0, interval="5m"), candle(0, interval="1h"), seq=1)])
+    # 5m and 1h have theirs already, nobody wants 4h: what changed is 1m.
+    updates = [candle(0, interval=interval) for interval in ("5m", "1m", "1h", "4h")]
+    desk.router.closed([emitted_at(4, *updates, seq=2)])
+    assert told == [("5m", "closed"), ("1m", "closed")]
+
+
+@given(share=st.sampled_from([0.01, 0.1, 0.5]), seed=st.integers(0, 1 << 60))
+@settings(max_examples=20, deadline=None)
+def test_of_records_emitted_at_any_time_the_set_share_is_told(share: float, seed: int) -> None:
+    desk = Desk()
+    told: list[int] = []
+    desk.router.tell = lambda _symbol, _update, stamps: told.append(stamps.emitted_ns)
+    desk.router.told_below = round(share * (SHARE_MASK + 1))
+    count, times = 4_000, random.Random(seed)
+    begin_ns = times.randrange(1 << 60)
+    for number in range(count):
+        begin_ns += times.randrange(1, 20_000_000)
+        desk.router.closed([emitted_at(begin_ns, candle(number * MINUTE, prev=(number - 1) * MINUTE), seq=number + 1)])
+    # Six standard deviations: once in 500 million runs by chance.
+    assert abs(len(told) - share * count) < 6 * math.sqrt(count * share * (1 - share))

@@ -96,8 +96,8 @@ class Router:
         self._rung: set[int] = set()
         #: Series that changed since :meth:`take_changed`, with the strongest change. Kept only on demand.
         self.watch_changes = False
-        #: Told of each record in a share of those that changed a series: symbol, its last update, its stamps. The share
-        #: is that of the time when they were emitted: its low bits are below ``told_below``; 0: none are.
+        #: Told of each record in a share of those that changed a series: symbol, the first of the updates that changed
+        #: most, its stamps. The share is that of the time when they were emitted: its low bits are below ``told_below``; 0: none are.
         self.tell: Callable[[str, CandleUpdate, Stamps], None] = lambda _symbol, _update, _stamps: None
         self.told_below = 0
         self._changed: dict[SeriesRef, Change] = {}
@@ -229,6 +229,7 @@ class Router:
         """Hand a record's updates to their series; with ``missing`` only those, which are then struck out."""
         stamps: Stamps | None = None
         strongest = Change.NONE
+        telling: CandleUpdate | None = None
         for update in decoded.updates:
             interval = update.interval
             if missing is not None and interval not in missing:
@@ -247,9 +248,10 @@ class Router:
                 missing.discard(interval)
             if change is not Change.NONE:
                 self._note(decoded.symbol, interval, track, change)
-                strongest = max(strongest, change)
-        if strongest is not Change.NONE and stamps is not None and stamps.emitted_ns & SHARE_MASK < self.told_below:
-            self.tell(decoded.symbol, update, stamps)
+                if change > strongest:
+                    strongest, telling = change, update
+        if telling is not None and stamps is not None and stamps.emitted_ns & SHARE_MASK < self.told_below:
+            self.tell(decoded.symbol, telling, stamps)
         return strongest
 
     def _note(self, symbol: str, interval: str, track: Track, change: Change) -> None:
