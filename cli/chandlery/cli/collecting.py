@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
 
 from chandlery.console.model import SignalRow, signal_row
 from chandlery.core.errors import InputError
@@ -11,6 +14,13 @@ from chandlery.core.latency import account
 from chandlery.core.signal_life import Lives, SignalLife
 from chandlery.core.signals import Completion, Life, Signal, SignalsRecord, completed, decode_record
 from chandlery.core.wire import UNDECODABLE
+
+
+class Found(NamedTuple):
+    """A signal, and its life as it is now; None: it isn't known."""
+
+    signal: Signal
+    life: SignalLife | None = None
 
 
 @dataclass
@@ -33,11 +43,20 @@ class Collected:
 
     def add(self, value: bytes | None) -> Signal | None:
         """Take a record's value; returns the signal when it is a new one."""
+        record = self.decode(value)
+        return None if record is None else self.put(record)
+
+    def decode(self, value: bytes | None) -> SignalsRecord | None:
+        """The record of a value; None: it is none of the topic's, and is counted."""
         try:
             record: SignalsRecord = decode_record(value or b"")
         except UNDECODABLE:
             self.undecodable += 1
             return None
+        return record
+
+    def put(self, record: SignalsRecord) -> Signal | None:
+        """Take a record; returns the signal when it is a new one."""
         if isinstance(record, Completion):
             self._complete(record)
             return None
@@ -77,6 +96,15 @@ class Collected:
 def row_of(signal: Signal, life: SignalLife | None = None) -> SignalRow:
     """A signal in short, with the latency that its stamps account for, and the state of its life where it is known."""
     return signal_row(signal, account(signal.stamps).frame_to_signal_us, life.state if life is not None else "")
+
+
+def as_json(found: Found) -> str:
+    """A signal as its record is, and with it the ``state`` and ``life`` (a list of (state, at_ms)), where they are known."""
+    told: dict[str, Any] = msgspec.to_builtins(found.signal)
+    if found.life is not None:
+        told |= {"state": found.life.state, "life": found.life.steps, "ended_by": found.life.ended_by}
+        told["expires_ms"] = found.life.expires_ms
+    return msgspec.json.encode(told).decode()
 
 
 def by_prefix(signals: Iterable[Signal], prefix: str, listed_by: str = "`chandlery signals` lists them") -> Signal:
