@@ -91,7 +91,7 @@ def must_be_known(trader: str, traders: Iterable[str], signals: Iterable[Signal]
         return
     shown = ", ".join(known[:_MOST_NAMED]) + (" …" if len(known) > _MOST_NAMED else "")
     alike = did_you_mean(trader, known if "/" in trader else names)
-    raise InputError(f"no Trader {trader!r}; there are: {shown or 'none'}{alike}")
+    raise InputError(f'no Trader "{trader}"; there are: {shown or "none"}{alike}')
 
 
 def signals_of(collected: Collected) -> list[Found]:
