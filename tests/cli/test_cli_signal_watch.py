@@ -55,7 +55,7 @@ def test_a_signal_is_told_with_its_latency_and_state_once_its_completion_is_ther
     assert watching.take([encode(signal)], AT) == []
     (news,) = watching.take([encode(done(signal)), encode(done(signal))], AT + 3)
     assert isinstance(news, Found)
-    line = text_of(signal_line(row_of(*news)))
+    line = text_of(signal_line(row_of(news.signal, news.life)))
     assert "4.20 ms" in line
     assert "active" in line
     assert watching.take([encode(signal)], AT + 5) == [], "a repetition is no other signal"

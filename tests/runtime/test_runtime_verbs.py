@@ -67,7 +67,16 @@ def test_signals_of_the_past_are_listed_and_one_is_traced(up: Up) -> None:
     assert {line["trader"] for line in only} == {"default/one"}
     assert lines[0]["id"][:8] in call(up, "signals", "-n", "1000")
     shown = call(up, "trace", lines[0]["id"][:12])
-    for expected in ("aggregated", "published", "woken", "decided", "acknowledged", "whole", "monotonic"):
+    for expected in (
+        "aggregated",
+        "published",
+        "woken",
+        "decided",
+        "acknowledged",
+        "whole",
+        "broker's clock",
+        "host clock",
+    ):
         assert expected in shown
     assert json.loads(call(up, "trace", lines[0]["id"], "--json"))["stamps"]["acknowledged_ns"] > 0
     assert "no signal" in call(up, "trace", "zzzz", code=2)

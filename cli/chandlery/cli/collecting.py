@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,10 +18,16 @@ from chandlery.core.wire import UNDECODABLE
 
 
 class Found(NamedTuple):
-    """A signal, and its life as it is now; None: it isn't known."""
+    """A signal.
+
+    Attributes:
+        life: as it is now; None: it isn't known.
+        host: boot id of the host that stamped ``aggregated`` and ``emitted``; empty: the Trader's, or it isn't known.
+    """
 
     signal: Signal
     life: SignalLife | None = None
+    host: str = ""
 
 
 @dataclass
@@ -30,13 +37,15 @@ class Collected:
     Attributes:
         signals: the first record of each id, with the completion's stamp where there was one.
         published: signal records, repetitions included. undecodable: records that are none of the topic's.
+        hosts: of the completions of ``signals``, by id: see :class:`Found`.
         confirmed: ids of signals on forming candles that a close has confirmed.
-        lives: of the signals; those of a topic, not what was merged.
+        lives: of the signals. These and ``hosts`` are those of a topic, not what was merged.
     """
 
     signals: dict[str, Signal] = field(default_factory=dict)
     published: int = 0
     undecodable: int = 0
+    hosts: dict[str, str] = field(default_factory=dict)
     confirmed: set[str] = field(default_factory=set)
     lives: Lives = field(default_factory=Lives)
     _early: dict[str, Completion] = field(default_factory=dict)
@@ -76,6 +85,7 @@ class Collected:
     def forget(self, identity: str) -> None:
         """A signal is told, and what comes of it later is of no interest here."""
         del self.signals[identity]
+        self.hosts.pop(identity, None)
         self.lives.forget(identity)
 
     def merge(self, other: Collected) -> None:
@@ -91,6 +101,8 @@ class Collected:
             self._early[completion.id] = completion
         elif not signal.stamps.acknowledged_ns:
             signal.stamps = completed(signal.stamps, completion)
+            if completion.host:
+                self.hosts[completion.id] = sys.intern(completion.host)
 
 
 def row_of(signal: Signal, life: SignalLife | None = None) -> SignalRow:

@@ -97,7 +97,10 @@ def must_be_known(trader: str, traders: Iterable[str], signals: Iterable[Signal]
 def signals_of(collected: Collected) -> list[Found]:
     """The signals of a topic with their lives as they are now, in the order in which they were read."""
     now_ms = _now_ms()
-    return [Found(one, collected.lives.of(one.id, now_ms)) for one in collected.signals.values()]
+    return [
+        Found(one, collected.lives.of(one.id, now_ms), collected.hosts.get(one.id, ""))
+        for one in collected.signals.values()
+    ]
 
 
 async def _all(feeds: Iterable[FeedRow]) -> list[Found]:
@@ -189,7 +192,7 @@ def _print_past(past: list[Found], *, json: bool, alone: bool) -> None:
         for one in past:
             _print_new(one, json=True)
     elif past:
-        output().print(signals_table(row_of(*one) for one in past))
+        output().print(signals_table(row_of(one.signal, one.life) for one in past))
     elif alone:
         remarks().print("no signals yet")
     sys.stdout.flush()
@@ -205,7 +208,7 @@ def _print_new(news: News, *, json: bool) -> None:
         print(as_json(news), flush=True)
         return
     else:
-        output().print(signal_line(row_of(*news)))
+        output().print(signal_line(row_of(news.signal, news.life)))
     sys.stdout.flush()
 
 

@@ -127,7 +127,7 @@ def trace(
     if json:
         print(encode(found).decode())
     else:
-        output().print(signal_waterfall(found, _told_of(collected, found.id)))
+        output().print(signal_waterfall(found, _told_of(collected, found.id), collected.hosts.get(found.id, "")))
 
 
 def _told_of(collected: Collected, identity: str) -> SignalLife | None:

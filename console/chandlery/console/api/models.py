@@ -180,7 +180,8 @@ class StageTime(Answer):
     Attributes:
         start_us: from the account's begin. share: of the whole, 0 … 1.
         uncertainty_us: the duration is right within ± this. clock: by which its ends were read.
-        host: whose clock (short boot id), or ``exchange`` or ``broker``; empty: the worker's host.
+        host: whose clock (short boot id), or ``exchange`` or ``broker``; empty: the worker's host. clock_name: the same for a person,
+            as `chandlery trace` has it.
         meaning: what happened, for a person.
     """
 
@@ -191,6 +192,7 @@ class StageTime(Answer):
     uncertainty_us: float = 0.0
     clock: Clock = "monotonic"
     host: str = ""
+    clock_name: str = ""
     meaning: str = ""
 
 
