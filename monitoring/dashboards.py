@@ -116,6 +116,14 @@ OVERVIEW: Final = Board(
             ),
             description="Records that the broker has and the reader not yet.",
         ),
+        Panel(
+            "Lives of signals on forming candles",
+            (Query(f"sum by (state) (rate(chandlery_feed_signal_lives_total[{RATE}]))", "{{state}}"),),
+            "ops",
+            width=24,
+            description="What the closes of their candles say: confirmed or invalidated; the rest stay detected. Of "
+            "signals on closed candles nothing is told: closed and expired follow from what comes later, and the clock.",
+        ),
     ),
 )
 

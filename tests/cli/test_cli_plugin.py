@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.cli.test_cli_views import text_of
+from tests.cli.test_cli_views import a_signal, text_of
 
 from chandlery.cli.plugin.asking import explained, pod_of
 from chandlery.cli.plugin.changes import differences
@@ -36,6 +36,7 @@ from chandlery.core.assignment import TraderAssignment
 from chandlery.core.durations import format_duration
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.resources import Trader
+from chandlery.core.signals import Life, Signal, Word
 
 STAMP = "2026-11-25T12:00:00.123456789Z"
 
@@ -322,6 +323,57 @@ def test_a_trader_that_moves_while_it_is_followed_is_followed_to_its_new_pod(tmp
         assert (process.returncode, remarks) == (130, "desk/sma goes on in platform/quants-1-0\n")
     finally:
         process.kill()
+
+
+_ASKED = """#!/bin/sh
+case "$1" in
+  get) cat {folder}/trader ;;
+  exec) cat {folder}/answer ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_signals_are_listed_with_their_states_where_the_feed_tells_what_closes_said(
+    tmp_path: Path, tells: bool
+) -> None:
+    at_ms = 1_700_000_000_000
+    buy = a_signal(id="a1" * 16, trader="desk/sma", emitted_wall_ms=at_ms)
+    sell = a_signal(id="b2" * 16, trader="desk/sma", emitted_wall_ms=at_ms + 1_000, action="sell", forming=True)
+    other = a_signal(id="c3" * 16, trader="desk/sma", emitted_wall_ms=at_ms + 2_000, action="sell", forming=True)
+    words: list[tuple[Signal, Word]] = [(sell, "confirmed"), (other, "invalidated")]
+    told = {
+        signal.id: Life(signal.id, "desk/sma", "BTC/USDT", state, signal.open_time_ms, at_ms + 3_000)
+        for signal, state in words
+    }
+    signals = [
+        {"signal": one, "account": {}} | ({"word": told.get(one.id)} if tells else {}) for one in (other, sell, buy)
+    ]
+    (tmp_path / "answer").write_bytes(msgspec.json.encode({"now_ns": 1, "now_ms": at_ms + 4_000, "signals": signals}))
+    (tmp_path / "trader").write_text(json.dumps(a_trader()))
+    (tmp_path / "kubectl").write_text(_ASKED.format(folder=tmp_path))
+    (tmp_path / "kubectl").chmod(0o755)
+
+    def called(*words: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "chandlery.cli.plugin", "signals", "desk/sma", *words],
+            env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"},
+            capture_output=True, text=True, timeout=60, check=True,
+        ).stdout  # fmt: skip
+
+    head, *rows = called().splitlines()
+    assert ("STATE" in head) == tells
+    lines = [json.loads(line) for line in called("--json").splitlines()]
+    assert [one["id"] for one in lines] == [buy.id, sell.id, other.id]
+    if not tells:
+        assert not any("state" in one for one in lines)
+        return
+    for row, one, state in zip(rows, lines, ("closed", "active", "invalidated"), strict=True):
+        assert f" {state} " in row
+        assert one["state"] == state
+    assert lines[0]["ended_by"] == sell.id
+    (narrowed,) = called("--last", "1").splitlines()[1:]
+    assert " invalidated " in narrowed
 
 
 def test_the_verbs_are_completed_as_kubectl_asks_for_it() -> None:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from chandlery.cli.collecting import Collected, by_prefix, row_of
+from chandlery.cli.collecting import Collected, Found, as_json, by_prefix, row_of
 from chandlery.cli.getting import Kind, rows_of, select, table_of
-from chandlery.cli.signalling import Found, as_json, is_of
+from chandlery.cli.signalling import is_of, signals_of
 from chandlery.console.amounts import duration_us, size, timestamp
 from chandlery.console.inside import segment_inside
 from chandlery.console.live import live_view, start_panel, summary_view
@@ -25,10 +25,12 @@ from chandlery.console.model import (
     decode_view,
     encode_view,
 )
+from chandlery.console.reading.entries import Key, detail, entry_of
 from chandlery.console.summary import Summary
 from chandlery.console.tables import signals_table
 from chandlery.console.waterfall import bar, signal_waterfall
 from chandlery.core.errors import InputError
+from chandlery.core.signal_life import SignalLife, Step
 from chandlery.core.signals import Completion, Life, Signal, SignalStamps, decode_record, encode
 
 
@@ -180,6 +182,29 @@ def test_a_waterfall_gives_up_words_before_bars_and_never_a_figure(width: int, b
     assert max(map(len, table.splitlines())) <= width
 
 
+def test_a_waterfall_names_each_clock_as_the_console_does() -> None:
+    names = ("received", "appended", "aggregated", "emitted", "fed")
+    signal = a_signal(stamps=SignalStamps(**{f"{name}_ns": at * 7_000_000 for at, name in enumerate(names, 1)}))
+    completion = Completion(signal.id, signal.trader, acknowledged_ns=44_000_000, wall_offset_ns=1, host="c0ffee42" * 4)
+    collected = Collected()
+    for record in (signal, completion):
+        collected.add(encode(record))
+    (found,) = signals_of(collected)
+    lines = text_of(signal_waterfall(*found)).splitlines()
+    entry = entry_of(signal, "default/market", Key(0, "", 0, 0))
+    entry.complete(completion)
+    told = {stage.name: stage.clock_name for stage in detail(entry, SignalLife((Step("active", 0),)), "").waterfall}
+    assert told == {
+        "appended": "broker's clock", "aggregated": "host clock c0ffee42", "emitted": "host clock c0ffee42",
+        "fed": "host clock", "acknowledged": "host clock",
+    }  # fmt: skip
+    for name, clock in told.items():
+        (line,) = (line for line in lines if line.startswith(name))
+        assert f"  {clock} " in line
+    alone = text_of(signal_waterfall(signal))
+    assert "host's wall clock" in next(line for line in alone.splitlines() if line.startswith("aggregated"))
+
+
 def test_a_signal_without_stamps_still_has_a_waterfall() -> None:
     assert "without a latency account" in text_of(signal_waterfall(a_signal()))
 
@@ -270,7 +295,7 @@ def test_signals_show_the_state_of_their_lives_and_json_tells_the_whole() -> Non
     collected = collected_lives()
     assert (collected.published, len(collected.signals)) == (6, 3), "what is told of lives is no signal"
     found = [Found(one, collected.lives.of(one.id, 1_700_000_000_000)) for one in collected.signals.values()]
-    table = text_of(signals_table(row_of(*one) for one in found))
+    table = text_of(signals_table(row_of(one.signal, one.life) for one in found))
     assert "STATE" in table
     assert [state for line in table.splitlines() for state in ("closed", "active", "invalidated") if state in line] == [
         "closed", "active", "invalidated"

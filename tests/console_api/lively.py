@@ -32,6 +32,7 @@ from chandlery.console.api.models import (
 )
 from chandlery.console.backend import TraderManifest
 from chandlery.core.intervals import parse_interval
+from chandlery.core.latency import clock_host, clock_name
 from chandlery.core.signal_life import State
 
 STEP_S: Final = 0.1
@@ -264,7 +265,8 @@ class World:
                     share=duration / whole,
                     uncertainty_us=420.0 if wall else 0.0,
                     clock="wall" if wall else "monotonic",
-                    host="broker" if wall else "",
+                    host=(host := clock_host(name, "")),
+                    clock_name=clock_name(host, "wall" if wall else "monotonic"),
                     meaning=meaning,
                 )
             )

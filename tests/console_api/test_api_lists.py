@@ -12,6 +12,7 @@ from tests.console_api.stage import FEED, Stage, signal
 
 from chandlery.console.api.fields import PageAsked, page_of
 from chandlery.core.errors import UnavailableError
+from chandlery.core.signal_life import STANDINGS
 
 
 async def test_traders_come_by_name_and_are_chosen_by_each_filter(api: httpx.AsyncClient, stage: Stage) -> None:
@@ -91,6 +92,7 @@ async def test_giant_pages_are_refused_by_field_and_limit(api: httpx.AsyncClient
         ("traders?pool=standard", "pool"),
         ("signals?action=hold", "action"),
         ("signals?state=dead", "state"),
+        ("signals?state=confirmed", "state"),
         ("signals/stream?state=active", "state"),
         ("signals?trader=default", "trader"),
         ("signals?trader=default/../x", "trader"),
@@ -160,6 +162,14 @@ async def test_signals_come_newest_first_page_after_page(api: httpx.AsyncClient,
     assert [(one["id"], one["state"], one["expires_ms"]) for one in withdrawn] == [(f"{1:032x}", "invalidated", None)]
     unknown = await api.get("signals?cursor=elsewhere")
     assert (unknown.status_code, unknown.json()["reason"]) == (422, "BadField")
+
+
+async def test_no_signal_is_found_confirmed_so_asking_for_it_names_the_states_there_are(api: httpx.AsyncClient) -> None:
+    answer = await api.get("signals?state=confirmed")
+    assert (answer.status_code, answer.json()["field"]) == (422, "state")
+    assert "'detected', 'invalidated', 'active', 'closed' or 'expired'" in answer.json()["detail"]
+    for state in STANDINGS:
+        assert (await api.get(f"signals?state={state}")).status_code == 200
 
 
 async def test_a_signal_is_told_whole_with_the_address_of_its_trace(stage: Stage) -> None:

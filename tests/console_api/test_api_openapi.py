@@ -10,6 +10,7 @@ from tests.console_api.stage import Stage
 
 from chandlery.console.api.app import described_app
 from chandlery.console.api.openapi import text_of
+from chandlery.core.signal_life import STANDINGS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 DESCRIBED = described_app().openapi()
@@ -38,6 +39,17 @@ def test_every_operation_has_an_id_and_says_what_it_does() -> None:
     for path, _, operation in OPERATIONS:
         assert operation["description"], path
         assert operation["tags"], path
+
+
+def test_every_state_of_a_signal_is_explained_where_it_is_asked_for_and_where_it_is_told() -> None:
+    (asked,) = (one for one in DESCRIBED["paths"]["/api/v1/signals"]["get"]["parameters"] if one["name"] == "state")
+    (choices,) = (one for one in asked["schema"]["anyOf"] if one.get("type") != "null")
+    told = DESCRIBED["components"]["schemas"]["Signal"]["properties"]["state"]
+    for enum, description in ((choices["enum"], choices["description"]), (told["enum"], told["description"])):
+        assert enum == list(STANDINGS)
+        for state, meaning in STANDINGS.items():
+            assert f"`{state}` ({meaning})" in description
+        assert "No signal is found in `confirmed`" in description
 
 
 def test_every_error_is_declared_a_problem() -> None:

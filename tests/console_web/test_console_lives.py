@@ -84,6 +84,58 @@ async def test_a_filter_lets_go_of_what_passes_it_no_longer_and_sees_what_closes
         assert sight.complaints == []
 
 
+async def test_a_list_of_what_has_ended_grows_as_signals_end(browser: Browser, served: Served) -> None:
+    signals = served.world.signals
+    signals.events.clear()
+    later = {"expires_ms": int(time.time() * 1000) + 3_600_000}
+    signals.tell(known(1, price="1", action="buy", state="active", active_ms=1_000, **later))
+    signals.tell(known(2, price="2", action="sell", symbol="ETH/USDT", state="closed", expires_ms=None))
+    address = await served.start(moves=False)
+    async with browsing.sight(browser, address) as sight:
+        page = sight.page
+
+        async def shows(rows: str) -> None:
+            await sight.until(f"() => JSON.stringify(({WORDS})()) === '{rows}'")
+
+        await page.goto(f"{address}/#/signals?state=closed")
+        await until(lambda: signals.following == 1)
+        await shows('{"2":"closed"}')
+        # One that was there before, then one that came meanwhile, each closed by what comes.
+        signals.tell(known(3, price="3", action="sell", state="active", active_ms=2_000, **later))
+        await shows('{"1":"closed","2":"closed"}')
+        signals.tell(known(4, price="4", action="close", state="active", active_ms=3_000, **later))
+        await shows('{"1":"closed","2":"closed","3":"closed"}')
+        forming = known(5, price="5", action="buy", forming=True, state="detected", **later)
+        signals.tell(forming)
+        # Nothing comes by the stream when time is up: rows leave and enter by themselves.
+        soon = {"expires_ms": int(time.time() * 1000) + 1_500}
+        signals.tell(known(6, price="6", symbol="XRP/USDT", state="active", active_ms=4_000, **soon))
+        await page.get_by_label("State").select_option("expired")
+        await shows('{"6":"expired"}')
+        await page.get_by_label("State").select_option("active")
+        await shows('{"1":"active","3":"active","4":"active"}')
+        signals.tell(forming.model_copy(update={"state": "active", "active_ms": 5_000, **later}))
+        await shows('{"1":"active","5":"active"}')
+        assert sight.complaints == []
+
+
+@pytest.mark.parametrize("view", ["signals", "", "traders/default/sma-btc"])
+async def test_a_row_says_that_a_signal_is_expired_without_anything_coming(
+    browser: Browser, served: Served, view: str
+) -> None:
+    signals = served.world.signals
+    signals.events.clear()
+    address = await served.start(moves=False)
+    trader = next(iter(served.world.backend.traders))
+    async with browsing.sight(browser, address) as sight:
+        await sight.page.goto(f"{address}/#/{view.replace('default/sma-btc', trader)}")
+        await until(lambda: signals.following == 1)
+        soon = {"expires_ms": int(time.time() * 1000) + 2_000}
+        signals.tell(known(1, price="1", trader=trader, state="active", active_ms=1_000, **soon))
+        await sight.until(f"() => ({WORDS})()[1] === 'expired'")
+        assert sight.complaints == []
+
+
 async def test_of_two_forming_signals_the_one_confirmed_later_closes_the_other(
     browser: Browser, served: Served
 ) -> None:

@@ -112,7 +112,7 @@ async def test_a_signals_page_explains_each_stage(sight: Sight) -> None:
     assert [name.split("\n")[0] for name in names][:2] == ["appended", "aggregated"]
     assert len(names) == 9
     clocks = await sight.page.locator(".waterfall .clock").all_inner_texts()
-    assert "broker’s clock" in clocks
+    assert "broker's clock" in clocks
     assert "host clock" in clocks
     assert "±" in await sight.text(".waterfall tbody tr td:nth-child(3)")
     shares = [

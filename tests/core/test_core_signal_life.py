@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chandlery.core.signal_life import STATES, Lives, SignalLife
+from chandlery.core.signal_life import STANDINGS, STATES, Lives, SignalLife
 from chandlery.core.signals import Action, Life, Signal, SignalStamps, Word, decode_record, encode
 
 MINUTE = 60_000
@@ -229,6 +229,7 @@ def test_states_only_go_forward_and_there_is_one_end_at_most(records: list[Signa
             assert found.steps[: len(before)] == before, "what was, stays"
             before = found.steps
             states = [step.state for step in found.steps]
+            assert found.state in STANDINGS, "none stays confirmed: it is active at once"
             assert states[0] == "detected"
             assert [STATES.index(state) for state in states] == sorted({STATES.index(state) for state in states})
             times = [step.at_ms for step in found.steps]

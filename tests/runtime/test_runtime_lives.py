@@ -44,6 +44,33 @@ def emitted(up: Up) -> int:
     return row.signals if row is not None else 0
 
 
+def following(up: Up) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "chandlery.cli", "signals", "--follow", "--json", "--state", str(up.state)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE)
+
+
+def is_told_what_becomes_of_them(follower: subprocess.Popen[bytes]) -> None:
+    """Each signal first, then what becomes of it."""
+    assert follower.stdout is not None
+    try:
+        told, wanted = dict[str, str](), {"confirmed", "invalidated", "closed"}
+        while wanted:
+            one = json.loads(follower.stdout.readline())
+            if one["kind"] == "signal":
+                assert one["id"] not in told
+                told[one["id"]] = one["state"]
+            else:
+                assert one["kind"] == "state"
+                assert told[one["id"]] != one["state"]
+                assert bool(one["ended_by"]) == (one["state"] == "closed")
+                told[one["id"]] = one["state"]
+                wanted.discard(one["state"])
+    finally:
+        follower.kill()
+        follower.stdout.close()
+        follower.wait()
+
+
 def test_signals_on_forming_candles_are_confirmed_or_withdrawn_also_when_their_trader_is_killed(
     tmp_path: Path,
 ) -> None:
@@ -56,6 +83,7 @@ def test_signals_on_forming_candles_are_confirmed_or_withdrawn_also_when_their_t
         up.running()
 
         until(lambda: emitted(up) >= 5, "signals on five candles")
+        follower = following(up)
         row = up.trader("half")
         assert row is not None
         kill_hard(row.pid)
@@ -77,6 +105,13 @@ def test_signals_on_forming_candles_are_confirmed_or_withdrawn_also_when_their_t
         assert "confirmed" in trace
         assert opposite["id"] in trace
         assert "STATE" in told(up, "signals")
+        get = {row["id"]: row["state"] for row in json.loads(told(up, "get", "signals", "-o", "json"))}
+        ends = ("closed", "expired", "invalidated")
+        assert {get[one["id"]] for one in settled if one["state"] in ends and one["id"] in get} >= {
+            "closed",
+            "invalidated",
+        }
+        is_told_what_becomes_of_them(follower)
         assert up.end() == 0, up.said
         summary = up.summary()
         # What closes say is no signal. The killed process may have signalled on its last candle what the next one repeats.

@@ -67,10 +67,28 @@ def test_signals_of_the_past_are_listed_and_one_is_traced(up: Up) -> None:
     assert {line["trader"] for line in only} == {"default/one"}
     assert lines[0]["id"][:8] in call(up, "signals", "-n", "1000")
     shown = call(up, "trace", lines[0]["id"][:12])
-    for expected in ("aggregated", "published", "woken", "decided", "acknowledged", "whole", "monotonic"):
+    for expected in (
+        "aggregated",
+        "published",
+        "woken",
+        "decided",
+        "acknowledged",
+        "whole",
+        "broker's clock",
+        "host clock",
+    ):
         assert expected in shown
     assert json.loads(call(up, "trace", lines[0]["id"], "--json"))["stamps"]["acknowledged_ns"] > 0
     assert "no signal" in call(up, "trace", "zzzz", code=2)
+
+
+def test_listed_signals_have_their_states_and_a_trader_that_is_nowhere_is_refused(up: Up) -> None:
+    assert "STATE" in call(up, "get", "signals")
+    rows = json.loads(call(up, "get", "signals", "-o", "json"))
+    assert {row["state"] for row in rows} <= {"active", "closed", "expired"}, "none is unknown"
+    for more in ([], ["--follow"], ["-n", "0", "--follow"]):
+        said = call(up, "signals", "--trader", "onne", *more, code=2)
+        assert said == 'chandlery: no Trader "onne"; there are: default/one, default/two; did you mean "one"?\n'
 
 
 def test_signals_are_followed_as_they_come_until_the_reader_goes(up: Up) -> None:

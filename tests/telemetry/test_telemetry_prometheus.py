@@ -85,4 +85,7 @@ def test_no_panel_of_any_dashboard_is_empty(tmp_path: Path) -> None:
 
             until(all_answered, lambda: f"all panels show something; empty are {list(empty)}")
             assert len(questions) > 50
+            (lives,) = (expr for (_, title, _), expr in questions.items() if title.startswith("Lives of signals"))
+            told = {series["metric"]["state"] for series in asked(address, "query", query=lives)}
+            assert told == {"confirmed", "invalidated", "fenced", "incomplete", "forgotten"}
         assert up.end() == 0, up.said

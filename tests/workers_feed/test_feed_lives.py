@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.workers_feed.feed_setup import (
     MINUTE,
@@ -28,6 +29,7 @@ from chandlery.core.telemetry.exposition import Labelled
 from chandlery.core.topics import topics_of
 from chandlery.stream.topics import ensure_topics
 from chandlery.workers.feed.metrics import families
+from chandlery.workers.feed.newest_signals import NewestSignals
 from chandlery.workers.segment import SignalRing
 
 pytestmark = pytest.mark.broker
@@ -67,7 +69,11 @@ async def test_what_closes_say_stands_on_the_topic_behind_its_signals_and_counts
         status = feed.status()
         assert status.feed["signals"] == {"emitted": 3, "published": 3, "unique": 3, "dropped": {}}
         assert status.feed["lives"] == {"confirmed": 1, "invalidated": 1, "fenced": 0, "incomplete": 0, "forgotten": 0}
-        assert len(feed.signals(10)) == 3
+        newest = [(one["signal"].id, one["word"] and one["word"].state) for one in feed.signals(10)]
+        assert newest == [
+            (signal("a", 3).id, None), (signal("a", 2).id, "invalidated"), (signal("a", 1).id, "confirmed")
+        ]  # fmt: skip
+        assert [(one["signal"].id) for one in feed.signals(2)] == [identity for identity, _ in newest[:2]]
         figures = {
             sample.labels["state"]: sample.value
             for family in families(status, feed.latency, Labelled(10))
@@ -81,6 +87,20 @@ async def test_what_closes_say_stands_on_the_topic_behind_its_signals_and_counts
     ]  # fmt: skip
     words = [record for record in records if isinstance(record, Life)]
     assert [(word.symbol, word.open_time_ms, word.at_wall_ms) for word in words] == [(BTC, 1, 77), (BTC, 2, 902)]
+
+
+def test_the_newest_signals_are_bounded_and_know_a_word_that_was_acknowledged_before_its_signal() -> None:
+    newest = NewestSignals(2)
+    words = [Life(signal("a", at).id, "desk/a", BTC, "confirmed", at, 100 * at) for at in range(1, 6)]
+    for word in words[1:4]:
+        newest.hear(word)  # of the first of these there was no room left
+    for at in range(1, 5):
+        newest.add(signal("a", at), Completion(signal("a", at).id, "desk/a", 1, 1))
+    newest.hear(words[0])
+    newest.hear(msgspec.structs.replace(words[3], state="invalidated"))
+    assert [(one.signal.open_time_ms, one.word) for one in newest.newest(5)] == [(4, words[3]), (3, words[2])]
+    assert [one.signal.open_time_ms for one in newest.newest(1)] == [4]
+    assert newest.newest(0) == []
 
 
 @pytest.mark.parametrize("lost", ["feed", "pod"])

@@ -70,7 +70,7 @@ async def test_it_answers_with_the_token_of_the_file_and_never_tells_it(settings
         code, out, err = await asked(bound, "get", "segment", "rings", "status")
         assert (code, err) == (0, "")
         told = json.loads(out)
-        assert set(told) == {"now_ns", "segment", "rings", "status"}
+        assert set(told) == {"now_ns", "now_ms", "segment", "rings", "status"}
         assert told["status"]["worker"] == "w-0"
         assert "s3cret" not in out
 

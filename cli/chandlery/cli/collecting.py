@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
 
 from chandlery.console.model import SignalRow, signal_row
 from chandlery.core.errors import InputError
@@ -13,6 +17,19 @@ from chandlery.core.signals import Completion, Life, Signal, SignalsRecord, comp
 from chandlery.core.wire import UNDECODABLE
 
 
+class Found(NamedTuple):
+    """A signal.
+
+    Attributes:
+        life: as it is now; None: it isn't known.
+        host: boot id of the host that stamped ``aggregated`` and ``emitted``; empty: the Trader's, or it isn't known.
+    """
+
+    signal: Signal
+    life: SignalLife | None = None
+    host: str = ""
+
+
 @dataclass
 class Collected:
     """What was read.
@@ -20,24 +37,35 @@ class Collected:
     Attributes:
         signals: the first record of each id, with the completion's stamp where there was one.
         published: signal records, repetitions included. undecodable: records that are none of the topic's.
+        hosts: of the completions of ``signals``, by id: see :class:`Found`.
         confirmed: ids of signals on forming candles that a close has confirmed.
-        lives: of the signals; those of a topic, not what was merged.
+        lives: of the signals. These and ``hosts`` are those of a topic, not what was merged.
     """
 
     signals: dict[str, Signal] = field(default_factory=dict)
     published: int = 0
     undecodable: int = 0
+    hosts: dict[str, str] = field(default_factory=dict)
     confirmed: set[str] = field(default_factory=set)
     lives: Lives = field(default_factory=Lives)
     _early: dict[str, Completion] = field(default_factory=dict)
 
     def add(self, value: bytes | None) -> Signal | None:
         """Take a record's value; returns the signal when it is a new one."""
+        record = self.decode(value)
+        return None if record is None else self.put(record)
+
+    def decode(self, value: bytes | None) -> SignalsRecord | None:
+        """The record of a value; None: it is none of the topic's, and is counted."""
         try:
             record: SignalsRecord = decode_record(value or b"")
         except UNDECODABLE:
             self.undecodable += 1
             return None
+        return record
+
+    def put(self, record: SignalsRecord) -> Signal | None:
+        """Take a record; returns the signal when it is a new one."""
         if isinstance(record, Completion):
             self._complete(record)
             return None
@@ -57,6 +85,7 @@ class Collected:
     def forget(self, identity: str) -> None:
         """A signal is told, and what comes of it later is of no interest here."""
         del self.signals[identity]
+        self.hosts.pop(identity, None)
         self.lives.forget(identity)
 
     def merge(self, other: Collected) -> None:
@@ -72,11 +101,22 @@ class Collected:
             self._early[completion.id] = completion
         elif not signal.stamps.acknowledged_ns:
             signal.stamps = completed(signal.stamps, completion)
+            if completion.host:
+                self.hosts[completion.id] = sys.intern(completion.host)
 
 
 def row_of(signal: Signal, life: SignalLife | None = None) -> SignalRow:
     """A signal in short, with the latency that its stamps account for, and the state of its life where it is known."""
     return signal_row(signal, account(signal.stamps).frame_to_signal_us, life.state if life is not None else "")
+
+
+def as_json(found: Found) -> str:
+    """A signal as its record is, and with it the ``state`` and ``life`` (a list of (state, at_ms)), where they are known."""
+    told: dict[str, Any] = msgspec.to_builtins(found.signal)
+    if found.life is not None:
+        told |= {"state": found.life.state, "life": found.life.steps, "ended_by": found.life.ended_by}
+        told["expires_ms"] = found.life.expires_ms
+    return msgspec.json.encode(told).decode()
 
 
 def by_prefix(signals: Iterable[Signal], prefix: str, listed_by: str = "`chandlery signals` lists them") -> Signal:

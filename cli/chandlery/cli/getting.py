@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import platform
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ from chandlery.cli.instance import current_view
 from chandlery.cli.options import DEFAULT_STATE, Json, State
 from chandlery.cli.runtime.version import own_version
 from chandlery.cli.screen import output, remarks
+from chandlery.cli.signal_states import with_states
 from chandlery.console.model import View
 from chandlery.console.tables import feeds_table, pools_table, processes_table, signals_table, traders_table
-from chandlery.core.errors import InputError
+from chandlery.core.errors import InputError, UnavailableError
 
 
 class Kind(enum.StrEnum):
@@ -53,6 +55,8 @@ def get(
 ) -> None:
     """List traders, pools, feeds, signals or processes of the running instance."""
     view = current_view(state)
+    if kind is Kind.signals:
+        view = _with_states(view)
     rows = select(rows_of(view, kind), names or [])
     if form is Form.json:
         print(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
@@ -67,6 +71,14 @@ def version(json: Json = False) -> None:
     """Print the version."""
     facts = {"version": own_version(), "python": platform.python_version(), "platform": platform.platform()}
     print(msgspec.json.encode(facts).decode() if json else f"chandlery {facts['version']} (Python {facts['python']})")
+
+
+def _with_states(view: View) -> View:
+    try:
+        return msgspec.structs.replace(view, signals=asyncio.run(with_states(view)))
+    except UnavailableError as error:
+        remarks().print(f"without their states: {error}", style="yellow", markup=False)
+        return view
 
 
 def rows_of(view: View, kind: Kind) -> Sequence[msgspec.Struct]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -14,7 +15,6 @@ from chandlery.cli.collecting import Collected
 from chandlery.core.errors import UnavailableError
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
-from chandlery.core.signals import Signal
 from chandlery.stream.topics import end_offsets
 
 #: An answer of a broker on this machine takes milliseconds; 10 s is aiokafka's own retry loop three times over.
@@ -90,28 +90,34 @@ class SignalTopic:
                     del waiting[partition]
         return collected
 
-    async def follow(self, since: Offsets) -> AsyncIterator[Signal]:
-        """New signals from ``since`` on, for ever; repeated ids once."""
+    async def follow(self, since: Offsets) -> AsyncIterator[list[bytes | None]]:
+        """Values of the records from ``since`` on as they come, for ever; those of a partition in their order."""
         for number, offset in since.items():
             self._ready().seek(TopicPartition(self._topic, number), offset)
-        collected = Collected()
         while True:
-            for records in (await self._next(self._partitions)).values():
-                for record in records:
-                    signal = collected.add(record.value)
-                    if signal is not None:
-                        yield signal
-            # Ids seen long ago don't come again: a repetition follows within seconds.
-            while len(collected.signals) > 50_000:
-                collected.forget(next(iter(collected.signals)))
+            batches = await self._next(self._partitions)
+            if batches:
+                yield [record.value for records in batches.values() for record in records]
+
+    async def offsets_at(self, append_ms: int) -> dict[int, int]:
+        """Offset of the first record appended then or later, by partition; the end where there is none."""
+        ends = await self.ends()
+        async with self._answering():
+            found = await self._ready().offsets_for_times(dict.fromkeys(self._partitions, max(0, append_ms)))
+        return ends | {partition.partition: at.offset for partition, at in found.items() if at is not None}
 
     async def _asked(self, method: str, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        async with self._answering():
+            answer: dict[TopicPartition, int] = await getattr(self._ready(), method)(partitions)
+        return answer
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(_ANSWER_S):
-                answer: dict[TopicPartition, int] = await getattr(self._ready(), method)(partitions)
+                yield
         except (KafkaError, OSError, TimeoutError) as error:
             raise UnavailableError(f"Kafka at {self._bootstrap} doesn't answer: {error!r}") from error
-        return answer
 
     async def _next(self, partitions: list[TopicPartition]) -> dict[TopicPartition, list[_Record]]:
         try:

@@ -6,34 +6,30 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
-import msgspec
 import typer
 
-from chandlery.cli.collecting import by_prefix, row_of
+from chandlery.cli.collecting import Collected, Found, as_json, by_prefix, row_of
 from chandlery.cli.endings import ends_well
 from chandlery.cli.instance import current_view
 from chandlery.cli.options import DEFAULT_STATE, Json, State
 from chandlery.cli.runtime.procfs import is_alive
 from chandlery.cli.screen import output, remarks
 from chandlery.cli.signal_topic import SignalTopic
-from chandlery.console.lines import signal_line
+from chandlery.cli.signal_watch import Change, News, SignalWatch, change_json
+from chandlery.console.lines import life_line, signal_line
 from chandlery.console.model import FeedRow, View
 from chandlery.console.tables import signals_table
 from chandlery.console.waterfall import signal_waterfall
-from chandlery.core.errors import ChandleryError, UnavailableError
-from chandlery.core.signal_life import SignalLife
+from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.signals import Signal
+from chandlery.core.wording import did_you_mean
 
 _LOOK_S: Final = 0.5
-
-
-class Found(NamedTuple):
-    """A signal, and its life as it is now; None: it isn't known."""
-
-    signal: Signal
-    life: SignalLife | None = None
+#: Of Traders, where one isn't found: more fill the screen.
+_MOST_NAMED: Final = 20
+_Queue = asyncio.Queue[tuple[int, list[bytes | None]] | BaseException]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +39,10 @@ def register(app: typer.Typer) -> None:
 
 
 def signals(
-    follow: Annotated[bool, typer.Option("-F", "--follow", help="Go on with new ones as they come.")] = False,
+    follow: Annotated[
+        bool,
+        typer.Option("-F", "--follow", help="Go on with new ones as they come, and with what becomes of those shown."),
+    ] = False,
     trader: Annotated[str, typer.Option("--trader", help="Only of this Trader (name or namespace/name).")] = "",
     last: Annotated[int, typer.Option("-n", "--last", min=0, help="How many of the newest to begin with.")] = 20,
     json: Json = False,
@@ -67,15 +66,6 @@ def trace(
         output().print(signal_waterfall(*one))
 
 
-def as_json(found: Found) -> str:
-    """A signal as its record is, and with it the ``state`` and ``life`` (a list of (state, at_ms)), where they are known."""
-    told: dict[str, Any] = msgspec.to_builtins(found.signal)
-    if found.life is not None:
-        told |= {"state": found.life.state, "life": found.life.steps, "ended_by": found.life.ended_by}
-        told["expires_ms"] = found.life.expires_ms
-    return msgspec.json.encode(told).decode()
-
-
 def is_of(signal: Signal, trader: str) -> bool:
     """Whether a signal is a Trader's, named in full or without its namespace; an empty name takes all."""
     return not trader or trader in (signal.trader, signal.trader.rpartition("/")[2])
@@ -86,38 +76,85 @@ def with_signals(feeds: Iterable[FeedRow]) -> list[FeedRow]:
     return [feed for feed in feeds if feed.signals_topic]
 
 
+def must_be_known(trader: str, traders: Iterable[str], signals: Iterable[Signal]) -> None:
+    """A Trader that there is, or of which there are signals still.
+
+    Args:
+        traders: full names of those there are.
+
+    Raises:
+        InputError: it is neither.
+    """
+    known = sorted(traders)
+    names = {*known, *(name.rpartition("/")[2] for name in known)}
+    if not trader or trader in names or any(is_of(signal, trader) for signal in signals):
+        return
+    shown = ", ".join(known[:_MOST_NAMED]) + (" …" if len(known) > _MOST_NAMED else "")
+    alike = did_you_mean(trader, known if "/" in trader else names)
+    raise InputError(f'no Trader "{trader}"; there are: {shown or "none"}{alike}')
+
+
+def signals_of(collected: Collected) -> list[Found]:
+    """The signals of a topic with their lives as they are now, in the order in which they were read."""
+    now_ms = _now_ms()
+    return [
+        Found(one, collected.lives.of(one.id, now_ms), collected.hosts.get(one.id, ""))
+        for one in collected.signals.values()
+    ]
+
+
 async def _all(feeds: Iterable[FeedRow]) -> list[Found]:
     found: list[Found] = []
     for feed in with_signals(feeds):
         async with SignalTopic(feed.kafka(), feed.signals_topic) as topic:
-            collected = await topic.collect()
-        now_ms = time.time_ns() // 1_000_000
-        found.extend(Found(one, collected.lives.of(one.id, now_ms)) for one in collected.signals.values())
+            found.extend(signals_of(await topic.collect()))
     return sorted(found, key=lambda one: one.signal.emitted_wall_ms)
 
 
 async def _signals(view: View, *, follow: bool, trader: str, last: int, json: bool) -> None:
-    feeds = with_signals(view.feeds)
-    ends = [await _ends(feed) for feed in feeds] if follow else []
-    past = [one for one in await _all(feeds) if is_of(one.signal, trader)] if last else []
-    _print_past(past[-last:] if last else [], json=json, alone=not follow)
-    if not follow:
-        return
-    shown = {one.signal.id for one in past}
-    async for signal in _merged(list(zip(feeds, ends, strict=True)), view.pid):
-        if is_of(signal, trader) and signal.id not in shown:
-            _print_new(Found(signal), json=json)
+    read = [await _begin(feed, reads=last > 0) for feed in with_signals(view.feeds)]
+    past = sorted(
+        (one for each in read for one in signals_of(each.collected)), key=lambda one: one.signal.emitted_wall_ms
+    )
+    must_be_known(trader, (row.trader for row in view.traders), (one.signal for one in past))
+    shown = [one for one in past if is_of(one.signal, trader)][-last:] if last else []
+    _print_past(shown, json=json, alone=not follow)
+    if follow:
+        await _follow(read, {one.signal.id: one for one in shown}, view.pid, trader, json=json)
 
 
-async def _ends(feed: FeedRow) -> dict[int, int]:
+class _Begun(NamedTuple):
+    """A feed's signals up to now, and where those begin that come."""
+
+    feed: FeedRow
+    ends: dict[int, int]
+    collected: Collected
+
+
+async def _begin(feed: FeedRow, *, reads: bool) -> _Begun:
     async with SignalTopic(feed.kafka(), feed.signals_topic) as topic:
-        return await topic.ends()
+        ends = await topic.ends()
+        return _Begun(feed, ends, await topic.collect() if reads else Collected())
 
 
-async def _merged(feeds: list[tuple[FeedRow, dict[int, int]]], instance: int) -> AsyncIterator[Signal]:
-    """Signals of all feeds as they come, as long as the instance runs; what goes wrong is raised."""
-    queue: asyncio.Queue[Signal | BaseException] = asyncio.Queue()
-    pumps = [asyncio.create_task(_pump(feed, since, queue)) for feed, since in feeds]
+async def _follow(read: list[_Begun], shown: dict[str, Found], instance: int, trader: str, *, json: bool) -> None:
+    watches: list[SignalWatch] = []
+    for each in read:
+        watch = SignalWatch(lambda signal: is_of(signal, trader), each.collected)
+        for identity in shown.keys() & each.collected.signals.keys():
+            watch.show(shown[identity])
+        watches.append(watch)
+    async for number, values in _merged(read, instance):
+        now_ms = _now_ms()
+        for at, watch in enumerate(watches):
+            for news in watch.take(values, now_ms) if at == number else watch.due(now_ms):
+                _print_new(news, json=json)
+
+
+async def _merged(read: list[_Begun], instance: int) -> AsyncIterator[tuple[int, list[bytes | None]]]:
+    """What comes of each feed, by its number, as long as the instance runs; -1: time has passed. What goes wrong is raised."""
+    queue: _Queue = asyncio.Queue()
+    pumps = [asyncio.create_task(_pump(number, one, queue)) for number, one in enumerate(read)]
     pumps.append(asyncio.create_task(_notice_end(instance, queue)))
     try:
         while True:
@@ -131,20 +168,21 @@ async def _merged(feeds: list[tuple[FeedRow, dict[int, int]]], instance: int) ->
         await asyncio.gather(*pumps, return_exceptions=True)
 
 
-async def _notice_end(instance: int, queue: asyncio.Queue[Signal | BaseException]) -> None:
+async def _notice_end(instance: int, queue: _Queue) -> None:
     # Kafka's client would wait for its broker for ever.
     while True:
         await asyncio.sleep(_LOOK_S)
         if not is_alive(instance):
             queue.put_nowait(UnavailableError(f"the instance (pid {instance}) has ended"))
             return
+        queue.put_nowait((-1, []))
 
 
-async def _pump(feed: FeedRow, since: dict[int, int], queue: asyncio.Queue[Signal | BaseException]) -> None:
+async def _pump(number: int, begun: _Begun, queue: _Queue) -> None:
     try:
-        async with SignalTopic(feed.kafka(), feed.signals_topic) as topic:
-            async for signal in topic.follow(since):
-                queue.put_nowait(signal)
+        async with SignalTopic(begun.feed.kafka(), begun.feed.signals_topic) as topic:
+            async for values in topic.follow(begun.ends):
+                queue.put_nowait((number, values))
     except ChandleryError as error:
         queue.put_nowait(error)
 
@@ -154,15 +192,25 @@ def _print_past(past: list[Found], *, json: bool, alone: bool) -> None:
         for one in past:
             _print_new(one, json=True)
     elif past:
-        output().print(signals_table(row_of(*one) for one in past))
+        output().print(signals_table(row_of(one.signal, one.life) for one in past))
     elif alone:
         remarks().print("no signals yet")
     sys.stdout.flush()
 
 
-def _print_new(one: Found, *, json: bool) -> None:
-    if json:
-        print(as_json(one), flush=True)
+def _print_new(news: News, *, json: bool) -> None:
+    if isinstance(news, Change):
+        if json:
+            print(change_json(news), flush=True)
+            return
+        output().print(life_line(row_of(news.signal), news.state, news.at_ms, news.ended_by))
+    elif json:
+        print(as_json(news), flush=True)
+        return
     else:
-        output().print(signal_line(row_of(*one)))
-        sys.stdout.flush()
+        output().print(signal_line(row_of(news.signal, news.life)))
+    sys.stdout.flush()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

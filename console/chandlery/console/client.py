@@ -197,7 +197,7 @@ class ApiClient:
         """Signals, newest first, page after page, as far back as the server keeps them. Times in ms.
 
         Args:
-            state: only those whose life is in it now.
+            state: only those whose life is in it now: ``detected``, ``invalidated``, ``active``, ``closed`` or ``expired``.
         """
         times = {"since_ms": since_ms, "until_ms": until_ms}
         asked = {**_filters(trader, symbol, action, feed), "state": state, **times}

@@ -8,17 +8,29 @@ from rich.text import Text
 
 from chandlery.console.amounts import clock_time, count, duration_us
 from chandlery.console.model import FeedRow, SignalRow, TraderRow, View
+from chandlery.console.tables import state_text
 
 _ACTION_STYLE: Final = {"buy": "green", "sell": "red", "close": "yellow", "custom": "cyan"}
 
 
 def signal_line(signal: SignalRow) -> Text:
-    """``12:00:01  1a2b3c4d  default/sma-btc  buy  BTC/USDT 1s at 61837.63  4.2 ms  reason``."""
+    """``12:00:01  1a2b3c4d  default/sma-btc  buy  BTC/USDT 1s at 61837.63  4.2 ms  active  reason``, what is known of it."""
     latency = f"  {duration_us(signal.latency_us)}" if signal.latency_us is not None else ""
     return Text.assemble(
         f"{clock_time(signal.emitted_wall_ms)}  {signal.id[:8]}  {signal.trader}  ",
         (signal.action, _ACTION_STYLE.get(signal.action, "")),
-        f"  {signal.symbol} {signal.interval} at {signal.price}{latency}  {signal.reason}",
+        f"  {signal.symbol} {signal.interval} at {signal.price}{latency}  ",
+        *((state_text(signal.state), "  ") if signal.state else ()),
+        signal.reason,
+    )
+
+
+def life_line(signal: SignalRow, state: str, at_ms: int, ended_by: str = "") -> Text:
+    """``12:00:04  1a2b3c4d  default/sma-btc  closed  by 5e6f7a8b``: what became of a signal, and when."""
+    return Text.assemble(
+        f"{clock_time(at_ms)}  {signal.id[:8]}  {signal.trader}  ",
+        state_text(state),
+        f"  by {ended_by[:8]}" if ended_by else "",
     )
 
 

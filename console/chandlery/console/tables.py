@@ -24,6 +24,7 @@ _STATE_STYLE: Final = {
     "backoff": "yellow",
     "ended": "dim",
     "detected": "cyan",
+    "confirmed": "green",
     "active": "green",
     "invalidated": "red",
     "closed": "dim",

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from chandlery.console.amounts import duration_us, timestamp
 from chandlery.console.tables import figures_table
-from chandlery.core.latency import MEANINGS, Account, Stage, account
+from chandlery.core.latency import MEANINGS, Account, Stage, account, clock_host, clock_name
 from chandlery.core.signal_life import SignalLife
 from chandlery.core.signals import Signal
 from chandlery.core.wording import printable
@@ -24,10 +24,14 @@ _FEWEST_WORDS: Final = 24
 _GAP: Final = 2
 
 
-def signal_waterfall(signal: Signal, life: SignalLife | None = None) -> RenderableType:
-    """What the signal says, what became of it, its stages as bars over time, and what its clocks are worth."""
+def signal_waterfall(signal: Signal, life: SignalLife | None = None, host: str = "") -> RenderableType:
+    """What the signal says, what became of it, its stages as bars over time, and what its clocks are worth.
+
+    Args:
+        host: of its completion.
+    """
     told = account(signal.stamps)
-    return Group(_headline(signal, life), _Stages(told), *_remarks(told))
+    return Group(_headline(signal, life), _Stages(told, host), *_remarks(told))
 
 
 def _headline(signal: Signal, life: SignalLife | None) -> Table:
@@ -57,17 +61,18 @@ def life_lines(life: SignalLife) -> list[str]:
 class _Stages:
     """The stages as a table that fits: first the words go, as far as they must, then the bars."""
 
-    def __init__(self, told: Account) -> None:
+    def __init__(self, told: Account, host: str) -> None:
         self._told = told
+        self._host = host
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        rest = Measurement.get(console, options, _table(self._told, 0, 0)).maximum
+        rest = Measurement.get(console, options, _table(self._told, self._host, 0, 0)).maximum
         room = options.max_width - rest - 2 * _GAP  # columns are kept apart, the bars' from the words' too
         bars = min(_BAR, room) if room >= _FEWEST_BARS else 0
-        yield _table(self._told, bars, max(room - bars, 0))
+        yield _table(self._told, self._host, bars, max(room - bars, 0))
 
 
-def _table(told: Account, bars: int, words: int) -> Table:
+def _table(told: Account, host: str, bars: int, words: int) -> Table:
     """The stages with bars and words of these widths; 0: without."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
     for name in ("STAGE", "START", "LENGTH", "SHARE", "CLOCK"):
@@ -83,7 +88,7 @@ def _table(told: Account, bars: int, words: int) -> Table:
             duration_us(start_us),
             _length(stage),
             f"{_share(stage.duration_us, told.whole_us):.0%}",
-            stage.clock,
+            clock_name(clock_host(stage.name, host), stage.clock),
         ]
         if bars:
             shown.append(bar(start_us, stage.duration_us, told.whole_us, bars))

@@ -45,6 +45,8 @@ MEANINGS: Final = {
     "signalled": "the signal was put into its ring",
     "acknowledged": "the feed published it, the broker acknowledged",
 }
+#: Of a boot id (32 hex digits): enough to tell a few hosts apart.
+_SHORT: Final = 8
 _MONOTONIC: Final = (
     "received",
     "aggregated",
@@ -60,6 +62,26 @@ _MONOTONIC: Final = (
 _APPEND_STEP_NS: Final = 1_000_000
 #: The largest time that a stamp can hold: 64 bits.
 _MOST_NS: Final = 2**63 - 1
+
+
+def clock_host(stage: str, host: str) -> str:
+    """Whose clock stamped a stage's end: ``broker``, or a host's short boot id; empty: the Trader's own host.
+
+    Args:
+        host: boot id of the host that stamped ``aggregated`` and ``emitted``; empty: the Trader's.
+    """
+    if stage == "appended":
+        return "broker"
+    return host[:_SHORT] if stage in ("aggregated", "emitted") else ""
+
+
+def clock_name(host: str, clock: Clock) -> str:
+    """A clock for a person, as command line and console both have it; ``host`` as :func:`clock_host` gives it."""
+    if host == "broker":
+        return "broker's clock"
+    if host:
+        return f"host clock {host}"
+    return "host's wall clock" if clock == "wall" else "host clock"
 
 
 class Stage(NamedTuple):

@@ -29,6 +29,16 @@ from chandlery.core.signals import Action, Life, Signal
 
 State = Literal["detected", "confirmed", "invalidated", "active", "closed", "expired"]
 STATES: Final[tuple[State, ...]] = ("detected", "confirmed", "invalidated", "active", "closed", "expired")
+#: Those that a signal can be found in. ``confirmed`` is none: a confirmed one is active from that moment on.
+Standing = Literal["detected", "invalidated", "active", "closed", "expired"]
+#: What each of them means, for a person.
+STANDINGS: Final[dict[Standing, str]] = {
+    "detected": "made on a forming candle whose close hasn't said what it is",
+    "invalidated": "withdrawn: the close of its candle doesn't say it",
+    "active": "one to act on: made on a closed candle, or confirmed by the close of its candle",
+    "closed": "ended by the next opposite signal of the same Trader and symbol",
+    "expired": "its time was up, the Trader's `signals.ttl` or else ten intervals, before anything ended it",
+}
 #: Without `signals.ttl`: a closed candle is too old to be decided on, and a signal to act on, after so many intervals.
 TTL_INTERVALS: Final = 10
 _OPPOSITES: Final[dict[Action, frozenset[str]]] = {

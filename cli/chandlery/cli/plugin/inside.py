@@ -12,7 +12,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from chandlery.cli.collecting import Collected, by_prefix
+from chandlery.cli.collecting import Collected, Found, as_json, by_prefix
 from chandlery.cli.plugin.asking import ask, pod_of, records_of_signal
 from chandlery.cli.plugin.completion import complete_trader
 from chandlery.cli.plugin.kubectl import ForbiddenError, Kubectl
@@ -20,13 +20,13 @@ from chandlery.cli.plugin.options import Form, Json, Output
 from chandlery.cli.plugin.resources import fetch_items, fetch_status, find_trader
 from chandlery.cli.screen import output, remarks
 from chandlery.console.inside import rings_inside, segment_inside
-from chandlery.console.model import signal_row
+from chandlery.console.model import SignalRow, signal_row
 from chandlery.console.statuses import trader_state
 from chandlery.console.tables import signals_table
 from chandlery.console.waterfall import signal_waterfall
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
-from chandlery.core.signal_life import SignalLife
-from chandlery.core.signals import Signal, encode
+from chandlery.core.signal_life import Lives, SignalLife
+from chandlery.core.signals import Life, Signal, encode
 
 Trader = Annotated[str, typer.Argument(help="[NAMESPACE/]TRADER", autocompletion=complete_trader)]
 #: Topics read at once: each is a client of its own in another pod.
@@ -42,6 +42,8 @@ class _Told(msgspec.Struct):
 
     signal: Signal
     account: dict[str, Any] = {}
+    #: Missing: of a feed that doesn't tell it.
+    word: Life | msgspec.UnsetType | None = msgspec.UNSET
 
 
 def signals(
@@ -54,26 +56,44 @@ def signals(
     form: Output = Form.table,
     json: Json = False,
 ) -> None:
-    """The newest signals that workers have published, oldest first, with their ids and how long they took."""
+    """The newest signals that workers have published, oldest first: their ids, how long they took, what became of them."""
     status, _ = fetch_status(kubectl, traders or [])
     wanted = {row.trader for row in status.traders}
     pods = {(row.pod_namespace, row.pod) for row in status.traders if row.pod}
     answers, failures = _of_each(sorted(pods), lambda namespace, pod: ask(kubectl, namespace, pod, "signals"))
-    told = [one for answer in answers for one in msgspec.convert(answer["signals"], list[_Told])]
-    newest = sorted((one for one in told if one.signal.trader in wanted), key=lambda one: one.signal.emitted_wall_ms)
+    told = [one for one in _told_signals(answers) if one[0].signal.trader in wanted]
+    newest = sorted(told, key=lambda one: one[0].signal.emitted_wall_ms)[-last:]
     for failure in failures:
         remarks().print(f"left out: {failure}", style="yellow", markup=False)
     if json or form is Form.json:
-        for one in newest[-last:]:
-            print(encode(one.signal).decode())
+        for one, life in newest:
+            print(as_json(Found(one.signal, life)))
     elif form is Form.name:
-        for one in newest[-last:]:
+        for one, _ in newest:
             print(one.signal.id)
     elif newest:
-        rows = (signal_row(one.signal, one.account.get("frame_to_signal_us")) for one in newest[-last:])
-        output().print(signals_table(rows, wide=form is Form.wide))
+        output().print(signals_table((_row(*one) for one in newest), wide=form is Form.wide))
     else:
         remarks().print("no signals yet")
+
+
+def _told_signals(answers: Sequence[Mapping[str, Any]]) -> list[tuple[_Told, SignalLife | None]]:
+    """The signals of all answers, with their lives as they were when asked: all that may have ended one is newer than it."""
+    lives = Lives()
+    told = [(answer.get("now_ms", 0), msgspec.convert(answer["signals"], list[_Told])) for answer in answers]
+    for one in itertools.chain.from_iterable(ones for _, ones in told):
+        lives.add(one.signal)
+        if isinstance(one.word, Life):
+            lives.add(one.word)
+    return [
+        (one, None if one.word is msgspec.UNSET else lives.of(one.signal.id, now_ms))
+        for now_ms, ones in told
+        for one in ones
+    ]
+
+
+def _row(told: _Told, life: SignalLife | None) -> SignalRow:
+    return signal_row(told.signal, told.account.get("frame_to_signal_us"), "" if life is None else life.state)
 
 
 def trace(
@@ -107,7 +127,7 @@ def trace(
     if json:
         print(encode(found).decode())
     else:
-        output().print(signal_waterfall(found, _told_of(collected, found.id)))
+        output().print(signal_waterfall(found, _told_of(collected, found.id), collected.hosts.get(found.id, "")))
 
 
 def _told_of(collected: Collected, identity: str) -> SignalLife | None:

@@ -11,13 +11,13 @@ from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from chandlery.console.api.models import Page
+from chandlery.console.api.models import STATES_TOLD, Page
 from chandlery.console.api.problems import ProblemError, problem
 from chandlery.core.errors import InputError
 from chandlery.core.intervals import PATTERN as INTERVAL_PATTERN
 from chandlery.core.intervals import parse_interval
 from chandlery.core.resources.rules import DNS_LABEL_PATTERN
-from chandlery.core.signal_life import State
+from chandlery.core.signal_life import Standing
 from chandlery.core.signals import Action
 from chandlery.core.symbols import parse_symbol
 
@@ -117,7 +117,7 @@ class SignalsFollowed(Asked):
 class SignalsAsked(SignalsFollowed):
     """Which signals, newest first."""
 
-    state: Annotated[State, Field(description="Whose life is in this state now.")] | None = None
+    state: Annotated[Standing, Field(description=f"Whose life is in this state now. {STATES_TOLD}")] | None = None
     since_ms: Milliseconds | None = None
     until_ms: Milliseconds | None = None
     limit: Annotated[int, Field(ge=1, le=1_000, description="Most signals of the page.")] = 100

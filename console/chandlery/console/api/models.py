@@ -6,13 +6,19 @@ the exchange wrote them. Names of Traders, pools and feeds are ``namespace/name`
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from chandlery.core.signal_life import State as SignalState
+from chandlery.core.signal_life import STANDINGS, Standing
 
 Item = TypeVar("Item")
+#: What a signal's state says, for whoever reads the description.
+STATES_TOLD: Final = (
+    ", ".join(f"`{state}` ({meaning})" for state, meaning in STANDINGS.items())
+    + ". No signal is found in `confirmed`: it is a step of its `lifecycle`, and the signal `active` from then on."
+)
+SignalState = Annotated[Standing, Field(description=f"Of its life, now. {STATES_TOLD}")]
 Clock = Literal["monotonic", "wall"]
 
 
@@ -174,7 +180,8 @@ class StageTime(Answer):
     Attributes:
         start_us: from the account's begin. share: of the whole, 0 … 1.
         uncertainty_us: the duration is right within ± this. clock: by which its ends were read.
-        host: whose clock (short boot id), or ``exchange`` or ``broker``; empty: the worker's host.
+        host: whose clock (short boot id), or ``exchange`` or ``broker``; empty: the worker's host. clock_name: the same for a person,
+            as `chandlery trace` has it.
         meaning: what happened, for a person.
     """
 
@@ -185,6 +192,7 @@ class StageTime(Answer):
     uncertainty_us: float = 0.0
     clock: Clock = "monotonic"
     host: str = ""
+    clock_name: str = ""
     meaning: str = ""
 
 
@@ -192,7 +200,7 @@ class Signal(Answer):
     """One signal in short.
 
     Attributes:
-        state: of its life, now. expires_ms: when its time is up; null: its life has ended.
+        expires_ms: when its time is up; null: its life has ended.
         active_ms: when it became active; null: it hasn't. signalled_ns: which of two of that ms was first (monotonic of
             the Trader's host).
         stages: (name, µs) in order, empty until the broker's acknowledgement is known.
@@ -227,7 +235,8 @@ class SignalDetail(Signal):
     Attributes:
         waterfall: its stages; their durations sum to ``whole_us``.
         skew_us, transit_us, recorded_skew_us: of the exchange's clock, shown beside the stages (docs/telemetry.md).
-        lifecycle: (state, at_ms), oldest first; begins with ``detected``, ends with ``state``.
+        lifecycle: (state, at_ms), oldest first; begins with ``detected``, ends with ``state``. A ``confirmed`` in it is
+            followed by the ``active`` of the same moment.
         ended_by: id of the opposite signal that closed it.
         trace_id: of its OpenTelemetry trace. trace_url: where a person sees it; empty: no address is set.
     """

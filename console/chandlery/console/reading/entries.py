@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from chandlery.console.api import models
-from chandlery.core.latency import MEANINGS, Account, account
+from chandlery.core.latency import MEANINGS, Account, account, clock_host, clock_name
 from chandlery.core.signal_life import SignalLife
 from chandlery.core.signals import Completion, Signal, completed
 from chandlery.core.telemetry import trace_id_of
 
-#: Of a boot id (32 hex digits): enough to tell a few hosts apart.
-_SHORT: Final = 8
 #: No time is longer, whatever a record claims: 64 bits.
 _MOST_NS: Final = 2**63 - 1
 
@@ -141,10 +139,10 @@ def detail(entry: Entry, life: SignalLife, trace_url: str) -> models.SignalDetai
 
 
 def _waterfall(told: Account, host: str) -> list[models.StageTime]:
-    hosts = {"appended": "broker", "aggregated": host[:_SHORT], "emitted": host[:_SHORT]}
     made: list[models.StageTime] = []
     start_us = 0.0
     for stage in told.stages:
+        whose = clock_host(stage.name, host)
         made.append(
             models.StageTime(
                 name=stage.name,
@@ -153,7 +151,8 @@ def _waterfall(told: Account, host: str) -> list[models.StageTime]:
                 share=stage.duration_us / told.whole_us if told.whole_us > 0 else 0.0,
                 uncertainty_us=stage.uncertainty_us,
                 clock=stage.clock,
-                host=hosts.get(stage.name, ""),
+                host=whose,
+                clock_name=clock_name(whose, stage.clock),
                 meaning=MEANINGS[stage.name],
             )
         )

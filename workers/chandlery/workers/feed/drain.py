@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,7 @@ from chandlery.workers.feed.assignments import Fence
 from chandlery.workers.feed.clients import signal_producer, stop_quickly
 from chandlery.workers.feed.forming_signals import FormingSignals
 from chandlery.workers.feed.histogram import LatencyBook
+from chandlery.workers.feed.newest_signals import NewestSignals
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.ring_drain import TURN_SLOTS, InFlight, RingDrain, Tally
 from chandlery.workers.feed.tracing import Tracing
@@ -50,7 +51,7 @@ class Drain:
 
     Attributes:
         ids: of the newest signals, so that none is sent twice. forming: signals that wait for the close of their candle.
-        tally, latency: counts and histograms. recent: newest signals with their completion.
+        tally, latency: counts and histograms. newest: signals with what is known of them.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Drain:
         self._leaving: list[RingDrain] = []
         self.tally = Tally()
         self.latency = LatencyBook()
-        self.recent: deque[tuple[Signal, Completion]] = deque(maxlen=RECENT_SIGNALS)
+        self.newest = NewestSignals(RECENT_SIGNALS)
         self.producer_restarts = 0
 
     def listen(self) -> None:
@@ -257,6 +258,7 @@ class Drain:
             self._complete(entry.record)
         elif isinstance(entry.record, Life):
             self.tally.lives[entry.record.state] += 1
+            self.newest.hear(entry.record)
         drain.settle()
         self._announce()
 
@@ -272,7 +274,7 @@ class Drain:
         stamps = completed(signal.stamps, completion)
         told = account(stamps)
         self.latency.record(told, self._tracing.shown_as(signal))
-        self.recent.append((signal, completion))
+        self.newest.add(signal, completion)
         self._notes.complete(signal.symbol, completion)
         self._tracing.completed(signal, completion, stamps, told)
 

@@ -4,7 +4,8 @@ So whoever may run a program in the pod (``pods/exec``) sees what the pod's API 
 it is read here and never printed. ``kubectl chandlery`` calls it; each answer is JSON, one object a line.
 
 ======================  ==========================================================================================
-``get WHAT…``           one object with the answer of ``/v1/WHAT`` for each, and ``now_ns``, this host's monotonic clock
+``get WHAT…``           one object with the answer of ``/v1/WHAT`` for each, and ``now_ns`` and ``now_ms``: this host's
+                        monotonic and its wall clock
 ``watch``               the status again and again, with how long new signals took; ends when standard input does
 ``signal PREFIX``       the records of the signals topic whose id begins so: signals and completions, as they stand there
 ======================  ==========================================================================================
@@ -109,7 +110,7 @@ class OwnFeed:
 def get(feed: OwnFeed, wanted: Sequence[str]) -> dict[str, Any]:
     """``get``: see above."""
     found: dict[str, Any] = {name: feed.get(f"/v1/{name}") for name in wanted}
-    return {"now_ns": time.monotonic_ns(), **found}
+    return {"now_ns": time.monotonic_ns(), "now_ms": time.time_ns() // 1_000_000, **found}
 
 
 class Watch:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from chandlery.core.latency import account
-from chandlery.core.signals import Completion, Signal, completed
+from chandlery.core.signals import completed
+from chandlery.workers.feed.newest_signals import Acknowledged
 
 #: Counters of updates and records that were left out, by reason. Everything else counts what was done.
 DROP_REASONS: Final = (
@@ -23,15 +24,16 @@ _CANDLES: Final = ("closed", "revised", "filled", "final", "forming", "duplicate
 _ELSEWHERE: Final = (*DROP_REASONS, *_CANDLES, "gaps", "held")
 
 
-def signal_report(newest: Sequence[tuple[Signal, Completion]]) -> list[dict[str, Any]]:
-    """Acknowledged signals, the newest (which is the last) first, each with its completion and account."""
+def signal_report(newest: Sequence[Acknowledged]) -> list[dict[str, Any]]:
+    """Acknowledged signals, each with its completion, its account, and what the close of its candle said (or null)."""
     return [
         {
-            "signal": signal,
-            "completion": completion,
-            "account": account(completed(signal.stamps, completion))._asdict(),
+            "signal": one.signal,
+            "completion": one.completion,
+            "account": account(completed(one.signal.stamps, one.completion))._asdict(),
+            "word": one.word,
         }
-        for signal, completion in reversed(newest)
+        for one in newest
     ]
 
 

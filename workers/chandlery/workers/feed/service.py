@@ -464,8 +464,8 @@ class Feed:
         return self._drain.latency.summary()
 
     def signals(self, limit: int) -> list[dict[str, Any]]:
-        """The newest acknowledged signals, newest first, each with its completion and account."""
-        return report.signal_report(list(self._drain.recent)[-limit:] if limit else [])
+        """The newest acknowledged signals, newest first, each with its completion, its account, and the word on its life."""
+        return report.signal_report(self._drain.newest.newest(limit))
 
     def healthy(self) -> str:
         """What the startup probe waits for and is missing; never Kafka."""

@@ -7,7 +7,7 @@ import { icon } from "../icons.js";
 import { empty, loading, panel, tile } from "../parts.js";
 import { stageLegend } from "../drawing.js";
 import { heading } from "../router.js";
-import { SignalList } from "./signal_list.js";
+import { LOOK_MS, SignalList } from "./signal_list.js";
 import { traderTable } from "./trader_table.js";
 
 const NEWEST = 12;
@@ -92,6 +92,7 @@ function followSignals(scope, live, into) {
       if (!scope.closed) into.fail(problem, load);
     }
   };
+  scope.every(LOOK_MS, () => list.isDue && show());
   list.wait(loading("Loading signals…"));
   live.follow(scope, "signals", {
     data: (signal) => {

@@ -99,12 +99,6 @@ function webAddress(text) {
   }
 }
 
-function clockName({ host, clock }) {
-  if (host === "exchange") return "exchange clock";
-  if (host === "broker") return "broker’s clock";
-  return host ? `host clock ${host}` : clock === "wall" ? "wall clock of the host" : "host clock";
-}
-
 /** An uncertainty that the shown digits hide anyway would only be noise; the command line leaves it out the same way. */
 function length({ duration_us: lasted, uncertainty_us: sure }) {
   if (sure < 0.5 || sure * 50 < lasted) return durationUs(lasted);
@@ -133,7 +127,7 @@ function showStages(body, signal) {
       h("td", { class: "right num" }, durationUs(stage.start_us)),
       h("td", { class: "right num" }, length(stage)),
       h("td", { class: "right num" }, percent(stage.share)),
-      h("td", { class: "quiet clock", title: stage.clock }, clockName(stage)),
+      h("td", { class: "quiet clock", title: stage.clock }, stage.clock_name),
       h("td", { class: "fall-cell" }, fallBar(stage, signal.whole_us)),
     ),
   );

@@ -3,6 +3,9 @@
 import { h, Keyed, put } from "../dom.js";
 import { signalRow } from "../parts.js";
 
+/** How often a view looks whether the time of a signal is up: nobody tells it. */
+export const LOOK_MS = 1_000;
+
 /** Newest first; equal times keep a stable order by id. */
 function order(one, other) {
   return other.emitted_ms - one.emitted_ms || (one.id < other.id ? -1 : 1);
@@ -50,10 +53,11 @@ export class SignalList {
   #moment = 0;
   #rows = new WeakMap();
 
-  /** `passes` says of a signal as it is now whether it is shown. */
-  constructor(most, passes = () => true) {
+  /** `passes` says of a signal as it is now whether it is shown; `keeps` whether it may be, once its life has gone on. */
+  constructor(most, passes = () => true, keeps = passes) {
     this.most = most;
     this.passes = passes;
+    this.keeps = keeps;
     this.list = h("ol", { class: "signal-list" });
     this.nothing = h("div");
     this.element = h("div", {}, this.list, this.nothing);
@@ -97,7 +101,7 @@ export class SignalList {
     const held = this.#signals.get(signal.id);
     if (held !== undefined && !isLater(signal, held.said)) return;
     const taken = { said: signal, shown: signal, moment: Math.max(moment, held?.moment ?? 0) };
-    if (held !== undefined || this.passes(signal)) this.#signals.set(signal.id, taken);
+    if (held !== undefined || this.passes(signal) || this.keeps(signal)) this.#signals.set(signal.id, taken);
     for (const each of this.#signals.values()) {
       if (closes(taken, each)) end(each, "closed");
       if (closes(each, taken)) end(taken, "closed");
@@ -112,6 +116,12 @@ export class SignalList {
     put(this.nothing, words);
   }
 
+  /** Whether the time of one is up, so that it is to be drawn anew. */
+  get isDue() {
+    const now = Date.now();
+    return [...this.#signals.values()].some(({ shown }) => shown.expires_ms !== null && shown.expires_ms <= now);
+  }
+
   draw(nothing) {
     const now = Date.now();
     for (const each of this.#signals.values()) {
@@ -119,8 +129,8 @@ export class SignalList {
     }
     const all = this.#sorted();
     const shown = all.filter(this.passes);
-    const ended = all.filter((each) => !this.passes(each));
-    for (const { id } of [...shown.slice(this.most), ...ended.slice(this.most)]) this.#signals.delete(id);
+    const hidden = all.filter((each) => !this.passes(each));
+    for (const { id } of [...shown.slice(this.most), ...hidden.slice(this.most)]) this.#signals.delete(id);
     this.keyed.show(shown.slice(0, this.most));
     put(this.nothing, shown.length === 0 && nothing());
   }

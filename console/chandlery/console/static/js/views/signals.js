@@ -5,12 +5,14 @@ import { attr, h, put, text } from "../dom.js";
 import { stageLegend } from "../drawing.js";
 import { empty, field, loading, options, panel } from "../parts.js";
 import { heading, remember } from "../router.js";
-import { SignalList } from "./signal_list.js";
+import { LOOK_MS, SignalList } from "./signal_list.js";
 
 const PAGE = 50;
 //: More rows make a browser slow; whoever wants more narrows down.
 const MOST = 1_000;
 const TYPED_MS = 300;
+//: No stream tells that a signal is closed or expired: it follows from those that may yet be, which must be known for it.
+const MAY_BECOME = { closed: ["active"], expired: ["active", "detected"] };
 
 export function signalsView({ scope, root, live, query }) {
   const traders = h("datalist", { id: "known-traders" });
@@ -87,11 +89,13 @@ class Paging {
   constructor(parts) {
     Object.assign(this, parts);
     const { scope, live, list, older, filter } = parts;
-    list.passes = (signal) => this.#passes(signal);
+    list.passes = (signal) => this.#keeps(signal) && (!this.#filter.state || signal.state === this.#filter.state);
+    list.keeps = (signal) => this.#keeps(signal);
     this.#prepare(filter);
     scope.listen(older, "click", () => this.more());
     const watch = new IntersectionObserver(([entry]) => entry.isIntersecting && this.more(), { rootMargin: "400px" });
     watch.observe(older);
+    scope.every(LOOK_MS, () => this.#begun && this.list.isDue && this.#draw());
     scope.onClose(() => {
       watch.disconnect();
       this.#run?.close();
@@ -125,14 +129,20 @@ class Paging {
     this.older.hidden = true;
   }
 
-  #passes({ trader, symbol, action, state }) {
-    const { trader: whose, symbol: which, action: what, state: now } = this.#filter;
-    return (!whose || trader === whose) && (!which || symbol === which) && (!what || action === what) && (!now || state === now);
+  /** Whether a signal passes the filter, whatever its state. */
+  #keeps({ trader, symbol, action }) {
+    const { trader: whose, symbol: which, action: what } = this.#filter;
+    return (!whose || trader === whose) && (!which || symbol === which) && (!what || action === what);
   }
 
   /** The newest page; after a cut as many as it takes to meet what was known, so that no hole is left between. */
   async #newest() {
-    const known = new Set(this.#begun ? this.list.all.map(({ id }) => id) : []);
+    // Asked before the page: what ends between the two is on the page.
+    for (const state of MAY_BECOME[this.#filter.state] ?? []) {
+      if ((await this.#ask({ state, limit: MOST }, () => this.#newest())) === undefined) return;
+    }
+    // Of one state, rows come in between: to have met one known says nothing of those around it.
+    const known = new Set(this.#begun && !this.#filter.state ? this.list.all.map(({ id }) => id) : []);
     let cursor = "";
     let met = false;
     for (let pages = 0; pages === 0 || (known.size > 0 && !met && cursor && pages < MOST / PAGE); pages += 1) {
@@ -161,11 +171,16 @@ class Paging {
     this.#draw();
   }
 
-  async #page(cursor) {
+  #page(cursor) {
+    return this.#ask({ limit: PAGE, cursor }, () => (cursor ? this.more() : this.#newest()));
+  }
+
+  /** Signals that pass the filter; nothing where another one was chosen meanwhile, or it failed. */
+  async #ask(more, again) {
     const run = this.#run;
     const asked = this.list.ask();
     try {
-      const page = await get("signals", { ...this.#filter, limit: PAGE, cursor }, run.signal);
+      const page = await get("signals", { ...this.#filter, ...more }, run.signal);
       if (run.closed) return undefined;
       this.all.ok();
       for (const signal of page.items) this.list.take(signal, asked);
@@ -173,7 +188,7 @@ class Paging {
     } catch (problem) {
       if (run.closed) return undefined;
       this.list.draw(() => null);
-      this.all.fail(problem, () => (cursor ? this.more() : this.#newest()));
+      this.all.fail(problem, again);
       return undefined;
     }
   }

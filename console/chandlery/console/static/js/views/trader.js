@@ -8,7 +8,7 @@ import { h, put, text } from "../dom.js";
 import { stageLegend } from "../drawing.js";
 import { empty, field, figures, loading, options, panel, stateBadge } from "../parts.js";
 import { heading } from "../router.js";
-import { SignalList } from "./signal_list.js";
+import { LOOK_MS, SignalList } from "./signal_list.js";
 import { keptWords, openEditor } from "./trader_editor.js";
 
 const NEWEST = 15;
@@ -164,6 +164,7 @@ function followSignals({ scope, live }, into, name) {
       if (!scope.closed) into.fail(problem, load);
     }
   };
+  scope.every(LOOK_MS, () => list.isDue && show());
   live.follow(scope, "signals", {
     data: (signal) => {
       if (signal.trader !== name) return;
