@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
+from chandlery.core.absence import Absence
 from chandlery.core.errors import SegmentError
 from chandlery.workers.candles import Columns, FormingValues
 from chandlery.workers.segment import SegmentReader
@@ -71,6 +72,9 @@ class MarketView(Protocol):
     def series(self, symbol: str, interval: str) -> SeriesView | None:
         """The series, or None while it isn't there."""
 
+    def absence(self, symbol: str, interval: str) -> Absence | None:
+        """What there is instead of a series that isn't there; None where nothing is known of it. Not for each turn."""
+
     def token(self) -> int:
         """Take this before looking at series, and give it to :meth:`wait`: no change in between is missed."""
 
@@ -134,6 +138,9 @@ class SegmentMarket:
 
     def series(self, symbol: str, interval: str) -> SeriesView | None:
         return None if self._reader is None else self._reader.series(symbol, interval)
+
+    def absence(self, symbol: str, interval: str) -> Absence | None:
+        return None if self._reader is None else self._reader.absence(symbol, interval)
 
     def token(self) -> int:
         self._token_of = self._reader

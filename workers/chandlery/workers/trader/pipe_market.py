@@ -9,9 +9,10 @@ from typing import Final, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
+from chandlery.core.absence import Absence
 from chandlery.core.errors import UnavailableError
 from chandlery.workers.candles import Floats, Ints
-from chandlery.workers.windows import FormingValue, FrameSplitter, StampRow, WindowHeader, WindowMessage, decode_window
+from chandlery.workers.windows import FormingValue, FrameSplitter, StampRow, WindowHeader, WindowMessage, decode_message
 
 Columns7: TypeAlias = tuple[Ints, Floats, Floats, Floats, Floats, Floats, Ints]
 
@@ -72,6 +73,11 @@ class PipeSeries:
         for column in self._columns:
             column.flags.writeable = False
         self._note(new)
+
+    @property
+    def life(self) -> int:
+        """Of the messages that continue this series."""
+        return self._header.life
 
     @property
     def session(self) -> int:
@@ -140,6 +146,7 @@ class PipeMarket:
         self._series: dict[tuple[str, str], PipeSeries] = {}
         #: Series of which the present connection has said nothing yet.
         self._unheard: set[tuple[str, str]] = set()
+        self._absences: dict[tuple[str, str], Absence] = {}
         self._next_attempt_s = 0.0
         self._arrivals = 0
 
@@ -159,6 +166,7 @@ class PipeMarket:
         self._socket = made
         self._splitter = FrameSplitter()
         self._unheard = set(self._series)
+        self._absences.clear()
         self.trouble = ""
         return True
 
@@ -176,6 +184,9 @@ class PipeMarket:
 
     def series(self, symbol: str, interval: str) -> PipeSeries | None:
         return self._series.get((symbol, interval))
+
+    def absence(self, symbol: str, interval: str) -> Absence | None:
+        return self._absences.get((symbol, interval))
 
     def token(self) -> int:
         return self._arrivals
@@ -199,24 +210,35 @@ class PipeMarket:
                     self._disconnect("the feed closed the windows' connection")
                     return
                 for body in self._splitter.feed(chunk):
-                    self._take(decode_window(body))
+                    self._take(decode_message(body))
         except BlockingIOError:
             return
         except (OSError, UnavailableError) as error:
             self._disconnect(str(error))
 
-    def _take(self, message: WindowMessage) -> None:
+    def _take(self, message: WindowMessage | Absence) -> None:
+        self._arrivals += 1
+        if isinstance(message, Absence):
+            key = (message.symbol, message.interval)
+            self._drop(key)
+            self._absences[key] = message
+            return
         key = (message.header.symbol, message.header.interval)
         held = self._series.get(key)
-        if held is not None and key not in self._unheard:
+        if held is not None and key not in self._unheard and held.life == message.header.life:
             held.take(message)
         else:
-            # Perhaps of another feed, which counts its rows from another one on: ordinals held are void.
-            if held is not None:
-                held.alive = False
-            self._unheard.discard(key)
+            # Perhaps of another feed, which counts its rows from another one on, or freed and made anew: ordinals
+            # held are void, and a revision that is the same says nothing.
+            self._drop(key)
             self._series[key] = PipeSeries(message)
-        self._arrivals += 1
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        held = self._series.pop(key, None)
+        if held is not None:
+            held.alive = False
+        self._unheard.discard(key)
+        self._absences.pop(key, None)
 
     def redirect(self, place: str, bell: int) -> None:
         """Nothing to do: the socket's path is fixed by the rings' folder, and there is no bell."""
