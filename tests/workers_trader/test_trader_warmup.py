@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,12 @@ def test_what_there_is_instead_is_looked_at_now_and_then_not_at_each_turn(
 ) -> None:
     looks: list[str] = []
     names = SegmentReader.names
-    monkeypatch.setattr(SegmentReader, "names", lambda reader: looks.append("look") or names(reader))
+
+    def look(reader: SegmentReader) -> Iterator[tuple[str, str]]:
+        looks.append("look")
+        return names(reader)
+
+    monkeypatch.setattr(SegmentReader, "names", look)
     player = stage.trader()
     player.turn(20)
     assert looks == ["look"]

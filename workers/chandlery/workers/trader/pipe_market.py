@@ -12,6 +12,7 @@ import numpy as np
 from chandlery.core.absence import Absence
 from chandlery.core.errors import UnavailableError
 from chandlery.workers.candles import Floats, Ints
+from chandlery.workers.trader.patience import Patience
 from chandlery.workers.windows import FormingValue, FrameSplitter, StampRow, WindowHeader, WindowMessage, decode_message
 
 Columns7: TypeAlias = tuple[Ints, Floats, Floats, Floats, Floats, Floats, Ints]
@@ -19,8 +20,8 @@ Columns7: TypeAlias = tuple[Ints, Floats, Floats, Floats, Floats, Floats, Ints]
 #: Most rows kept a series; more than any strategy may ask for (parameters end at 802 candles).
 MAX_ROWS: Final = 2_048
 _CHUNK_BYTES: Final = 1 << 20
-#: Pause between attempts to connect; a feed's restart takes about a second.
-_RECONNECT_S: Final = 0.1
+#: Pause after a connection that the feed ended without a word: it doesn't know this trader, and logs each attempt.
+_REFUSED_S: Final = 0.1
 
 
 class PipeWindow(NamedTuple):
@@ -147,22 +148,26 @@ class PipeMarket:
         #: Series of which the present connection has said nothing yet.
         self._unheard: set[tuple[str, str]] = set()
         self._absences: dict[tuple[str, str], Absence] = {}
+        self._patience = Patience()
         self._next_attempt_s = 0.0
+        self._heard = False
         self._arrivals = 0
 
     def _connect(self) -> bool:
         if time.monotonic() < self._next_attempt_s:
             return False
-        self._next_attempt_s = time.monotonic() + _RECONNECT_S
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             made.connect(self._path)
             made.sendall(self._key.encode() + b"\n")
         except OSError as error:
             made.close()
+            self._patience.missed()
+            self._next_attempt_s = time.monotonic() + self._patience.wait_s()
             self.trouble = f"{self._path}: the feed serves no windows: {error.strerror}"
             return False
         made.setblocking(False)
+        self._next_attempt_s = 0.0
         self._socket = made
         self._splitter = FrameSplitter()
         self._unheard = set(self._series)
@@ -175,6 +180,11 @@ class PipeMarket:
             self._socket.close()
             self._socket = None
         self.trouble = why
+        if self._heard:
+            self._patience.found()  # until now
+        self._patience.missed()
+        self._next_attempt_s = time.monotonic() + (self._patience.wait_s() if self._heard else _REFUSED_S)
+        self._heard = False
 
     def refresh(self) -> bool:
         # What was received stays usable while disconnected; a new connection starts with whole windows.
@@ -195,7 +205,7 @@ class PipeMarket:
         if token != self._arrivals:
             return
         if self._socket is None:
-            time.sleep(min(timeout_s, _RECONNECT_S))
+            time.sleep(min(timeout_s, max(0.0, self._next_attempt_s - time.monotonic())))
             return
         readable, _, _ = select.select([self._socket], [], [], timeout_s)
         if readable:
@@ -218,6 +228,7 @@ class PipeMarket:
 
     def _take(self, message: WindowMessage | Absence) -> None:
         self._arrivals += 1
+        self._heard = True
         if isinstance(message, Absence):
             key = (message.symbol, message.interval)
             self._drop(key)
