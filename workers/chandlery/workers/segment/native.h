@@ -1,4 +1,4 @@
-/* What the files of the extension share. Atomics are in protocol.h alone.
+/* What the files of the extension share. Atomics are in access.h alone, what is made of them in protocol.h.
  *
  * Ownership: a Mapping unmaps its file when the last reference goes; Writer, Reader and Series hold one, and so
  * does every numpy array built on a Mapping's buffer. Nothing here hands out a bare address. Every offset and

@@ -193,27 +193,32 @@ done:
 }
 
 static PyObject *writer_heartbeat(View *self, PyObject *Py_UNUSED(ignored)) {
-    struct timespec now;
     if (!self->mapping)
         return fail_closed();
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    store_release(self->segment.base + HEADER_HEARTBEAT_NS, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
+    store_release(self->segment.base + HEADER_HEARTBEAT_NS, monotonic_ns());
     Py_RETURN_NONE;
 }
 
-static PyObject *writer_add_series(View *self, PyObject *args, PyObject *kwargs) {
+/* Looks up the series that the arguments name: 1 it is there, 0 it isn't, -1 with an error set. */
+static int find_named(const View *self, PyObject *args, PyObject *kwargs, Name *name, uint64_t *series, uint64_t *slot) {
     static char *names[] = {"symbol", "interval", NULL};
     PyObject *symbol, *interval;
-    Name name;
-    uint64_t series, epoch, slot;
+    uint64_t epoch;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UU", names, &symbol, &interval))
-        return NULL;
-    if (!self->mapping)
-        return fail_closed();
-    if (!as_name(symbol, interval, &name))
-        return NULL;
-    if (find_series(&self->segment, &name, &series, &epoch, &slot))
-        return PyLong_FromUnsignedLongLong(series);
+        return -1;
+    if (!self->mapping) {
+        fail_closed();
+        return -1;
+    }
+    return as_name(symbol, interval, name) ? find_series(&self->segment, name, series, &epoch, slot) : -1;
+}
+
+static PyObject *writer_add_series(View *self, PyObject *args, PyObject *kwargs) {
+    Name name;
+    uint64_t series, slot;
+    int there = find_named(self, args, kwargs, &name, &series, &slot);
+    if (there)
+        return there < 0 ? NULL : PyLong_FromUnsignedLongLong(series);
     int64_t added = insert_series(&self->segment, &name);
     if (added < 0)
         return fail("the segment is full: all %llu series are in use; raise segment_series",
@@ -224,17 +229,12 @@ static PyObject *writer_add_series(View *self, PyObject *args, PyObject *kwargs)
 }
 
 static PyObject *writer_remove_series(View *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"symbol", "interval", NULL};
-    PyObject *symbol, *interval;
     Name name;
-    uint64_t series, epoch, slot;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UU", names, &symbol, &interval))
+    uint64_t series, slot;
+    int there = find_named(self, args, kwargs, &name, &series, &slot);
+    if (there < 0)
         return NULL;
-    if (!self->mapping)
-        return fail_closed();
-    if (!as_name(symbol, interval, &name))
-        return NULL;
-    if (find_series(&self->segment, &name, &series, &epoch, &slot))
+    if (there)
         remove_series(&self->segment, series, slot);
     Py_RETURN_NONE;
 }
