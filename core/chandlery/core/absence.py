@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Final
-
-import msgspec
 
 from chandlery.core.errors import InputError
 from chandlery.core.intervals import parse_interval
@@ -15,7 +14,8 @@ MOST_NAMED: Final = 3
 _FEED_ADDS: Final = "its feed adds what a Trader's spec.market asks for"
 
 
-class Absence(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Absence:
     """A series that isn't there, and a few that are.
 
     Attributes:
@@ -26,8 +26,8 @@ class Absence(msgspec.Struct, frozen=True):
 
     symbol: str
     interval: str
-    intervals: list[str] = []
-    symbols: list[str] = []
+    intervals: list[str] = field(default_factory=list)
+    symbols: list[str] = field(default_factory=list)
     more: bool = False
 
     @classmethod
@@ -52,12 +52,12 @@ class Absence(msgspec.Struct, frozen=True):
         """
         more = ", …" if self.more else ""
         if self.intervals:
-            field = "spec.market.informative" if informative else "spec.market.interval"
-            held, change = f"{self.symbol} by {', '.join(self.intervals)}{more} only", f"set {field} to one of these"
+            where = "spec.market.informative" if informative else "spec.market.interval"
+            held, change = f"{self.symbol} by {', '.join(self.intervals)}{more} only", f"set {where} to one of these"
         elif self.symbols:
-            field = "spec.market.informative" if informative else "spec.market.symbols"
+            where = "spec.market.informative" if informative else "spec.market.symbols"
             held = f"no {self.symbol}, but {', '.join(self.symbols)}{more}"
-            change = f"correct {field}, or add the symbol to the MarketFeed's spec.symbols"
+            change = f"correct {where}, or add the symbol to the MarketFeed's spec.symbols"
         else:
             held, change = "no series yet", "look at the feed's log"
         return f"holds {held}; {_FEED_ADDS}: if it doesn't, {change}"

@@ -45,7 +45,11 @@ typedef struct {
     PyObject_HEAD
     Mapping *mapping; /* NULL once closed */
     Segment segment;
+    uint8_t *changes; /* of a writer: what it has changed of each series since somebody took note; else NULL */
 } View;
+
+/* Values of `changes`; the second goes with the first. */
+enum { RECORD_CHANGED = 1, ROWS_CHANGED = 2 };
 
 /* Takes rows, guard_rows, series, bells, stamp_rows; checks that what they mean fits the mapping. */
 int view_attach(View *self, PyObject *mapping, const unsigned long long *numbers, int to_write);

@@ -100,7 +100,7 @@ static inline uint64_t monotonic_ns(void) {
 }
 
 /* The writer's turn behind an attempt that failed; makes the next one the last where that took too long. */
-static inline void give_turn(int *attempt, uint64_t *begun_ns) {
+static inline void give_writer_turn(int *attempt, uint64_t *begun_ns) {
     if (*attempt == MAX_ATTEMPTS)
         return; /* that was the last */
     if (*attempt == 0)
@@ -261,7 +261,7 @@ static inline Snapshot take_snapshot(const Segment *s, uint64_t series) {
             taken.revision |= 1;
             return taken;
         }
-        give_turn(&attempt, &begun_ns);
+        give_writer_turn(&attempt, &begun_ns);
     }
 }
 
@@ -316,7 +316,7 @@ static inline int copy_forming(const Segment *s, uint64_t series, uint64_t *sequ
                          bits_double(words[4]), bits_double(words[5]), (int64_t)words[6]};
             return row->open_time_ms >= 0;
         }
-        give_turn(&attempt, &begun_ns);
+        give_writer_turn(&attempt, &begun_ns);
     }
     return 0;
 }
@@ -408,7 +408,7 @@ static inline int find_series(const Segment *s, const Name *name, uint64_t *seri
         /* No fence: every slot was read by an acquire. [TABLE] */
         if (!(version & 1) && load_relaxed(s->base + HEADER_TABLE_VERSION) == version)
             return 0;
-        give_turn(&attempt, &begun_ns);
+        give_writer_turn(&attempt, &begun_ns);
     }
     return 0;
 }

@@ -106,6 +106,7 @@ static PyObject *writer_append(View *self, PyObject *const *args, Py_ssize_t nar
     if (row.open_time_ms <= last)
         return fail("series %llu: open_time_ms %lld is not newer than the last closed row's %lld",
                     (unsigned long long)series, (long long)row.open_time_ms, (long long)last);
+    self->changes[series] = ROWS_CHANGED;
     append_row(&self->segment, series, &row, stamps, backfill, live);
     Py_RETURN_NONE;
 }
@@ -118,6 +119,7 @@ static PyObject *writer_revise(View *self, PyObject *const *args, Py_ssize_t nar
         return NULL;
     if (!live_record(self, bound[ARG_SERIES], &series) || !as_row(bound, &row))
         return NULL;
+    self->changes[series] = ROWS_CHANGED;
     return PyBool_FromLong(revise_row(&self->segment, series, &row));
 }
 
@@ -131,6 +133,7 @@ static PyObject *writer_set_forming(View *self, PyObject *const *args, Py_ssize_
     uint8_t *record = live_record(self, bound[ARG_SERIES], &series);
     if (!record || !as_row(bound, &row) || !as_stamps(bound[ARG_STAMPS], stamps))
         return NULL;
+    self->changes[series] |= RECORD_CHANGED;
     store_forming(record, &row, stamps);
     Py_RETURN_NONE;
 }
@@ -140,6 +143,7 @@ static PyObject *writer_clear_forming(View *self, PyObject *argument) {
     uint8_t *record = live_record(self, argument, &series);
     if (!record)
         return NULL;
+    self->changes[series] |= RECORD_CHANGED;
     forget_forming(record);
     Py_RETURN_NONE;
 }
@@ -153,6 +157,7 @@ static PyObject *writer_reset(View *self, PyObject *args, PyObject *kwargs) {
         return NULL;
     if (!live_record(self, argument, &series))
         return NULL;
+    self->changes[series] = ROWS_CHANGED;
     reset_series(&self->segment, series, session);
     Py_RETURN_NONE;
 }
@@ -223,6 +228,7 @@ static PyObject *writer_add_series(View *self, PyObject *args, PyObject *kwargs)
     if (added < 0)
         return fail("the segment is full: all %llu series are in use; raise segment_series",
                     (unsigned long long)self->segment.geometry.series);
+    self->changes[added] = ROWS_CHANGED;
     const Geometry *g = &self->segment.geometry;
     populate(self->mapping, (Py_ssize_t)(g->data_offset + (uint64_t)added * g->block_bytes), (Py_ssize_t)g->block_bytes);
     return PyLong_FromLongLong(added);
@@ -234,8 +240,49 @@ static PyObject *writer_remove_series(View *self, PyObject *args, PyObject *kwar
     int there = find_named(self, args, kwargs, &name, &series, &slot);
     if (there < 0)
         return NULL;
-    if (there)
+    if (there) {
+        self->changes[series] = ROWS_CHANGED;
         remove_series(&self->segment, series, slot);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *writer_take_changed(View *self, PyObject *Py_UNUSED(ignored)) {
+    if (!self->mapping)
+        return fail_closed();
+    PyObject *rows = PyList_New(0), *records = PyList_New(0);
+    for (uint64_t series = 0; rows && records && series < self->segment.geometry.series; series++) {
+        if (!self->changes[series])
+            continue;
+        PyObject *index = PyLong_FromUnsignedLongLong(series);
+        if (!index || PyList_Append(self->changes[series] & ROWS_CHANGED ? rows : records, index) < 0) {
+            Py_XDECREF(index);
+            Py_CLEAR(rows);
+            break;
+        }
+        Py_DECREF(index);
+    }
+    if (!rows || !records) {
+        Py_XDECREF(rows);
+        Py_XDECREF(records);
+        return NULL;
+    }
+    memset(self->changes, 0, self->segment.geometry.series);
+    return Py_BuildValue("NN", rows, records);
+}
+
+/* Entries stay where they are: who follows one finds a record that isn't in use. Nobody is given such a record any
+ * more, for another file has the path; the fence is for what is written there. */
+static PyObject *writer_end_series(View *self, PyObject *Py_UNUSED(ignored)) {
+    if (!self->mapping)
+        return fail_closed();
+    for (uint64_t series = 0; series < self->segment.geometry.series; series++) {
+        uint8_t *epoch = record_of(&self->segment, series) + RECORD_EPOCH;
+        uint64_t now = load_relaxed(epoch);
+        if (now & 1)
+            store_relaxed(epoch, now + 1);
+    }
+    fence_release();
     Py_RETURN_NONE;
 }
 
@@ -255,6 +302,8 @@ static PyMethodDef writer_methods[] = {
     {"heartbeat", METHOD(writer_heartbeat), METH_NOARGS, "Store now (monotonic) as the writer's sign of life."},
     {"add_series", METHOD(writer_add_series), METH_VARARGS | METH_KEYWORDS, "Index of a series, new or not."},
     {"remove_series", METHOD(writer_remove_series), METH_VARARGS | METH_KEYWORDS, "Take a series out."},
+    {"take_changed", METHOD(writer_take_changed), METH_NOARGS, "Series written to since this was last asked."},
+    {"end_series", METHOD(writer_end_series), METH_NOARGS, "End all series of a file that another one has replaced."},
     {"_release", METHOD(view_release), METH_NOARGS, "Let go of the mapping."},
     {NULL, NULL, 0, NULL},
 };

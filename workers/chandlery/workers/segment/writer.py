@@ -186,12 +186,12 @@ class SegmentWriter(_native.Writer):
             ) from error
         try:
             mapping = _map_new(self.path, fd, geometry)
-            copy = SeriesCopy(old, was, mapping, geometry)
+            copy = SeriesCopy(self, old, was, mapping, geometry)
             yield
             yield from copy.rounds()
             if self._mapping is not old:
                 raise SegmentError(f"segment {self.path}: closed while it grew")
-            names = copy.finish()
+            copy.finish()
             header = Header(geometry, self.generation + 1, os.getpid(), time.monotonic_ns())
             _make_ready(mapping, header)
         except BaseException:
@@ -210,8 +210,7 @@ class SegmentWriter(_native.Writer):
         self._mapping, self._header = mapping, header
         super().__init__(mapping, geometry.numbers)
         # What comes from now on is not in the old file: nobody shall take it for the newest.
-        for name in names:
-            before.remove_series(*name)
+        before.end_series()
         previous.ring()
 
     def info(self) -> SegmentInfo:
