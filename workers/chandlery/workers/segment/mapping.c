@@ -31,8 +31,12 @@ static PyObject *mapping_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 }
 
 static void mapping_dealloc(Mapping *self) {
-    if (self->base)
+    if (self->base) {
+        /* Who unmaps a file last frees it, 0.5 ms a MB, which a thread may do while others go on. */
+        Py_BEGIN_ALLOW_THREADS
         munmap(self->base, (size_t)self->length);
+        Py_END_ALLOW_THREADS
+    }
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
