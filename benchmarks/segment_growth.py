@@ -13,8 +13,9 @@ from chandlery.workers.segment import SegmentWriter, _native
 #: Series and rows of the file that grows into one for twice as many: a pool's usual most, and what few would have.
 SIZES: Final = ((64, 1_000), (512, 1_000), (8_192, 100))
 QUICK_SIZES: Final = SIZES[:2]
-#: So many series get a candle between two steps.
-WRITTEN: Final = 16
+#: Candles between two steps: one is a lot, 32 more than can be copied, as in catch-up.
+WRITTEN: Final = 1
+IN_CATCH_UP: Final = 32
 _STAMPS: Final = (0,) * 8
 
 
@@ -26,8 +27,8 @@ class Steps(NamedTuple):
     took_ms: float
 
 
-def grow(folder: Path, series: int, rows: int) -> Steps:
-    """Grow a full segment, with candles written between the steps."""
+def grow(folder: Path, series: int, rows: int, written: int) -> Steps:
+    """Grow a full segment, with candles of so many series written between the steps."""
     with SegmentWriter.create(str(folder / "segment"), rows=rows, series=series, bells=320) as writer:
         places = [writer.add_series(f"S{number}/USDT", "1m") for number in range(series)]
         cpu_ms: list[float] = []
@@ -42,23 +43,25 @@ def grow(folder: Path, series: int, rows: int) -> Steps:
                 left.clear()
                 return Steps(cpu_ms, (time.thread_time_ns() - at_ns) / 1e6, took_ms)
             candle += 1
-            for number in range(WRITTEN):
-                place = places[(candle * WRITTEN + number) % series]
+            for number in range(written):
+                place = places[(candle * written + number) % series]
                 writer.append(place, candle * 60_000, 1.0, 2.0, 0.5, 1.0, 3.0, 4, _STAMPS)
 
 
 def measure(quick: bool) -> list[Row]:
     """The longest step but for the last; the last, in which the file is replaced; and what is left to do after it."""
     rows: list[Row] = []
-    for series, kept in QUICK_SIZES if quick else SIZES:
+    sizes = QUICK_SIZES if quick else SIZES
+    for series, kept, written in (*((*size, WRITTEN) for size in sizes), (*SIZES[1], IN_CATCH_UP)):
         with tempfile.TemporaryDirectory(prefix="chandlery-growth-", dir="/dev/shm") as folder:
-            steps = grow(Path(folder), series, kept)
-        say(f"{series:,} series grown")
+            steps = grow(Path(folder), series, kept, written)
+        name = f"{series}_in_catch_up" if written == IN_CATCH_UP else f"{series}"
+        say(f"{name} grown")
         note = f"CPU; {series:,} series of {kept:,} rows, {len(steps.cpu_ms)} steps, {steps.took_ms:.0f} ms in all"
         rows += [
-            Row(f"segment_growth/longest_step_{series}", max(steps.cpu_ms[:-1]), "ms", note=note),
-            Row(f"segment_growth/last_step_{series}", steps.cpu_ms[-1], "ms", note=note),
-            Row(f"segment_growth/freeing_{series}", steps.freeing_ms, "ms", note=f"{note}; in a thread of the feed"),
+            Row(f"segment_growth/longest_step_{name}", max(steps.cpu_ms[:-1]), "ms", note=note),
+            Row(f"segment_growth/last_step_{name}", steps.cpu_ms[-1], "ms", note=note),
+            Row(f"segment_growth/freeing_{name}", steps.freeing_ms, "ms", note=f"{note}; in a thread of the feed"),
         ]
     return rows
 

@@ -322,7 +322,7 @@ async def test_a_feed_lets_go_of_the_old_file_later_and_in_a_thread(path: str, m
     later: list[Callable[[], object]] = []
     with make(path) as writer:
         grown = asyncio.Event()
-        growing = Growing(writer, 4, 9, grown.set, pytest.fail, pytest.fail, Counter())
+        growing = Growing(writer, 4, 9, grown.set, pytest.fail, lambda error: pytest.fail(str(error)), Counter())
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(loop, "call_later", lambda _delay_s, call, *args: later.append(partial(call, *args)))
         growing.grow(8)
