@@ -24,7 +24,7 @@ setup(
             sources=[
                 f"{SEGMENT}/{name}.c" for name in ("_native", "mapping", "view", "writer", "reader", "series", "window")
             ],
-            depends=[f"{SEGMENT}/{name}.h" for name in ("layout", "protocol", "native")],
+            depends=[f"{SEGMENT}/{name}.h" for name in ("layout", "access", "protocol", "native")],
             # Workers run on Linux alone; elsewhere `kubectl chandlery` does without it.
             optional=sys.platform != "linux",
             extra_compile_args=[

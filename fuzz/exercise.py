@@ -26,7 +26,7 @@ from chandlery.workers.segment import (
     _native,
 )
 from chandlery.workers.trader.pipe_market import PipeMarket
-from chandlery.workers.windows import FrameSplitter, decode_window
+from chandlery.workers.windows import FrameSplitter, decode_message
 from fuzz import inputs, words
 from fuzz.inputs import Input
 
@@ -231,7 +231,7 @@ def messages(given: Input, path: Path) -> None:
             cut = draw.randint(1, max(1, len(rest)))
             bodies, rest = splitter.feed(rest[:cut]), rest[cut:]
             for body in bodies:
-                market._take(decode_window(body))
+                market._take(decode_message(body))
     _use_market(market)
     _receive(given.content)
 
@@ -239,6 +239,9 @@ def messages(given: Input, path: Path) -> None:
 def _use_market(market: PipeMarket) -> None:
     for symbol in ("A", "B"):
         series = market.series(symbol, "1s")
+        absence = market.absence(symbol, "1s")
+        if absence is not None:
+            absence.told()
         if series is None:
             continue
         window = series.window(series.count, 500)

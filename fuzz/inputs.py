@@ -16,8 +16,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from chandlery.core.absence import Absence
 from chandlery.workers.segment import Geometry, SegmentError, SegmentWriter, SignalRing, _native
-from chandlery.workers.windows import encode_window
+from chandlery.workers.windows import encode_absence, encode_window
 
 _WORD: Final = struct.Struct("<Q")
 _COUNT: Final = struct.Struct("<I")
@@ -123,7 +124,10 @@ def real_messages(draw: random.Random) -> bytes:
             revision=draw.choice((0, 2)),
             stamps=[(1, 2, 3, 4, 5, 6, 7, 8)] * min(rows, draw.randrange(3)),
             forming=forming if draw.random() < 0.5 else None,
+            life=draw.choice((0, 0, 1)),
         )
+        if draw.random() < 0.2:
+            stream += encode_absence(Absence.among(draw.choice(("A", "B")), "1s", [("C", "1m"), ("A", "5m")]))
     return stream
 
 

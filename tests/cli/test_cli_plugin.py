@@ -16,6 +16,7 @@ from tests.cli.test_cli_views import a_signal, text_of
 
 from chandlery.cli.plugin.asking import explained, pod_of
 from chandlery.cli.plugin.changes import differences
+from chandlery.cli.plugin.inside import part_of
 from chandlery.cli.plugin.kubectl import ChangedError, ForbiddenError, Kubectl, NotFoundError
 from chandlery.cli.plugin.loglines import read_line
 from chandlery.cli.plugin.resources import split_name
@@ -421,3 +422,20 @@ def test_what_a_change_would_change_is_told_field_by_field() -> None:
 def test_a_status_shows_an_escape_of_a_strategy_and_sends_none_to_the_terminal() -> None:
     row = trader_state(a_trader(status={"lastError": "ValueError: \x1b[2J"}))
     assert row.last_error == "ValueError: \\x1b[2J"
+
+
+def test_of_a_series_that_a_traders_worker_does_not_have_it_is_said_why_or_what_there_is() -> None:
+    row = {"symbol": "BTC/USDT", "interval": "5m"}
+    market = {
+        "symbols": ["BTC/USDT", "ETH/USDT"],
+        "interval": "1m",
+        "informative": [{"symbol": "BTC/USDT", "interval": "5m"}, {"symbol": "BTC/USDT", "interval": "1h"}],
+    }
+    told = {"series": [row], "absent": {"ETH/USDT 1m": "the segment is full", "SOL/USDT 1m": "another's"}}
+    part = part_of(told, "desk/sma", market)
+    assert part["series"] == [row]
+    assert part["absent"].keys() == {"BTC/USDT 1m", "BTC/USDT 1h", "ETH/USDT 1m"}
+    assert part["absent"]["ETH/USDT 1m"] == "the segment is full"
+    assert part["absent"]["BTC/USDT 1m"].startswith("the segment holds BTC/USDT by 5m only; ")
+    assert "spec.market.interval" in part["absent"]["BTC/USDT 1m"]
+    assert "spec.market.informative" in part["absent"]["BTC/USDT 1h"]

@@ -107,6 +107,9 @@ def test_a_segment_shows_its_room_and_what_became_of_it() -> None:
     assert "grow" not in text_of(segment_inside(told, {}, 0)), "a feed of an earlier version says nothing of it"
     text = text_of(segment_inside({**told, "room": room}, {}, 0))
     assert "90 of 128 (may grow to 512; grown 2 times); 3 unread, 7 freed" in text
+    assert "no series" not in text
+    absent = {"ETH/USDT 3m": "the segment is full"}
+    assert "no series ETH/USDT 3m: the segment is full" in text_of(segment_inside({**told, "absent": absent}, {}, 0))
     assert "4 wait for room" in text_of(segment_inside({**told, "room": {**room, "series_waiting": 4}}, {}, 0))
 
 

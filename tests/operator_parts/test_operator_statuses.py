@@ -177,6 +177,14 @@ def test_what_a_worker_says_of_a_trader_is_said_in_kstatus_words(
     assert tuple(one.status for one in status.conditions[:3]) == words
 
 
+def test_what_a_starting_trader_waits_for_is_said_in_its_condition() -> None:
+    waits = "waits for series ADA/USDT 3m: this worker's segment holds ADA/USDT by 1m only"
+    assert trader_state(HELD, ASSIGNED, worker(reported("Init", message=waits))).message == (
+        f"worker quants-0 is starting it: {waits}"
+    )
+    assert trader_state(HELD, ASSIGNED, worker(reported("Init"))).message == "worker quants-0 is starting it"
+
+
 @pytest.mark.parametrize(
     ("reason", "words"),
     [

@@ -65,7 +65,14 @@ class Beside:
         self.truth = Truth()
         for acts in (self.writing, self.truth):
             tell_history(acts, SESSION)
-        self.report: Report = {"points": {}, "flaws": [], "follow_us": [], "looked_in_vain": 0, "left": []}
+        self.report: Report = {
+            "points": {},
+            "flaws": [],
+            "follow_us": [],
+            "woken_us": [],
+            "looked_in_vain": 0,
+            "left": [],
+        }
 
     def told(self) -> Told:
         return Told(None, self.truth, self.truth)

@@ -30,13 +30,15 @@ class Report(TypedDict):
 
     Attributes:
         points: how often a process was killed, by what it did. flaws: what must not be.
-        follow_us: from a successor's publishing to the first good window of a reader that was asleep.
+        follow_us: from a successor's publishing to the first good window of a reader that was asleep. woken_us: the part of
+            it behind the successor's bell, which is the reader's own; in the part before it the successor writes.
         looked_in_vain: deaths after which a follower found no segment, and went by a timer. left: files at the end.
     """
 
     points: dict[str, int]
     flaws: list[str]
     follow_us: list[float]
+    woken_us: list[float]
     looked_in_vain: int
     left: list[str]
 
@@ -50,7 +52,9 @@ class Scene:
         self.aside = str(folder / "segment.old")
         self.session = 0
         self.generation = 0
-        self.report: Report = {"points": {}, "flaws": [], "follow_us": [], "looked_in_vain": 0, "left": []}
+        self.report: Report = {
+            "points": {}, "flaws": [], "follow_us": [], "woken_us": [], "looked_in_vain": 0, "left": []
+        }  # fmt: skip
         self.judge = fork("the judge", functools.partial(judge, path=self.path))
         self.follower = fork("the follower", functools.partial(follow, path=self.path))
 
@@ -71,7 +75,7 @@ class Scene:
         self.session += 1
         leads, begins_anew = self._path_leads_on(), not NAMES & set(os.listdir(self.folder))
         child = fork(f"writer {self.session}", functools.partial(_write, self, layout, then))
-        generation, published_ns = child.hear()
+        generation, published_ns, rung_ns = child.hear()
         if not (generation == 1 if begins_anew else generation > self.generation):
             self.wrong(child.name, f"generation {generation} after {self.generation}")
         self.generation = generation
@@ -82,6 +86,7 @@ class Scene:
             self.wrong(child.name, f"the follower found {followed.flaw}")
         if self.session > 1:  # before the first there is no segment, and nothing rings
             self.report["follow_us"].append((followed.at_ns - published_ns) / 1_000)
+            self.report["woken_us"].append(max(0, followed.at_ns - rung_ns) / 1_000)
             self.report["looked_in_vain"] += followed.looked_in_vain > 0  # how often it looks is a matter of load
             if followed.looked_in_vain and leads:
                 self.wrong(child.name, f"the follower went by a timer: {followed.troubles}")
@@ -125,8 +130,9 @@ def _write(scene: Scene, layout: Layout, then: Callable[[Connection, Writing, in
     writer = layout.create(scene.path)
     writing = Writing(writer)
     tell_history(writing, scene.session)
+    rung_ns = time.monotonic_ns()
     writing.ring(*range(layout.bells))
-    line.send((writer.generation, published[0]))
+    line.send((writer.generation, published[0], rung_ns))
     line.recv()
     then(line, writing, scene.session)
 

@@ -26,7 +26,7 @@ TURNS: Final = 8
 def run(_fault_points: FaultPoints, folder: Path) -> Report:
     """Another version's program is this one with that number: it refuses this one's files, and the other way round."""
     path = str(folder / "segment")
-    report: Report = {"points": {}, "flaws": [], "follow_us": [], "looked_in_vain": 0, "left": []}
+    report: Report = {"points": {}, "flaws": [], "follow_us": [], "woken_us": [], "looked_in_vain": 0, "left": []}
     followers = {version: fork(f"reader of {version}", _as(version, follow, path)) for version in (THIS, NEXT)}
     writer: Child | None = None
     for session in range(1, TURNS + 1):

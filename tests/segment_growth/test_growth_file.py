@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,8 @@ from typing import Any
 import pytest
 from tests.segment.segment_rows import append, flaw, row, stamps
 
-from chandlery.workers.segment import SegmentError, SegmentReader, SegmentWriter, growth, placement
+from chandlery.workers.feed.growing import Growing
+from chandlery.workers.segment import SegmentError, SegmentReader, SegmentWriter, _native, growth, placement
 from chandlery.workers.segment import writer as writer_module
 
 ROWS, GUARD, STAMPED = 24, 4, 8
@@ -140,6 +143,28 @@ def test_series_that_come_and_go_while_it_grows_never_overfill_it(path: str, mon
             names.append(f"S{step + 4}")
             append(writer, writer.add_series(names[-1], "1s"), 0, step)
         assert sorted(one["symbol"] for one in writer.info()["series"]) == sorted(names)
+
+
+def test_no_step_copies_many_series_and_the_last_one_only_what_has_changed_since(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[int] = []
+    copy = growth.SeriesCopy._copy_record
+
+    def noting(self: growth.SeriesCopy, place: int) -> None:
+        copied.append(place)
+        copy(self, place)
+
+    monkeypatch.setattr(growth.SeriesCopy, "_copy_record", noting)
+    many = 3 * growth.STEP_SERIES
+    with SegmentWriter.create(path, rows=ROWS, series=many, guard_rows=GUARD, bells=1) as writer:
+        places = [writer.add_series(f"S{number}", "1s") for number in range(many)]
+        for step, _ in enumerate(writer.grow(many + 1)):
+            assert len(copied) <= growth.STEP_SERIES
+            copied.clear()
+            append(writer, places[7], 0, step)
+            writer.set_forming(places[9], *row(0, step, 5), stamps(0, step))
+        assert sorted(copied) == [7, 9]
 
 
 @pytest.mark.parametrize("how", ["let go", "closed"])
@@ -272,3 +297,40 @@ def test_a_writer_killed_at_any_point_leaves_a_whole_file_and_strands_no_reader(
                 assert before.superseded  # by the growth, or by the successor, which finds what has the path
                 assert not os.path.exists(path + ".new")
                 assert successor.generation > before.generation
+
+
+def mapped_files_without_a_name(path: str) -> int:
+    """How many files that once had the path this process has mapped: their memory is not free yet."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return sum(line.endswith(" (deleted)") and os.path.dirname(path) in line for line in lines)
+
+
+def test_the_old_file_is_let_go_of_when_its_holder_wants(path: str) -> None:
+    with make(path) as writer:
+        for _ in writer.grow(7):
+            pass
+        assert mapped_files_without_a_name(path) == 0
+        left: list[_native.Mapping] = []
+        for _ in writer.grow(9, left=left):
+            assert left == []
+        assert mapped_files_without_a_name(path) == len(left) == 1
+        left.clear()
+        assert mapped_files_without_a_name(path) == 0
+
+
+async def test_a_feed_lets_go_of_the_old_file_later_and_in_a_thread(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    later: list[Callable[[], object]] = []
+    with make(path) as writer:
+        grown = asyncio.Event()
+        growing = Growing(writer, 4, 9, grown.set, pytest.fail, lambda error: pytest.fail(str(error)), Counter())
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "call_later", lambda _delay_s, call, *args: later.append(partial(call, *args)))
+        growing.grow(8)
+        await grown.wait()
+        monkeypatch.undo()
+        assert mapped_files_without_a_name(path) == 1
+        (let_go,) = later
+        done = let_go()
+        assert isinstance(done, asyncio.Future)
+        await done
+        assert mapped_files_without_a_name(path) == 0

@@ -57,12 +57,13 @@ def library(source: Path, output: Path, headers: Path = HEADERS) -> ctypes.CDLL:
 
 
 def changed_protocol(folder: Path, changes: Sequence[tuple[str, str]]) -> Path:
-    """A folder with layout.h and a protocol.h in which each text, found once, is another."""
+    """A folder with the headers, of which protocol.h is one in which each text, found once, is another."""
     text = PROTOCOL.read_text()
     for old, new in changes:
         assert text.count(old) == 1, f"protocol.h holds {text.count(old)} times: {old}"
         text = text.replace(old, new)
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(HEADERS / "layout.h", folder)
+    for name in ("layout.h", "access.h"):
+        shutil.copy(HEADERS / name, folder)
     (folder / "protocol.h").write_text(text)
     return folder

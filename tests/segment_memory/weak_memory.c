@@ -4,6 +4,8 @@
  * too many, once for each of a seeded sample. The operation answers with what it found wrong.
  */
 #define SEGMENT_ACCESS "weak_access.h"
+/* The clock decides nothing here: outcomes are the same on a busy machine. */
+#define SEGMENT_PATIENCE_NS UINT64_MAX
 #include "weak_histories.h"
 
 static int accepted, refused;

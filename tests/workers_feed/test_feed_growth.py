@@ -86,6 +86,9 @@ async def one_too_many(worker: House, traders: list[TraderAssignment]) -> None:
     message = await until("refused by name", told)
     assert message.startswith("series LATE/USDT 1m: the segment is full")
     assert "spec.segment.series" in message
+    async with api(worker.settings) as client:
+        absent = (await get(client, "/v1/segment"))["absent"]
+    assert f"series LATE/USDT 1m: {absent['LATE/USDT 1m']}" == message
 
 
 async def let_go(worker: House, left: list[TraderAssignment]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from chandlery.stream.topics import ensure_topics
 from chandlery.workers.feed.sequencing import Change
 from chandlery.workers.feed.window_sender import WindowSender
 from chandlery.workers.segment import SegmentWriter
+from chandlery.workers.trader.pipe_market import PipeMarket
 from chandlery.workers.windows import FrameSplitter, WindowMessage, decode_window
 
 BTC = "BTC/USDT"
@@ -192,6 +194,96 @@ async def _until_closed(stream: asyncio.StreamReader) -> bool:
     except ConnectionResetError:
         return True
     return stream.at_eof()
+
+
+async def heard(market: PipeMarket, series: str, what: Callable[[PipeMarket], object]) -> None:
+    """Wait until the market has heard it."""
+    deadline_s = time.monotonic() + 20
+    while not what(market):
+        assert time.monotonic() < deadline_s, f"never heard of {series}"
+        token = market.token()
+        market.refresh()
+        if not what(market):
+            await asyncio.to_thread(market.wait, token, 1.0)
+
+
+def holds(count: int) -> Callable[[PipeMarket], bool]:
+    def look(market: PipeMarket) -> bool:
+        series = market.series(BTC, "1m")
+        return series is not None and series.count == count
+
+    return look
+
+
+def other_life(made: Pipes, begin: int, count: int) -> None:
+    """BTC/USDT in another record, which happens to stand at the session and the revision of its first one."""
+    made.writer.reset(made.writer.add_series("DOGE/USDT", "1m"), 1)
+    made.index = made.writer.add_series(BTC, "1m")
+    made.writer.reset(made.index, 1)
+    for minute in range(begin, begin + count):
+        made.writer.append(made.index, minute * MINUTE, 1, 2, 0.5, float(minute), 3, 4, STAMPS)
+
+
+@pytest.mark.parametrize("grown", [False, True])
+async def test_a_series_that_was_freed_and_came_anew_continues_nothing(tmp_path: Path, grown: bool) -> None:
+    async with pipes(tmp_path, trader("a", [BTC])) as made:
+        for minute in range(10):
+            made.append(minute)
+        market = PipeMarket(str(made.path), "desk/a@1")
+        await heard(market, BTC, holds(10))
+        before = market.series(BTC, "1m")
+        made.sender.assign([])
+        made.writer.remove_series(BTC, "1m")
+        made.sender.assign([trader("a", [BTC])])
+        other_life(made, 100, 340)
+        if grown:
+            for _ in made.writer.grow(8):
+                pass
+            made.sender.follow_segment()
+        made.sender.changed({REF: Change.CLOSED})
+        await heard(market, BTC, holds(340))
+        series = market.series(BTC, "1m")
+        assert before is not None
+        assert series is not None
+        assert (series.session, series.revision) == (before.session, before.revision), "as it may happen to be"
+        assert not before.alive, "a trader would go on at its old ordinal, and leave candles out"
+        window = series.window(340, 340)
+        assert (window.open_time // MINUTE).tolist() == list(range(104, 440))
+
+
+async def test_a_trader_is_told_of_a_series_that_is_not_there_and_of_its_coming_and_going(tmp_path: Path) -> None:
+    eth = SeriesRef("ETH/USDT", "3m")
+    async with pipes(tmp_path, trader("a", [eth.symbol], interval=eth.interval)) as made:
+        made.writer.add_series(eth.symbol, "1m")
+        market = PipeMarket(str(made.path), "desk/a@1")
+        await heard(market, "its absence", lambda market: market.absence(eth.symbol, eth.interval))
+        absence = market.absence(eth.symbol, eth.interval)
+        assert absence is not None
+        assert absence.told().startswith("holds ETH/USDT by 1m only;")
+        made.writer.add_series(eth.symbol, eth.interval)
+        made.sender.assign([trader("a", [eth.symbol], interval=eth.interval)])
+        await heard(market, "it", lambda market: market.series(eth.symbol, eth.interval))
+        assert market.absence(eth.symbol, eth.interval) is None
+        held = market.series(eth.symbol, eth.interval)
+        made.writer.remove_series(eth.symbol, eth.interval)
+        made.sender.assign([trader("a", [eth.symbol], interval=eth.interval)])
+        await heard(market, "its end", lambda market: market.absence(eth.symbol, eth.interval))
+        assert held is not None
+        assert not held.alive
+        assert market.series(eth.symbol, eth.interval) is None
+
+
+async def test_a_series_that_comes_only_when_the_segment_has_grown_is_told_of_before_its_first_candle(
+    tmp_path: Path,
+) -> None:
+    async with pipes(tmp_path, trader("a", ["ETH/USDT"])) as made:
+        market = PipeMarket(str(made.path), "desk/a@1")
+        await heard(market, "its absence", lambda market: market.absence("ETH/USDT", "1m"))
+        for _ in made.writer.grow(8):
+            pass
+        made.sender.follow_segment()
+        made.writer.add_series("ETH/USDT", "1m")
+        await heard(market, "it", lambda market: market.series("ETH/USDT", "1m"))
 
 
 @pytest.mark.broker

@@ -2,25 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.workers_trader.trader_stage import Stage, Tell, opens
+from tests.workers_trader.trader_stage import BTC, ETH, Stage, Tell, opens
 
+from chandlery.core.assignment import SeriesRef
 from chandlery.core.errors import StrategyError
-from chandlery.workers.segment import SegmentWriter
+from chandlery.workers.segment import SegmentReader, SegmentWriter
+from chandlery.workers.trader.telling import LOOK_AGAIN_NS
 
 
 def test_a_series_that_appears_later_is_waited_for(stage: Stage) -> None:
     player = stage.trader()
     assert player.turn() < 0.5
     assert player.state() == "Init"
-    assert player.reports[-1].message == "waits for series BTC/USDT 1s"
+    assert player.reports[-1].message.startswith(
+        "waits for series BTC/USDT 1s: this worker's segment holds no series yet"
+    )
     index = stage.series()
     player.settle()
     stage.close(index, 0)
     player.settle()
     assert opens(stage.signals()) == [0]
+
+
+def test_a_trader_that_waits_says_what_there_is_and_what_to_change(stage: Stage) -> None:
+    stage.series(BTC, "1m")
+    stage.series(BTC, "5m")
+    player = stage.trader(stage.spec(interval="3m"))
+    player.turn()
+    assert player.reports[-1].message == (
+        "waits for series BTC/USDT 3m: this worker's segment holds BTC/USDT by 1m, 5m only; its feed adds what a "
+        "Trader's spec.market asks for: if it doesn't, set spec.market.interval to one of these"
+    )
+
+
+def test_an_informative_series_that_is_missing_names_its_own_field(stage: Stage) -> None:
+    stage.series()
+    player = stage.trader(stage.spec(informative=[SeriesRef(ETH, "5s")]))
+    player.turn()
+    message = player.reports[-1].message
+    assert message.startswith("waits for series ETH/USDT 5s: this worker's segment holds no ETH/USDT, but BTC/USDT;")
+    assert "correct spec.market.informative" in message
+
+
+def test_what_there_is_instead_is_looked_at_now_and_then_not_at_each_turn(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    names = SegmentReader.names
+
+    def look(reader: SegmentReader) -> Iterator[tuple[str, str]]:
+        looks.append("look")
+        return names(reader)
+
+    monkeypatch.setattr(SegmentReader, "names", look)
+    player = stage.trader()
+    player.turn(20)
+    assert looks == ["look"]
+    assert "no series yet" in player.reports[-1].message
+    stage.series(ETH, "1s")
+    player.turn(20)
+    assert looks == ["look"]
+    stage.clock.advance(LOOK_AGAIN_NS / 1e9)
+    player.turn(20)
+    assert looks == ["look"] * 2
+    assert "holds no BTC/USDT, but ETH/USDT;" in player.reports[-1].message
+
+
+def test_a_series_that_is_gone_is_told_with_what_is_left(stage: Stage) -> None:
+    stage.series()
+    stage.series(ETH, "1s")
+    player = stage.trader()
+    player.settle()
+    assert player.reports[-1].message == ""
+    stage.writer.remove_series(BTC, "1s")
+    player.turn(3)
+    assert player.reports[-1].message.startswith(
+        "series BTC/USDT 1s is gone: this worker's segment holds no BTC/USDT, "
+    )
 
 
 def test_a_missing_segment_is_waited_for_and_named(stage: Stage, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ def segment_inside(segment: Info, rings: Info, now_ns: int) -> RenderableType:
     """A segment: header, series with fill and revisions, readers with their doorbells and lapped counts.
 
     Args:
-        segment: ``GET /v1/segment``; with fewer series than there are, ``series_count`` has their number. rings: ``GET /v1/rings``. now_ns: monotonic clock of this host.
+        segment: ``GET /v1/segment``; with fewer series than there are, ``series_count`` has their number; ``absent`` says
+            why a series isn't there. rings: ``GET /v1/rings``. now_ns: monotonic clock of this host.
     """
     header: Info = segment.get("header", {})
     beat_ms = (now_ns - int(header.get("heartbeat_ns", 0))) / 1e6
@@ -29,7 +30,13 @@ def segment_inside(segment: Info, rings: Info, now_ns: int) -> RenderableType:
         ("writer", f"pid {header.get('writer_pid')}, heartbeat {beat_ms:.0f} ms ago"),
         ("superseded", "yes" if header.get("superseded") else "no"),
     ]
-    return Group(figures_table(rows), _series(segment), Text(), _readers(segment, rings))
+    return Group(figures_table(rows), _series(segment), *_absent(segment), Text(), _readers(segment, rings))
+
+
+def _absent(segment: Info) -> list[RenderableType]:
+    """A line for each series that a Trader reads and that isn't there."""
+    absent: Info = segment.get("absent", {})
+    return [Text(f"no series {name}: {why}", style="yellow") for name, why in sorted(absent.items())]
 
 
 def _room(segment: Info) -> str:

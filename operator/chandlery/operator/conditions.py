@@ -200,7 +200,8 @@ def _not_running(reported: Reported, worker: WorkerView) -> State:
         return State(_word(reported.reason, "BadStrategy"), reported.message, stalled=True)
     if reported.reason == "SeriesRefused":  # tried again by itself, but as a rule somebody has to make room
         return State(reported.reason, reported.message, stalled=True)
-    return State(_word(reported.reason, "Starting"), f"worker {worker.name} is starting it")
+    said = f": {reported.message}" if reported.state == "Init" and reported.message else ""
+    return State(_word(reported.reason, "Starting"), f"worker {worker.name} is starting it{said}")
 
 
 def _word(reason: str, default: str) -> str:

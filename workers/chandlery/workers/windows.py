@@ -1,4 +1,4 @@
-"""Windows as messages: how candles reach a trader with ``transport: Pipe``.
+"""Windows as messages: how candles reach a trader with ``transport: Pipe``, and what is told of series not there.
 
 One message carries the newest closed rows of one series and its forming row::
 
@@ -9,18 +9,22 @@ One message carries the newest closed rows of one series and its forming row::
 
 The rows are those with ordinals ``count - n`` … ``count - 1``. A reader that holds the same session and
 revision up to there appends them; otherwise they replace what it has. So a feed may send whole windows each
-time, or a whole one first (and after each revision or reset) and then only what is new.
+time, or a whole one first (and after each revision or reset) and then only what is new. A message of another
+``life`` continues nothing: the series was freed and came anew, and its ordinals and revisions may be those of before.
+
+Instead of a window a message may be an Absence: its header is that, a map, and no columns follow.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
+from chandlery.core.absence import Absence
 from chandlery.core.errors import UnavailableError
 from chandlery.core.wire import UNDECODABLE
 from chandlery.workers.candles import COLUMNS, Columns, Floats, Ints
@@ -59,6 +63,7 @@ class WindowHeader(msgspec.Struct, array_like=True):
         rows: closed rows in this message.
         stamps: stage stamps (segment.STAMPS, ns) of the newest closed rows, the newest last; may be empty.
         forming: the forming candle, if any.
+        life: another one whenever the feed begins anew with the series on this connection.
     """
 
     symbol: str
@@ -71,6 +76,7 @@ class WindowHeader(msgspec.Struct, array_like=True):
     rows: int
     stamps: list[StampRow] = []
     forming: FormingValue | None = None
+    life: int = 0
 
 
 class WindowMessage(NamedTuple):
@@ -87,7 +93,7 @@ class WindowMessage(NamedTuple):
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final = msgspec.msgpack.Decoder(WindowHeader)
+_decoder: Final = msgspec.msgpack.Decoder(WindowHeader | dict[str, Any])
 
 
 def encode_window(
@@ -102,6 +108,7 @@ def encode_window(
     revision: int,
     stamps: Sequence[tuple[int, ...]] = (),
     forming: tuple[int | float | tuple[int, ...], ...] | None = None,
+    life: int = 0,
 ) -> bytes:
     """One message, its length in front.
 
@@ -114,7 +121,9 @@ def encode_window(
     value = None if forming is None else FormingValue(*forming)  # type: ignore[arg-type]
     rows_stamps: list[StampRow] = [tuple(row) for row in stamps]  # type: ignore[misc]
     header = _encoder.encode(
-        WindowHeader(symbol, interval, session, count, live_from_ms, traded_from_ms, revision, rows, rows_stamps, value)
+        WindowHeader(
+            symbol, interval, session, count, live_from_ms, traded_from_ms, revision, rows, rows_stamps, value, life
+        )
     )
     parts = [_U32.pack(len(header)), header]
     if columns is not None:
@@ -125,7 +134,21 @@ def encode_window(
     return _U32.pack(len(body)) + body
 
 
+def encode_absence(absence: Absence) -> bytes:
+    """One message, its length in front."""
+    header = _encoder.encode(absence)
+    return _U32.pack(_U32.size + len(header)) + _U32.pack(len(header)) + header
+
+
 def decode_window(body: bytes) -> WindowMessage:
+    """As :func:`decode_message`, where only a window can be."""
+    message = decode_message(body)
+    if isinstance(message, Absence):
+        raise UnavailableError(f"no window came but that {message.symbol} {message.interval} isn't there")
+    return message
+
+
+def decode_message(body: bytes) -> WindowMessage | Absence:
     """Decode one message, without the leading length.
 
     Raises:
@@ -134,6 +157,8 @@ def decode_window(body: bytes) -> WindowMessage:
     try:
         (header_bytes,) = _U32.unpack_from(body)
         header = _decoder.decode(memoryview(body)[4 : 4 + header_bytes])
+        if isinstance(header, dict):
+            return msgspec.convert(header, Absence)
     except (struct.error, *UNDECODABLE) as error:
         raise UnavailableError(f"window message of {len(body)} bytes can't be decoded: {error}") from error
     start, rows = 4 + header_bytes, header.rows

@@ -24,6 +24,7 @@ from chandlery.console.model import SignalRow, signal_row
 from chandlery.console.statuses import trader_state
 from chandlery.console.tables import signals_table
 from chandlery.console.waterfall import signal_waterfall
+from chandlery.core.absence import Absence
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.signal_life import Lives, SignalLife
 from chandlery.core.signals import Life, Signal, encode
@@ -198,7 +199,7 @@ def segment(
         return
     shown, rings = told["segment"], told["rings"]
     if not whole:
-        shown, rings = _part(shown, full, item["spec"]["market"]), {full: rings[full]} if full in rings else {}
+        shown, rings = part_of(shown, full, item["spec"]["market"]), {full: rings[full]} if full in rings else {}
     console = output()
     console.print(Text.assemble(("pod ", "bold"), f"{namespace}/{pod}"))
     console.print(Group(segment_inside(shown, rings, told["now_ns"]), Text(), rings_inside(rings)))
@@ -225,11 +226,17 @@ def rings(
         output().print(rings_inside(mine))
 
 
-def _part(segment: Mapping[str, Any], full: str, market: Mapping[str, Any]) -> dict[str, Any]:
+def part_of(segment: Mapping[str, Any], full: str, market: Mapping[str, Any]) -> dict[str, Any]:
     """The segment with the series and the reader of one Trader alone; how many series there are is told of all."""
     interval = market["interval"]
-    wanted = {(symbol, interval) for symbol in market["symbols"]}
-    wanted |= {(one["symbol"], one["interval"]) for one in market.get("informative") or ()}
-    series = [row for row in segment.get("series", []) if (row["symbol"], row["interval"]) in wanted]
+    own = {(symbol, interval) for symbol in market["symbols"]}
+    wanted = own | {(one["symbol"], one["interval"]) for one in market.get("informative") or ()}
+    there = {(row["symbol"], row["interval"]): row for row in segment.get("series", [])}
+    absent = {
+        f"{symbol} {by}": segment.get("absent", {}).get(f"{symbol} {by}")
+        or f"the segment {Absence.among(symbol, by, there).told(informative=(symbol, by) not in own)}"
+        for symbol, by in wanted - there.keys()
+    }
+    series = [row for name, row in there.items() if name in wanted]
     traders = {one: bell for one, bell in segment.get("traders", {}).items() if one == full}
-    return {**segment, "series": series, "traders": traders, "series_count": len(segment.get("series", []))}
+    return {**segment, "series": series, "absent": absent, "traders": traders, "series_count": len(there)}

@@ -10,13 +10,16 @@ from collections.abc import Callable
 from typing import Final
 
 from chandlery.core.errors import SegmentError
-from chandlery.workers.segment import SegmentWriter
+from chandlery.workers.segment import SegmentWriter, _native
 
 log = logging.getLogger("chandlery.feed.growing")
 
 #: Left free beside a grown segment, for the other users of the file system: a worker's memory volume has 8 MiB more than
 #: two whole segments (operator/children/workers.py), and the old file is at most one of them.
 SPARE_BYTES: Final = 4 << 20
+#: The old file stays mapped for so long: its readers leave it meanwhile, each at its next wake-up, so that none of them is
+#: the last one, who has to free it. Beside a file that has doubled again, older ones still fit: half as large each.
+LET_GO_S: Final = 1.0
 
 
 def capacity_for(needed: int, first: int, most: int) -> int:
@@ -108,12 +111,16 @@ class Growing:
 
     async def _grow_to(self, capacity: int) -> None:
         before, begun_s = self._writer.capacity, time.monotonic()
-        steps = self._writer.grow(capacity, spare_bytes=SPARE_BYTES)
+        left: list[_native.Mapping] = []
+        steps = self._writer.grow(capacity, spare_bytes=SPARE_BYTES, left=left)
         try:
             for _ in steps:
                 await asyncio.sleep(0)
         finally:
             steps.close()
+        # The list has the only reference. In a thread: candles go on meanwhile.
+        loop = asyncio.get_running_loop()
+        loop.call_later(LET_GO_S, loop.run_in_executor, None, left.clear)
         self.growths += 1
         self._counts["segment_growths"] += 1
         log.info(

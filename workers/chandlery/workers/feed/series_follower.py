@@ -152,6 +152,12 @@ class SeriesFollower:
             },
         }
 
+    def absent(self) -> dict[str, str]:
+        """Series that Traders read and that aren't there, and why."""
+        board = self._board
+        waiting = {_text(ref): "it waits for the segment to grow" for ref in board.waiting}
+        return waiting | {_text(ref): why for ref, why in board.refused.items()}
+
     def room(self) -> dict[str, int]:
         """How full the present file is, and what became of it since the start."""
         return {

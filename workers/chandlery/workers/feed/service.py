@@ -448,7 +448,8 @@ class Feed:
         shown = self._store.shown(bells)
         readers = {name: bells[key] for key, name in shown.items()}
         piped = sorted(name for key, name in shown.items() if key in self._pipes.keys)
-        told = {"traders": readers, "piped": piped, "room": self._series.room()}
+        series = {"room": self._series.room(), "absent": self._series.absent()}
+        told = {"traders": readers, "piped": piped, **series}
         return {"path": self._segment_path, **self._writer.info(), **told}
 
     def rings_info(self) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from chandlery.core.absence import Absence
 from chandlery.core.assignment import SeriesRef, TraderAssignment
 from chandlery.workers.feed.sequencing import Change
 from chandlery.workers.segment import SegmentReader, SeriesReader
-from chandlery.workers.windows import encode_window
+from chandlery.workers.windows import encode_absence, encode_window
 
 log = logging.getLogger("chandlery.feed.windows")
 
@@ -30,12 +31,13 @@ _WAITING_BYTES: Final = 256 * 1024
 
 
 class _Sent:
-    """What a connection has been sent of one series."""
+    """What a connection has been sent of one series, since it was looked up for the ``life``-th time."""
 
-    __slots__ = ("count", "reader", "revision", "session")
+    __slots__ = ("count", "life", "reader", "revision", "session")
 
-    def __init__(self, reader: SeriesReader) -> None:
+    def __init__(self, reader: SeriesReader, life: int) -> None:
         self.reader = reader
+        self.life = life
         self.session = -1
         self.revision = -1
         self.count = 0
@@ -46,6 +48,9 @@ class _Connection:
         self.series: frozenset[SeriesRef] = frozenset()
         self.own: frozenset[SeriesRef] = frozenset()
         self.sent: dict[SeriesRef, _Sent] = {}
+        #: How often a series was begun with: each beginning has a number of its own.
+        self.lives = 0
+        self.absent: dict[SeriesRef, Absence] = {}
         self.assign(trader)
         self.changed: dict[SeriesRef, None] = dict.fromkeys(trader.series())
         self.wake = asyncio.Event()
@@ -56,8 +61,18 @@ class _Connection:
         own = frozenset(SeriesRef(symbol, trader.interval) for symbol in trader.symbols)
         #: Series whose forming candle alone is worth a message.
         self.own = own if trader.trigger == "EveryUpdate" else frozenset()
-        for ref in self.sent.keys() - self.series:
+        # Freed series too: they may come anew before the segment grows, after which no reader of before is alive.
+        for ref in [ref for ref, sent in self.sent.items() if ref not in self.series or not sent.reader.alive]:
             del self.sent[ref]
+        for ref in self.absent.keys() - self.series:
+            del self.absent[ref]
+
+    def begin(self, ref: SeriesRef, reader: SeriesReader) -> _Sent:
+        """Begin with a series, or begin anew: nothing sent before goes on."""
+        self.lives += 1
+        self.absent.pop(ref, None)
+        sent = self.sent[ref] = _Sent(reader, self.lives)
+        return sent
 
 
 class WindowSender:
@@ -74,6 +89,7 @@ class WindowSender:
         self._reader = SegmentReader.open(segment_path)
         self._length = min(MOST_ROWS, self._reader.rows - self._reader.guard_rows)
         self._counts = counts
+        self._names: list[tuple[str, str]] | None = None
         self._traders: dict[str, TraderAssignment] = {}
         self._connections: dict[str, _Connection] = {}
         self._server: asyncio.Server | None = None
@@ -97,6 +113,7 @@ class WindowSender:
     def assign(self, traders: Iterable[TraderAssignment]) -> None:
         """Follow an assignment: who may connect, and what each one gets."""
         self._traders = {trader.key: trader for trader in traders}
+        self._names = None
         for name, connection in self._connections.items():
             if name in self._traders:
                 connection.assign(self._traders[name])
@@ -106,10 +123,11 @@ class WindowSender:
     def follow_segment(self) -> None:
         """The segment has grown into another file: read there, and let go of the one before.
 
-        Rows, revisions and sessions are the same there, so nobody is sent anything for it.
+        Rows, revisions and sessions are the same there, so nobody is sent anything for it but what comes only now.
         """
         self._reader.close()
         self._reader = SegmentReader.open(self._segment_path)
+        self._names = None
         for connection in self._connections.values():
             for ref, sent in list(connection.sent.items()):
                 reader = self._reader.series(ref.symbol, ref.interval)
@@ -117,6 +135,9 @@ class WindowSender:
                     del connection.sent[ref]
                 else:
                     sent.reader = reader
+            if missing := connection.series - connection.sent.keys():
+                connection.changed.update(dict.fromkeys(missing))
+                connection.wake.set()
 
     def changed(self, series: dict[SeriesRef, Change]) -> None:
         """Note what changed for everyone who reads it."""
@@ -175,13 +196,15 @@ class WindowSender:
             gone.cancel()
 
     def _message(self, connection: _Connection, ref: SeriesRef) -> bytes:
-        """What is new in a series for this connection; empty while there is no such series."""
+        """What is new in a series for this connection, or that there is no such series; empty: nothing."""
+        if ref not in connection.series:
+            return b""
         sent = connection.sent.get(ref)
         if sent is None or not sent.reader.alive:
-            reader = self._reader.series(ref.symbol, ref.interval)
-            if reader is None or ref not in connection.series:
-                return b""
-            sent = connection.sent[ref] = _Sent(reader)
+            found = self._reader.series(ref.symbol, ref.interval)
+            if found is None:
+                return self._absence(connection, ref)
+            sent = connection.begin(ref, found)
         reader = sent.reader
         session, revision, count = reader.session, reader.revision, reader.count
         known = (session, revision) == (sent.session, sent.revision)
@@ -200,4 +223,16 @@ class WindowSender:
             revision=revision,
             stamps=[row for row in stamps if row is not None],
             forming=reader.forming(),
+            life=sent.life,
         )
+
+    def _absence(self, connection: _Connection, ref: SeriesRef) -> bytes:
+        """That a series isn't there, where that is news."""
+        if self._names is None:
+            self._names = list(self._reader.names())  # all who miss one tell of the same others
+        absence = Absence.among(ref.symbol, ref.interval, self._names)
+        connection.sent.pop(ref, None)
+        if connection.absent.get(ref) == absence:
+            return b""
+        connection.absent[ref] = absence
+        return encode_absence(absence)

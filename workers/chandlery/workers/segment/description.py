@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Final, TypedDict
 
 from chandlery.workers.segment import _native
@@ -77,6 +78,19 @@ def describe(mapping: _native.Mapping, header: Header) -> SegmentInfo:
     }
 
 
+def names(mapping: _native.Mapping, header: Header) -> Iterator[tuple[str, str]]:
+    """Symbol and interval of each series in use. One that is added or removed meanwhile may be told of by half."""
+    g = header.geometry
+    for at in range(g.records_offset, g.records_offset + g.series * _native.RECORD_BYTES, _native.RECORD_BYTES):
+        if mapping.load(at + _native.RECORD_EPOCH) & 1:
+            yield _name(mapping, at)
+
+
+def _name(mapping: _native.Mapping, record: int) -> tuple[str, str]:
+    symbol = mapping.read(record + _native.RECORD_SYMBOL, _native.SYMBOL_BYTES)
+    return _text(symbol), _text(mapping.read(record + _native.RECORD_INTERVAL, _native.INTERVAL_BYTES))
+
+
 def _describe_series(mapping: _native.Mapping, header: Header, index: int) -> SeriesInfo | None:
     g = header.geometry
     at = g.records_offset + index * _native.RECORD_BYTES
@@ -86,10 +100,11 @@ def _describe_series(mapping: _native.Mapping, header: Header, index: int) -> Se
         mapping.read(at + _native.RECORD_REVISION, _STATE.size)
     )
     (forming,) = struct.unpack("<q", mapping.read(at + _native.RECORD_FORMING, _native.WORD_BYTES))
+    symbol, interval = _name(mapping, at)
     return {
         "index": index,
-        "symbol": _text(mapping.read(at + _native.RECORD_SYMBOL, _native.SYMBOL_BYTES)),
-        "interval": _text(mapping.read(at + _native.RECORD_INTERVAL, _native.INTERVAL_BYTES)),
+        "symbol": symbol,
+        "interval": interval,
         "session": session,
         "count": count,
         "fill": min(count, g.rows),

@@ -31,8 +31,12 @@ static PyObject *mapping_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 }
 
 static void mapping_dealloc(Mapping *self) {
-    if (self->base)
+    if (self->base) {
+        /* Who unmaps a file last frees it, 0.5 ms a MB, which a thread may do while others go on. */
+        Py_BEGIN_ALLOW_THREADS
         munmap(self->base, (size_t)self->length);
+        Py_END_ALLOW_THREADS
+    }
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
@@ -161,6 +165,21 @@ static PyObject *mapping_populate(Mapping *self, PyObject *const *args, Py_ssize
     Py_RETURN_NONE;
 }
 
+/* For what is hardly used any more: unmapping it all at once takes 0.5 us a page. The file keeps what it holds, and
+ * who reads or writes it again has it mapped again. Whole pages within the range; best effort. */
+static PyObject *mapping_depopulate(Mapping *self, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 2)
+        return PyErr_Format(PyExc_TypeError, "depopulate() takes an offset and a length");
+    Py_ssize_t offset = PyLong_AsSsize_t(args[0]), length = PyLong_AsSsize_t(args[1]);
+    if (PyErr_Occurred() || !within(self, offset, length))
+        return NULL;
+    Py_ssize_t page = sysconf(_SC_PAGESIZE), begin = (offset + page - 1) / page * page;
+    Py_ssize_t end = (offset + length) / page * page;
+    if (begin < end)
+        madvise(self->base + begin, (size_t)(end - begin), MADV_DONTNEED);
+    Py_RETURN_NONE;
+}
+
 static Py_ssize_t mapping_length(Mapping *self) {
     return self->length;
 }
@@ -172,6 +191,7 @@ static PyMethodDef mapping_methods[] = {
     {"read", (PyCFunction)(void (*)(void))mapping_read, METH_FASTCALL, "Copy of a range."},
     {"write", (PyCFunction)(void (*)(void))mapping_write, METH_FASTCALL, "Copy bytes to an offset."},
     {"populate", (PyCFunction)(void (*)(void))mapping_populate, METH_FASTCALL, "Fault a range's pages in."},
+    {"depopulate", (PyCFunction)(void (*)(void))mapping_depopulate, METH_FASTCALL, "Let a range's pages go for now."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,4 +1,4 @@
-/* What the files of the extension share. Atomics are in protocol.h alone.
+/* What the files of the extension share. Atomics are in access.h alone, what is made of them in protocol.h.
  *
  * Ownership: a Mapping unmaps its file when the last reference goes; Writer, Reader and Series hold one, and so
  * does every numpy array built on a Mapping's buffer. Nothing here hands out a bare address. Every offset and
@@ -45,7 +45,11 @@ typedef struct {
     PyObject_HEAD
     Mapping *mapping; /* NULL once closed */
     Segment segment;
+    uint8_t *changes; /* of a writer: what it has changed of each series since somebody took note; else NULL */
 } View;
+
+/* Values of `changes`; the second goes with the first. */
+enum { RECORD_CHANGED = 1, ROWS_CHANGED = 2 };
 
 /* Takes rows, guard_rows, series, bells, stamp_rows; checks that what they mean fits the mapping. */
 int view_attach(View *self, PyObject *mapping, const unsigned long long *numbers, int to_write);

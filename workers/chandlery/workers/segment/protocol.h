@@ -1,4 +1,4 @@
-/* Every atomic access to the segment, and the futex. No Python here.
+/* The protocol of the segment, on the accesses of access.h, and the futex. No Python here.
  *
  * One writer process, any number of readers that map the file read-only; the writer never waits for them.
  * Both ends of each release/acquire pair carry the same [LABEL]:
@@ -22,7 +22,6 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -31,13 +30,13 @@
 
 #include "layout.h"
 
-_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free: they are shared between processes");
-_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "32-bit atomics must be lock-free: they are shared between processes");
-_Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "atomics have no hidden lock");
-
 /* A preempted writer needs a turn on this core before it can finish; each attempt gives it one. Readers give up
- * after this many, since a killed writer never finishes. */
+ * after this many, 0.1 ms where nobody else wants the core, since a killed writer never finishes. Where others want
+ * it, one turn may take 30 ms: after so long there is one attempt more. A writer that lives rings when it has finished. */
 enum { MAX_ATTEMPTS = 64 };
+#ifndef SEGMENT_PATIENCE_NS
+#define SEGMENT_PATIENCE_NS 2000000
+#endif
 
 typedef struct {
     uint8_t *base;
@@ -55,70 +54,7 @@ typedef struct {
     int64_t session;
 } Snapshot;
 
-static inline _Atomic uint64_t *word_at(uint8_t *at) {
-    return (_Atomic uint64_t *)(void *)at;
-}
-
-/* Nothing here; tests define them, to go through every interleaving (tests/segment/interleavings.c), to be killed at
- * every access (tests/segment_crash/), or bring all accesses themselves, on a memory of weak order or for a race
- * detector (tests/segment_memory/). */
-#ifndef SEGMENT_LOADING
-#define SEGMENT_LOADING() ((void)0)
-#endif
-#ifndef SEGMENT_STORED
-#define SEGMENT_STORED() ((void)0)
-#endif
-
-#ifdef SEGMENT_ACCESS
-#include SEGMENT_ACCESS
-#else
-
-static inline uint64_t load_relaxed(uint8_t *at) {
-    SEGMENT_LOADING();
-    return atomic_load_explicit(word_at(at), memory_order_relaxed);
-}
-
-static inline uint64_t load_acquire(uint8_t *at) {
-    SEGMENT_LOADING();
-    return atomic_load_explicit(word_at(at), memory_order_acquire);
-}
-
-static inline void store_relaxed(uint8_t *at, uint64_t value) {
-    atomic_store_explicit(word_at(at), value, memory_order_relaxed);
-    SEGMENT_STORED();
-}
-
-static inline void store_release(uint8_t *at, uint64_t value) {
-    atomic_store_explicit(word_at(at), value, memory_order_release);
-    SEGMENT_STORED();
-}
-
-static inline uint64_t add_release(uint8_t *at, uint64_t amount) {
-    uint64_t sum = atomic_fetch_add_explicit(word_at(at), amount, memory_order_release) + amount;
-    SEGMENT_STORED();
-    return sum;
-}
-
-/* The two of a futex word, which has 32 bits. */
-static inline uint32_t load_acquire_32(uint8_t *at) {
-    SEGMENT_LOADING();
-    return atomic_load_explicit((_Atomic uint32_t *)(void *)at, memory_order_acquire);
-}
-
-static inline void add_release_32(uint8_t *at, uint32_t amount) {
-    atomic_fetch_add_explicit((_Atomic uint32_t *)(void *)at, amount, memory_order_release);
-    SEGMENT_STORED();
-}
-
-static inline void fence_acquire(void) {
-    atomic_thread_fence(memory_order_acquire);
-}
-
-static inline void fence_release(void) {
-    atomic_thread_fence(memory_order_release);
-}
-
-#endif
+#include "access.h" // needs Segment
 
 static inline uint64_t double_bits(double value) {
     uint64_t bits;
@@ -153,6 +89,25 @@ static inline uint8_t *hash_slot(const Segment *s, uint64_t slot) {
 
 static inline uint8_t *bell_of(const Segment *s, uint64_t bell) {
     return s->base + s->geometry.bells_offset + bell * BELL_BYTES;
+}
+
+/* ---- turns ---- */
+
+static inline uint64_t monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* The writer's turn behind an attempt that failed; makes the next one the last where that took too long. */
+static inline void give_writer_turn(int *attempt, uint64_t *begun_ns) {
+    if (*attempt == MAX_ATTEMPTS)
+        return; /* that was the last */
+    if (*attempt == 0)
+        *begun_ns = monotonic_ns();
+    sched_yield();
+    if (monotonic_ns() - *begun_ns > SEGMENT_PATIENCE_NS)
+        *attempt = MAX_ATTEMPTS - 1;
 }
 
 /* ---- sequences: odd while what they guard changes ---- */
@@ -294,6 +249,7 @@ static inline void reset_series(const Segment *s, uint64_t series, int64_t sessi
 static inline Snapshot take_snapshot(const Segment *s, uint64_t series) {
     uint8_t *record = record_of(s, series);
     Snapshot taken;
+    uint64_t begun_ns = 0;
     for (int attempt = 0;; attempt++) {
         taken.revision = load_acquire(record + RECORD_REVISION); // [REVISION]
         taken.count = load_relaxed(record + RECORD_COUNT);
@@ -305,7 +261,7 @@ static inline Snapshot take_snapshot(const Segment *s, uint64_t series) {
             taken.revision |= 1;
             return taken;
         }
-        sched_yield();
+        give_writer_turn(&attempt, &begun_ns);
     }
 }
 
@@ -347,7 +303,7 @@ static inline uint64_t find_after(const Segment *s, uint64_t series, int64_t ope
 /* 1: filled in; 0: no forming row, or none that stood still. */
 static inline int copy_forming(const Segment *s, uint64_t series, uint64_t *sequence, Row *row, int64_t *stamps) {
     uint8_t *record = record_of(s, series);
-    uint64_t words[COLUMN_COUNT];
+    uint64_t words[COLUMN_COUNT], begun_ns = 0;
     for (int attempt = 0; attempt <= MAX_ATTEMPTS; attempt++) {
         *sequence = load_acquire(record + RECORD_FORMING_SEQUENCE); // [FORMING]
         for (int column = 0; column < COLUMN_COUNT; column++)
@@ -360,7 +316,7 @@ static inline int copy_forming(const Segment *s, uint64_t series, uint64_t *sequ
                          bits_double(words[4]), bits_double(words[5]), (int64_t)words[6]};
             return row->open_time_ms >= 0;
         }
-        sched_yield();
+        give_writer_turn(&attempt, &begun_ns);
     }
     return 0;
 }
@@ -434,6 +390,7 @@ static inline uint64_t epoch_if_named(uint8_t *record, const Name *name) {
 /* 1 and the series' place and epoch, or 0. A hit is proven by the record itself; a miss by the table version. */
 static inline int find_series(const Segment *s, const Name *name, uint64_t *series, uint64_t *epoch, uint64_t *slot) {
     const uint64_t mask = s->geometry.hash_slots - 1, tag = hash_name(name);
+    uint64_t begun_ns = 0;
     for (int attempt = 0; attempt <= MAX_ATTEMPTS; attempt++) {
         uint64_t version = load_acquire(s->base + HEADER_TABLE_VERSION); // [TABLE]
         for (uint64_t probe = 0; probe <= mask; probe++) {
@@ -451,7 +408,7 @@ static inline int find_series(const Segment *s, const Name *name, uint64_t *seri
         /* No fence: every slot was read by an acquire. [TABLE] */
         if (!(version & 1) && load_relaxed(s->base + HEADER_TABLE_VERSION) == version)
             return 0;
-        sched_yield();
+        give_writer_turn(&attempt, &begun_ns);
     }
     return 0;
 }

@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final
 
+from chandlery.core.absence import Absence
 from chandlery.core.errors import SegmentError
 from chandlery.workers.segment import _native
-from chandlery.workers.segment.description import SegmentInfo, describe
+from chandlery.workers.segment.description import SegmentInfo, describe, names
 from chandlery.workers.segment.layout import Header, read_header
 from chandlery.workers.segment.series import SeriesReader
-
-#: A segment may hold thousands of symbols; an error names so many.
-_MOST_NAMED: Final = 10
 
 
 @contextlib.contextmanager
@@ -112,14 +110,17 @@ class SegmentReader(_native.Reader):
         found = self.series(symbol, interval)
         if found is not None:
             return found
-        there = [one for one in self.info()["series"] if one["symbol"] == symbol]
-        remedy = "a feed holds what the Traders of its worker ask for by spec.market"
-        if there:
-            built = ", ".join(sorted(one["interval"] for one in there))
-            raise SegmentError(f"segment {self.path}: {symbol} isn't there by {interval}, only by {built}; {remedy}")
-        symbols = sorted({one["symbol"] for one in self.info()["series"]})
-        named = f"{', '.join(symbols[:_MOST_NAMED])}{', …' if len(symbols) > _MOST_NAMED else ''}" or "none"
-        raise SegmentError(f"segment {self.path}: there is no {symbol}; its symbols: {named}; {remedy}")
+        raise SegmentError(
+            f"no series {symbol} {interval}: segment {self.path} {self.absence(symbol, interval).told()}"
+        )
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Symbol and interval of each series that is there."""
+        return names(self._mapped(), self._header)
+
+    def absence(self, symbol: str, interval: str) -> Absence:
+        """What there is instead of a series that isn't there. It looks at every record: not for each wake-up."""
+        return Absence.among(symbol, interval, self.names())
 
     def info(self) -> SegmentInfo:
         """Header, series and bells as plain data."""

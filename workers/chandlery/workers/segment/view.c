@@ -21,6 +21,15 @@ int view_attach(View *self, PyObject *mapping, const unsigned long long *numbers
         fail("a writer needs a writable mapping");
         return -1;
     }
+    if (to_write) {
+        uint8_t *changes = PyMem_Calloc(geometry.series, 1);
+        if (!changes) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        PyMem_Free(self->changes);
+        self->changes = changes;
+    }
     self->segment = (Segment){map->base, geometry};
     Py_XSETREF(self->mapping, (Mapping *)Py_NewRef(mapping));
     return 0;
@@ -35,6 +44,7 @@ int view_init(View *self, PyObject *args, int to_write) {
 }
 
 void view_dealloc(View *self) {
+    PyMem_Free(self->changes);
     Py_CLEAR(self->mapping);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }

@@ -106,6 +106,7 @@ static PyObject *writer_append(View *self, PyObject *const *args, Py_ssize_t nar
     if (row.open_time_ms <= last)
         return fail("series %llu: open_time_ms %lld is not newer than the last closed row's %lld",
                     (unsigned long long)series, (long long)row.open_time_ms, (long long)last);
+    self->changes[series] = ROWS_CHANGED;
     append_row(&self->segment, series, &row, stamps, backfill, live);
     Py_RETURN_NONE;
 }
@@ -118,6 +119,7 @@ static PyObject *writer_revise(View *self, PyObject *const *args, Py_ssize_t nar
         return NULL;
     if (!live_record(self, bound[ARG_SERIES], &series) || !as_row(bound, &row))
         return NULL;
+    self->changes[series] = ROWS_CHANGED;
     return PyBool_FromLong(revise_row(&self->segment, series, &row));
 }
 
@@ -131,6 +133,7 @@ static PyObject *writer_set_forming(View *self, PyObject *const *args, Py_ssize_
     uint8_t *record = live_record(self, bound[ARG_SERIES], &series);
     if (!record || !as_row(bound, &row) || !as_stamps(bound[ARG_STAMPS], stamps))
         return NULL;
+    self->changes[series] |= RECORD_CHANGED;
     store_forming(record, &row, stamps);
     Py_RETURN_NONE;
 }
@@ -140,6 +143,7 @@ static PyObject *writer_clear_forming(View *self, PyObject *argument) {
     uint8_t *record = live_record(self, argument, &series);
     if (!record)
         return NULL;
+    self->changes[series] |= RECORD_CHANGED;
     forget_forming(record);
     Py_RETURN_NONE;
 }
@@ -153,6 +157,7 @@ static PyObject *writer_reset(View *self, PyObject *args, PyObject *kwargs) {
         return NULL;
     if (!live_record(self, argument, &series))
         return NULL;
+    self->changes[series] = ROWS_CHANGED;
     reset_series(&self->segment, series, session);
     Py_RETURN_NONE;
 }
@@ -193,49 +198,91 @@ done:
 }
 
 static PyObject *writer_heartbeat(View *self, PyObject *Py_UNUSED(ignored)) {
-    struct timespec now;
     if (!self->mapping)
         return fail_closed();
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    store_release(self->segment.base + HEADER_HEARTBEAT_NS, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
+    store_release(self->segment.base + HEADER_HEARTBEAT_NS, monotonic_ns());
     Py_RETURN_NONE;
 }
 
-static PyObject *writer_add_series(View *self, PyObject *args, PyObject *kwargs) {
+/* Looks up the series that the arguments name: 1 it is there, 0 it isn't, -1 with an error set. */
+static int find_named(const View *self, PyObject *args, PyObject *kwargs, Name *name, uint64_t *series, uint64_t *slot) {
     static char *names[] = {"symbol", "interval", NULL};
     PyObject *symbol, *interval;
-    Name name;
-    uint64_t series, epoch, slot;
+    uint64_t epoch;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UU", names, &symbol, &interval))
-        return NULL;
-    if (!self->mapping)
-        return fail_closed();
-    if (!as_name(symbol, interval, &name))
-        return NULL;
-    if (find_series(&self->segment, &name, &series, &epoch, &slot))
-        return PyLong_FromUnsignedLongLong(series);
+        return -1;
+    if (!self->mapping) {
+        fail_closed();
+        return -1;
+    }
+    return as_name(symbol, interval, name) ? find_series(&self->segment, name, series, &epoch, slot) : -1;
+}
+
+static PyObject *writer_add_series(View *self, PyObject *args, PyObject *kwargs) {
+    Name name;
+    uint64_t series, slot;
+    int there = find_named(self, args, kwargs, &name, &series, &slot);
+    if (there)
+        return there < 0 ? NULL : PyLong_FromUnsignedLongLong(series);
     int64_t added = insert_series(&self->segment, &name);
     if (added < 0)
         return fail("the segment is full: all %llu series are in use; raise segment_series",
                     (unsigned long long)self->segment.geometry.series);
+    self->changes[added] = ROWS_CHANGED;
     const Geometry *g = &self->segment.geometry;
     populate(self->mapping, (Py_ssize_t)(g->data_offset + (uint64_t)added * g->block_bytes), (Py_ssize_t)g->block_bytes);
     return PyLong_FromLongLong(added);
 }
 
 static PyObject *writer_remove_series(View *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"symbol", "interval", NULL};
-    PyObject *symbol, *interval;
     Name name;
-    uint64_t series, epoch, slot;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UU", names, &symbol, &interval))
+    uint64_t series, slot;
+    int there = find_named(self, args, kwargs, &name, &series, &slot);
+    if (there < 0)
         return NULL;
+    if (there) {
+        self->changes[series] = ROWS_CHANGED;
+        remove_series(&self->segment, series, slot);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *writer_take_changed(View *self, PyObject *Py_UNUSED(ignored)) {
     if (!self->mapping)
         return fail_closed();
-    if (!as_name(symbol, interval, &name))
+    PyObject *rows = PyList_New(0), *records = PyList_New(0);
+    for (uint64_t series = 0; rows && records && series < self->segment.geometry.series; series++) {
+        if (!self->changes[series])
+            continue;
+        PyObject *index = PyLong_FromUnsignedLongLong(series);
+        if (!index || PyList_Append(self->changes[series] & ROWS_CHANGED ? rows : records, index) < 0) {
+            Py_XDECREF(index);
+            Py_CLEAR(rows);
+            break;
+        }
+        Py_DECREF(index);
+    }
+    if (!rows || !records) {
+        Py_XDECREF(rows);
+        Py_XDECREF(records);
         return NULL;
-    if (find_series(&self->segment, &name, &series, &epoch, &slot))
-        remove_series(&self->segment, series, slot);
+    }
+    memset(self->changes, 0, self->segment.geometry.series);
+    return Py_BuildValue("NN", rows, records);
+}
+
+/* Entries stay where they are: who follows one finds a record that isn't in use. Nobody is given such a record any
+ * more, for another file has the path; the fence is for what is written there. */
+static PyObject *writer_end_series(View *self, PyObject *Py_UNUSED(ignored)) {
+    if (!self->mapping)
+        return fail_closed();
+    for (uint64_t series = 0; series < self->segment.geometry.series; series++) {
+        uint8_t *epoch = record_of(&self->segment, series) + RECORD_EPOCH;
+        uint64_t now = load_relaxed(epoch);
+        if (now & 1)
+            store_relaxed(epoch, now + 1);
+    }
+    fence_release();
     Py_RETURN_NONE;
 }
 
@@ -255,6 +302,8 @@ static PyMethodDef writer_methods[] = {
     {"heartbeat", METHOD(writer_heartbeat), METH_NOARGS, "Store now (monotonic) as the writer's sign of life."},
     {"add_series", METHOD(writer_add_series), METH_VARARGS | METH_KEYWORDS, "Index of a series, new or not."},
     {"remove_series", METHOD(writer_remove_series), METH_VARARGS | METH_KEYWORDS, "Take a series out."},
+    {"take_changed", METHOD(writer_take_changed), METH_NOARGS, "Series written to since this was last asked."},
+    {"end_series", METHOD(writer_end_series), METH_NOARGS, "End all series of a file that another one has replaced."},
     {"_release", METHOD(view_release), METH_NOARGS, "Let go of the mapping."},
     {NULL, NULL, 0, NULL},
 };

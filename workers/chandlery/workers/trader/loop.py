@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from chandlery.core.assignment import TraderAssignment, TraderState
+from chandlery.core.assignment import SeriesRef, TraderAssignment, TraderState
 from chandlery.core.intervals import Interval, parse_interval
 from chandlery.core.signals import Signal
 from chandlery.workers.candles import Candles, with_forming
@@ -17,11 +17,12 @@ from chandlery.workers.strategy import Decision, Strategy
 from chandlery.workers.trader.caller import Caller, Outcome
 from chandlery.workers.trader.informative import PATIENCE_NS, InformativePending, InformativeSet
 from chandlery.workers.trader.market import Forming, MarketView, SeriesView, Window
-from chandlery.workers.trader.messages import STATE_CODES, Live, StateReport
+from chandlery.workers.trader.messages import Live, StateReport
 from chandlery.workers.trader.recall import recall_from_ms, signalled_from_ms
 from chandlery.workers.trader.rehearsal import rehearse, try_out
 from chandlery.workers.trader.signal_writer import Clock, Occasion, Ring, SignalWriter, build_signals, decided_on
 from chandlery.workers.trader.symbol_run import Commit, SymbolRun, begins_at, newest_ms
+from chandlery.workers.trader.telling import Telling
 from chandlery.workers.windows import NO_STAMPS
 
 #: Longest wait: the heartbeat must move, and the supervisor's word be heard, twice a second.
@@ -63,7 +64,7 @@ class TraderLoop:
         self._ring = ring
         self._writer = writer
         self._clock = clock
-        self._report = report
+        self._telling = Telling(market, ring, clock, code, report)
         self._interval: Interval = parse_interval(spec.interval)
         first = make()
         self._strategy_name = first.name
@@ -79,7 +80,6 @@ class TraderLoop:
         self._caller = Caller(ring, clock, self._informative)
         self._commit: Commit | None = None
         self._orders = orders
-        self._told: StateReport | None = None
         # What every decision counts. A tick every few ms finds its caches cold: each Python frame on its way
         # costs about a microsecond then.
         self._now_ns = clock.now_ns
@@ -89,7 +89,7 @@ class TraderLoop:
         self._add_decided_ns = ring.adder("decided_ns_sum")
         self._newest_ms = ring.get("last_open_time_ms") if any(ring.position(run.series) for run in self._runs) else -1
         self._was_ready = False
-        self._missing = ""
+        self._missing: SeriesRef | None = None
         self._anew = False
         self._from_ms = self._until_ms = 0
         self._retired = False
@@ -99,7 +99,7 @@ class TraderLoop:
 
     def apply(self, live: Live) -> None:
         """Take over what needs no other process."""
-        self._told = None  # each order is answered, whether or not it changes anything to tell
+        self._telling.anew()  # each order is answered, whether or not it changes anything to tell
         activated = live.mode == "active" and self._spec.mode != "active"
         self._orders = live.orders
         self._spec.generation = live.generation
@@ -153,7 +153,7 @@ class TraderLoop:
         if self._spec.mode != "active":
             try_out(self._caller, self._runs, self._memory)
             return IDLE_S
-        timeout_s = IDLE_S if not self._missing else ATTACH_RETRY_S
+        timeout_s = IDLE_S if self._missing is None else ATTACH_RETRY_S
         for run in self._runs:
             if run.view is not None and run.begun:
                 timeout_s = min(timeout_s, self._decide(run, run.view, woken_ns))
@@ -182,7 +182,6 @@ class TraderLoop:
     def _attach(self) -> bool:
         """Find every series; True when all are there."""
         missing = self._informative.attach(self._market) if self._spec.informative else None
-        self._missing = "" if missing is None else f"{missing.symbol} {missing.interval}"
         for run in self._runs:
             if run.view is not None and not run.view.alive:
                 run.reattach()
@@ -191,11 +190,12 @@ class TraderLoop:
                 if run.view is not None:
                     run.check_room(run.view, self._strategy_name)
             if run.view is None:
-                self._missing = f"{run.symbol} {self._spec.interval}"
+                missing = SeriesRef(run.symbol, self._spec.interval)
             elif not run.begun and self._spec.mode == "active":
                 self._begin(run, run.view)
-        self._was_ready = self._was_ready or not self._missing
-        return not self._missing
+        self._missing = missing
+        self._was_ready = self._was_ready or missing is None
+        return missing is None
 
     def _begin(self, run: SymbolRun, view: SeriesView) -> None:
         position = None if self._anew else self._ring.position(run.series)
@@ -476,19 +476,7 @@ class TraderLoop:
         for run in self._runs:
             have = 0 if run.view is None else min(have, run.view.count - run.view.first())
         state = self._state(have >= need)
-        message = ""
-        if state == "Init":
-            message = self._market.trouble or f"waits for series {self._missing}"
-        elif self._missing:
-            message = f"series {self._missing} is gone"
-        spec = self._spec
-        told = StateReport(state, spec.generation, spec.incarnation, self._code, have, need, message, self._orders)
-        if told != self._told:
-            self._ring.set("state", STATE_CODES[state])
-            self._ring.set("warm_have", have)
-            self._ring.set("warm_need", need)
-            if self._report(told):
-                self._told = told
+        self._telling.tell(state, self._spec, have=have, need=need, missing=self._missing, orders=self._orders)
 
     def _state(self, warm: bool) -> TraderState:
         if self._writer.blocked:

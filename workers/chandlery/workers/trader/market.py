@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
+from chandlery.core.absence import Absence
 from chandlery.core.errors import SegmentError
 from chandlery.workers.candles import Columns, FormingValues
 from chandlery.workers.segment import SegmentReader
+from chandlery.workers.trader.patience import Patience
 
 
 class Window(Columns, Protocol):
@@ -71,6 +73,9 @@ class MarketView(Protocol):
     def series(self, symbol: str, interval: str) -> SeriesView | None:
         """The series, or None while it isn't there."""
 
+    def absence(self, symbol: str, interval: str) -> Absence | None:
+        """What there is instead of a series that isn't there; None where nothing is known of it. Not for each turn."""
+
     def token(self) -> int:
         """Take this before looking at series, and give it to :meth:`wait`: no change in between is missed."""
 
@@ -79,10 +84,6 @@ class MarketView(Protocol):
 
     def redirect(self, place: str, bell: int) -> None:
         """The feed has moved the segment or given the trader another bell."""
-
-
-#: While the segment isn't there (yet): how often to look. Its maker needs well under a second.
-_MISSING_RETRY_S = 0.05
 
 
 class SegmentMarket:
@@ -94,6 +95,7 @@ class SegmentMarket:
         self._bell = bell
         self._reader: SegmentReader | None = None
         self._changed = False
+        self._patience = Patience()
         # Whose bell the last token is of: another file's may stand at the same value, and mean something else.
         self._token_of: SegmentReader | None = None
         self._open()
@@ -102,17 +104,20 @@ class SegmentMarket:
         try:
             reader = SegmentReader.open(self._path)
         except SegmentError as error:
-            self._reader = None
-            self.trouble = str(error)
-            return False
+            return self._missed(str(error))
         if reader.superseded:  # and its successor not there yet, or killed before it was
             reader.close()
-            self._reader = None
-            self.trouble = f"segment {self._path}: superseded, and its successor is not there yet"
-            return False
+            return self._missed(f"segment {self._path}: superseded, and its successor is not there yet")
         self._reader = reader
         self.trouble = ""
+        self._patience.found()
         return True
+
+    def _missed(self, why: str) -> bool:
+        self._reader = None
+        self.trouble = why
+        self._patience.missed()
+        return False
 
     def refresh(self) -> bool:
         if self._changed:
@@ -135,13 +140,16 @@ class SegmentMarket:
     def series(self, symbol: str, interval: str) -> SeriesView | None:
         return None if self._reader is None else self._reader.series(symbol, interval)
 
+    def absence(self, symbol: str, interval: str) -> Absence | None:
+        return None if self._reader is None else self._reader.absence(symbol, interval)
+
     def token(self) -> int:
         self._token_of = self._reader
         return 0 if self._reader is None else self._reader.bell(self._bell)
 
     def wait(self, token: int, timeout_s: float) -> None:
         if self._reader is None:
-            time.sleep(min(timeout_s, _MISSING_RETRY_S))
+            time.sleep(min(timeout_s, self._patience.wait_s()))
         elif self._token_of is self._reader:
             self._reader.wait(self._bell, token, timeout_s)
 

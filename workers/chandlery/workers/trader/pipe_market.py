@@ -9,17 +9,19 @@ from typing import Final, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
+from chandlery.core.absence import Absence
 from chandlery.core.errors import UnavailableError
 from chandlery.workers.candles import Floats, Ints
-from chandlery.workers.windows import FormingValue, FrameSplitter, StampRow, WindowHeader, WindowMessage, decode_window
+from chandlery.workers.trader.patience import Patience
+from chandlery.workers.windows import FormingValue, FrameSplitter, StampRow, WindowHeader, WindowMessage, decode_message
 
 Columns7: TypeAlias = tuple[Ints, Floats, Floats, Floats, Floats, Floats, Ints]
 
 #: Most rows kept a series; more than any strategy may ask for (parameters end at 802 candles).
 MAX_ROWS: Final = 2_048
 _CHUNK_BYTES: Final = 1 << 20
-#: Pause between attempts to connect; a feed's restart takes about a second.
-_RECONNECT_S: Final = 0.1
+#: Pause after a connection that the feed ended without a word: it doesn't know this trader, and logs each attempt.
+_REFUSED_S: Final = 0.1
 
 
 class PipeWindow(NamedTuple):
@@ -72,6 +74,11 @@ class PipeSeries:
         for column in self._columns:
             column.flags.writeable = False
         self._note(new)
+
+    @property
+    def life(self) -> int:
+        """Of the messages that continue this series."""
+        return self._header.life
 
     @property
     def session(self) -> int:
@@ -140,25 +147,31 @@ class PipeMarket:
         self._series: dict[tuple[str, str], PipeSeries] = {}
         #: Series of which the present connection has said nothing yet.
         self._unheard: set[tuple[str, str]] = set()
+        self._absences: dict[tuple[str, str], Absence] = {}
+        self._patience = Patience()
         self._next_attempt_s = 0.0
+        self._heard = False
         self._arrivals = 0
 
     def _connect(self) -> bool:
         if time.monotonic() < self._next_attempt_s:
             return False
-        self._next_attempt_s = time.monotonic() + _RECONNECT_S
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             made.connect(self._path)
             made.sendall(self._key.encode() + b"\n")
         except OSError as error:
             made.close()
+            self._patience.missed()
+            self._next_attempt_s = time.monotonic() + self._patience.wait_s()
             self.trouble = f"{self._path}: the feed serves no windows: {error.strerror}"
             return False
         made.setblocking(False)
+        self._next_attempt_s = 0.0
         self._socket = made
         self._splitter = FrameSplitter()
         self._unheard = set(self._series)
+        self._absences.clear()
         self.trouble = ""
         return True
 
@@ -167,6 +180,11 @@ class PipeMarket:
             self._socket.close()
             self._socket = None
         self.trouble = why
+        if self._heard:
+            self._patience.found()  # until now
+        self._patience.missed()
+        self._next_attempt_s = time.monotonic() + (self._patience.wait_s() if self._heard else _REFUSED_S)
+        self._heard = False
 
     def refresh(self) -> bool:
         # What was received stays usable while disconnected; a new connection starts with whole windows.
@@ -177,6 +195,9 @@ class PipeMarket:
     def series(self, symbol: str, interval: str) -> PipeSeries | None:
         return self._series.get((symbol, interval))
 
+    def absence(self, symbol: str, interval: str) -> Absence | None:
+        return self._absences.get((symbol, interval))
+
     def token(self) -> int:
         return self._arrivals
 
@@ -184,7 +205,7 @@ class PipeMarket:
         if token != self._arrivals:
             return
         if self._socket is None:
-            time.sleep(min(timeout_s, _RECONNECT_S))
+            time.sleep(min(timeout_s, max(0.0, self._next_attempt_s - time.monotonic())))
             return
         readable, _, _ = select.select([self._socket], [], [], timeout_s)
         if readable:
@@ -199,24 +220,36 @@ class PipeMarket:
                     self._disconnect("the feed closed the windows' connection")
                     return
                 for body in self._splitter.feed(chunk):
-                    self._take(decode_window(body))
+                    self._take(decode_message(body))
         except BlockingIOError:
             return
         except (OSError, UnavailableError) as error:
             self._disconnect(str(error))
 
-    def _take(self, message: WindowMessage) -> None:
+    def _take(self, message: WindowMessage | Absence) -> None:
+        self._arrivals += 1
+        self._heard = True
+        if isinstance(message, Absence):
+            key = (message.symbol, message.interval)
+            self._drop(key)
+            self._absences[key] = message
+            return
         key = (message.header.symbol, message.header.interval)
         held = self._series.get(key)
-        if held is not None and key not in self._unheard:
+        if held is not None and key not in self._unheard and held.life == message.header.life:
             held.take(message)
         else:
-            # Perhaps of another feed, which counts its rows from another one on: ordinals held are void.
-            if held is not None:
-                held.alive = False
-            self._unheard.discard(key)
+            # Perhaps of another feed, which counts its rows from another one on, or freed and made anew: ordinals
+            # held are void, and a revision that is the same says nothing.
+            self._drop(key)
             self._series[key] = PipeSeries(message)
-        self._arrivals += 1
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        held = self._series.pop(key, None)
+        if held is not None:
+            held.alive = False
+        self._unheard.discard(key)
+        self._absences.pop(key, None)
 
     def redirect(self, place: str, bell: int) -> None:
         """Nothing to do: the socket's path is fixed by the rings' folder, and there is no bell."""
