@@ -185,7 +185,7 @@ async def test_the_wait_is_told_with_what_is_left_and_the_share_that_is_done() -
     assert (await draining.wait("aggregator-market", left)).is_through
     assert said, "a second and more is worth a word"
     assert {line for line, _ in said} == {
-        "ending: the aggregators have 100 records to go, 30 s at most; Ctrl-C ends at once"
+        "ending: the aggregators have 100 records to go, 30 s at most; a second Ctrl-C ends at once"
     }
     assert {fraction for _, fraction in said} == {0.75}
 

@@ -49,7 +49,7 @@ def feed_line(feed: FeedRow) -> str:
 
 def lag_text(feed: FeedRow) -> str:
     """``12,000 (34 s)``: records that wait, and for how long where that is a second or more."""
-    waited = f" ({feed.behind_ms // 1000} s)" if feed.behind_ms >= 1000 else ""
+    waited = f" ({feed.behind_ms // 1000} s)" if feed.aggregator_lag and feed.behind_ms >= 1000 else ""
     return f"{count(feed.aggregator_lag)}{waited}"
 
 

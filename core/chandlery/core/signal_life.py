@@ -29,7 +29,8 @@ from chandlery.core.signals import Action, Life, Signal
 
 State = Literal["detected", "confirmed", "invalidated", "active", "closed", "expired"]
 STATES: Final[tuple[State, ...]] = ("detected", "confirmed", "invalidated", "active", "closed", "expired")
-#: Without `signals.ttl`: a closed candle is too old to be decided on, and a signal to act on, after so many intervals.
+#: Without `signals.ttl`: a closed candle so many intervals behind the newest one is too old to be decided on (market
+#: time), and a signal to act on so many after it became active (wall clock).
 TTL_INTERVALS: Final = 10
 _OPPOSITES: Final[dict[Action, frozenset[str]]] = {
     "buy": frozenset({"sell", "close"}),

@@ -99,6 +99,6 @@ class Draining:
         first, left = sum(self._first.values()), sum(self._left.values())
         # The words stay, so that off terminals they are a line now and then, with the share that is done.
         self._words = self._words or (
-            f"{self._title} have {left:,} {self._things} to go, {self._limit_s:.0f} s at most; Ctrl-C ends at once"
+            f"{self._title} have {left:,} {self._things} to go, {self._limit_s:.0f} s at most; a second Ctrl-C ends at once"
         )
         self._say(self._words, 1 - left / first if first else None)

@@ -33,7 +33,7 @@ _COUNTERS: Final = {
     "calls": ("calls", "Calls of the strategy on closed and forming candles"),
     "signals": ("signals", "Signals written into the ring"),
     "reruns": ("reruns", "Calls that ran again because their data was overwritten or revised meanwhile"),
-    "stale": ("stale", "Closed candles older than the signals' ttl, without a call"),
+    "stale": ("stale", "Closed candles too far behind the newest (signals.ttl), without a call"),
     "lapped": ("lapped", "Closed candles that the segment no longer held, without a call"),
     "cooled_down": ("cooled_down", "Signals held back by the cooldown"),
     "informative_missing": ("informative_missing", "Calls without one of the informative series"),
