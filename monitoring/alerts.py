@@ -12,6 +12,8 @@ SIGNAL_S: Final = "0.065536"
 #: Shares that may miss their objective over 30 days: signals, and the time in which an assignment isn't applied.
 SIGNAL_BUDGET: Final = 0.01
 DELIVERY_BUDGET: Final = 0.001
+#: For how long the oldest record may wait, s: a broker's restart takes 4, a killed aggregator's start 5, a growth 6.
+BEHIND_S: Final = 10
 #: Windows of burn rates (Google's SRE workbook): budget of 30 days used up in 2 and in 5 days.
 FAST: Final = ("1h", "5m", 14.4)
 SLOW: Final = ("6h", "30m", 6.0)
@@ -103,17 +105,17 @@ ALERTS: Final = (
     ),
     Alert(
         "ChandleryAggregatorBehind",
-        "chandlery_aggregator_lag_records > 5000",
+        f"chandlery_aggregator_behind_seconds > {BEHIND_S}",
         "2m",
         "warning",
-        "The aggregator {{ $labels.instance }} is {{ $value | humanize }} records behind.",
+        "The aggregator {{ $labels.instance }} is {{ $value | humanizeDuration }} behind: Traders decide on candles that old.",
     ),
     Alert(
         "ChandleryFeedBehind",
-        "chandlery_feed_lag_records > 5000",
+        f"chandlery_feed_behind_seconds > {BEHIND_S}",
         "2m",
         "warning",
-        "The feed {{ $labels.instance }} is {{ $value | humanize }} records behind.",
+        "The feed {{ $labels.instance }} is {{ $value | humanizeDuration }} behind: its Traders decide on candles that old.",
     ),
     Alert(
         "ChandleryDeadLetters",

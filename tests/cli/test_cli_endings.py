@@ -115,3 +115,12 @@ def test_logs_of_a_state_where_nothing_ran_says_so(tmp_path: Path) -> None:
     ended = call("logs", cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "nothing has run over this state folder" in ended.stderr
+
+
+@pytest.mark.parametrize("text", ["3x", "", "9" * 5000 + "s"])
+def test_a_duration_that_is_none_is_told_in_one_line_with_its_option(tmp_path: Path, text: str) -> None:
+    ended = call("up", "-f", str(tmp_path), "--for", text, cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"chandlery: --for '{text[:59]}")
+    assert line.endswith("write whole numbers with units w, d, h, m, s or ms, such as 1m30s")

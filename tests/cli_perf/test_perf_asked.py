@@ -18,7 +18,7 @@ from chandlery.cli.runtime.desired import read_catalogue
 from chandlery.core.errors import InputError, MachineError
 from chandlery.core.manifests import check_against_catalogue, read_manifests
 
-GOOD: dict[str, Any] = {"traders": "5,10", "seconds": 8, "rate": 20.0, "symbols": 10, "trigger": "CandleClose"}
+GOOD: dict[str, Any] = {"traders": "5,10", "seconds": "8", "rate": "20", "symbols": "10", "trigger": "CandleClose"}
 
 
 def asked(**changes: Any) -> Asked:
@@ -33,20 +33,29 @@ def test_good_options_are_taken_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"traders": ""}, "--traders '': '' won't do; write numbers from 1 to 100, such as 5,10,20,50"),
+        ({"traders": ""}, "--traders '': there is no number; write numbers from 1 to 100, such as 5,10,20,50"),
+        ({"traders": "5,"}, "--traders '5,': a comma has no number beside it; write numbers from 1 to 100, such as"),
+        ({"traders": "9" * 5000}, "999…' won't do; write numbers from 1 to 100"),
+        ({"traders": "²"}, "--traders '²': '²' won't do"),
         ({"traders": "5,x"}, "--traders '5,x': 'x' won't do"),
         ({"traders": "0"}, "--traders '0': '0' won't do"),
         ({"traders": "101"}, "numbers from 1 to 100"),
         ({"traders": "-1"}, "--traders '-1'"),
         ({"traders": "5,5"}, "twice"),
         ({"traders": "1,2,3,4,5,6,7,8,9"}, "9 numbers; write 8 at most"),
-        ({"seconds": 1}, "--seconds 1: write 2 to 120"),
-        ({"seconds": 121}, "--seconds 121"),
-        ({"rate": 0.0}, "--rate 0: write a number above 0, at most 500"),
-        ({"rate": float("nan")}, "--rate nan"),
-        ({"rate": 501.0}, "--rate 501"),
-        ({"symbols": 0}, "--symbols 0: write 1 to 64"),
-        ({"symbols": 65}, "--symbols 65"),
+        ({"seconds": "1"}, "--seconds '1': write a whole number from 2 to 120 (seconds of each measurement)"),
+        ({"seconds": "121"}, "--seconds '121'"),
+        ({"rate": "0"}, "--rate '0': write a number above 0, at most 500"),
+        ({"rate": "nan"}, "--rate 'nan'"),
+        ({"rate": "501"}, "--rate '501'"),
+        ({"symbols": "0"}, "--symbols '0': write a whole number from 1 to 64"),
+        ({"symbols": "65"}, "--symbols '65'"),
+        ({"seconds": "abc"}, "--seconds 'abc': write a whole number from 2 to 120"),
+        ({"seconds": "9" * 5000}, "999…': write a whole number from 2 to 120"),
+        ({"seconds": "2.5"}, "--seconds '2.5': write a whole number"),
+        ({"symbols": ""}, "--symbols '': write a whole number from 1 to 64"),
+        ({"rate": "many"}, "--rate 'many': write a number above 0, at most 500"),
+        ({"rate": "9" * 5000}, "999…': write a number above 0"),
         ({"trigger": "Always"}, "--trigger 'Always': write CandleClose or EveryUpdate"),
     ],
 )
@@ -68,13 +77,17 @@ def test_a_plot_that_could_not_be_written_is_refused_before_anything_runs(tmp_pa
     assert asked(plot=tmp_path / "plot.svg").plot == tmp_path / "plot.svg"
 
 
-def test_the_command_refuses_with_exit_code_2_and_one_line() -> None:
-    words = [sys.executable, "-m", "chandlery.cli", "perf", "compare", "--traders", "many"]
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--traders", "many", "--traders 'many': 'many' won't do; write numbers from 1 to 100, such as 5,10,20,50"),
+        ("--seconds", "abc", "--seconds 'abc': write a whole number from 2 to 120 (seconds of each measurement)"),
+    ],
+)
+def test_the_command_refuses_with_exit_code_2_and_one_line(option: str, value: str, told: str) -> None:
+    words = [sys.executable, "-m", "chandlery.cli", "perf", "compare", option, value]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        done.stderr == "chandlery: --traders 'many': 'many' won't do; write numbers from 1 to 100, such as 5,10,20,50\n"
-    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"chandlery: {told}\n")
 
 
 def test_without_a_temporary_folder_it_says_so_with_exit_code_3(
@@ -106,7 +119,7 @@ def test_each_number_is_measured_on_both_in_turns_that_alternate_and_a_few_side_
 
 
 def test_what_each_step_runs_are_manifests_without_a_mistake(tmp_path: Path) -> None:
-    of = asked(traders="100,1", symbols=64, trigger="EveryUpdate")
+    of = asked(traders="100,1", symbols="64", trigger="EveryUpdate")
     catalogue = asyncio.run(read_catalogue(STRATEGIES))
     for step in steps_of(of):
         (tmp_path / "all.yaml").write_text(manifests(of, step))

@@ -11,7 +11,7 @@ import pytest
 from tests.console_api.lively import manifest_of
 from tests.console_api.stage import Stage
 
-from chandlery.console.backend import RefusedError
+from chandlery.console.backend import BadFieldError, RefusedError
 from chandlery.core.errors import InputError, MachineError, UnavailableError
 
 JSON = {"Content-Type": "application/json"}
@@ -218,6 +218,35 @@ async def test_a_backend_s_error_is_told_in_its_words(
         assert (answer.status_code, problem["reason"]) == (status, reason)
         assert (problem["detail"] == str(error)) is (status != 500)
         assert ("Retry-After" in answer.headers) is (status == 503)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("spec.pool.name", "demo"),
+        ("spec.strategy.parameters.fast", "0"),
+        ("spec.strategy.parameters.a.b[0]", "dotted"),
+        ("spec.market.symbols[0]", "BTC/USDT"),
+        ("spec.market.symbols[7]", ""),
+        ("spec.market.symbols[" + "9" * 5000 + "]", ""),
+        ("spec.strategy.source", ""),
+        ("..", ""),
+        ("metadata.labels", ""),
+    ],
+)
+async def test_a_field_that_a_backend_refuses_is_told_with_the_value_that_stands_there(
+    api: httpx.AsyncClient, stage: Stage, field: str, value: str
+) -> None:
+    stage.backend.failing = BadFieldError(f"{field}: won't do", field)
+    body = new("default/alpha")
+    body["spec"]["pool"]["name"] = "demo"
+    body["spec"]["strategy"]["parameters"] = {"fast": 0, "a.b[0]": "dotted", "a": "another"}
+    body["spec"]["market"]["symbols"] = ["BTC/USDT"]
+    for method, path in (("POST", "traders"), ("PUT", "traders/default/alpha")):
+        answer = await api.request(method, path, json=body)
+        told = answer.json()
+        assert (answer.status_code, told["reason"], told["detail"]) == (422, "BadField", f"{field}: won't do")
+        assert (told["field"], told["value"]) == (field, value)
 
 
 @pytest.mark.parametrize("why", ["read_only", "backend"])

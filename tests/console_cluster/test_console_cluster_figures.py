@@ -137,7 +137,12 @@ async def test_an_answer_without_an_end_is_cut_off() -> None:
 
 async def test_a_feeds_pods_tell_whether_it_is_alive_and_how_quick_its_market_is() -> None:
     ingest = {"connected": True, "finished": False, "frames": 12, "trades": {"appended": 100}}
-    aggregator = {"ready": True, "lag": 2, "totals": {"candles": {"closed": 9}, "counts": {"late": 1, "duplicate": 3}}}
+    aggregator = {
+        "ready": True,
+        "lag": 2,
+        "behind_ms": 70,
+        "totals": {"candles": {"closed": 9}, "counts": {"late": 1, "duplicate": 3}},
+    }
     memory = b"process_resident_memory_bytes 2.5e+07\nprocess_start_time_seconds 1.7e+09\n"
     item = kept(an_object("MarketFeed", "market", {"source": {"synthetic": {}}}, {"observedGeneration": 1, "conditions": [READY]}))  # fmt: skip
     async with (
@@ -154,6 +159,7 @@ async def test_a_feeds_pods_tell_whether_it_is_alive_and_how_quick_its_market_is
         row = feed_row(item, feed, feed.ingest_at_s)
     assert places.asked[:2] == ["market-ingest.desk.svc:8081", "market-aggregator.desk.svc:8082"]
     assert row.alive
+    assert row.behind_ms == 70
     assert (row.frames, row.trades, row.lag, row.candles_closed, row.late, row.duplicate) == (12, 200, 2, 9, 1, 3)
     assert row.trades_per_s > 100
     assert [(one.instance, one.rss_bytes) for one in processes_of({}, poller.feeds, feed.ingest_at_s)] == [

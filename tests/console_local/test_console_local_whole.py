@@ -176,19 +176,20 @@ def test_a_trader_made_through_the_api_signals_until_it_is_suspended_and_goes(se
 
 
 @pytest.mark.parametrize(
-    ("spec", "field", "sentence"),
+    ("spec", "field", "value", "sentence"),
     [
-        ({"strategy": {"name": "macdd"}}, "spec.strategy.name", 'did you mean "macd"?'),
+        ({"strategy": {"name": "macdd"}}, "spec.strategy.name", "macdd", 'did you mean "macd"?'),
         (
             {"strategy": {"name": "macd", "parameters": {"fsat": 3}}},
             "spec.strategy.parameters.fsat",
+            "3",
             'did you mean "fast"?',
         ),
-        ({"pool": {"name": "quant"}}, "spec.pool.name", 'did you mean "quants"?'),
+        ({"pool": {"name": "quant"}}, "spec.pool.name", "quant", 'did you mean "quants"?'),
     ],
 )
 def test_what_the_next_start_would_refuse_is_never_written(
-    served: Served, spec: dict[str, object], field: str, sentence: str
+    served: Served, spec: dict[str, object], field: str, value: str, sentence: str
 ) -> None:
     before = {path.name: path.read_bytes() for path in served.manifests.iterdir()}
     manifest = served.get("/traders/default/macd-oracles")["manifest"]
@@ -199,7 +200,8 @@ def test_what_the_next_start_would_refuse_is_never_written(
         served.client.post(f"{API}/traders", json=new),
     ):
         told = answer.json()
-        assert (answer.status_code, told["reason"], told["field"]) == (422, "BadField", field), told
+        assert (answer.status_code, told["reason"]) == (422, "BadField"), told
+        assert (told["field"], told["value"]) == (field, value)
         assert sentence in told["detail"]
     assert {path.name: path.read_bytes() for path in served.manifests.iterdir()} == before
 

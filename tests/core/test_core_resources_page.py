@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from chandlery.core.resources import KINDS, Resource
+from chandlery.core.resources.trader import Signals
 
 PAGE = Path(__file__).parents[2] / "docs" / "resources.md"
 
@@ -54,3 +55,12 @@ def test_the_page_has_every_field_of(kind: type[Resource]) -> None:
     found = [line for line in section.splitlines() if line.startswith("| `")]
     wanted = expected(kind)
     assert found == wanted, "write into the table of docs/resources.md:\n" + "\n".join(wanted)
+
+
+def test_the_time_to_live_is_described_by_the_two_clocks_that_it_counts_by() -> None:
+    """Market time for candles (workers/trader/loop.py compares open times), the wall clock for signals (signal_life.py)."""
+    field = Signals.model_fields["ttl"]
+    candles, _, signals = (field.description or "").partition(";")
+    assert "market time" in candles
+    assert "behind the newest one of its series" in candles
+    assert "by the clock" in signals

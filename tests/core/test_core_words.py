@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from chandlery.core.durations import format_duration, parse_duration
 from chandlery.core.errors import InputError
 from chandlery.core.intervals import parse_interval
 from chandlery.core.quantities import format_quantity, parse_quantity
+from chandlery.core.settings import parse_listen
 from chandlery.core.symbols import exchange_symbol, parse_symbol
 
 DAY_MS = 86_400_000
@@ -155,3 +157,12 @@ def test_what_is_no_amount_of_memory_is_refused(text: str, says: str) -> None:
 @given(st.integers(0, 2**50))
 def test_an_amount_of_memory_survives_being_written(size: int) -> None:
     assert parse_quantity(format_quantity(size)) == size
+
+
+@pytest.mark.parametrize("read", [parse_duration, parse_interval, parse_quantity, parse_listen])
+@pytest.mark.parametrize("digits", ["9" * 5000, "²"])
+def test_numbers_that_are_none_or_have_thousands_of_digits_are_refused_in_words(read: Any, digits: str) -> None:
+    """``int()`` refuses both in words of its own."""
+    unit = {parse_quantity: "Mi", parse_listen: ""}.get(read, "s")
+    with pytest.raises(InputError):
+        read(("host:" if read is parse_listen else "") + digits + unit)

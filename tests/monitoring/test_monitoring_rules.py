@@ -76,10 +76,11 @@ CASES: dict[str, Case] = {
         {'chandlery_ingest_trades_dropped_total{instance="i",reason="buffer"}': "5x60"},
     ),
     "ChandleryAggregatorBehind": Case(
-        {f"chandlery_aggregator_lag_records{_FEED}": "9000x60"}, {f"chandlery_aggregator_lag_records{_FEED}": "10x60"}
+        {f"chandlery_aggregator_behind_seconds{_FEED}": "11x60"},
+        {f"chandlery_aggregator_behind_seconds{_FEED}": "9x60"},
     ),
     "ChandleryFeedBehind": Case(
-        {f"chandlery_feed_lag_records{_FEED}": "9000x60"}, {f"chandlery_feed_lag_records{_FEED}": "10x60"}
+        {f"chandlery_feed_behind_seconds{_FEED}": "11x60"}, {f"chandlery_feed_behind_seconds{_FEED}": "9x60"}
     ),
     "ChandleryDeadLetters": Case(
         {f"chandlery_aggregator_dead_letters_total{_FEED}": "0+1x60"},

@@ -7,6 +7,22 @@ from typing import Annotated
 
 import typer
 
+from chandlery.core.durations import parse_duration
+from chandlery.core.errors import InputError
+
+
+def duration_ms(option: str, text: str) -> int:
+    """The duration that an option names, ms.
+
+    Raises:
+        InputError: names the option, its value and what to write instead.
+    """
+    try:
+        return parse_duration(text)
+    except InputError as error:
+        raise InputError(f"{option} {error}") from error
+
+
 State = Annotated[
     Path,
     typer.Option("--state", envvar="CHANDLERY_STATE", help="State folder of the local instance.", show_default=True),

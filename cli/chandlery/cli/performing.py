@@ -40,11 +40,11 @@ def compare(
     traders: Annotated[
         str, typer.Option("--traders", metavar="N,N,…", help="How many traders; each number is measured by itself.")
     ] = "5,10,20,50",
-    seconds: Annotated[int, typer.Option("--seconds", metavar="N", help="Length of each measurement.")] = 8,
-    rate: Annotated[float, typer.Option("--rate", metavar="N", help="Trades a second of each symbol.")] = 20.0,
+    seconds: Annotated[str, typer.Option("--seconds", metavar="N", help="Length of each measurement.")] = "8",
+    rate: Annotated[str, typer.Option("--rate", metavar="N", help="Trades a second of each symbol.")] = "20",
     symbols: Annotated[
-        int, typer.Option("--symbols", metavar="N", help="Symbols; every trader decides on all of them.")
-    ] = 10,
+        str, typer.Option("--symbols", metavar="N", help="Symbols; every trader decides on all of them.")
+    ] = "10",
     trigger: Annotated[
         str, typer.Option("--trigger", metavar="CandleClose|EveryUpdate", help="When traders decide.")
     ] = "CandleClose",

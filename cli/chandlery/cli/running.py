@@ -90,13 +90,14 @@ async def _work(runtime: LocalRuntime, presenter: Presenter, interrupts: Interru
     presenter.panel(viewer.view(), _next_commands(runtime.options))
     began = time.monotonic()
     following = asyncio.create_task(recent.follow(runtime.workers.values))
+    looking = asyncio.create_task(viewer.lagging.follow(runtime))
     showing = asyncio.create_task(presenter.show(viewer.view))
     try:
         await _until_end(runtime, interrupts)
     finally:
-        for task in (following, showing):
+        for task in (following, looking, showing):
             task.cancel()
-        await asyncio.gather(following, showing, return_exceptions=True)
+        await asyncio.gather(following, looking, showing, return_exceptions=True)
     with presenter:
         return summarise(await end_in_order(runtime, viewer, time.monotonic() - began, presenter.say))
 

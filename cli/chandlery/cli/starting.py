@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from chandlery.cli.endings import ends_well
-from chandlery.cli.options import DEFAULT_STATE, Json, Manifests, State, Strategies
+from chandlery.cli.options import DEFAULT_STATE, Json, Manifests, State, Strategies, duration_ms
 from chandlery.cli.presenting import Presenter
 from chandlery.cli.running import run_up
 from chandlery.cli.runtime.console_process import console_options
@@ -18,7 +18,6 @@ from chandlery.cli.runtime.desired import read_catalogue, read_first
 from chandlery.cli.runtime.metrics_ports import TARGETS, MetricsPorts
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.screen import remarks
-from chandlery.core.durations import parse_duration
 from chandlery.core.errors import InputError, LoginError
 from chandlery.core.kafka_login import login_of
 from chandlery.core.settings import KafkaSecurity, parse_listen
@@ -101,7 +100,7 @@ def up(
         port=port,
         transport=_transport(transport),
         speed=_speed(speed),
-        run_for_s=parse_duration(run_for) / 1000 if run_for is not None else None,
+        run_for_s=duration_ms("--for", run_for) / 1000 if run_for is not None else None,
         until_end=until_end,
         log_level=_level(log_level),
         metrics=MetricsPorts(metrics_port, state / TARGETS) if metrics_port is not None else None,

@@ -52,10 +52,17 @@ def feed_line(feed: FeedRow) -> str:
     """``market: connected, 12 trades/s, lag 0, 1,200 trades, 80 candles``."""
     state = "finished" if feed.finished else "connected" if feed.connected else "not connected"
     return (
-        f"{feed.feed}: {state}, {feed.trades_per_s:,.0f} trades/s, lag {count(feed.aggregator_lag)}, "
+        f"{feed.feed}: {state}, {feed.trades_per_s:,.0f} trades/s, lag {lag_text(feed)}, "
         f"{count(feed.trades)} trades, {count(feed.candles_closed)} candles"
-        + (f" ({feed.message})" if feed.message else "")
+        # A notice says the whole of it.
+        + (" (lags)" if feed.lagging else f" ({feed.message})" if feed.message else "")
     )
+
+
+def lag_text(feed: FeedRow) -> str:
+    """``12,000 (34 s)``: records that wait, and for how long where that is a second or more."""
+    waited = f" ({feed.behind_ms // 1000} s)" if feed.aggregator_lag and feed.behind_ms >= 1000 else ""
+    return f"{count(feed.aggregator_lag)}{waited}"
 
 
 def trader_line(row: TraderRow) -> str:

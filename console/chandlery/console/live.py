@@ -121,6 +121,9 @@ def summary_view(summary: Summary) -> RenderableType:
         rows.append(
             ("drops", ", ".join(f"{reason} {count(number)}" for reason, number in sorted(summary.drops.items())))
         )
+    if summary.behind_ms:
+        furthest = (f"{name} {ms / 1000:.0f} s at most" for name, ms in sorted(summary.behind_ms.items()))
+        rows.append(("lagged behind", ", ".join(furthest)))
     if summary.restarts:
         rows.append(("process restarts", ", ".join(f"{name} {n}" for name, n in sorted(summary.restarts.items()))))
     rows.append(("counts", "reconcile" if summary.reconciles else "DO NOT RECONCILE"))

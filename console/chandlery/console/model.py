@@ -59,6 +59,8 @@ class FeedRow(msgspec.Struct):
 
     Attributes:
         topic, prefix, partitions: its topics are ``{prefix}{topic}.trades`` and so on, each with so many partitions.
+        aggregator_lag: records that the aggregator has not applied yet; behind_ms: for how long the oldest has waited.
+        lagging: whether that has been too much for a while; then ``message`` says so.
         watermark_ms: up to where the market's time has come (event time; of the symbol that is furthest); 0: unknown.
     """
 
@@ -84,6 +86,8 @@ class FeedRow(msgspec.Struct):
     prefix: str = "chandlery."
     partitions: int = 4
     watermark_ms: int = 0
+    behind_ms: int = 0
+    lagging: bool = False
 
     def kafka(self) -> KafkaSettings:
         """Where the feed's topics are, and how that Kafka is entered."""

@@ -103,6 +103,7 @@ class Summary(msgspec.Struct):
         memory_bytes: by process: ``kafka``, ``ingest-FEED``, ``aggregator-FEED``, ``feed-WORKER``,
             ``supervisor-WORKER``, ``console``, and each Trader by its name; sampled just before the stop.
         drops: everything that was left out or repeated anywhere, by reason; zero counts are left out.
+        behind_ms: the furthest each process was behind what Kafka had, of those that lagged at any time.
         restarts: unexpected ends of our own processes, by name; zero counts are left out.
     """
 
@@ -120,18 +121,22 @@ class Summary(msgspec.Struct):
     memory_bytes: dict[str, MemoryFigures] = {}
     drops: dict[str, int] = {}
     restarts: dict[str, int] = {}
+    behind_ms: dict[str, int] = {}
 
 
 encode_summary: Final = msgspec.json.Encoder(order="deterministic").encode
 decode_summary: Final = msgspec.json.Decoder(Summary).decode
 
 
-def count_problems(trades: TradeCounts, signals: SignalCounts) -> list[str]:
+def count_problems(trades: TradeCounts, signals: SignalCounts, *, all_read: bool = True) -> list[str]:
     """Which counts don't add up, one sentence each; empty when all do.
 
     The laws: received = counted + open + late + duplicate + dead; the aggregator received what ingest had
     acknowledged; every emitted (or carried) signal was published, dropped with a reason, or is still pending.
     A delivery repeated after a crash may make ``published`` larger, never ``unique``.
+
+    Args:
+        all_read: whether the aggregator got to the end of what ingest appended.
     """
     problems: list[str] = []
     if trades.received != trades.accounted():
@@ -139,7 +144,12 @@ def count_problems(trades: TradeCounts, signals: SignalCounts) -> list[str]:
             f"trades don't add up: received {trades.received} is not counted {trades.counted} + open {trades.open} "
             f"+ late {trades.late} + duplicate {trades.duplicate} + dead {trades.dead} = {trades.accounted()}"
         )
-    if trades.ingested != trades.received:
+    if not all_read and trades.received < trades.ingested:
+        problems.append(
+            f"{trades.ingested - trades.received} trades were not counted: ingested {trades.ingested}, the aggregator got to "
+            f"{trades.received} of them"
+        )
+    elif trades.ingested != trades.received:
         problems.append(
             f"trades were lost or repeated between ingest and aggregator: ingested {trades.ingested}, "
             f"received {trades.received}"

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chandlery.console.amounts import clock_time, count, duration_us, size
+from chandlery.console.lines import lag_text
 from chandlery.console.model import FeedRow, PoolRow, ProcessRow, SignalRow, TraderRow
 
 _STATE_STYLE: Final = {
@@ -149,7 +150,7 @@ def feeds_table(feeds: Iterable[FeedRow], *, wide: bool = False) -> Table:
             count(row.trades),
             f"{row.trades_per_s:,.0f}",
             count(row.candles_closed),
-            count(row.aggregator_lag),
+            lag_text(row),
             *extra,
             row.message,
         )

@@ -55,7 +55,7 @@ class TraderAssignment(msgspec.Struct, omit_defaults=True):
         source: Python text of the strategy, or None when the pool's image has it.
         symbols, interval: the series decided on. informative: series beside it.
         warmup: closed candles needed before the first call; None: what the strategy says.
-        signal_ttl_ms: a closed candle older than this (by event time) gets no call, counted.
+        signal_ttl_ms: a closed candle that opened so much before the newest closed one of its series gets no call, counted.
         cooldown_ms: least event time between two signals of one rule and symbol.
         transport: how candles reach it; None: as its worker's settings say.
         memory_bytes: the trader's process is stopped above this resident size.

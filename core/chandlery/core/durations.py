@@ -6,11 +6,14 @@ import re
 from typing import Final
 
 from chandlery.core.errors import InputError
+from chandlery.core.wording import shortened
 
 #: Units from long to short, each with its milliseconds.
 UNITS: Final = (("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 #: Also the pattern of the resources' schema: units from long to short, each at most once.
 PATTERN: Final = r"^([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"
+#: As in the resources' schema; int() refuses thousands of digits in words of its own.
+MOST_CHARS: Final = 64
 # A bound far above any use keeps sums of two durations and a time inside 64 bits.
 MOST_MS: Final = 100 * 366 * 86_400_000
 
@@ -27,9 +30,11 @@ def parse_duration(text: str) -> int:
     Raises:
         InputError: the text is no duration, or longer than a hundred years.
     """
-    match = re.match(PATTERN, text)
+    match = re.match(PATTERN, text) if len(text) <= MOST_CHARS else None
     if not text or match is None or match.end() != len(text):
-        raise InputError(f"{text!r} is no duration: write whole numbers with units w, d, h, m, s or ms, such as 1m30s")
+        raise InputError(
+            f"{shortened(text)} is no duration: write whole numbers with units w, d, h, m, s or ms, such as 1m30s"
+        )
     total_ms = sum(
         int(part[: -len(unit)]) * unit_ms
         for part, (unit, unit_ms) in zip(match.groups(), UNITS, strict=True)

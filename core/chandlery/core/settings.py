@@ -7,6 +7,7 @@ goes: what :class:`TelemetrySettings` leaves open is had from OpenTelemetry's ow
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +15,7 @@ import msgspec
 
 from chandlery.core.errors import InputError
 from chandlery.core.transports import Transport
+from chandlery.core.wording import shortened
 
 Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
@@ -231,6 +233,7 @@ def parse_listen(text: str) -> tuple[str, int] | str:
     if text.startswith("unix:"):
         return text.removeprefix("unix:")
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise InputError(f"{text!r} is no address: write host:port or unix:/path")
+    # Five digits at most: int() refuses thousands of them in words of its own.
+    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise InputError(f"{shortened(text)} is no address: write host:port or unix:/path")
     return host, int(port)

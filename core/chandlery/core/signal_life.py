@@ -39,7 +39,8 @@ STANDINGS: Final[dict[Standing, str]] = {
     "closed": "ended by the next opposite signal of the same Trader and symbol",
     "expired": "its time was up, the Trader's `signals.ttl` or else ten intervals, before anything ended it",
 }
-#: Without `signals.ttl`: a closed candle is too old to be decided on, and a signal to act on, after so many intervals.
+#: Without `signals.ttl`: a closed candle so many intervals behind the newest one is too old to be decided on (market
+#: time), and a signal to act on so many after it became active (wall clock).
 TTL_INTERVALS: Final = 10
 _OPPOSITES: Final[dict[Action, frozenset[str]]] = {
     "buy": frozenset({"sell", "close"}),

@@ -26,6 +26,11 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
 
 
+def shortened(text: str) -> str:
+    """Text as it was given, as Python spells it, with what is beyond 60 characters left out."""
+    return repr(text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…")
+
+
 def printable(text: str) -> str:
     """Words of somebody else for a terminal: control characters as ``\\x1b``, but for tab and line feed."""
     return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
+from chandlery.cli.options import duration_ms
 from chandlery.cli.plugin.asking import TRADERS, pod_of
 from chandlery.cli.plugin.completion import complete_trader
 from chandlery.cli.plugin.kubectl import ForbiddenError, Kubectl, NotFoundError
@@ -22,7 +23,6 @@ from chandlery.cli.plugin.options import Json
 from chandlery.cli.plugin.resources import find_trader
 from chandlery.cli.screen import output, remarks
 from chandlery.console.statuses import trader_state
-from chandlery.core.durations import parse_duration
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 
 #: A container that ended starts again within a second or later; a moved Trader's new pod is known as soon.
@@ -55,7 +55,7 @@ def logs(
     row = trader_state(find_trader(kubectl, trader))
     window: tuple[str, ...] = ("--previous",) if previous else ()
     if since:
-        window += (f"--since={max(1, parse_duration(since) // 1000)}s",)
+        window += (f"--since={max(1, duration_ms('--since', since) // 1000)}s",)
     show = _Shower(json=json, whose=worker)
     wanted = "" if worker else row.trader
     namespace, pod = pod_of(row)

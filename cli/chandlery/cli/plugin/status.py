@@ -9,13 +9,13 @@ import msgspec
 import typer
 
 from chandlery.cli.endings import FAILED
+from chandlery.cli.options import duration_ms
 from chandlery.cli.plugin.completion import complete_trader
 from chandlery.cli.plugin.kubectl import Kubectl
 from chandlery.cli.plugin.options import Form, Json, Output
 from chandlery.cli.plugin.resources import fetch_status
 from chandlery.cli.screen import output, remarks
 from chandlery.console.cluster import ClusterStatus, status_view
-from chandlery.core.durations import parse_duration
 from chandlery.core.errors import UnavailableError
 
 #: Three requests of 0.1 s each, and nothing that hurries.
@@ -39,7 +39,7 @@ def status(
     timeout: Annotated[str, typer.Option("--timeout", help="How long --wait waits: 90s, 5m …")] = "5m",
 ) -> int:
     """Feeds, pools and Traders: what is Ready, what runs where, and what to do about the rest."""
-    deadline = time.monotonic() + parse_duration(timeout) / 1000
+    deadline = time.monotonic() + duration_ms("--timeout", timeout) / 1000
     seen, unseen = _look(kubectl, traders or [])
     while wait and not seen.ready and time.monotonic() < deadline:
         time.sleep(_LOOK_S)

@@ -58,7 +58,8 @@ class Evidence:
     Attributes:
         desired: names of Traders that are to run. not_ready: those that never became Ready, and why.
         signals: what stands on the signals topics since the run began.
-        problems: what went wrong at the end.
+        causes: why counts may not add up. behind_ms: the furthest each part that lagged was behind.
+        problems: what went wrong at the end. all_read: whether the aggregators read all that ingest appended.
     """
 
     version: str
@@ -72,6 +73,9 @@ class Evidence:
     memory: dict[str, MemoryFigures] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
+    behind_ms: dict[str, int] = field(default_factory=dict)
+    all_read: bool = True
 
 
 def summarise(evidence: Evidence) -> Summary:
@@ -88,13 +92,13 @@ def summarise(evidence: Evidence) -> Summary:
         for counts in worker.rings.values():
             drops.update({f"trader_{name}": counts[name] for name in ("stale", "lapped", "cooled_down")})
     signals = signal_counts(evidence.workers, evidence.signals)
-    wrong = count_problems(trades, signals)
+    wrong = count_problems(trades, signals, all_read=evidence.all_read)
     return Summary(
         version=evidence.version,
         session=evidence.session,
         seconds=round(evidence.seconds, 1),
         reconciles=not wrong,
-        problems=[*trader_problems(evidence.not_ready), *wrong, *evidence.problems],
+        problems=[*trader_problems(evidence.not_ready), *evidence.causes, *wrong, *evidence.problems],
         traders=TraderCounts(
             desired=len(evidence.desired),
             ready=len(evidence.desired) - len(evidence.not_ready),
@@ -106,6 +110,7 @@ def summarise(evidence: Evidence) -> Summary:
         signals=signals,
         latency_us=latency_figures(evidence.signals.signals.values()),
         memory_bytes=evidence.memory,
+        behind_ms=evidence.behind_ms,
         drops={reason: number for reason, number in sorted(drops.items()) if number},
         restarts={name: number for name, number in sorted(evidence.restarts.items()) if number},
     )

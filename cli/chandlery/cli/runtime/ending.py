@@ -17,7 +17,9 @@ from typing import Final
 
 from chandlery.cli.collecting import Collected
 from chandlery.cli.runtime.counting import Evidence, FeedEvidence
+from chandlery.cli.runtime.draining import Draining
 from chandlery.cli.runtime.feedgroup import FeedGroup
+from chandlery.cli.runtime.lagging import WHAT_TO_DO
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.procfs import memory_of
 from chandlery.cli.runtime.say import Say
@@ -56,9 +58,11 @@ async def end_in_order(runtime: LocalRuntime, viewer: Viewer, seconds: float, sa
     say("ending: the markets")
     await asyncio.gather(*(group.stop_ingest() for group in runtime.feeds.values()))
     say("ending: the aggregators")
-    await asyncio.gather(*(_end_aggregator(group, evidence) for group in runtime.feeds.values()))
+    draining = Draining(say, "ending: the aggregators", "records", _AGGREGATOR_DRAIN_S)
+    await asyncio.gather(*(_end_aggregator(group, evidence, draining) for group in runtime.feeds.values()))
     say("ending: waiting for the traders' last decisions")
-    await asyncio.gather(*(_let_decide(group, evidence) for group in runtime.workers.values()))
+    draining = Draining(say, "ending: the feeds", "candles", _FEED_DRAIN_S)
+    await asyncio.gather(*(_let_decide(group, evidence, draining) for group in runtime.workers.values()))
     evidence.workers += runtime.ended_workers
     await _collect(runtime, evidence)
     say("ending: traders and feeds")
@@ -84,6 +88,7 @@ def _begin(runtime: LocalRuntime, viewer: Viewer, seconds: float) -> Evidence:
         desired=[row.trader for row in rows],
         not_ready=late,
         memory=memory_figures(runtime, rows),
+        behind_ms=viewer.lagging.most_ms(),
     )
 
 
@@ -121,7 +126,7 @@ async def _until(done: Callable[[], Awaitable[bool]], timeout_s: float) -> bool:
     return False
 
 
-async def _end_aggregator(group: FeedGroup, evidence: Evidence) -> None:
+async def _end_aggregator(group: FeedGroup, evidence: Evidence, draining: Draining) -> None:
     if not group.started:
         # The end came upon its start: no trade of it has been let through, and none is to be waited for.
         await group.stop_aggregator()
@@ -132,32 +137,43 @@ async def _end_aggregator(group: FeedGroup, evidence: Evidence) -> None:
         evidence.problems.append(f"{group.label}: Kafka did not tell how many trades there are: {error}")
         ends = {}
 
-    async def drained() -> bool:
+    async def left() -> int | None:
         status = await group.aggregator_watch.refresh()
+        if not status.get("ready"):
+            return None
         partitions = status.get("partitions", {})
-        return bool(status.get("ready")) and all(
-            int(partitions.get(str(number), {}).get("applied", 0)) >= end for number, end in ends.items()
-        )
+        applied = {number: int(partitions.get(str(number), {}).get("applied", 0)) for number in ends}
+        return sum(max(0, end - applied[number]) for number, end in ends.items())
 
-    if not await _until(drained, _AGGREGATOR_DRAIN_S):
-        lag = group.aggregator_watch.status.get("lag")
-        evidence.problems.append(
-            f"{group.aggregator.name} did not catch up within {_AGGREGATOR_DRAIN_S:.0f} s (lag {lag})"
-        )
+    name, lagged_ms = group.aggregator.name, int(group.aggregator_watch.status.get("behind_ms", 0))
+    outcome = await draining.wait(name, left)
+    if not outcome.is_through:
+        evidence.all_read = False
+        evidence.causes.append(_behind(name, "its market", lagged_ms, outcome.words, WHAT_TO_DO["aggregator"]))
     evidence.feeds.append(
         FeedEvidence(group.ingest_counts(), group.ingest_exact, group.aggregator_watch.status, group.baseline)
     )
     await group.stop_aggregator()
 
 
-async def _let_decide(group: WorkerGroup, evidence: Evidence) -> None:
-    async def caught_up() -> bool:
+def _behind(name: str, what: str, lagged_ms: int, words: str, what_to_do: str) -> str:
+    """One that did not catch up at the end. lagged_ms: how far it was behind when the end began."""
+    lagged = f"{lagged_ms / 1000:.0f} s" if lagged_ms >= 1000 else ""
+    return f"{name} was {lagged or 'less than a second'} behind {what} and {words}: {what_to_do}"
+
+
+async def _let_decide(group: WorkerGroup, evidence: Evidence, draining: Draining) -> None:
+    async def left() -> int | None:
         await group.watch.refresh()
         counts = group.feed_counts()
-        return counts.get("lag") == 0 and not counts.get("catching_up") and not counts.get("held_now")
+        if "lag" not in counts:
+            return None
+        return int(counts["lag"]) + len(counts["catching_up"]) + int(counts["held_now"])
 
-    if not await _until(caught_up, _FEED_DRAIN_S):
-        evidence.problems.append(f"{group.feed.name} did not catch up within {_FEED_DRAIN_S:.0f} s")
+    name, lagged_ms = group.feed.name, int(group.feed_counts().get("behind_ms", 0))
+    outcome = await draining.wait(name, left)
+    if not outcome.is_through:
+        evidence.causes.append(_behind(name, "the candles", lagged_ms, outcome.words, WHAT_TO_DO["feed"]))
     await _until(_Stillness(group).reached, _TRADERS_IDLE_S)
     await refreshed(group)
     evidence.workers.append(group.evidence())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -93,6 +94,12 @@ class FeedGroup:
     def continuous(self) -> bool:
         """Whether the market goes on by itself and has one session for ever (an exchange)."""
         return self.feed.spec.source.kind == "binance"
+
+    @property
+    def is_hasty(self) -> bool:
+        """Whether it is a replay as fast as possible."""
+        replay = self.feed.spec.source.replay
+        return replay is not None and (self._options.speed or replay.speed) in ("max", math.inf)
 
     @property
     def topics(self) -> Topics:

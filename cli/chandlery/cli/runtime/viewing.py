@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from chandlery.cli.runtime.desired import wrong_with
 from chandlery.cli.runtime.feedgroup import FeedGroup
+from chandlery.cli.runtime.lagging import Lagging
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.procfs import resident_bytes
 from chandlery.cli.runtime.readiness import is_ready
@@ -19,6 +20,7 @@ from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.workergroup import WorkerGroup
 from chandlery.console.model import FeedRow, PoolRow, ProcessRow, SegmentRow, TraderRow, View
 from chandlery.core.assignment import TraderStatus
+from chandlery.core.manifests import Key
 from chandlery.core.resources import Trader
 from chandlery.core.transports import transport_of
 from chandlery.core.wording import printable
@@ -31,11 +33,12 @@ _SOCKETLESS: Final = ("supervisor-", "console")
 
 
 class Viewer:
-    """Makes views of a runtime; remembers what rates need."""
+    """Makes views of a runtime; remembers what rates need. lagging: which parts lag, while somebody follows that."""
 
     def __init__(self, runtime: LocalRuntime, recent: RecentSignals) -> None:
         self._runtime = runtime
         self._recent = recent
+        self.lagging = Lagging()
         self._rates: dict[str, deque[tuple[float, int]]] = {}
 
     def view(self) -> View:
@@ -54,7 +57,7 @@ class Viewer:
             traders=self.traders(),
             processes=self._processes(),
             signals=self._recent.rows(),
-            notices=runtime.notices,
+            notices=[*runtime.notices, *self.lagging.notices],
             segments=[segment_row(group) for _, group in sorted(runtime.workers.items())],
             console=runtime.console.row() if runtime.console is not None else None,
         )
@@ -111,6 +114,9 @@ class Viewer:
         if not row.reason and (why := self._why_no_feed(verdict)):
             # Its process may well be Ready: it waits for a market that doesn't come.
             row.reason, row.message = "FeedFailed", why
+        if not row.reason and (slow := self._what_lags(verdict)):
+            # As Ready as before; but what it decides on is old.
+            row.reason, row.message = "Lagging", f"its candles come late: {slow} is behind (chandlery get feeds)"
         latency = self._recent.quantiles(verdict.trader)
         row.frame_to_signal_p50_us, row.frame_to_signal_p99_us = latency.p50, latency.p99
         row.latency_count = latency.count
@@ -144,6 +150,13 @@ class Viewer:
         plan = self._runtime.plan
         pool = plan.pools.get(verdict.pool) if plan is not None and verdict.pool is not None else None
         return self._runtime.feed_starts.why(pool.feed) if pool is not None and pool.feed is not None else ""
+
+    def _what_lags(self, verdict: Verdict) -> str:
+        """Which process has a Trader's candles come late; empty: none."""
+        group = self._group_of(verdict)
+        market = self._runtime.feeds.get(group.market) if group is not None else None
+        names = [*([market.aggregator.name] if market else []), *([group.feed.name] if group else [])]
+        return next((name for name in names if self.lagging.lags(name)), "")
 
     def _failed_feeds(self) -> list[FeedRow]:
         starts = self._runtime.feed_starts
@@ -190,9 +203,11 @@ class Viewer:
             trades_per_s=self._rate(f"trades {group.label}", counts["received"]),
             candles_closed=int(totals.get("candles", {}).get("closed", 0)),
             aggregator_lag=int(aggregator.get("lag", 0)),
+            behind_ms=int(aggregator.get("behind_ms", 0)),
             late=int(totals.get("counts", {}).get("late", 0)),
             duplicate=int(totals.get("counts", {}).get("duplicate", 0)),
-            message="waiting for the traders" if waiting else "",
+            message="waiting for the traders" if waiting else self.lagging.words(group.aggregator.name),
+            lagging=self.lagging.lags(group.aggregator.name),
             watermark_ms=max([0, *(int(one.get("watermark_ms", 0)) for one in symbols.values())]),
         )
 
@@ -208,12 +223,18 @@ class Viewer:
                 used=pool.used,
                 pending=pool.pending,
                 transport=pool_transport(pool.pool, self._runtime.options),
-                message=self._runtime.feed_starts.why(pool.feed) if pool.feed is not None else "",
+                message=self._why_no_market(key, pool.feed),
                 feed="/".join(pool.feed) if pool.feed is not None else "",
                 ready_workers=sum(group.is_ready for (of, _), group in self._runtime.workers.items() if of == key),
             )
             for key, pool in plan.pools.items()
         ]
+
+    def _why_no_market(self, pool: Key, feed: Key | None) -> str:
+        """Why a pool's candles don't come, or come late; empty: they do."""
+        why = self._runtime.feed_starts.why(feed) if feed is not None else ""
+        groups = [group for (of, _), group in self._runtime.workers.items() if of == pool]
+        return why or next((words for group in groups if (words := self.lagging.words(group.feed.name))), "")
 
     def _processes(self) -> list[ProcessRow]:
         runtime = self._runtime

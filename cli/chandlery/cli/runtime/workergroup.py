@@ -179,6 +179,11 @@ class WorkerGroup:
             grown[trader]["carried"] = before["waiting"]
         return grown
 
+    @property
+    def market(self) -> Key:
+        """Key of the MarketFeed whose candles it has."""
+        return self.pool.spec.feed.key(self.pool.namespace)
+
     def feed_counts(self) -> dict[str, Any]:
         """The ``feed`` part of the newest status."""
         return self.watch.status.feed if self.watch.status is not None else {}

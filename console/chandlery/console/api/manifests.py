@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from chandlery.console.api.models import Manifest
-from chandlery.console.api.problems import ProblemError, problem
+from chandlery.console.api.problems import ProblemError, problem, problem_of
+from chandlery.core.errors import InputError
 from chandlery.core.explanations import explain
 from chandlery.core.resources import DEFAULT_NAMESPACE, Trader
 from chandlery.core.wording import path_text, shown
@@ -16,6 +20,8 @@ from chandlery.core.wording import path_text, shown
 #: Of a Trader's metadata, what a person writes. Owners, finalizers and the like are the cluster's own.
 _WRITTEN: Final = ("name", "namespace", "labels", "annotations")
 _MOST_TOLD: Final = 8
+#: Nine digits: more are no index of anything, and int() has a limit of its own.
+_INDEX: Final = re.compile(r"\[([0-9]{1,9})\]")
 
 
 def checked_trader(given: Manifest, namespace: str = "", name: str = "") -> dict[str, Any]:
@@ -43,6 +49,47 @@ def checked_trader(given: Manifest, namespace: str = "", name: str = "") -> dict
         field = "metadata.name" if trader.name != name else "metadata.namespace"
         raise _wrong([(field, f"the address says {namespace}/{name}, the manifest {trader.full_name}", trader.full_name)])  # fmt: skip
     return manifest
+
+
+@contextmanager
+def told_with_values(manifest: dict[str, Any]) -> Iterator[None]:
+    """What a backend refuses of a manifest by its field is told with the value that stands there.
+
+    Raises:
+        InputError: as the body raised it, but for that ``value`` of one that names a field.
+    """
+    try:
+        yield
+    except InputError as error:
+        if field := getattr(error, "field", ""):
+            told = problem_of(error)
+            value = _at(manifest, _path_of(manifest, field))
+            raise ProblemError(problem(told.status, told.reason, told.detail, field=field, value=value)) from error
+        raise
+
+
+def _path_of(manifest: object, field: str) -> tuple[str | int, ...]:
+    """The path that ``field`` spells, such as ``spec.market.symbols[0]``; a key may have dots itself."""
+    here: Any = manifest
+    path: list[str | int] = []
+    while field:
+        index = _INDEX.match(field)
+        if index is not None:
+            key: str | int = int(index[1])
+            field = field[index.end() :]
+        else:
+            known = here if isinstance(here, dict) else {}
+            spelt = [
+                name for name in known if isinstance(name, str) and re.match(f"{re.escape(name)}(?=[.[]|$)", field)
+            ]
+            key = max(spelt, key=len, default=re.split(r"[.[]", field)[0])
+            field = field[len(key) :]
+        field = field.removeprefix(".")
+        path.append(key)
+        here = _at(here, (key,))
+        if not key and key != 0:
+            break
+    return tuple(path)
 
 
 def _must_be_text(manifest: dict[str, Any]) -> None:

@@ -128,7 +128,7 @@ class Feed(Answer):
     Attributes:
         alive: connected to its exchange (or its replay ended in order), and candles keep coming.
         watermark_age_ms: how old the newest candle update seen here is; null: none yet.
-        lag: records that the aggregator is behind.
+        lag: records that the aggregator is behind. behind_ms: for how long the oldest of them has waited.
     """
 
     feed: str
@@ -143,6 +143,7 @@ class Feed(Answer):
     trades_per_s: float = 0.0
     candles_closed: int = 0
     lag: int = 0
+    behind_ms: int = 0
     late: int = 0
     duplicate: int = 0
     watermark_age_ms: int | None = None

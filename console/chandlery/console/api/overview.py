@@ -17,6 +17,8 @@ _GROWTH_BYTES_PER_H: Final = 50_000_000
 _BOUNDED: Final = frozenset({"kafka", "console"})
 #: Reasons of a Ready Trader that is on its way to its newest version: nobody needs to do anything.
 _ROLLING: Final = ("Waiting", "Warming", "HandingOver", "TakingOver")
+#: Reasons of a Ready Trader whose newest version nothing keeps back; that its candles come late a notice tells once for all.
+_NOT_HELD: Final = ("", "Lagging", *_ROLLING)
 
 
 def overview_of(
@@ -53,7 +55,7 @@ def attention(snapshot: Snapshot) -> Iterator[str]:
     # Those with a reason to mend before those that are only on their way.
     yield from map(_of_trader, sorted(waiting, key=lambda one: (not one.reason, one.trader)))
     # Its version before goes on, and what was wanted since is refused, failed or waits for somebody.
-    held = [one for one in snapshot.traders if one.ready and not one.suspended and one.reason not in ("", *_ROLLING)]
+    held = [one for one in snapshot.traders if one.ready and not one.suspended and one.reason not in _NOT_HELD]
     yield from map(_of_held, sorted(held, key=lambda one: one.trader))
     yield from (_of_pool(pool) for pool in snapshot.pools if pool.pending or pool.ready_workers < pool.workers)
     for process in snapshot.memory.processes:

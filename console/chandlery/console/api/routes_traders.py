@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Response
 from chandlery.console.api.bodies import JsonRoute
 from chandlery.console.api.declared import problems
 from chandlery.console.api.fields import Label
-from chandlery.console.api.manifests import checked_trader
+from chandlery.console.api.manifests import checked_trader, told_with_values
 from chandlery.console.api.models import Manifest, Suspension, TraderDetail
 from chandlery.console.api.services import Services, services_of
 
@@ -36,7 +36,8 @@ async def create_trader(services: Served, given: Manifest, response: Response) -
     """Make a Trader."""
     services.must_be_writable()
     manifest = checked_trader(given)
-    written = await services.backend.create(manifest)
+    with told_with_values(manifest):
+        written = await services.backend.create(manifest)
     namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
     response.headers["Location"] = f"/api/v1/traders/{namespace}/{name}"
     return _tagged(services.detail(namespace, name, written), response)
@@ -52,7 +53,8 @@ async def replace_trader(
     services.must_be_writable()
     manifest = checked_trader(given, namespace, name)
     version = (if_match or "").strip('"')
-    written = await services.backend.replace(manifest, "" if version == "*" else version)
+    with told_with_values(manifest):
+        written = await services.backend.replace(manifest, "" if version == "*" else version)
     return _tagged(services.detail(namespace, name, written), response)
 
 

@@ -129,6 +129,7 @@ class AggregatorFigures(msgspec.Struct):
 
     ready: bool = False
     lag: int = 0
+    behind_ms: int = 0
     totals: _Totals = msgspec.field(default_factory=_Totals)
 
 

@@ -204,7 +204,8 @@ def feed_row(item: Object, figures: FeedFigures | None, now_s: float) -> Feed:
     if ingest.kafka_problem is not None:
         row.message = row.message or printable(ingest.kafka_problem.message)
     if aggregator is not None:
-        row.lag, row.candles_closed = aggregator.lag, aggregator.totals.candles.closed
+        row.lag, row.behind_ms = aggregator.lag, aggregator.behind_ms
+        row.candles_closed = aggregator.totals.candles.closed
         row.late, row.duplicate = aggregator.totals.counts.late, aggregator.totals.counts.duplicate
     row.alive = (
         state.ready != "False"

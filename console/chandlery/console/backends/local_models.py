@@ -105,6 +105,7 @@ def feed_of(row: FeedRow, market_time: MarketTime, now_s: float, *, answers: boo
         trades_per_s=round(row.trades_per_s, 1),
         candles_closed=row.candles_closed,
         lag=row.aggregator_lag,
+        behind_ms=row.behind_ms,
         late=row.late,
         duplicate=row.duplicate,
         watermark_age_ms=age_ms,

@@ -144,8 +144,9 @@ class Signals(Spec):
 
     ttl: DurationMs | None = Field(
         default=None,
-        description="A closed candle older than this when its turn comes gets no decision, and a signal that nothing ended "
-        "expires after it; absent: ten intervals.",
+        description="A closed candle that lies further than this behind the newest one of its series when its turn comes gets "
+        "no decision (market time: how late both came doesn't count); a signal that nothing ended expires so long after it "
+        "became active, by the clock; absent: ten intervals.",
     )
     cooldown: DurationMs = Field(
         default=0, description="Least market time between two signals of one rule and symbol, by default 0s."
@@ -214,7 +215,7 @@ class Trader(Resource):
 
     @property
     def signal_ttl_ms(self) -> int:
-        """``signals.ttl``, or ten intervals (ms): how old a closed candle may be to be decided on."""
+        """``signals.ttl``, or ten intervals (ms): how far behind its series' newest a candle may be to be decided on."""
         if self.spec.signals.ttl is not None:
             return self.spec.signals.ttl
         return TTL_INTERVALS * parse_interval(self.spec.market.interval).length_ms

@@ -32,6 +32,7 @@ def families(
     yield counter("chandlery_aggregator_outputs", "Records appended", status.outputs)
     yield counter("chandlery_aggregator_checkpoints", "Checkpoints taken", status.checkpoints)
     yield gauge("chandlery_aggregator_lag_records", "Records behind the end", status.lag)
+    yield gauge("chandlery_aggregator_behind_seconds", "For how long the oldest of them waits", status.behind_ms / 1e3)
     yield counter("chandlery_aggregator_dead_letters", "Records that can't be decoded", status.dead_letters)
     yield counter("chandlery_aggregator_offset_gaps", "Stretches of input that retention took", status.offset_gaps)
     yield counter("chandlery_aggregator_healed", "States that were older than their manifest", status.healed)

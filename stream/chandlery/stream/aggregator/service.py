@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from chandlery.core.behind import Behind
 from chandlery.core.clocks import HEADER_NAME, HostClocks, Stamps, now_ns, wall_offset_ns
 from chandlery.core.errors import LoginError, MachineError, UnavailableError
 from chandlery.core.histogram import Histogram
@@ -82,6 +84,7 @@ class Aggregator:
         #: From a trade's receipt to its candle's being computed.
         self._aggregating = Histogram()
         self._partitions: dict[int, PartitionState] = {}
+        self._behind: defaultdict[int, Behind] = defaultdict(Behind)
         self._ready = False
         self._problem: LoginError | None = None
         self._draining = False
@@ -131,6 +134,7 @@ class Aggregator:
             totals=totals_of(symbols),
             partitions=partitions,
             lag=self._lag(),
+            behind_ms=self._behind_ms(),
             records=self._records,
             records_per_s=round(self._rate.sample(self._records), 1),
             outputs=self._outputs.appended,
@@ -263,6 +267,7 @@ class Aggregator:
         while True:
             await asyncio.sleep(_CLOCK_PERIOD_S)
             self._clocks.wall_offset = wall_offset_ns()
+            self._look_behind()
             wrong = watchdog.look(time.monotonic(), ready=self._ready, records=self._records, lag=self._lag())
             if wrong:
                 raise UnavailableError(wrong)
@@ -272,6 +277,7 @@ class Aggregator:
     async def _on_revoked(self) -> None:
         """Save what is done before another worker takes it up."""
         partitions, self._partitions = self._partitions, {}
+        self._behind.clear()
         self._ready = False
         if self._seeking is not None:
             self._seeking.cancel()
@@ -313,11 +319,25 @@ class Aggregator:
 
     def _lag(self) -> int:
         """Records known to wait."""
-        lag = 0
+        return sum(self._waiting(state) for state in self._partitions.values())
+
+    def _waiting(self, state: PartitionState) -> int:
+        end = self._faust.end_offset(state.partition)
+        return max(0, end - state.next_offset) if end is not None else 0
+
+    def _look_behind(self) -> None:
+        now_ms = time.time_ns() // 1_000_000
         for state in self._partitions.values():
-            end = self._faust.end_offset(state.partition)
-            lag += max(0, end - state.next_offset) if end is not None else 0
-        return lag
+            self._behind[state.partition].look(now_ms, waits=self._waiting(state) > 0)
+
+    def _behind_ms(self) -> int:
+        """For how long the oldest record that waits has waited."""
+        now_ms = time.time_ns() // 1_000_000
+        ages = (
+            self._behind[state.partition].ms(now_ms, waits=self._waiting(state) > 0)
+            for state in self._partitions.values()
+        )
+        return max(ages, default=0)
 
     def _all(self) -> list[PartitionState]:
         return [state for _, state in sorted(self._partitions.items())]
@@ -368,6 +388,7 @@ class Aggregator:
             self._patience.arrived(record.partition)
             outgoing = state.take(record.offset, record.key, record.value)
             self._records += 1
+            self._behind[record.partition].took(round(record.timestamp * 1000), time.time_ns() // 1_000_000)
             if outgoing:
                 await self._append(record, outgoing)
 

@@ -81,7 +81,7 @@ class Status(msgspec.Struct):
     Attributes:
         ready: whether partitions are assigned, their states recovered, and no rebalance is under way.
         symbols: by symbol; ``""`` counts what no symbol can be told of.
-        lag: records behind the end, as far as ends are known.
+        lag: records behind the end, as far as ends are known. behind_ms: for how long the oldest of them has waited.
         records: records applied by this process. records_per_s: over the last seconds.
         offset_gaps: holes in the input's offsets that the broker has nothing for (retention).
         healed: saved states that were older than their manifest.
@@ -103,6 +103,7 @@ class Status(msgspec.Struct):
     offset_gaps: int
     healed: int
     kafka_problem: KafkaProblem | None = None
+    behind_ms: int = 0
 
 
 class RateMeter:

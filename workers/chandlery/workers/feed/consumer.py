@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from chandlery.core.behind import Behind
 from chandlery.core.clocks import now_ns
 from chandlery.workers.feed.board import Receipt, SeriesBoard
 from chandlery.workers.feed.positions import LivePositions
@@ -61,6 +63,7 @@ class LiveConsumer:
         self._unplaced: set[TopicPartition] = set()
         self._client: AIOKafkaConsumer | None = None
         self._renew = False
+        self._ages: defaultdict[TopicPartition, Behind] = defaultdict(Behind)
         self.records = 0
         self.assigned = 0
 
@@ -155,16 +158,34 @@ class LiveConsumer:
     def _advance(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
         self.records += len(records)
         self._positions.advance(tp, records[-1].offset + 1)
+        self._ages[tp].took(records[-1].timestamp, time.time_ns() // 1_000_000)
 
     def behind(self) -> int:
         """Records that the broker has and the segment not yet, as far as fetches have told."""
+        return sum(self._waiting().values())
+
+    def behind_ms(self) -> int:
+        """For how long the oldest of them has waited."""
+        now_ms = time.time_ns() // 1_000_000
+        return max((self._ages[tp].ms(now_ms, waits=left > 0) for tp, left in self._waiting().items()), default=0)
+
+    def each_second(self) -> None:
+        """Note which partitions stand at their ends."""
+        now_ms = time.time_ns() // 1_000_000
+        waiting = self._waiting()
+        for tp, left in waiting.items():
+            self._ages[tp].look(now_ms, waits=left > 0)
+        for tp in self._ages.keys() - waiting.keys():
+            del self._ages[tp]
+
+    def _waiting(self) -> dict[TopicPartition, int]:
+        """Records that wait, by partition; while there is no client, nothing is known."""
         consumer = self._client
         if consumer is None:
-            return 0
+            return {}
         assigned = consumer.assignment()
-        behind = 0
+        waiting: dict[TopicPartition, int] = {}
         for tp, position in self._positions.all().items():
             high = consumer.highwater(tp) if tp in assigned else None
-            if high is not None:
-                behind += max(0, high - position)
-        return behind
+            waiting[tp] = max(0, high - position) if high is not None else 0
+        return waiting

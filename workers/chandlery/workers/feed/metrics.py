@@ -33,7 +33,7 @@ _COUNTERS: Final = {
     "calls": ("calls", "Calls of the strategy on closed and forming candles"),
     "signals": ("signals", "Signals written into the ring"),
     "reruns": ("reruns", "Calls that ran again because their data was overwritten or revised meanwhile"),
-    "stale": ("stale", "Closed candles older than the signals' ttl, without a call"),
+    "stale": ("stale", "Closed candles too far behind the newest (signals.ttl), without a call"),
     "lapped": ("lapped", "Closed candles that the segment no longer held, without a call"),
     "cooled_down": ("cooled_down", "Signals held back by the cooldown"),
     "informative_missing": ("informative_missing", "Calls without one of the informative series"),
@@ -82,6 +82,7 @@ def _of_feed(status: WorkerStatus, feed: dict[str, Any]) -> Iterable[Metric]:
     yield gauge("chandlery_feed_series_catching_up", "Series whose history is being read", len(feed["catching_up"]))
     yield counter("chandlery_feed_records", "Candle records taken in live", feed["records"])
     yield gauge("chandlery_feed_lag_records", "Records that the broker has and the segment not yet", feed["lag"])
+    yield gauge("chandlery_feed_behind_seconds", "For how long the oldest of them waits", feed["behind_ms"] / 1e3)
     yield counter("chandlery_feed_candles", "Candle updates by what became of them", feed["candles"], "outcome")
     yield counter("chandlery_feed_gaps", "Closed candles whose predecessor never came", feed["gaps"])
     yield counter("chandlery_feed_held", "Forming updates that waited for their predecessor", feed["held"])

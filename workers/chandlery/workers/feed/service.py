@@ -371,6 +371,8 @@ class Feed:
 
     def _each_second(self) -> None:
         self._refresh_clock()
+        self._closed.each_second()
+        self._forming.each_second()
         self._series.each_second()
         self._rate.measure(self._closed.records + self._forming.records, asyncio.get_running_loop().time())
         for key in list(self._store.draining):
@@ -424,6 +426,7 @@ class Feed:
             "records": self._closed.records + self._forming.records,
             "records_per_s": round(self._rate.per_s, 1),
             "lag": self._closed.behind() + self._forming.behind(),
+            "behind_ms": max(self._closed.behind_ms(), self._forming.behind_ms()),
             "candles": report.candle_report(self._counts),
             "gaps": self._counts["gaps"],
             "held": self._counts["held"],

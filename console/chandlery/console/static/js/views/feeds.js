@@ -56,7 +56,7 @@ function feedCards(onChart) {
       parts.numbers.show([
         ["Trades a second", rate(feed.trades_per_s, "")],
         ["Newest candle", feed.watermark_age_ms === null ? "none yet" : `${age(feed.watermark_age_ms)} ago`],
-        ["Lag", `${count(feed.lag)} record${feed.lag === 1 ? "" : "s"}`],
+        ["Lag", `${count(feed.lag)} record${feed.lag === 1 ? "" : "s"}${feed.behind_ms >= 1000 ? `, ${age(feed.behind_ms)} behind` : ""}`],
         ["Late", count(feed.late)],
         ["Duplicates", count(feed.duplicate)],
         ["Trades", count(feed.trades)],

@@ -1,0 +1,123 @@
+"""Which parts are too slow for their market: told in words, once they have been for a while, until they have caught up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from chandlery.core.durations import format_duration
+
+if TYPE_CHECKING:
+    from chandlery.cli.runtime.local import LocalRuntime
+
+#: What comes and goes by itself takes less: a broker's restart 4 s, a growth's standstill 2 to 6 s, an aggregator that
+#: was killed and begins again 5 s.
+BEHIND_MS: Final = 10_000
+#: Below it a part has caught up: the aggregator's checkpoint holds it for a second each time; doubled.
+CAUGHT_UP_MS: Final = 2_000
+#: For how long either must hold: forming candles of an earlier run, read again at a start, are through in a second, and
+#: a worker's status is a second old; three times that.
+HOLDS_S: Final = 3.0
+_LOOK_S: Final = 1.0
+
+
+#: What it means that a part lags, and what to do.
+_MEANS: Final = {
+    "aggregator": "its market, and so are the decisions of its Traders",
+    "feed": "the candles, and so are the decisions of its worker's Traders",
+}
+WHAT_TO_DO: Final = {
+    "aggregator": "give it more of a core, or fewer trades, symbols or intervals (a second MarketFeed has an aggregator of "
+    "its own)",
+    "feed": "give it more of a core, or fewer symbols and intervals (a lower spec.tradersPerWorker spreads them)",
+}
+
+
+class Part(NamedTuple):
+    """A process that reads from Kafka. role: ``aggregator`` or ``feed``."""
+
+    name: str
+    role: str
+
+
+class _State:
+    """One part's. told_ms: the step that was told; 0: it doesn't lag."""
+
+    def __init__(self) -> None:
+        self.behind_ms = self.most_ms = self.told_ms = 0
+        self.turned_s: float | None = None
+
+    def note(self, behind_ms: int, now_s: float) -> None:
+        self.behind_ms = behind_ms
+        turns = behind_ms < CAUGHT_UP_MS if self.told_ms else behind_ms > BEHIND_MS
+        if not turns:
+            self.turned_s = None
+        elif self.turned_s is None:
+            self.turned_s = now_s
+        elif now_s - self.turned_s >= HOLDS_S:
+            self.turned_s = None
+            self.told_ms = 0 if self.told_ms else BEHIND_MS
+        if self.told_ms:
+            self.most_ms = max(self.most_ms, behind_ms)
+            # Twice as much is news; a second more is not.
+            while self.told_ms * 2 < behind_ms:
+                self.told_ms *= 2
+
+
+class Lagging:
+    """What lags, by looks. Pure but for :meth:`follow`."""
+
+    def __init__(self) -> None:
+        self._states: dict[Part, _State] = {}
+
+    def note(self, behind_ms: Mapping[Part, int], now_s: float) -> None:
+        """Take in how far each part is behind, ms; parts not among them are gone. now_s: monotonic."""
+        for part, state in self._states.items():
+            if part not in behind_ms:
+                state.told_ms, state.turned_s = 0, None
+        for part, behind in behind_ms.items():
+            self._states.setdefault(part, _State()).note(behind, now_s)
+
+    def lags(self, name: str) -> bool:
+        """Whether a process lags."""
+        return bool(self.words(name))
+
+    def words(self, name: str) -> str:
+        """That a process lags, by how much, and what to do; empty: it doesn't. Changes only when it is twice as much."""
+        for part, state in self._states.items():
+            if part.name == name and state.told_ms:
+                how_far = format_duration(state.told_ms)
+                return f"{name} fell more than {how_far} behind {_MEANS[part.role]}: {WHAT_TO_DO[part.role]}"
+        return ""
+
+    @property
+    def notices(self) -> list[str]:
+        """A sentence for each part that lags."""
+        return [words for part in sorted(self._states) if (words := self.words(part.name))]
+
+    def most_ms(self) -> dict[str, int]:
+        """The furthest each part was behind, ms, of those that lagged at any time."""
+        return {part.name: state.most_ms for part, state in sorted(self._states.items()) if state.most_ms}
+
+    async def follow(self, runtime: LocalRuntime) -> None:
+        """Look once a second, until cancelled."""
+        while True:
+            self.note(parts_of(runtime), time.monotonic())
+            await asyncio.sleep(_LOOK_S)
+
+
+def parts_of(runtime: LocalRuntime) -> dict[Part, int]:
+    """How far each part is behind, ms. A replay as fast as possible has no pace that anything could be behind of."""
+    paced = {key: group for key, group in runtime.feeds.items() if group.started and not group.is_hasty}
+    behind = {
+        Part(group.aggregator.name, "aggregator"): int(group.aggregator_watch.status.get("behind_ms", 0))
+        for group in paced.values()
+    }
+    behind |= {
+        Part(group.feed.name, "feed"): int(group.feed_counts().get("behind_ms", 0))
+        for group in runtime.workers.values()
+        if group.market in paced
+    }
+    return behind

@@ -1,0 +1,255 @@
+"""A part that is too slow for its market: told in words, and first among the reasons at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chandlery.cli.runtime.console_process import ConsoleOptions
+from chandlery.cli.runtime.counting import Evidence, FeedEvidence, summarise
+from chandlery.cli.runtime.desired import Wanted
+from chandlery.cli.runtime.draining import MEASURED_S, Draining, Pace
+from chandlery.cli.runtime.ending import _end_aggregator
+from chandlery.cli.runtime.lagging import BEHIND_MS, CAUGHT_UP_MS, Lagging, Part, parts_of
+from chandlery.cli.runtime.local import LocalRuntime
+from chandlery.cli.runtime.options import UpOptions
+from chandlery.cli.runtime.recent import RecentSignals
+from chandlery.cli.runtime.viewing import Viewer
+from chandlery.console.lines import feed_line
+from chandlery.console.model import FeedRow
+from chandlery.core.assignment import WorkerStatus
+from chandlery.core.errors import UnavailableError
+from chandlery.core.manifests import parse_manifests
+
+SLOW = Part("aggregator-market", "aggregator")
+FEED = Part("feed-demo-0", "feed")
+MANIFESTS = """
+apiVersion: chandlery.dev/v1alpha1
+kind: MarketFeed
+metadata: {name: market}
+spec: {source: {SOURCE}}
+---
+apiVersion: chandlery.dev/v1alpha1
+kind: TraderPool
+metadata: {name: demo}
+spec: {feed: {name: market}}
+---
+apiVersion: chandlery.dev/v1alpha1
+kind: Trader
+metadata: {name: one}
+spec:
+  pool: {name: demo}
+  strategy: {name: sma-cross}
+  market: {symbols: [BTC/USDT], interval: 1s}
+"""
+
+
+def after(looks: list[int], part: Part = SLOW) -> Lagging:
+    """A part that was so far behind, ms, at looks a second apart."""
+    lagging = Lagging()
+    for second, behind_ms in enumerate(looks):
+        lagging.note({part: behind_ms}, float(second))
+    return lagging
+
+
+def test_a_part_lags_when_it_has_been_far_behind_for_a_while_and_no_longer_once_it_has_caught_up() -> None:
+    far, near = BEHIND_MS + 1, CAUGHT_UP_MS - 1
+    assert after([far] * 3).notices == [], "what comes and goes by itself"
+    assert after([far] * 3 + [BEHIND_MS] + [far] * 3).notices == []
+    (told,) = after([far] * 4).notices
+    assert told.startswith("aggregator-market fell more than 10s behind its market")
+    assert "a second MarketFeed has an aggregator of its own" in told, "what to do"
+    assert after([far] * 4 + [near] * 3).notices == [told], "not yet for long enough"
+    assert after([far] * 4 + [near] * 4).notices == []
+    assert after([far] * 4 + [near] * 4).most_ms() == {"aggregator-market": far}, "the summary names it all the same"
+
+
+def test_the_words_change_when_it_is_twice_as_far_and_never_with_each_second() -> None:
+    lagging, told = Lagging(), []
+    for second in range(200):
+        lagging.note({SLOW: 1_000 * second}, float(second))
+        told += [notice for notice in lagging.notices if notice not in told]
+    assert [one.partition(" behind")[0].removeprefix("aggregator-market fell more than ") for one in told] == [
+        "10s", "20s", "40s", "1m20s", "2m40s"
+    ]  # fmt: skip
+
+
+@given(st.lists(st.integers(CAUGHT_UP_MS, BEHIND_MS), max_size=60), st.booleans())
+def test_between_the_two_thresholds_nothing_changes(looks: list[int], lags: bool) -> None:
+    begun = [BEHIND_MS + 1] * 4 if lags else [0]
+    assert after([*begun, *looks]).lags(SLOW.name) is lags
+
+
+def test_a_part_that_is_gone_lags_no_more() -> None:
+    lagging = after([60_000] * 5, FEED)
+    assert "the decisions of its worker's Traders" in lagging.words(FEED.name)
+    lagging.note({}, 6.0)
+    assert (lagging.notices, lagging.most_ms()) == ([], {FEED.name: 60_000})
+
+
+def test_the_line_of_a_feed_says_for_how_long_records_have_waited_and_that_it_lags() -> None:
+    row = FeedRow("default/market", "binance", connected=True, aggregator_lag=12_000, behind_ms=34_567)
+    assert "lag 12,000 (34 s), " in feed_line(row)
+    row.lagging, row.message = True, "what the notice says"
+    assert feed_line(row).endswith("(lags)")
+    row.behind_ms = 700
+    assert "lag 12,000, " in feed_line(row)
+
+
+def runtime_of(tmp_path: Path, source: str) -> LocalRuntime:
+    options = UpOptions(manifests=("-",), state=tmp_path / "s", console=ConsoleOptions(port=0))
+    manifests = parse_manifests(MANIFESTS.replace("{SOURCE}", source))
+    assert not manifests.problems
+    options.state.mkdir()
+    return LocalRuntime(options, Wanted(manifests, [], []), [], lambda line, fraction=None: None)
+
+
+async def test_a_view_says_which_part_lags_at_the_feed_its_pool_and_each_trader(tmp_path: Path) -> None:
+    runtime = runtime_of(tmp_path, "{synthetic: {seed: 7}}")
+    made = await runtime._next_plan()
+    group = runtime.feeds["default", "market"] = runtime._new_feed(runtime.wanted.manifests.feeds["default", "market"])
+    group.started = True
+    worker = runtime._new_worker(made, ("default", "demo"), "demo-0")
+    group.aggregator_watch.status = {"lag": 900, "behind_ms": 42_000}
+    worker.watch.status = WorkerStatus("demo-0", 1, 1, "", 1, True, {}, [], {"behind_ms": 7}, {})
+    await runtime._next_plan()
+    assert parts_of(runtime) == {SLOW: 42_000, FEED: 7}
+    viewer = Viewer(runtime, RecentSignals())
+    calm = viewer.view()
+    assert (calm.feeds[0].behind_ms, calm.feeds[0].lagging, calm.notices) == (42_000, False, [])
+    for second in range(5):
+        viewer.lagging.note({SLOW: 42_000, FEED: 30_000}, float(second))
+    view = viewer.view()
+    assert view.feeds[0].lagging
+    assert [notice.partition(" ")[0] for notice in view.notices] == ["aggregator-market", "feed-demo-0"]
+    assert view.feeds[0].message == view.notices[0]
+    assert view.pools[0].message == view.notices[1]
+    (row,) = view.traders
+    assert row.reason == "Lagging"
+    assert "aggregator-market is behind" in row.message, "the cause that comes first on the way"
+
+
+async def test_a_replay_as_fast_as_possible_has_no_pace_to_be_behind_of(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("")
+    runtime = runtime_of(tmp_path, f"{{replay: {{files: [{{path: {tmp_path}/t.csv, symbol: BTC/USDT}}], speed: max}}}}")
+    made = await runtime._next_plan()
+    group = runtime.feeds["default", "market"] = runtime._new_feed(runtime.wanted.manifests.feeds["default", "market"])
+    group.started = True
+    if made.pools:
+        runtime._new_worker(made, ("default", "demo"), "demo-0")
+    group.aggregator_watch.status = {"lag": 900, "behind_ms": 42_000}
+    assert parts_of(runtime) == {}
+
+
+# The end
+
+
+def test_a_wait_that_would_take_far_longer_than_there_is_time_is_given_up() -> None:
+    slow = Pace(30.0)
+    assert not slow.is_hopeless(100_000, 0.0)
+    assert not slow.is_hopeless(99_900, MEASURED_S - 0.1), "not judged yet"
+    assert slow.is_hopeless(99_900, MEASURED_S)
+    quick = Pace(30.0)
+    assert not any(quick.is_hopeless(100_000 - 4_000 * second, float(second)) for second in range(25))
+    stuck = Pace(30.0)
+    assert not any(stuck.is_hopeless(700, at) for at in (0.0, MEASURED_S, 29.0)), "it may wait for a broker's restart"
+
+
+@given(st.integers(1, 1_000_000), st.floats(0.1, 29.0))
+def test_what_would_be_through_in_time_is_never_given_up(records: int, takes_s: float) -> None:
+    pace = Pace(30.0)
+    for step in range(200):
+        waited_s = takes_s * step / 200
+        assert not pace.is_hopeless(round(records * (1 - waited_s / takes_s)) + 1, waited_s)
+
+
+async def test_the_wait_is_told_with_what_is_left_and_the_share_that_is_done() -> None:
+    said: list[tuple[str, float | None]] = []
+    draining = Draining(
+        lambda line, fraction=None: said.append((line, fraction)), "ending: the aggregators", "records", 30
+    )
+    rest = iter([400, None, 100, *[100] * 40, 0])
+
+    async def left() -> int | None:
+        number = next(rest)
+        if number is None:
+            raise UnavailableError("busy")
+        return number
+
+    assert (await draining.wait("aggregator-market", left)).is_through
+    assert said, "a second and more is worth a word"
+    assert {line for line, _ in said} == {
+        "ending: the aggregators have 100 records to go, 30 s at most; a second Ctrl-C ends at once"
+    }
+    assert {fraction for _, fraction in said} == {0.75}
+
+
+async def test_what_does_not_come_to_the_end_says_how_much_is_left() -> None:
+    async def left() -> int | None:
+        return 1234
+
+    async def silent() -> int | None:
+        raise UnavailableError("gone")
+
+    draining = Draining(lambda line, fraction=None: None, "", "records", 0.1)
+    assert (await draining.wait("a", left)).words == "did not catch up within 0 s (1,234 records left)"
+    assert "it didn't answer" in (await draining.wait("b", silent)).words
+
+
+def evidence(**changes: Any) -> Evidence:
+    return Evidence("1", 5, 1.0, [], [("default/b", "Backoff")], **changes)
+
+
+def behind_by(trades: int) -> FeedEvidence:
+    return FeedEvidence(Counter({"appended": trades, "received": trades}), True, {}, {})
+
+
+def test_the_summary_names_the_lag_as_the_cause_before_what_follows_from_it() -> None:
+    cause = "aggregator-market was 47 s behind its market"
+    told = summarise(
+        evidence(feeds=[behind_by(900)], causes=[cause], all_read=False, behind_ms={"aggregator-market": 47_000})
+    )
+    assert not told.reconciles
+    assert told.problems[1:] == [
+        cause,
+        "900 trades were not counted: ingested 900, the aggregator got to 0 of them",
+    ]
+    assert told.behind_ms == {"aggregator-market": 47_000}
+    (lost,) = summarise(evidence(feeds=[behind_by(900)])).problems[1:]
+    assert "lost or repeated" in lost, "one that read everything and counts less has lost some"
+
+
+@pytest.mark.parametrize("lagged_ms", [47_000, 20])
+async def test_an_aggregator_that_does_not_come_to_the_end_is_a_cause_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, lagged_ms: int
+) -> None:
+    async def ends(kafka: object, topic: str) -> dict[int, int]:
+        return {0: 500, 1: 20}
+
+    monkeypatch.setattr("chandlery.cli.runtime.ending.end_offsets", ends)
+    status = {"ready": True, "behind_ms": lagged_ms, "partitions": {"0": {"applied": 100}, "1": {"applied": 20}}}
+
+    async def refresh() -> dict[str, Any]:
+        return status
+
+    async def stop() -> bool:
+        return True
+
+    group: Any = SimpleNamespace(
+        started=True, kafka=None, topics=SimpleNamespace(trades="t"), aggregator=SimpleNamespace(name=SLOW.name),
+        aggregator_watch=SimpleNamespace(status=status, refresh=refresh), stop_aggregator=stop,
+        ingest_counts=Counter, ingest_exact=True, baseline={},
+    )  # fmt: skip
+    found = evidence()
+    await _end_aggregator(group, found, Draining(lambda line, fraction=None: None, "", "records", 0.2))
+    (cause,) = found.causes
+    how_far = "47 s" if lagged_ms > 1000 else "less than a second"
+    assert cause.startswith(f"aggregator-market was {how_far} behind its market and did not catch up within 0 s")
+    assert "(400 records left): give it more of a core" in cause
+    assert not found.all_read
