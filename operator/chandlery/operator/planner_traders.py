@@ -200,6 +200,6 @@ def _awaits_approval(trader: Trader, wanted: TraderAssignment, known: set[str]) 
     return trader.metadata.annotations.get(APPROVE_ANNOTATION) != str(wanted.generation)
 
 
-def seen_of(old: TraderAssignment) -> Seen:
-    """What is remembered of an assignment."""
-    return Seen(old.uid, old.generation, old.incarnation, content_digest(old))
+def seen_of(old: TraderAssignment, pool: str = "", feed: str = "") -> Seen:
+    """What is remembered of an assignment, in a pool and by a feed where these are known."""
+    return Seen(old.uid, old.generation, old.incarnation, content_digest(old), old.since_ms, pool, feed)
