@@ -151,20 +151,24 @@ def test_a_trader_that_changes_its_pool_and_back_misses_no_candle_and_has_one_si
 
     for incarnation, name in enumerate(("demo", "side", "demo"), start=1):
         newest = newest_of("moves")
+
+        def others_are_ahead(after_ms: int = newest) -> bool:
+            return newest_of("stays") > after_ms + 3_000
+
         if incarnation == 2:  # it is behind when it has to go: what has closed is decided where it comes to
             os.kill(row_of(up, "moves").pid, signal.SIGSTOP)
-            until(
-                lambda after_ms=newest: newest_of("stays") > after_ms + 4_000, lambda: "candles that it doesn't decide"
-            )
+            until(others_are_ahead, lambda: "candles that it doesn't decide")
         (folder / "moves.yaml").write_text(text.replace("{name: demo}", f"{{name: {name}}}"))
 
         def decided_there(after_ms: int = newest, incarnation: int = incarnation) -> bool:
             mine = [one for one in signals_of(up, "moves") if one.incarnation == incarnation]
-            return len({one.symbol for one in mine if one.open_time_ms > after_ms + 6_000}) == 2
+            return len({one.symbol for one in mine if one.open_time_ms > after_ms + 4_000}) == 2
 
         until(decided_there, lambda: f"it decides in its new pool: {up.trader('moves')}")
         assert row_of(up, "moves").pool == f"default/{name}"
     each_candle_once(signals_of(up, "moves"))
+    for name in ("moves", "side"):
+        (folder / f"{name}.yaml").unlink()
 
 
 def test_many_traders_edited_at_once_all_get_there_without_a_gap(up: Up) -> None:
