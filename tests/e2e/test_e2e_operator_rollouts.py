@@ -78,6 +78,33 @@ async def test_a_changed_trader_is_handed_over_and_said_so_once(on_control_plane
         await stage.until("two events", told)
 
 
+async def test_a_trader_that_changes_its_pool_goes_on_there_with_what_is_its_own(
+    on_control_plane: Namespace, tmp_path: Path
+) -> None:
+    async with staged(on_control_plane, tmp_path) as (stage, ns):
+        await stage.operator(*scope(ns))
+        await running_one(stage, ns)
+        await stage.apply(pool(ns, "other"), trader(ns, "there", in_pool="other"))
+        await stage.until_reason(ns, "there", "Running")
+        (before,) = assigned(stage, f"{ns}/one")
+        assert before.since_ms > 0
+        await stage.apply(trader(ns, "one", in_pool="other"))
+
+        async def moved() -> bool:
+            return [one.incarnation for one in assigned(stage, f"{ns}/one")] == [before.incarnation + 1]
+
+        await stage.until("it runs in the other pool alone", moved)
+        (after,) = assigned(stage, f"{ns}/one")
+        assert after.since_ms == before.since_ms, "what closed before, and was not decided, still is its own"
+
+        async def told() -> bool:
+            conditions, status = await status_of(stage, ns, "one")
+            runs = (status.get("runningGeneration"), status.get("incarnation"), conditions["Ready"]["reason"])
+            return runs == (2, after.incarnation, "Running")
+
+        await stage.until("its status says so", told)
+
+
 async def test_a_version_that_fails_leaves_the_old_one_running_and_both_conditions_say_so(
     on_control_plane: Namespace, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import pytest
 from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
 
 from chandlery.core.assignment import Assignment, encode
@@ -36,10 +37,17 @@ class Plans:
         catalogue: Collection[Mapping[str, Any]] | None = CATALOGUE,
         now_ms: int = 1_000,
         ready: bool = True,
+        wall_ms: int = 0,
     ) -> Planned:
         now = {name: WorkerNow(one, ready, 0) for name, one in self.workers.get(key, {}).items()}
         made = self.planner.plan(
-            key, now, configmaps=self.configmaps, namespaces={}, catalogue=catalogue, now_ms=now_ms
+            key,
+            now,
+            configmaps=self.configmaps,
+            namespaces={},
+            catalogue=catalogue,
+            now_ms=now_ms,
+            wall_ms=wall_ms,
         )
         if made.pool is not None:
             self.workers[key] = dict(made.pool.workers)
@@ -77,6 +85,25 @@ def test_a_trader_that_changes_its_pool_counts_its_incarnations_on() -> None:
     plans.put("Trader", trader_body(version=2, generation=2, in_pool="other"))
     assert plans.plan().verdicts == {}
     assert plans.plan(("default", "other")).verdicts["default/one"].incarnation == 2
+
+
+@pytest.mark.parametrize("order", [(KEY, ("default", "other")), (("default", "other"), KEY)])
+def test_a_trader_that_changes_its_pool_owns_what_it_owned_whichever_is_planned_first(
+    order: tuple[tuple[str, str], ...],
+) -> None:
+    plans = Plans()
+    plans.put("MarketFeed", feed_body())
+    plans.put("TraderPool", pool_body(), pool_body("other"))
+    plans.put("Trader", trader_body(version=1))
+    plans.plan(wall_ms=7_000)
+    plans.plan(("default", "other"), wall_ms=8_000)
+    plans.put("Trader", trader_body(version=2, generation=2, in_pool="other"))
+    for wall_ms in (60_000, 70_000):
+        for key in order:
+            plans.plan(key, wall_ms=wall_ms)
+        assert [one.traders for one in plans.workers[KEY].values()] == [[]]
+        (one,) = plans.workers["default", "other"]["other-0"].traders
+        assert (one.incarnation, one.since_ms) == (2, 7_000)
 
 
 def test_surplus_of_one_pool_is_remembered_while_others_are_planned() -> None:

@@ -183,7 +183,7 @@ class Fleet:
         one.processes = {}
         for spec in one.wanted.traders:
             name = (spec.trader, spec.incarnation)
-            process = before.get(name) or Process(spec)
+            process = before.get(name) or Process(spec, recalls=True)
             one.processes[name] = self._told(process, spec)
         one.sequence, one.hash = one.wanted.sequence, one.wanted.hash
         self.tell(key)

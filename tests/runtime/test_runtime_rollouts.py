@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 
@@ -134,6 +136,39 @@ def test_an_edited_transport_restarts_that_trader_alone_and_misses_no_candle(up:
     assert row_of(up, "keep").pid == keeps
     assert row_of(up, "keep").transport == "SharedMemory"
     each_candle_once(signals_of(up, "piped"))
+
+
+def test_a_trader_that_changes_its_pool_and_back_misses_no_candle_and_has_one_signal_of_each(up: Up) -> None:
+    folder = up.state.parent / "m"
+    pool = "apiVersion: chandlery.dev/v1alpha1\nkind: TraderPool\nmetadata: {name: side}\nspec: {feed: {name: market}}\n---"
+    (folder / "side.yaml").write_text(pool + teller("stays").replace("{name: demo}", "{name: side}"))
+    runs(up, "stays", 1)
+    # Far more than a worker takes to start a Trader on a machine that is busy.
+    text = teller("moves", SYMBOLS) + "  signals: {ttl: 2m}\n"
+
+    def newest_of(name: str) -> int:
+        return max((one.open_time_ms for one in signals_of(up, name)), default=0)
+
+    for incarnation, name in enumerate(("demo", "side", "demo"), start=1):
+        newest = newest_of("moves")
+
+        def others_are_ahead(after_ms: int = newest) -> bool:
+            return newest_of("stays") > after_ms + 3_000
+
+        if incarnation == 2:  # it is behind when it has to go: what has closed is decided where it comes to
+            os.kill(row_of(up, "moves").pid, signal.SIGSTOP)
+            until(others_are_ahead, lambda: "candles that it doesn't decide")
+        (folder / "moves.yaml").write_text(text.replace("{name: demo}", f"{{name: {name}}}"))
+
+        def decided_there(after_ms: int = newest, incarnation: int = incarnation) -> bool:
+            mine = [one for one in signals_of(up, "moves") if one.incarnation == incarnation]
+            return len({one.symbol for one in mine if one.open_time_ms > after_ms + 4_000}) == 2
+
+        until(decided_there, lambda: f"it decides in its new pool: {up.trader('moves')}")
+        assert row_of(up, "moves").pool == f"default/{name}"
+    each_candle_once(signals_of(up, "moves"))
+    for name in ("moves", "side"):
+        (folder / f"{name}.yaml").unlink()
 
 
 def test_many_traders_edited_at_once_all_get_there_without_a_gap(up: Up) -> None:

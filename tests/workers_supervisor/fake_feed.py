@@ -99,6 +99,10 @@ class Allocates(Buys):
             time.sleep(0.005)
 
 
+class Hoards(Buys):
+    def misbehave(self): self.hoard = b"x" * 64_000_000
+
+
 class Dies(Buys):
     def misbehave(self): os.kill(os.getpid(), signal.SIGSEGV)
 
@@ -112,10 +116,35 @@ class Babbles(Buys):
 '''
 
 
+#: The supervisor as the first process of a container that may have as much as a file says, and has what its processes have.
+_IN_A_CONTAINER = """
+import runpy, sys
+from pathlib import Path
+import psutil
+from chandlery.workers.supervisor import ceiling
+
+file = Path(sys.argv.pop(1))
+
+class Container(ceiling.Ceiling):
+    def left_bytes(self):
+        used = 0
+        for each in psutil.Process().children(recursive=True):
+            try:
+                used += each.memory_info().rss
+            except psutil.NoSuchProcess:
+                pass
+        return int(file.read_text()) - used
+
+ceiling.own_ceiling = lambda: Container(1 << 30, file, file, ("", ""))
+runpy.run_module("chandlery.workers.supervisor", run_name="__main__", alter_sys=True)
+"""
+
+
 class Worker:
     """Folders, segment and control socket of one worker, and its supervisor."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, allowed: Path | None = None, **settings: Any) -> None:
+        self._allowed = allowed
         # Not pytest's tmp_path: a Unix socket's path may have 107 bytes only.
         self.folder = Path(tempfile.mkdtemp(prefix="chandlery-"))
         self.rings = self.folder / "rings"
@@ -286,6 +315,8 @@ class Worker:
         config = self.folder / "supervisor.json"
         config.write_bytes(msgspec.json.encode(msgspec.convert(self._settings, SupervisorSettings)))
         arguments = ["-m", "chandlery.workers.supervisor", "--config", str(config)]
+        if self._allowed is not None:
+            arguments[:2] = ["-c", _IN_A_CONTAINER, str(self._allowed)]
         environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
         log = (self.folder / "log").open("ab")
         self.process = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment, stderr=log)
@@ -327,7 +358,9 @@ def trader(name: str, strategy: str = "buys", **changes: Any) -> TraderAssignmen
 
 @contextlib.asynccontextmanager
 async def worker(**settings: Any) -> AsyncIterator[Worker]:
-    """A worker whose supervisor runs; on failure its log is printed."""
+    """A worker whose supervisor runs; on failure its log is printed. ``allowed``: file with the bytes that its container
+    may have.
+    """
     made = Worker(**settings)
     try:
         await made.serve()

@@ -20,7 +20,7 @@ from chandlery.core.resources import Trader
 from chandlery.operator.planner_homes import Asked, full_message, home_before, place_all, steps_of, worker_name
 from chandlery.operator.planner_homes import worker_number as worker_number
 from chandlery.operator.planner_placement import Placement
-from chandlery.operator.planner_since import with_since
+from chandlery.operator.planner_since import elsewhere_of, with_since
 from chandlery.operator.planner_standing import Entry, content_digest, entries_of, standing_of
 from chandlery.operator.planner_traders import Refusal, judge, seen_of
 from chandlery.operator.planner_types import (
@@ -79,7 +79,7 @@ def plan(desired: Desired, current: Current, *, now_ms: int, wall_ms: int = 0) -
     pools: dict[Key, PoolPlan] = {}
     for key in sorted(desired.pools):
         pools[key] = _plan_pool(desired, current, key, placements.get(key), asked, verdicts, entries, wall_ms)
-    memory = _remember(current, entries, pools, placements, asked, now_ms)
+    memory = _remember(current, entries, pools, placements, asked, verdicts, now_ms)
     deadlines = [one.again_ms for one in placements.values() if one.again_ms is not None]
     waits = [since_ms + desired.delays.retire_ms for since_ms in memory.taking_over_since_ms.values()]
     waits += [
@@ -139,12 +139,14 @@ def _plan_pool(
     if placement is None:
         finding = next(check_pool(pool, desired.world))
         return PoolPlan(pool, None, {}, capacity, 0, 0, finding.reason, finding.message)
+    feed = pool.spec.feed.key(pool.namespace)
     placed: dict[str, list[TraderAssignment]] = {worker_name(pool.name, number): [] for number in placement.workers}
     for name, step in steps_of(pool, placement, asked).items():
         one = asked[name]
         before = [entry for entry in entries.get(name, ()) if entry.pool == key]
+        elsewhere = elsewhere_of(current.memory.traders.get(name), pool.full_name, "/".join(feed))
         for worker, trader in step.placed:
-            placed[worker].append(with_since(trader, before, wall_ms))
+            placed[worker].append(with_since(trader, before, wall_ms, elsewhere))
         worker, decider = step.placed[0]
         reason, message = one.candidate.reason, one.candidate.message + one.candidate.stays
         verdicts[name] = Verdict(
@@ -178,7 +180,7 @@ def _plan_pool(
     rolling = sum(1 for names in placement.workers.values() for name in names if asked[name].rolls)
     return PoolPlan(
         pool,
-        pool.spec.feed.key(pool.namespace),
+        feed,
         workers,
         capacity,
         used,
@@ -228,6 +230,7 @@ def _remember(
     pools: Mapping[Key, PoolPlan],
     placements: Mapping[Key, Placement],
     asked: Mapping[str, Asked],
+    verdicts: Mapping[str, Verdict],
     now_ms: int,
 ) -> Memory:
     sequences = dict(current.memory.sequences)
@@ -237,12 +240,17 @@ def _remember(
         for name, worker in workers.items():
             _raise_to(sequences, f"{key[0]}/{name}", worker.assignment.sequence)
     for name in sorted(entries):
-        _see(traders, entries[name][-1].assignment)
+        newest = entries[name][-1]
+        _see(traders, newest.assignment, newest.pool, pools.get(newest.pool))
     for key, pool in pools.items():
         for name, assignment in pool.workers.items():
             _raise_to(sequences, f"{key[0]}/{name}", assignment.sequence)
             for trader in sorted(assignment.traders, key=lambda each: each.incarnation):
-                _see(traders, trader)
+                _see(traders, trader, key, pool)
+    for name, verdict in verdicts.items():
+        # Of candles that close while it may not run none is its own, wherever it may go on.
+        if verdict.reason == "NotAllowed" and verdict.worker is None and name in traders:
+            traders[name] = msgspec.structs.replace(traders[name], since_ms=0)
     surplus = {
         pools[key].pool.full_name: placement.surplus_since_ms
         for key, placement in placements.items()
@@ -257,12 +265,13 @@ def _remember(
     return Memory(surplus, _newest(sequences), _newest(traders), since, failed)
 
 
-def _see(traders: dict[str, Seen], trader: TraderAssignment) -> None:
+def _see(traders: dict[str, Seen], trader: TraderAssignment, key: Key, pool: PoolPlan | None) -> None:
     before = traders.pop(trader.trader, None)  # to the end: the oldest are forgotten first
+    feed = "/".join(pool.feed) if pool is not None and pool.feed is not None else ""
     if before is None or before.incarnation < trader.incarnation or before.uid != trader.uid:
-        before = seen_of(trader)
-    elif before.incarnation == trader.incarnation and before.generation != trader.generation:
-        before = msgspec.structs.replace(before, generation=trader.generation)  # an incarnation's content stays
+        before = seen_of(trader, "/".join(key), feed)
+    elif before.incarnation == trader.incarnation:  # an incarnation's content stays
+        before = msgspec.structs.replace(before, generation=trader.generation, since_ms=trader.since_ms)
     traders[trader.trader] = before
 
 

@@ -12,20 +12,24 @@ import msgspec
 
 from chandlery.core.assignment import TraderAssignment
 from chandlery.operator.planner_standing import Entry, content_digest
+from chandlery.operator.planner_types import Seen
 
 
-def with_since(trader: TraderAssignment, before: Iterable[Entry], wall_ms: int) -> TraderAssignment:
+def with_since(
+    trader: TraderAssignment, before: Iterable[Entry], wall_ms: int, elsewhere: Seen | None = None
+) -> TraderAssignment:
     """The assignment with what it shall say in ``since_ms``, see :func:`since_of`."""
-    since_ms = since_of(trader, before, wall_ms)
+    since_ms = since_of(trader, before, wall_ms, elsewhere)
     return trader if trader.since_ms == since_ms else msgspec.structs.replace(trader, since_ms=since_ms)
 
 
-def since_of(trader: TraderAssignment, before: Iterable[Entry], wall_ms: int) -> int:
+def since_of(trader: TraderAssignment, before: Iterable[Entry], wall_ms: int, elsewhere: Seen | None = None) -> int:
     """What an assignment says in its :attr:`TraderAssignment.since_ms`.
 
     Args:
         trader: what shall be assigned. before: the Trader's incarnations in its pool as they are assigned, lowest first.
         wall_ms: now, by the wall clock; 0: not known.
+        elsewhere: what it was last in another pool of the same feed, where that is where it comes from.
 
     Returns:
         What it says already, once it is active: it stays. The candle at which it takes over. Where nobody can say at
@@ -41,4 +45,12 @@ def since_of(trader: TraderAssignment, before: Iterable[Entry], wall_ms: int) ->
     if trader.from_ms:
         return trader.from_ms
     digest = content_digest(trader)
-    return next((one.assignment.since_ms for one in reversed(known) if one.digest == digest), 0) or wall_ms
+    owned_ms = next((one.assignment.since_ms for one in reversed(known) if one.digest == digest), 0)
+    if not owned_ms and elsewhere is not None and (elsewhere.uid, elsewhere.digest) == (trader.uid, digest):
+        owned_ms = elsewhere.since_ms
+    return owned_ms or wall_ms
+
+
+def elsewhere_of(seen: Seen | None, pool: str, feed: str) -> Seen | None:
+    """What is remembered of a Trader, if that was in another pool of the same feed: there its signals have the same ids."""
+    return seen if seen is not None and seen.pool != pool and seen.feed == feed else None

@@ -11,6 +11,7 @@ from chandlery.core.assignment import Mode, SeriesRef, TraderAssignment
 from chandlery.core.checks import Finding, World, check_pool, check_trader, source_of
 from chandlery.core.manifests import Key
 from chandlery.core.resources import APPROVE_ANNOTATION, Trader
+from chandlery.core.transports import Transport
 from chandlery.operator.planner_standing import Standing, content_digest
 from chandlery.operator.planner_types import Desired, Failed, Seen
 
@@ -66,6 +67,7 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
         return keep or Refusal(refusal_pool, reason, message)
     wanted = _assignment(trader, world)
     last = seen_of(old) if old is not None else seen
+    wanted.transport = _transport(wanted, world.pools[pool].spec.transport, standing, last)
     if last is not None:
         _number(wanted, trader, last)
         known = {last.digest, *(one.digest for one in standing.entries)}
@@ -161,6 +163,25 @@ def _assignment(trader: Trader, world: World) -> TraderAssignment:
     )
 
 
+def _transport(wanted: TraderAssignment, of_pool: Transport, standing: Standing, last: Seen | None) -> Transport | None:
+    """How an assignment says by what candles reach its Trader.
+
+    Where that is what its pool has anyway there are two ways to say it. The one in which it runs is kept: saying it
+    otherwise changes nothing that would be worth another incarnation. Else it is left out, so that workers of an image
+    that doesn't know the field take the assignment.
+    """
+    effective = wanted.transport or of_pool
+    ways: tuple[Transport | None, ...] = (None, effective) if effective == of_pool else (effective,)
+    for entry in reversed(standing.entries):
+        if entry.assignment.transport in ways:
+            return entry.assignment.transport
+    for way in ways:  # it runs nowhere now, and what is remembered is a digest
+        said = msgspec.structs.replace(wanted, transport=way)
+        if last is not None and last.digest == content_digest(said):
+            return way
+    return ways[0]
+
+
 def _number(wanted: TraderAssignment, trader: Trader, last: Seen) -> None:
     """Go on from what ran last."""
     # Without a cluster nobody counts generations: a changed content is the next one.
@@ -179,6 +200,6 @@ def _awaits_approval(trader: Trader, wanted: TraderAssignment, known: set[str]) 
     return trader.metadata.annotations.get(APPROVE_ANNOTATION) != str(wanted.generation)
 
 
-def seen_of(old: TraderAssignment) -> Seen:
-    """What is remembered of an assignment."""
-    return Seen(old.uid, old.generation, old.incarnation, content_digest(old))
+def seen_of(old: TraderAssignment, pool: str = "", feed: str = "") -> Seen:
+    """What is remembered of an assignment, in a pool and by a feed where these are known."""
+    return Seen(old.uid, old.generation, old.incarnation, content_digest(old), old.since_ms, pool, feed)

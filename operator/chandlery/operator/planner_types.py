@@ -109,12 +109,20 @@ class WorkerNow:
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """Last generation, incarnation and content digest given to a Trader, and the uid it had."""
+    """Last generation, incarnation and content digest given to a Trader, and the uid it had.
+
+    Attributes:
+        since_ms: since when candles were its to decide; 0: not known, or it may no longer have decided them.
+        pool, feed: where that was (``namespace/name``).
+    """
 
     uid: str
     generation: int
     incarnation: int
     digest: str
+    since_ms: int = 0
+    pool: str = ""
+    feed: str = ""
 
 
 class Failed(msgspec.Struct, frozen=True):

@@ -166,6 +166,22 @@ class Keeper:
         if verdict is None and self.ring is not None:
             verdict = self._hang(self.ring)
         if verdict is not None:
+            self.end(verdict)
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident size of its process when it was last looked at; 0: there is none."""
+        return 0 if self._process is None else self._status.rss_bytes
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its process has been killed and isn't gone yet."""
+        return self._process is not None and self._verdict is not None
+
+    def end(self, verdict: Verdict) -> None:
+        """Kill its process, which then starts again after its backoff."""
+        process = self._process
+        if process is not None and self._verdict is None:
             self._verdict = verdict
             self._nursery.kill(process.pid, signal.SIGKILL)
 

@@ -17,8 +17,9 @@ from chandlery.core.transports import transport_of
 from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
 from chandlery.workers.ring_names import HALF_MADE_RING_FILES, RING_FILES, key_in, ring_file_name
 from chandlery.workers.segment import Heritage, SignalRing
-from chandlery.workers.supervisor import watch
+from chandlery.workers.supervisor import ceiling, watch
 from chandlery.workers.supervisor.catalogue_reader import follow_catalogue
+from chandlery.workers.supervisor.ceiling import Ceiling
 from chandlery.workers.supervisor.changes import compare
 from chandlery.workers.supervisor.feed_link import FeedLink
 from chandlery.workers.supervisor.heritage import adopt_earlier_names, heritage, is_heir
@@ -50,6 +51,7 @@ class Supervisor:
         self._settings = settings
         self._rings = Path(settings.rings_dir)
         self._nursery = NurseryClient()
+        self._ceiling = ceiling.own_ceiling()
         # By incarnation: ``namespace/name@3``.
         self._keepers: dict[str, Keeper] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -247,7 +249,20 @@ class Supervisor:
         while True:
             for keeper in self._keepers.values():
                 keeper.watch()
+            if self._ceiling is not None:
+                self._keep_below(self._ceiling)
             await asyncio.sleep(watch.PERIOD_S)
+
+    def _keep_below(self, container: Ceiling) -> None:
+        """End the trader that has most, before the kernel ends the container with all of them."""
+        if any(keeper.is_ending for keeper in self._keepers.values()):
+            return  # what it has isn't free yet
+        sizes = {key: keeper.rss_bytes for key, keeper in self._keepers.items() if keeper.rss_bytes}
+        found = ceiling.who_goes(container, sizes)
+        if found is not None:
+            key, verdict = found
+            _log.error("trader ended: its container is full", extra={"trader": key, "because": verdict.because})
+            self._keepers[key].end(verdict)
 
     def _set_catalogue(self, catalogue: list[dict[str, Any]]) -> None:
         self._catalogue = catalogue

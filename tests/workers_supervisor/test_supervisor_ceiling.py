@@ -1,0 +1,113 @@
+"""A container that is nearly full: the trader that has most ends, before the kernel ends them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.workers_supervisor.fake_feed import processes_of, trader, worker
+
+from chandlery.workers.supervisor.ceiling import SPARE_BYTES, Ceiling, own_ceiling, who_goes
+from chandlery.workers.supervisor.watch import rss_bytes
+
+MB = 1 << 20
+LIMIT = 1_024 * MB
+
+
+def version_2(root: Path, limit: str, used: int, inactive: int = 0, active: int = 0) -> Path:
+    """A container's cgroup as version 2 shows it within the container."""
+    root.mkdir(exist_ok=True)
+    (root / "memory.max").write_text(f"{limit}\n")
+    (root / "memory.current").write_text(f"{used}\n")
+    (root / "memory.stat").write_text(f"anon {used}\nshmem 4\ninactive_file {inactive}\nactive_file {active}\n")
+    return root
+
+
+def version_1(root: Path, limit: str, used: int, inactive: int = 0, active: int = 0) -> Path:
+    """The same by version 1."""
+    (root / "memory").mkdir(parents=True, exist_ok=True)
+    (root / "memory" / "memory.limit_in_bytes").write_text(f"{limit}\n")
+    (root / "memory" / "memory.usage_in_bytes").write_text(f"{used}\n")
+    stat = f"cache 1\ninactive_file 1\ntotal_inactive_file {inactive}\ntotal_active_file {active}\n"
+    (root / "memory" / "memory.stat").write_text(stat)
+    return root
+
+
+@pytest.mark.parametrize("lay_out", [version_1, version_2])
+def test_what_is_left_counts_no_cache_of_files(tmp_path: Path, lay_out: Callable[..., Path]) -> None:
+    found = own_ceiling(lay_out(tmp_path / "cgroup", str(LIMIT), 1_000 * MB, 200 * MB, 100 * MB), pid=1)
+    assert found is not None
+    assert (found.limit_bytes, found.left_bytes()) == (LIMIT, 324 * MB)
+
+
+def test_where_there_is_no_limit_or_no_container_of_its_own_nobody_ends(tmp_path: Path) -> None:
+    assert own_ceiling(version_2(tmp_path / "two", "max", 5), pid=1) is None
+    assert own_ceiling(version_1(tmp_path / "one", "9223372036854771712", 5), pid=1) is None
+    assert own_ceiling(tmp_path / "nothing", pid=1) is None
+    assert own_ceiling(version_2(tmp_path / "shared", str(LIMIT), LIMIT), pid=2) is None
+    assert own_ceiling(version_2(tmp_path / "shared", str(LIMIT), LIMIT)) is None, "as one of many processes"
+
+
+def test_what_cannot_be_read_ends_nobody(tmp_path: Path) -> None:
+    root = version_2(tmp_path / "cgroup", str(LIMIT), LIMIT)
+    found = own_ceiling(root, pid=1)
+    assert found is not None
+    (root / "memory.stat").unlink()
+    assert who_goes(found, {"a": 1}) is None
+    (root / "memory.stat").write_text("inactive_file many\n")
+    assert who_goes(found, {"a": 1}) is None
+
+
+sizes = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, LIMIT), max_size=6)
+
+
+@given(sizes, st.integers(0, LIMIT))
+def test_the_one_that_has_most_ends_and_only_where_too_little_is_left(sizes: dict[str, int], left: int) -> None:
+    class Fixed(Ceiling):
+        def left_bytes(self) -> int | None:
+            return left
+
+    found = who_goes(Fixed(LIMIT, Path(), Path(), ("", "")), sizes)
+    if left >= SPARE_BYTES or not sizes:
+        assert found is None
+        return
+    assert found is not None
+    name, verdict = found
+    assert sizes[name] == max(sizes.values())
+    assert (verdict.reason, f"of {LIMIT // MB} MB" in verdict.because) == ("MemoryLimit", True)
+
+
+def test_a_container_that_was_made_small_is_used_up_further() -> None:
+    assert Ceiling(160 * MB, Path(), Path(), ("", "")).spare_bytes == 10 * MB
+
+
+async def test_in_a_full_container_the_greediest_trader_ends_alone_and_says_why(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.write_text(str(64 * LIMIT))
+    good = ("one", "two")
+    async with worker(allowed=allowed) as made:
+        made.close(1.0)
+        greedy = trader("greedy", "hoards", parameters={"at": 7.0}, memory_bytes=LIMIT)
+        made.assign(greedy, *(trader(name, memory_bytes=LIMIT) for name in good))
+        before = await made.states(greedy="Active", one="Active", two="Active")
+        made.close(7.0)
+        most = max(before[f"desk/{name}"].rss_bytes for name in good)
+        await made.until(lambda status: status.traders["desk/greedy"].rss_bytes > most + 50 * MB)
+        assert made.process is not None
+        draft = tmp_path / "draft"
+        draft.write_text(str(sum(rss_bytes(pid) for pid in processes_of(made.process.pid)) + SPARE_BYTES // 2))
+        draft.replace(allowed)
+        ended = (await made.until(lambda status: status.traders["desk/greedy"].state == "Backoff")).traders[
+            "desk/greedy"
+        ]
+        assert ended.reason == "MemoryLimit"
+        assert "the traders' container has" in ended.message
+        assert "of all traders this one has most" in ended.message
+        made.revise(50.0)  # else the next process would hoard by the same candle
+        after = await made.states(greedy="Active", one="Active", two="Active")
+        assert after["desk/greedy"].restarts >= 1
+        for name in good:
+            assert (after[f"desk/{name}"].pid, after[f"desk/{name}"].restarts) == (before[f"desk/{name}"].pid, 0)

@@ -1,0 +1,101 @@
+"""The memory that the traders' container may have, as its cgroup tells it: who must go before the kernel ends all of it.
+
+On cgroup version 2 Kubernetes has the kernel end every process of a container that passes its limit, the supervisor and
+all traders. Limits of Traders whose sum is above the container's can lead there; each is below its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from chandlery.workers.supervisor.exits import Verdict
+
+#: With less than this left somebody goes: 0.25 s (the period of looks) of a trader that takes 128 MB/s. Not more: of the
+#: 256 MiB that a container has beside its traders' limits supervisor and fork server need most, and a container that
+#: somebody has measured closely is to be left alone.
+SPARE_BYTES: Final = 32 * 1024 * 1024
+#: In a container whose limit was made small: this part of it, if that is less.
+_SPARE_PART: Final = 16
+#: Version 1 says "no limit" by the largest number of pages that it can count.
+_NO_LIMIT_BYTES: Final = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """A container's limit.
+
+    Attributes:
+        limit_bytes: what it may have. usage: file that tells what it has; stat: file that tells what of that is the page
+            cache of files, and its keys there: the kernel takes that back before it ends anybody.
+    """
+
+    limit_bytes: int
+    usage: Path
+    stat: Path
+    cached: tuple[str, str]
+
+    @property
+    def spare_bytes(self) -> int:
+        """With less than this left, somebody goes."""
+        return min(SPARE_BYTES, self.limit_bytes // _SPARE_PART)
+
+    def left_bytes(self) -> int | None:
+        """What is left; None: the kernel doesn't tell."""
+        try:
+            used = int(self.usage.read_text())
+            figures = dict(line.split()[:2] for line in self.stat.read_text().splitlines() if " " in line)
+            cached = sum(int(figures.get(name, 0)) for name in self.cached)
+        except (OSError, ValueError):
+            return None
+        return self.limit_bytes - used + cached
+
+
+def own_ceiling(root: Path = Path("/sys/fs/cgroup"), pid: int | None = None) -> Ceiling | None:
+    """The limit of the container that this process is the first one of.
+
+    Args:
+        root: where cgroups are mounted. pid: of this process; absent: asked for.
+
+    Returns:
+        None where it has no limit, or where this is not a container of the traders alone: what somebody else in it
+        takes (Kafka, on one machine) is not for a trader to pay.
+    """
+    if (os.getpid() if pid is None else pid) != 1:
+        return None
+    older = root / "memory"
+    for limit, found in (
+        (root / "memory.max", (root / "memory.current", root / "memory.stat", ("inactive_file", "active_file"))),
+        (
+            older / "memory.limit_in_bytes",
+            (older / "memory.usage_in_bytes", older / "memory.stat", ("total_inactive_file", "total_active_file")),
+        ),
+    ):
+        try:
+            limit_bytes = int(limit.read_text())
+        except (OSError, ValueError):  # not this version; or "max"
+            continue
+        if limit_bytes < _NO_LIMIT_BYTES:
+            return Ceiling(limit_bytes, *found)
+    return None
+
+
+def who_goes(ceiling: Ceiling, sizes: Mapping[str, int]) -> tuple[str, Verdict] | None:
+    """The trader that ends so that the others stay: the one that has most; None: there is room, or nobody to end.
+
+    Args:
+        sizes: resident size of each trader's process, bytes.
+    """
+    left_bytes = ceiling.left_bytes()
+    if left_bytes is None or left_bytes >= ceiling.spare_bytes or not sizes:
+        return None
+    greediest = max(sorted(sizes), key=lambda name: sizes[name])
+    mebibyte = 1 << 20
+    because = (
+        f"the traders' container has {max(0, left_bytes) // mebibyte} MB left of {ceiling.limit_bytes // mebibyte} MB, "
+        f"and of all traders this one has most: {sizes[greediest] // mebibyte} MB"
+    )
+    return greediest, Verdict("MemoryLimit", because)
