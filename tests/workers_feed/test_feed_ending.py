@@ -69,6 +69,9 @@ class Client:
     async def start(self) -> None:
         self.begun.set()
 
+    def unsubscribe(self) -> None:
+        """Nothing is wanted."""
+
     def assign(self, _partitions: list[TopicPartition]) -> None:
         raise KafkaConnectionError
 

@@ -221,10 +221,12 @@ class Ingest:
     async def _drain(self) -> None:
         assert self._failure is not None
         drained = asyncio.create_task(self._dispatcher.drained())
-        done, _ = await asyncio.wait(
-            {drained, self._failure}, timeout=self._drain_timeout_s, return_when=asyncio.FIRST_COMPLETED
-        )
-        drained.cancel()
+        try:
+            done, _ = await asyncio.wait(
+                {drained, self._failure}, timeout=self._drain_timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            drained.cancel()
         if self._failure in done:
             self._failure.result()
         if not done:
