@@ -81,10 +81,11 @@ class SignalReader:
                 self._look()
                 await asyncio.sleep(_LOOK_S)
         finally:
-            tasks = [*self._ending, *(task for _, task in self._feeds.values())]
+            tasks = [task for _, task in self._feeds.values()]
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # Those that end already aren't told twice: that would cut their client's end short.
+            await asyncio.gather(*tasks, *self._ending, return_exceptions=True)
             self._feeds.clear()
             self.states.clear()
 
