@@ -126,6 +126,34 @@ async def test_the_view_is_told_in_the_words_of_the_api(backend: LocalBackend) -
     assert (told.memory.total_rss_bytes, told.notices, told.started_ms) == (80, ["mind the gap"], 1_000)
 
 
+async def test_who_is_cancelled_while_it_ends_is_cancelled_and_leaves_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ending, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def poll(_: LocalBackend) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await closed.wait()
+
+    monkeypatch.setattr(LocalBackend, "_poll", poll)
+    made = LocalBackend(LocalSettings(str(tmp_path / "up.sock"), []))
+    await made.start()
+    await begun.wait()
+    session = made._session
+    stopping = asyncio.create_task(made.stop())
+    await ending.wait()
+    stopping.cancel()
+    closed.set()
+    await asyncio.wait([stopping])
+    assert stopping.cancelled()
+    assert session is not None
+    assert session.closed
+
+
 async def test_what_the_instance_would_not_run_is_refused_by_its_first_field_and_not_written(
     instance: Instance, backend: LocalBackend, tmp_path: Path
 ) -> None:

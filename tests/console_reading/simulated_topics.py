@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
 from chandlery.console.market import SignalEvent, SignalQuery
 from chandlery.console.reading.following import Follower, Missing, Replayed, Turn, Unplaced
 from chandlery.console.reading.positions import Place, Position, decode, feed_key
@@ -120,3 +123,9 @@ def check_once_and_in_order(topics: Topics, told: Told) -> None:
         assert [one for one in first if one in ids] == ids
     forms = Counter((event.signal.id, bool(event.signal.stages)) for event in told)
     assert max(forms.values(), default=0) <= 1, forms
+
+
+#: No example is timed: other work of the machine is no fault.
+quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PLACE = PLACES[0]
+HERE = st.sampled_from(PLACES)

@@ -10,9 +10,11 @@ import pytest
 from tests.workers_feed.feed_setup import until
 
 from chandlery.console.backend import FeedKafka
-from chandlery.console.reading import candle_reader
+from chandlery.console.reading import candle_reader, signal_reader
 from chandlery.console.reading.candle_reader import CandleReader
 from chandlery.console.reading.kafka_reading import Away
+from chandlery.console.reading.signal_log import SignalLog
+from chandlery.console.reading.signal_reader import SignalReader
 from chandlery.core.errors import UnavailableError
 from chandlery.core.settings import KafkaSettings
 
@@ -121,3 +123,33 @@ async def test_a_series_without_room_is_opened_again_later_and_ends_no_other(
         monkeypatch.setattr(candle_reader, "MOST_SERIES", 2)
         await until("both are open again", lambda: reader.open_series == 2)
         del followed
+
+
+async def test_the_reader_of_signals_ends_no_sooner_than_its_clients_of_feeds_that_have_gone(
+    feeds: list[FeedKafka], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, closing, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def read_feed(_reader: SignalReader, _feed: FeedKafka) -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            closing.set()
+            await closed.wait()
+
+    monkeypatch.setattr(signal_reader, "_LOOK_S", 0.02)
+    monkeypatch.setattr(SignalReader, "_read_feed", read_feed)
+    reader = SignalReader(lambda: list(feeds), SignalLog(10), 10, Away())
+    before = asyncio.all_tasks()
+    running_reader = asyncio.create_task(reader.run())
+    await begun.wait()
+    feeds.clear()
+    await closing.wait()
+    running_reader.cancel()
+    done, _ = await asyncio.wait([running_reader], timeout=0.1)
+    assert not done, "it did not wait for the client"
+    closed.set()
+    await asyncio.wait([running_reader])
+    assert running_reader.cancelled()
+    assert not asyncio.all_tasks() - before

@@ -13,8 +13,9 @@ import pytest_asyncio
 from tests.e2e.cluster.commands import ClusterError
 from tests.e2e.conftest import Images
 from tests.e2e.kubectl import Namespace, Resource
+from tests.e2e.operator_beside import operator_beside
 from tests.support.certificates import Authority
-from tests.support.operator_stage import ROOT, Object, OperatorProcess, conditions_of, kafka_pod
+from tests.support.operator_stage import Object, OperatorProcess, conditions_of, kafka_pod
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
@@ -69,18 +70,8 @@ def _kafka(image: str, namespace: str, authority: Authority, password: str) -> l
 @pytest_asyncio.fixture
 async def operator(on_node: Namespace, images: Images, tmp_path: Path) -> AsyncIterator[OperatorProcess]:
     """An operator beside the cluster, looking after the test's namespace."""
-    for path in sorted((ROOT / "charts" / "chandlery" / "crds").glob("*.yaml")):
-        on_node.cluster.apply(path, "--server-side", "--force-conflicts")
-    arguments = (
-        "--namespace", on_node.name, "--own-namespace", on_node.name, "--image-pull-policy", "IfNotPresent",
-        "--worker-image", images["workers"], "--stream-image", images["stream"], "--log-level", "debug",
-    )  # fmt: skip
-    made = OperatorProcess(on_node.cluster.kubeconfig, tmp_path / "operator.log", 8080, arguments)
-    await made.start()
-    try:
+    async with operator_beside(on_node, images, tmp_path / "operator.log", "--log-level", "debug") as made:
         yield made
-    finally:
-        made.kill()
 
 
 def _says(namespace: Namespace, kind: str, name: str, reason: str) -> str:

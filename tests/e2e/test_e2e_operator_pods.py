@@ -13,7 +13,8 @@ import pytest_asyncio
 from tests.e2e.cluster.commands import ClusterError
 from tests.e2e.conftest import Images
 from tests.e2e.kubectl import Namespace, Resource
-from tests.support.operator_stage import ROOT, Object, OperatorProcess, conditions_of, kafka_pod
+from tests.e2e.operator_beside import operator_beside
+from tests.support.operator_stage import Object, OperatorProcess, conditions_of, kafka_pod
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
@@ -54,18 +55,8 @@ def _trader(name: str, symbol: str = "BTC/USDT", **spec: object) -> Object:
 @pytest_asyncio.fixture
 async def operator(on_node: Namespace, images: Images, tmp_path: Path) -> AsyncIterator[OperatorProcess]:
     """An operator beside the cluster, looking after the test's namespace."""
-    for path in sorted((ROOT / "charts" / "chandlery" / "crds").glob("*.yaml")):
-        on_node.cluster.apply(path, "--server-side", "--force-conflicts")
-    arguments = (
-        "--namespace", on_node.name, "--own-namespace", on_node.name, "--image-pull-policy", "IfNotPresent",
-        "--worker-image", images["workers"], "--stream-image", images["stream"], "--unready-after", "10s",
-    )  # fmt: skip
-    made = OperatorProcess(on_node.cluster.kubeconfig, tmp_path / "operator.log", 8080, arguments)
-    await made.start()
-    try:
+    async with operator_beside(on_node, images, tmp_path / "operator.log", "--unready-after", "10s") as made:
         yield made
-    finally:
-        made.kill()
 
 
 def _running(namespace: Namespace, trader: str, condition: str = "Ready", timeout_s: float = _START_S) -> Resource:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.operator_parts.under_way import under_way, until
 
 from chandlery.core.assignment import Assignment, TraderAssignment, content_hash, decode_assignment
 from chandlery.core.errors import ChandleryError, UnavailableError
@@ -71,20 +70,8 @@ NOTHING = Assignment("w", 0, content_hash([]), [])
 async def running(pod: Pod, before: Assignment = NOTHING) -> AsyncIterator[ClusterDelivery]:
     delivery = ClusterDelivery(before, pod, pod.keep)
     delivery._chance = lambda: 0.0  # no waiting in tests but the least
-    task = asyncio.create_task(delivery.run())
-    try:
+    async with under_way(delivery.run()):
         yield delivery
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "not within 30 s"
-        await asyncio.sleep(0.002)
 
 
 def delivered(delivery: Delivery) -> bool:

@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
+
+from tests.operator_parts.under_way import under_way, until
 
 from chandlery.core.errors import UnavailableError
 from chandlery.operator.dirty_queue import DirtyQueue
-
-
-@asynccontextmanager
-async def running(queue: DirtyQueue[str]) -> AsyncIterator[None]:
-    task = asyncio.create_task(queue.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "not within 30 s"
-        await asyncio.sleep(0.002)
 
 
 async def test_marks_that_come_together_are_one_run() -> None:
@@ -41,7 +22,7 @@ async def test_marks_that_come_together_are_one_run() -> None:
     for _ in range(100):
         queue.mark("a")
         queue.mark("b")
-    async with running(queue):
+    async with under_way(queue.run()):
         await until(lambda: len(queue) == 0)
     assert runs == {"a": 1, "b": 1}
 
@@ -59,7 +40,7 @@ async def test_one_key_is_never_worked_on_twice_at_once_and_a_mark_meanwhile_is_
         at_once -= 1
 
     queue = DirtyQueue(work)
-    async with running(queue):
+    async with under_way(queue.run()):
         queue.mark("a", 0)
         await until(lambda: runs == 1)
         queue.mark("a", 0)
@@ -79,7 +60,7 @@ async def test_a_slow_key_holds_up_no_other() -> None:
         done.append(key)
 
     queue = DirtyQueue(work)
-    async with running(queue):
+    async with under_way(queue.run()):
         queue.mark("slow", 0)
         queue.mark("quick", 0)
         await until(lambda: done == ["quick"])
@@ -98,7 +79,7 @@ async def test_work_that_fails_is_repeated_also_after_a_defect() -> None:
         return one()
 
     queue = DirtyQueue(work)
-    async with running(queue):
+    async with under_way(queue.run()):
         queue.mark("bad", 0)
         queue.mark("good", 0)
         await until(lambda: runs["bad"] == 3 and len(queue) == 0)
@@ -113,7 +94,7 @@ async def test_the_sooner_of_two_marks_counts() -> None:
         ran.set()
 
     queue = DirtyQueue(work)
-    async with running(queue):
+    async with under_way(queue.run()):
         queue.mark("a", 3600)
         queue.mark("a", 0)
         queue.mark("a", 3600)

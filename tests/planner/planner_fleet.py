@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tests.planner import planner_worlds as worlds
 
 from chandlery.core.assignment import (
     READY_STATES,
@@ -16,6 +19,7 @@ from chandlery.core.assignment import (
     TraderStatus,
     WorkerStatus,
 )
+from chandlery.core.resources import Trader, TraderPool
 from chandlery.operator.planner import Current, Desired, Memory, Plan, WorkerNow, plan
 
 Key = tuple[str, str]
@@ -345,3 +349,41 @@ class Fleet:
             for candle in range(min(candles), max(candles)):
                 if (trader, symbol, candle) not in self.decided:
                     yield trader, symbol, candle
+
+
+POOL = ("default", "pool")
+A = "default/a"
+TWO = ("BTC/USDT", "ETH/USDT")
+
+
+def edited(fast: int, name: str = "a", **more: Any) -> Trader:
+    return worlds.trader(name, parameters={"fast": fast}, symbols=TWO, **more)
+
+
+def running(wanted: Desired, turns: int = 8) -> Fleet:
+    fleet = Fleet()
+    fleet.settle(wanted, turns)
+    return fleet
+
+
+def sound(fleet: Fleet) -> None:
+    assert list(fleet.doubled()) == []
+    assert list(fleet.missed()) == []
+
+
+def wanted_of(*traders: Trader, in_pool: TraderPool | None = None, **more: Any) -> Desired:
+    return worlds.desired(worlds.feed(), in_pool or worlds.pool(), *traders, **more)
+
+
+def modes(fleet: Fleet, name: str = A) -> list[tuple[str, int | None]]:
+    return [(spec.mode, spec.until_ms) for _, spec in fleet.entries(name)]
+
+
+def restart(fleet: Fleet, hit: str) -> None:
+    """The pod of a's worker, or a's process, starts again."""
+    key = (POOL, "pool-0")
+    if hit == "pod restarts":
+        fleet.down(key)
+        return
+    fleet.members[key].processes[A, 1].state = "Init"
+    fleet.tell(key)

@@ -30,6 +30,20 @@ async def agree(worker: House, market: LiveMarket, old: TraderAssignment, *besid
             return at_ms
 
 
+async def hand_over(worker: House, market: LiveMarket, old: TraderAssignment, new: TraderAssignment) -> int:
+    """From the old one to the new one while the market goes on, and some minutes more; returns the open time."""
+    async with market.going():
+        await worker.applied(old, new)
+        await worker.reaches(2, "Warm")
+        at_ms = await agree(worker, market, old, new)
+        new.mode, new.from_ms = "active", at_ms
+        await worker.applied(old, new)
+        await worker.reaches(1, "Retired")
+        await worker.applied(new)
+        await until("some more minutes", lambda: market.next_open_ms > at_ms + 5 * MINUTE)
+    return at_ms
+
+
 def exactly_once(found: dict[int, list[int]], first: int, at_ms: int, last: int) -> None:
     at = at_ms // MINUTE
     expected = {minute: [1 if minute < at else 2] for minute in range(first, last + 1)}
@@ -65,15 +79,7 @@ async def test_a_handover_within_a_worker(kafka_settings: KafkaSettings, transpo
         await worker.applied(old)
         await worker.reaches(1, "Active")
         await forming_decided_by(1, kafka_settings, market, trigger)
-        async with market.going():
-            await worker.applied(old, new)
-            await worker.reaches(2, "Warm")
-            at_ms = await agree(worker, market, old, new)
-            new.mode, new.from_ms = "active", at_ms
-            await worker.applied(old, new)
-            await worker.reaches(1, "Retired")
-            await worker.applied(new)
-            await until("some more minutes", lambda: market.next_open_ms > at_ms + 5 * MINUTE)
+        at_ms = await hand_over(worker, market, old, new)
         found = await all_decided(kafka_settings, 5, market.next - 1)
         exactly_once(found, 5, at_ms, market.next - 1)
         assert (await worker.status()).feed["signals"]["dropped"] == {}

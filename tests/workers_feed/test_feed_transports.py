@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.workers_feed.feed_setup import MINUTE, candle_writer, published, until
+from tests.workers_feed.feed_setup import candle_writer, published, until
 from tests.workers_feed.handover_desk import BTC, ETH, House, LiveMarket, all_decided, house, spec
-from tests.workers_feed.test_feed_handover import agree, exactly_once
+from tests.workers_feed.test_feed_handover import exactly_once, hand_over
 
 from chandlery.core.assignment import TraderAssignment
 from chandlery.core.settings import KafkaSettings
@@ -90,15 +90,7 @@ async def test_a_handover_from_one_transport_to_the_other_misses_and_doubles_not
         await market.close(5)
         await worker.applied(old)
         await worker.reaches(1, "Active")
-        async with market.going():
-            await worker.applied(old, new)
-            await worker.reaches(2, "Warm")
-            at_ms = await agree(worker, market, old, new)
-            new.mode, new.from_ms = "active", at_ms
-            await worker.applied(old, new)
-            await worker.reaches(1, "Retired")
-            await worker.applied(new)
-            await until("some more minutes", lambda: market.next_open_ms > at_ms + 5 * MINUTE)
+        at_ms = await hand_over(worker, market, old, new)
         found = await all_decided(kafka_settings, 5, market.next - 1)
         exactly_once(found, 5, at_ms, market.next - 1)
         status = await worker.status()

@@ -188,6 +188,17 @@ async def test_a_trader_that_talks_back_is_let_go_not_listened_to(tmp_path: Path
         writer.close()
 
 
+async def test_a_sender_that_ends_leaves_nothing_running(tmp_path: Path) -> None:
+    before = asyncio.all_tasks()
+    async with pipes(tmp_path, trader("one", [BTC])) as made:
+        made.append(0)
+        reader = await Reader.connect(made.path, "desk/one@1")
+        await reader.message()
+    reader.close()
+    await asyncio.sleep(0)  # what was cancelled last ends
+    assert asyncio.all_tasks() == before
+
+
 async def _until_closed(stream: asyncio.StreamReader) -> bool:
     try:
         await stream.read()

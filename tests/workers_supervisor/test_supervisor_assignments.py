@@ -6,7 +6,8 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from tests.workers_supervisor.fake_feed import BTC, PATIENCE_S, STEP_MS, Worker, gone, ring_name, trader, worker
@@ -15,6 +16,7 @@ from chandlery.core.assignment import READY_STATES, TraderStatus
 from chandlery.core.settings import SupervisorSettings
 from chandlery.workers.discovery import SHIPPED
 from chandlery.workers.segment import SegmentWriter, SignalRing
+from chandlery.workers.supervisor.keeper import Keeper
 from chandlery.workers.supervisor.leaving import Leaving
 from chandlery.workers.supervisor.supervise import Supervisor
 
@@ -169,6 +171,35 @@ async def test_of_two_that_leave_by_the_same_name_the_second_waits_for_the_first
         ring.acknowledge(1)
         await asyncio.wait_for(second, PATIENCE_S)
     assert not path.exists()
+
+
+async def test_a_trader_removed_just_before_the_supervisor_stops_has_its_time_to_stop(tmp_path: Path) -> None:
+    """The fork server's end would be that of its process, in the middle of whatever it does."""
+    supervisor = Supervisor(SupervisorSettings(worker="w", shm_dir=str(tmp_path), rings_dir=str(tmp_path)))
+    begun, stops, stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def keep() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            stops.set()
+            await stopped.wait()
+
+    keeper = SimpleNamespace(spec=trader("a"), ring_path=str(tmp_path / "none"))
+    key = keeper.spec.key
+    supervisor._keepers[key] = cast(Keeper, keeper)
+    kept = supervisor._tasks[key] = asyncio.create_task(keep())
+    await begun.wait()
+    supervisor._remove(key)
+    stopping = asyncio.create_task(supervisor._stop_traders())
+    await stops.wait()
+    done, _ = await asyncio.wait([stopping], timeout=0.1)
+    assert not done, "it did not wait for the process"
+    stopped.set()
+    await asyncio.wait_for(stopping, PATIENCE_S)
+    assert kept.done()
+    assert not supervisor._parting
 
 
 async def test_a_trader_that_comes_back_meanwhile_keeps_its_ring() -> None:

@@ -13,7 +13,7 @@ from chandlery.workers.segment import SegmentWriter, SignalRing
 from chandlery.workers.strategy import Context, Strategy, parameter
 from chandlery.workers.trader.loop import TraderLoop
 from chandlery.workers.trader.market import MarketView, SegmentMarket
-from chandlery.workers.trader.messages import StateReport
+from chandlery.workers.trader.messages import Live, StateReport
 from chandlery.workers.trader.signal_writer import SignalWriter
 
 BTC = "BTC/USDT"
@@ -178,3 +178,13 @@ def opens(signals: list[Signal]) -> list[int]:
 
 def informative(symbol: str, interval: str) -> list[SeriesRef]:
     return [SeriesRef(symbol, interval)]
+
+
+def told(stage: Stage, **changes: Any) -> Live:
+    """Orders as the supervisor gives them."""
+    return Live(1, changes.pop("mode", "active"), stage.path, 0, **changes)
+
+
+def retired(player: Player) -> bool:
+    player.turn()
+    return player.state() == "Retired"

@@ -172,8 +172,10 @@ class ApiServer:
             self._path_identity = os.stat(self._listen.removeprefix("unix:")).st_ino
         self._serving = asyncio.create_task(self._server.serve([self._socket]))
         up = asyncio.create_task(self._server.up.wait())
-        await asyncio.wait((self._serving, up), return_when=asyncio.FIRST_COMPLETED)
-        up.cancel()
+        try:
+            await asyncio.wait((self._serving, up), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            up.cancel()
         if self._serving.done():
             await self._serving
 

@@ -360,8 +360,7 @@ class EmbeddedBroker:
                         os.truncate(self.log_file, 0)
         finally:
             archive.cancel()
-            with suppress(asyncio.CancelledError):
-                await archive
+            await asyncio.gather(archive, return_exceptions=True)
 
     async def _make_archive(self) -> None:
         if self._archive is None or self._archive.file.exists():

@@ -8,6 +8,8 @@ from typing import Final
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from chandlery.core.cancelling import cancellation_kept
+
 _REQUEST_TIMEOUT_MS: Final = 2_000
 _CONNECT_TIMEOUT_S: Final = 2.0
 
@@ -51,5 +53,6 @@ async def is_ready(bootstrap: str, cluster_id: str) -> bool:
     except (KafkaError, OSError):
         return False
     finally:
-        await client.close()
+        with cancellation_kept():
+            await client.close()
     return all(partition["leader"] >= 0 for topic in topics for partition in topic["partitions"])

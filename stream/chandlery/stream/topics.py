@@ -19,6 +19,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError, for_code
 
+from chandlery.core.cancelling import cancellation_kept
 from chandlery.core.errors import InputError, LoginError, UnavailableError
 from chandlery.core.kafka_login import kafka_client, knock
 from chandlery.core.settings import KafkaSettings
@@ -126,11 +127,12 @@ async def end_offsets(kafka: KafkaSettings, topic: str) -> dict[int, int]:
         if partitions is None:
             raise InputError(f"Kafka at {kafka.bootstrap} has no topic {topic}")
         consumer = kafka_client(AIOKafkaConsumer, kafka, enable_auto_commit=False)
-        await consumer.start()
         try:
+            await consumer.start()
             offsets = await consumer.end_offsets([TopicPartition(topic, number) for number in partitions])
         finally:
-            await consumer.stop()
+            with cancellation_kept():
+                await consumer.stop()
     except (KafkaError, OSError, _NotYet) as error:
         raise UnavailableError(f"Kafka at {kafka.bootstrap} doesn't answer: {_text(error)}") from error
     return {partition.partition: offset for partition, offset in sorted(offsets.items())}
@@ -213,7 +215,8 @@ async def _admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.start()
         yield admin
     finally:
-        await admin.close()
+        with cancellation_kept():
+            await admin.close()
 
 
 async def _create(admin: AIOKafkaAdminClient, plans: list[TopicPlan]) -> None:

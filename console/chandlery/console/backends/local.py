@@ -92,14 +92,15 @@ class LocalBackend:
 
     async def stop(self) -> None:
         """Stop asking."""
-        if self._polling is not None:
-            self._polling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._polling
-            self._polling = None
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        try:
+            if self._polling is not None:
+                self._polling.cancel()
+                await asyncio.gather(self._polling, return_exceptions=True)
+                self._polling = None
+        finally:
+            if self._session is not None:
+                await self._session.close()
+                self._session = None
 
     def snapshot(self) -> Snapshot:
         """What the instance said last; while it is away, with figures that grow old."""

@@ -295,7 +295,8 @@ class CandleReader:
                 self._close(key)
             for name in list(self._feeds):
                 await self._leave(name)
-            await _ended(*self._ending)
+            # They were told already: once more would cut their client's end short.
+            await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def _look(self) -> None:
         """Follow feeds that come and go, close what nobody looks at, open again what somebody does."""

@@ -17,6 +17,7 @@ from chandlery.core.errors import InvariantError, UnavailableError
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.stream.topics import check_login
+from chandlery.workers.feed.clients import end_consumer
 
 log = logging.getLogger("chandlery.console.reading")
 
@@ -29,8 +30,6 @@ FETCH_WAIT_MS: Final = 250
 IDLE_CHECK_S: Final = 2.0
 #: Records taken in before others have their turn (20 µs each: 10 ms).
 TURN_RECORDS: Final = 500
-#: It takes milliseconds.
-_STOP_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 10.0
 
@@ -120,21 +119,7 @@ async def open_consumer(kafka: KafkaSettings, *, exact: bool = False) -> AsyncIt
         yield consumer
     finally:
         with translated(kafka):
-            await _stop(consumer)
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """End a consumer in a bounded time.
-
-    Its fetching task waits for requests under way when partitions are assigned anew, and takes a cancellation for one of
-    theirs: ended in that moment, it would wait for ever (aiokafka 0.14). A second cancellation ends it, which leaves the
-    connections to us.
-    """
-    try:
-        async with asyncio.timeout(_STOP_S):
-            await consumer.stop()
-    except TimeoutError:
-        await consumer._client.close()
+            await end_consumer(consumer)
 
 
 @contextmanager

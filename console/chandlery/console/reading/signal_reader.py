@@ -60,6 +60,8 @@ class SignalReader:
         self._away = away
         self._news = asyncio.Event()
         self._feeds: dict[str, tuple[FeedKafka, asyncio.Task[None]]] = {}
+        #: Of feeds that went: their client takes a while to end.
+        self._ending: set[asyncio.Task[None]] = set()
         self.records = 0
         self.states: dict[str, str] = {}
 
@@ -82,7 +84,8 @@ class SignalReader:
             tasks = [task for _, task in self._feeds.values()]
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # Those that end already aren't told twice: that would cut their client's end short.
+            await asyncio.gather(*tasks, *self._ending, return_exceptions=True)
             self._feeds.clear()
             self.states.clear()
 
@@ -93,6 +96,8 @@ class SignalReader:
             check_running(task)
             if wanted.get(name) != feed:
                 task.cancel()
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
                 self._away.back(topics_of(feed.kafka).signals)
                 del self._feeds[name], self.states[name]
                 if name not in wanted:

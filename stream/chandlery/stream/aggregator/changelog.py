@@ -9,6 +9,7 @@ from typing import Final
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
+from chandlery.core.cancelling import cancellation_kept
 from chandlery.core.errors import InputError, UnavailableError
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
@@ -54,8 +55,8 @@ async def ensure_changelog(kafka: KafkaSettings) -> None:
 async def _ensure(name: str, kafka: KafkaSettings) -> int:
     """Number of partitions with a leader, 0 while one has none."""
     admin = kafka_client(AIOKafkaAdminClient, kafka, client_id="chandlery-aggregator")
-    await admin.start()
     try:
+        await admin.start()
         response = await admin.create_topics(
             [NewTopic(name, kafka.partitions, kafka.replication, topic_configs=_config(kafka))]
         )
@@ -67,7 +68,8 @@ async def _ensure(name: str, kafka: KafkaSettings) -> int:
                 raise InputError(f"Kafka doesn't make topic {name}: {message[0] if message else kind.__name__}")
         (topic,) = await admin.describe_topics([name])
     finally:
-        await admin.close()
+        with cancellation_kept():
+            await admin.close()
     partitions = topic["partitions"]
     led = all(entry["leader"] >= 0 for entry in partitions)
     return len(partitions) if led else 0

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
 
 from chandlery.core.behind import Behind
 from chandlery.core.clocks import HEADER_NAME, HostClocks, Stamps, now_ns, wall_offset_ns
-from chandlery.core.errors import LoginError, MachineError, UnavailableError
+from chandlery.core.errors import LoginError, UnavailableError
 from chandlery.core.histogram import Histogram
 from chandlery.core.kafka_login import problem_of
 from chandlery.core.settings import AggregatorSettings
@@ -31,6 +27,7 @@ from chandlery.stream.aggregator.position import SeekPatience, Verdict, judge, n
 from chandlery.stream.aggregator.status import PartitionStatus, RateMeter, Status, all_symbols, totals_of
 from chandlery.stream.aggregator.watchdog import Watchdog
 from chandlery.stream.aggregator.web import StatusServer
+from chandlery.stream.final_status import write_final_status
 from chandlery.stream.metrics_server import MetricsServer
 from chandlery.stream.topics import ensure_topics
 
@@ -218,7 +215,7 @@ class Aggregator:
                     await self._checkpoints.take(self._partitions)
         except (UnavailableError, TimeoutError) as error:
             log.warning("no last checkpoint: the next start goes on from the one before", extra={"error": repr(error)})
-        self._write_final_status()
+        write_final_status(self._settings.final_status, self.status)
         self._ready = False
         if self._faust.app.started:
             self._faust.leave_group()
@@ -232,17 +229,6 @@ class Aggregator:
     def _fail(self, error: BaseException) -> None:
         if self._failure is not None and not self._failure.done():
             self._failure.set_exception(error)
-
-    def _write_final_status(self) -> None:
-        if not self._settings.final_status:
-            return
-        target = Path(self._settings.final_status)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(msgspec.json.encode(self.status()))
-            temporary.replace(target)
-        except OSError as error:
-            raise MachineError(f"{target}: can't write the final status: {error.strerror}") from error
 
     def _families(self) -> Iterable[Metric]:
         # Prometheus' client is only imported where somebody asks.

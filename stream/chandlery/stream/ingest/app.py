@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -18,6 +16,7 @@ from chandlery.core.settings import IngestSettings
 from chandlery.core.symbols import parse_symbol
 from chandlery.core.topics import partition_of
 from chandlery.core.wire import Opening
+from chandlery.stream.final_status import write_final_status
 from chandlery.stream.ingest.binance import BinanceSource
 from chandlery.stream.ingest.clock import Clock, SystemClock
 from chandlery.stream.ingest.counts import Counts, new_counts
@@ -196,7 +195,7 @@ class Ingest:
             await asyncio.gather(market, saver, stopped, return_exceptions=True)
             await self._dispatcher.close()
             self._write_positions()
-            self._write_final_status()
+            write_final_status(self._settings.final_status, self.status)
             await self._sink.close()
             await self.metrics.stop()
             await self.server.close()
@@ -221,10 +220,12 @@ class Ingest:
     async def _drain(self) -> None:
         assert self._failure is not None
         drained = asyncio.create_task(self._dispatcher.drained())
-        done, _ = await asyncio.wait(
-            {drained, self._failure}, timeout=self._drain_timeout_s, return_when=asyncio.FIRST_COMPLETED
-        )
-        drained.cancel()
+        try:
+            done, _ = await asyncio.wait(
+                {drained, self._failure}, timeout=self._drain_timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            drained.cancel()
         if self._failure in done:
             self._failure.result()
         if not done:
@@ -289,14 +290,3 @@ class Ingest:
                 symbol: self._lanes[symbol].position for symbol in self._settings.symbols if symbol in self._opened
             }
             write_positions(self._settings.position_file, self._settings.session, {**self._left_out, **positions})
-
-    def _write_final_status(self) -> None:
-        if not self._settings.final_status:
-            return
-        target = Path(self._settings.final_status)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(msgspec.json.encode(self.status()))
-            temporary.replace(target)
-        except OSError as error:
-            raise MachineError(f"{target}: can't write the final status: {error.strerror}") from error

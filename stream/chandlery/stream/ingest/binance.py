@@ -200,14 +200,16 @@ class BinanceSource:
         try:
             await asyncio.wait({next_task, ready, task}, return_when=asyncio.FIRST_COMPLETED)
             replaced = successor.ready.is_set() and not next_task.done()
+            retired = task if replaced else next_task
+            retired.cancel()
+            await asyncio.gather(retired, return_exceptions=True)
         except asyncio.CancelledError:
+            # Until we return nobody else knows of it, also while the old one takes its time to close.
             next_task.cancel()
+            await asyncio.gather(next_task, return_exceptions=True)
             raise
         finally:
             ready.cancel()
-        retired = task if replaced else next_task
-        retired.cancel()
-        await asyncio.gather(retired, return_exceptions=True)
         if not replaced:
             log.warning("a successor connection failed; keeping the old one")
             return None

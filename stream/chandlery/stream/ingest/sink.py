@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 from aiokafka.structs import TopicPartition
 
+from chandlery.core.cancelling import cancellation_kept
 from chandlery.core.errors import InvariantError, LoginError, UnavailableError
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
@@ -231,11 +232,12 @@ class KafkaSink:
 
     async def _stop(self, producer: AIOKafkaProducer) -> None:
         # stop() flushes first, which never ends when the broker is away; what it would flush is sent again.
-        try:
-            async with asyncio.timeout(1.0):
-                await producer.stop()
-        except (TimeoutError, KafkaError):
-            await producer.client.close()
+        with cancellation_kept():
+            try:
+                async with asyncio.timeout(1.0):
+                    await producer.stop()
+            except (TimeoutError, KafkaError):
+                await producer.client.close()
 
     async def close(self) -> None:
         """Let go of the connection."""

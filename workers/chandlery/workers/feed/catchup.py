@@ -19,8 +19,10 @@ from aiokafka.errors import KafkaError
 
 from chandlery.core.assignment import SeriesRef
 from chandlery.core.clocks import now_ns, unpack_stamps
+from chandlery.core.errors import InvariantError
 from chandlery.workers.feed.board import Receipt, SeriesBoard
 from chandlery.workers.feed.candle_rows import stamps_header
+from chandlery.workers.feed.clients import end_consumer
 from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.router import RawRecord, Refuse, Track, decode_record
 
@@ -120,6 +122,7 @@ class CatchUp:
         self.jobs: dict[asyncio.Task[None], Job] = {}
         # Each job holds fetched records of up to a few MB; four keep the memory bounded.
         self._slots = asyncio.Semaphore(4)
+        self._stopped = False
 
     def catching_up(self) -> list[SeriesRef]:
         """Series that have not joined yet."""
@@ -131,7 +134,9 @@ class CatchUp:
         )
 
     def start(self, partition: TopicPartition, tracks: dict[SeriesRef, Track]) -> None:
-        """Begin a job for series of one partition."""
+        """Begin a job for series of one partition; nothing happens once they are stopped."""
+        if self._stopped:
+            return  # the feed looks for series that may come each second until its rings are drained
         job = Job(partition, tracks)
         task = asyncio.create_task(self._run(job))
         self.jobs[task] = job
@@ -139,11 +144,15 @@ class CatchUp:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self.jobs.pop(task, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if not self._stopped:
+                self._failed(InvariantError("a catch-up was cut short: its series would never come"))
+        elif (error := task.exception()) is not None:
             self._failed(error)
 
     async def stop(self) -> None:
-        """Give up all jobs."""
+        """Give up all jobs, for good."""
+        self._stopped = True
         tasks = list(self.jobs)
         for task in tasks:
             task.cancel()
@@ -172,7 +181,7 @@ class CatchUp:
             consumer.seek(tp, job.position)
             await self._read_and_join(consumer, job)
         finally:
-            await consumer.stop()
+            await end_consumer(consumer)
 
     async def _find_start(self, consumer: AIOKafkaConsumer, job: Job) -> None:
         tp = job.partition

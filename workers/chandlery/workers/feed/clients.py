@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.errors import KafkaError
 
+from chandlery.core.cancelling import cancellation_kept
 from chandlery.core.errors import LoginError, UnavailableError
 from chandlery.core.kafka_login import addresses_of, kafka_client, knock
 from chandlery.core.settings import KafkaSettings
@@ -64,11 +65,12 @@ async def end_consumer(consumer: AIOKafkaConsumer) -> None:
     Its fetching task takes a cancellation for one of a request under way where partitions have just been assigned: ended
     in that moment, it would wait for ever. A second cancellation ends it, which leaves the connections to us.
     """
-    try:
-        async with asyncio.timeout(_STOP_S):
-            await consumer.stop()
-    except TimeoutError:
-        await consumer._client.close()
+    with cancellation_kept():
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await consumer.stop()
+        except TimeoutError:
+            await consumer._client.close()
 
 
 def forming_consumer(kafka: KafkaSettings, *, urgent: bool) -> AIOKafkaConsumer:
@@ -117,12 +119,13 @@ def note_producer(kafka: KafkaSettings) -> AIOKafkaProducer:
 
 async def stop_quickly(producer: AIOKafkaProducer) -> None:
     """Stop a producer without waiting for a broker that is away: it would flush for ever."""
-    try:
-        # 2 s: a flush takes milliseconds when the broker is there; a process has 10 s from SIGTERM to SIGKILL.
-        async with asyncio.timeout(2.0):
-            await producer.stop()
-    except (TimeoutError, KafkaError) as error:
-        log.debug("producer ended unflushed", extra={"reason": repr(error)})
+    with cancellation_kept():
+        try:
+            # 2 s: a flush takes milliseconds when the broker is there; a process has 10 s from SIGTERM to SIGKILL.
+            async with asyncio.timeout(2.0):
+                await producer.stop()
+        except (TimeoutError, KafkaError) as error:
+            log.debug("producer ended unflushed", extra={"reason": repr(error)})
 
 
 class BrokerWatch:

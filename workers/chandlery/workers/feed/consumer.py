@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from chandlery.core.behind import Behind
 from chandlery.core.clocks import now_ns
 from chandlery.workers.feed.board import Receipt, SeriesBoard
+from chandlery.workers.feed.clients import end_consumer
 from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.router import Router
 
@@ -89,7 +90,7 @@ class LiveConsumer:
                 await asyncio.sleep(_RETRY_S)
             finally:
                 self._client = None
-                await consumer.stop()
+                await end_consumer(consumer)
 
     async def _consume(self, consumer: AIOKafkaConsumer) -> None:
         assigned = -1

@@ -166,7 +166,7 @@ async def signal_records(settings: FeedSettings, prefix: str) -> AsyncIterator[b
     from aiokafka.errors import KafkaError
 
     from chandlery.core.topics import topics_of
-    from chandlery.workers.feed.clients import candle_consumer, quieten_client
+    from chandlery.workers.feed.clients import candle_consumer, end_consumer, quieten_client
 
     quieten_client()
     wanted = re.compile(rb'"id":"' + re.escape(prefix.lower().encode()))
@@ -193,7 +193,7 @@ async def signal_records(settings: FeedSettings, prefix: str) -> AsyncIterator[b
     except (KafkaError, OSError, TimeoutError) as error:
         raise UnavailableError(f"Kafka at {settings.kafka.bootstrap} doesn't answer: {error!r}") from error
     finally:
-        await consumer.stop()
+        await end_consumer(consumer)
 
 
 async def _print_records(settings: FeedSettings, prefix: str) -> None:

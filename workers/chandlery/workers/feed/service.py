@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer
 
 from chandlery.core import clocks
 from chandlery.core.assignment import Assignment, WorkerStatus
-from chandlery.core.errors import LoginError, MachineError
+from chandlery.core.errors import InvariantError, LoginError, MachineError
 from chandlery.core.kafka_login import problem_of
 from chandlery.core.settings import FeedSettings
 from chandlery.core.topics import topics_of
@@ -226,8 +226,10 @@ class Feed:
         assert self._failure is not None
         stopping = asyncio.create_task(stop.wait())
         ends: set[asyncio.Future[Any]] = {stopping, self._failure}
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
         if self._failure.done():
             self._failure.result()
 
@@ -272,7 +274,11 @@ class Feed:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if self._tasks.get(task.get_name()) is task:
+                # Not by us. Half a feed would live on, and nobody would know.
+                self._failed(InvariantError(f"{task.get_name()} was cut short"))
+        elif (error := task.exception()) is not None:
             self._failed(error)
 
     def _failed(self, error: BaseException) -> None:

@@ -179,9 +179,12 @@ class WindowSender:
         try:
             while True:
                 waiting = asyncio.create_task(connection.wake.wait())
-                await asyncio.wait({gone, waiting}, return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
+                try:
+                    await asyncio.wait({gone, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    waiting.cancel()
                 if gone.done():
+                    gone.result()
                     return
                 connection.wake.clear()
                 while connection.changed:

@@ -56,6 +56,8 @@ class Supervisor:
         self._keepers: dict[str, Keeper] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, tuple[Leaving, asyncio.Task[None]]] = {}
+        #: Of Traders that were removed: their processes still stop.
+        self._parting: set[asyncio.Task[None]] = set()
         self._catalogue: list[dict[str, Any]] = []
         self._message: AssignmentMessage | None = None
         self._applied: tuple[int, str] = (0, "")
@@ -104,7 +106,8 @@ class Supervisor:
         tasks = [*self._tasks.values(), *(task for _, task in self._leaving.values())]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Those on their way out have the same time as all: the end of the fork server would be that of their processes.
+        await asyncio.gather(*tasks, *self._parting, return_exceptions=True)
         self._send_status()
         await self._link.flush()
 
@@ -209,6 +212,8 @@ class Supervisor:
         _log.info("trader removed", extra={"trader": key, "generation": spec.generation})
         kept = self._tasks.pop(key)
         kept.cancel()
+        self._parting.add(kept)
+        kept.add_done_callback(self._parting.discard)
         inherited = functools.partial(self._inherited, spec.trader, spec.uid)
         self._let_go(key, Leaving(key, spec.uid, keeper.ring_path, kept, inherited))
 

@@ -1,0 +1,53 @@
+"""An exchange client that is told to end in the middle of something leaves no connection behind."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from tests.stream_ingest.ingest_doubles import VirtualClock
+
+from chandlery.stream.ingest.binance import BinanceSource, Connection
+from chandlery.stream.ingest.counts import new_counts
+from chandlery.stream.ingest.options import BinanceOptions
+
+
+class SlowToClose:
+    """A connection whose peer takes its time to say goodbye."""
+
+    def __init__(self, *, ready: bool) -> None:
+        self.ready = asyncio.Event()
+        self.closing, self.goodbye = asyncio.Event(), asyncio.Event()
+        if ready:
+            self.ready.set()
+
+    async def run(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.closing.set()
+            await self.goodbye.wait()
+
+
+@pytest.mark.parametrize("ready", [True, False])
+async def test_a_source_told_to_end_while_a_connection_hands_over_ends_the_next_one_too(ready: bool) -> None:
+    source: Any = BinanceSource(BinanceOptions(), ["BTC/USDT"], 250, 10_000, new_counts({}), VirtualClock())
+    old, successor = SlowToClose(ready=True), SlowToClose(ready=ready)
+    successor.goodbye.set()
+    current = asyncio.create_task(old.run())
+    before = asyncio.all_tasks()
+    handing_over = asyncio.create_task(source._hand_over(cast(Connection, successor), current))
+    if ready:
+        await old.closing.wait()
+    else:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    handing_over.cancel()
+    await asyncio.wait([handing_over])
+    assert handing_over.cancelled()
+    assert successor.closing.is_set()
+    assert not asyncio.all_tasks() - before - {handing_over}
+    current.cancel()
+    old.goodbye.set()
+    await asyncio.wait([current])
