@@ -204,6 +204,28 @@ def test_an_old_signal_that_is_read_again_is_told_as_closed_by_what_stands_behin
     assert len(dict(told)) == len(told), "each was told once: what the piece says of it is told with it"
 
 
+@pytest.mark.parametrize("says", ["sell", "buy", "too late"])
+def test_one_told_as_expired_is_told_again_once_a_later_piece_has_what_closed_it(says: str) -> None:
+    topics = Topics()
+    topics.write(PLACE, signal_number(1))
+    for number in range(2, 7):
+        topics.write(PLACE, signal_number(number, trader="desk/b"))
+    ends_ms = 1_000_300 if says != "too late" else 1_000_000 + 10 * 60_000 + 2
+    topics.write(PLACE, signal_number(9, action="buy" if says == "buy" else "sell", emitted_wall_ms=ends_ms))
+    topics.write(PLACE, signal_number(10, action="sell", emitted_wall_ms=10**12))
+    for number in range(11, 16):
+        topics.write(PLACE, signal_number(number, trader="desk/b"))
+    topics.now_ms = 2 * 10**12
+    reader = Reader(topics, 1, 1)
+    reader.read_all()
+    follower = reader.follow(at_the_beginning())
+    told = [(event.signal.price, event.signal.state) for event in reader.drain(follower)]
+    first = [state for price, state in told if price == "1"]
+    assert first == (["expired", "closed"] if says == "sell" else ["expired"])
+    assert len(told) == 13 + (says == "sell"), "nothing else comes twice"
+    assert not follower._corrections._expired.get(("desk/a", "BTC/USDT"), {}).keys() & {signal_number(1).id}
+
+
 def test_a_second_record_on_the_closed_candle_that_is_read_again_later_says_what_became_of_the_first() -> None:
     topics = Topics()
     topics.write(PLACE, signal_number(1, forming=True))

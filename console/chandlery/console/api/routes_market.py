@@ -95,7 +95,8 @@ async def signals(services: Served, asked: Annotated[SignalsAsked, Query()]) -> 
     response_class=Response,
     responses=stream(
         events="`signal` (Signal; its `id` resumes the stream): first without stages, again with them, and again when "
-        "the close of its candle says what it is. "
+        "the close of its candle says what it is; none is told again for a later one closed it, unless it was told as `expired` "
+        "while older records were read once more. "
         "`gap` (Gap): so many were lost. `failed` (Failed) while they can't be told."
     ),
 )

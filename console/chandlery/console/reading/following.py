@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from chandlery.console.market import SignalEvent, SignalQuery
+from chandlery.console.reading.corrections import Corrections
 from chandlery.console.reading.entries import Entry, Key, entry_of, short
 from chandlery.console.reading.positions import OVERLAP_MS, Place, Position
 from chandlery.console.reading.signal_log import Event, Partition, SignalLog
@@ -102,6 +103,7 @@ class Follower:
         self._told_word: set[str] = set()
         self._joining: OrderedDict[str, Entry] = OrderedDict()
         self._joining_lives = Lives()
+        self._corrections = Corrections()
         self._ready: deque[SignalEvent] = deque()
         self._lost = 0
         self._counts = Counter[str]() if counts is None else counts
@@ -177,8 +179,12 @@ class Follower:
             if not entry.whole and one.id in completions:
                 entry.complete(completions[one.id])
             self._tell(entry)
+        for identity in self._corrections.after((one for _, one in said), self._life_of_joining):
+            self._tell(self._joining[identity])
         while len(self._joining) > _MOST_JOINED:
-            self._joining_lives.forget(self._joining.popitem(last=False)[0])
+            identity, oldest = self._joining.popitem(last=False)
+            self._joining_lives.forget(identity)
+            self._corrections.forget(oldest.signal)
 
     def replayed_to(self, partition: Partition, offset: int, lost: int = 0) -> None:
         """Everything missing before ``offset`` was read, or (``lost`` records) isn't there any more."""
@@ -326,12 +332,16 @@ class Follower:
 
     def _tell(self, entry: Entry) -> None:
         if matches(entry, self._query):
-            self._ready.append(SignalEvent(self._encoded(), short(entry, self._life_of(entry))))
+            life = self._life_of(entry)
+            self._ready.append(SignalEvent(self._encoded(), short(entry, life)))
+            if entry.signal.id in self._joining:
+                self._corrections.told(entry.signal, life)
 
     def _life_of(self, entry: Entry) -> SignalLife:
-        now_ms = self._now_ms()
-        found = self._log.life_among(self._joining_lives, entry.signal.id, now_ms)
-        return found or self._log.life_of(entry, now_ms)
+        return self._life_of_joining(entry.signal.id) or self._log.life_of(entry, self._now_ms())
+
+    def _life_of_joining(self, identity: str) -> SignalLife | None:
+        return self._log.life_among(self._joining_lives, identity, self._now_ms())
 
     def _encoded(self) -> str:
         if self._whole_ms is None:
