@@ -148,6 +148,27 @@ async def test_no_view_is_wider_than_a_phone(browser: Browser, demo: str, width:
         assert page.complaints == []
 
 
+@pytest.mark.parametrize("width", [390, 320])
+async def test_on_a_phone_no_name_of_a_trader_and_no_clock_is_cut_off(browser: Browser, demo: str, width: int) -> None:
+    cut = """() => [...document.querySelectorAll(".signal-trader, .two-lines .name, .signal-time, .signal-length, .clock")]
+       .filter((one) => one.offsetParent && one.scrollWidth > one.clientWidth && getComputedStyle(one).display !== "inline")
+       .map((one) => one.textContent)"""
+    async with browsing.sight(browser, demo, viewport={"width": width, "height": 844}) as page:
+        await page.open()
+        for view, some in (("signals", ".signal-trader"), ("overview", ".signal-trader"), ("signal", ".clock")):
+            await page.show(view)
+            await page.seen(some)
+            assert await page.page.evaluate(cut) == [], view
+            assert await page.overflow() <= 0, view
+        await page.show("traders")
+        # A name as long as Kubernetes takes.
+        await page.page.evaluate(
+            "document.querySelector('.two-lines .name').textContent = 'n'.repeat(63) + '/' + 'm'.repeat(63)"
+        )
+        assert await page.page.evaluate(cut) == []
+        assert await page.overflow() <= 0
+
+
 async def test_colours_follow_the_system_and_a_persons_choice(browser: Browser, demo: str) -> None:
     async with browsing.sight(browser, demo, color_scheme="dark") as page:
         await page.open("feeds")
