@@ -12,6 +12,7 @@ import pytest
 from chandlery.cli.runtime import ending, local
 from chandlery.cli.runtime.counting import Evidence, WorkerEvidence
 from chandlery.cli.runtime.desired import Wanted
+from chandlery.cli.runtime.draining import Draining
 from chandlery.cli.runtime.feedstarts import FeedStarts, pause_s
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
@@ -151,7 +152,7 @@ async def test_a_feed_whose_start_fails_at_the_start_of_all_ends_it(
 async def test_an_end_that_comes_upon_a_feeds_start_waits_for_no_trade_of_it(runtime: LocalRuntime) -> None:
     group: Any = Turns()
     evidence = Evidence("1", 1, 1.0, [], [])
-    await ending._end_aggregator(group, evidence)
+    await ending._end_aggregator(group, evidence, Draining(lambda *_: None, "reads on", "records", 1.0))
     assert group.steps == ["stop_aggregator begins", "stop_aggregator ends"]
     assert (evidence.feeds, evidence.problems) == ([], [])
 
