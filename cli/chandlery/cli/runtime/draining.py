@@ -17,7 +17,7 @@ MEASURED_S: Final = 5.0
 #: shared the processor with has ended.
 _HOPELESS: Final = 2.0
 #: Fewer than these taken in tell no pace: what stands still waits for something else, or is one series' whole history.
-_FEWEST: Final = 100
+_FEWEST: Final = 20
 #: What is through sooner isn't worth a word.
 _QUIET_S: Final = 1.0
 
