@@ -34,6 +34,8 @@ def test_the_worst_comes_first_and_all_well_says_nothing() -> None:
             Trader(trader="a/a", state="Init"),
             Trader(trader="a/z", state="Failed", reason="BadParameter", message="fast must be below slow"),
             Trader(trader="a/k", state="Active", ready=True, reason="BadParameter", message="no parameter slwo"),
+            # Its version is its newest; that its candles come late a notice tells once for all.
+            Trader(trader="a/l", state="Active", ready=True, reason="Lagging", message="its candles come late"),
         ],
         feeds=[Feed(feed="a/f", connected=True), Feed(feed="a/g", message="refused")],
         pools=[Pool(pool="a/p", pending=2, message="full"), Pool(pool="a/q", workers=2, ready_workers=1)],

@@ -148,12 +148,11 @@ async def test_no_view_is_wider_than_a_phone(browser: Browser, demo: str, width:
         assert page.complaints == []
 
 
-@pytest.mark.parametrize("width", [390, 320])
-async def test_on_a_phone_no_name_of_a_trader_and_no_clock_is_cut_off(browser: Browser, demo: str, width: int) -> None:
+async def test_on_a_phone_no_name_of_a_trader_and_no_clock_is_cut_off(browser: Browser, demo: str) -> None:
     cut = """() => [...document.querySelectorAll(".signal-trader, .two-lines .name, .signal-time, .signal-length, .clock")]
        .filter((one) => one.offsetParent && one.scrollWidth > one.clientWidth && getComputedStyle(one).display !== "inline")
        .map((one) => one.textContent)"""
-    async with browsing.sight(browser, demo, viewport={"width": width, "height": 844}) as page:
+    async with browsing.sight(browser, demo, viewport={"width": 390, "height": 844}) as page:
         await page.open()
         for view, some in (("signals", ".signal-trader"), ("overview", ".signal-trader"), ("signal", ".clock")):
             await page.show(view)

@@ -17,7 +17,7 @@ MEASURED_S: Final = 5.0
 #: shared the processor with has ended.
 _HOPELESS: Final = 2.0
 #: Fewer than these taken in tell no pace: what stands still waits for something else, or is one series' whole history.
-_FEWEST: Final = 100
+_FEWEST: Final = 20
 #: What is through sooner isn't worth a word.
 _QUIET_S: Final = 1.0
 
@@ -55,10 +55,13 @@ class Draining:
     """The wait for several at the same time, told as one.
 
     Args:
-        title: what is done. things: what is read. limit_s: how long each is waited for.
+        title: what is done. things: what is read. limit_s: how long each is waited for. clock: monotonic, s.
     """
 
-    def __init__(self, say: Say, title: str, things: str, limit_s: float) -> None:
+    def __init__(
+        self, say: Say, title: str, things: str, limit_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._say = say
         self._title = title
         self._things = things
@@ -73,10 +76,10 @@ class Draining:
         Args:
             left: how much is left; None: that isn't known yet. It may raise UnavailableError: it is asked again.
         """
-        began_s = time.monotonic()
+        began_s = self._clock()
         pace = Pace(self._limit_s)
         number: int | None = None
-        while (waited_s := time.monotonic() - began_s) < self._limit_s:
+        while (waited_s := self._clock() - began_s) < self._limit_s:
             try:
                 number = await left()
             except UnavailableError:

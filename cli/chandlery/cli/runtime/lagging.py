@@ -21,12 +21,10 @@ CAUGHT_UP_MS: Final = 2_000
 #: a worker's status is a second old; three times that.
 HOLDS_S: Final = 3.0
 _LOOK_S: Final = 1.0
-
-
 #: What it means that a part lags, and what to do.
 _MEANS: Final = {
-    "aggregator": "its market, and so are the decisions of its Traders",
-    "feed": "the candles, and so are the decisions of its worker's Traders",
+    "aggregator": "its market, and its Traders decide that late",
+    "feed": "the candles, and its worker's Traders decide that late",
 }
 WHAT_TO_DO: Final = {
     "aggregator": "give it more of a core, or fewer trades, symbols or intervals (a second MarketFeed has an aggregator of "
@@ -43,14 +41,13 @@ class Part(NamedTuple):
 
 
 class _State:
-    """One part's. told_ms: the step that was told; 0: it doesn't lag."""
+    """One part's. told_ms: the step that was told; 0: it doesn't lag. most_ms: the furthest while it lagged."""
 
     def __init__(self) -> None:
-        self.behind_ms = self.most_ms = self.told_ms = 0
+        self.most_ms = self.told_ms = 0
         self.turned_s: float | None = None
 
     def note(self, behind_ms: int, now_s: float) -> None:
-        self.behind_ms = behind_ms
         turns = behind_ms < CAUGHT_UP_MS if self.told_ms else behind_ms > BEHIND_MS
         if not turns:
             self.turned_s = None
