@@ -6,12 +6,13 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
 from tests.e2e.cluster.commands import ClusterError
 from tests.e2e.conftest import Images
-from tests.e2e.desk import API, FEED, OPERATOR, POOL, RELEASE, ROLES, START_S, WORKER, Desk, install
+from tests.e2e.desk import API, FEED, OPERATOR, POOL, RELEASE, ROLES, START_S, WORKER, Desk, install, resource
 from tests.e2e.kubectl import Cluster, Resource
 from tests.support.otlp_receiver import Receiver, Seen, http_receiver
 
@@ -20,7 +21,7 @@ from chandlery.core.signals import Signal
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
-# Strategies that are in no image: one that is modest, one that takes memory until it is ended.
+# Strategies that are in no image: one that is modest, two that take memory until they are ended, slower or faster.
 _STRATEGIES = {
     "modest.py": '''
 from chandlery.workers.strategy import Strategy, parameter
@@ -57,6 +58,24 @@ class Greedy(Strategy):
 
     def on_candle(self, ctx, candles):
         HELD.append(bytearray(b"x" * (64 << 20)))
+''',
+    "hoarding.py": '''
+from chandlery.workers.strategy import Strategy
+
+HELD = []
+
+
+class Hoarding(Strategy):
+    """Takes 8 MiB at every candle."""
+
+    name = "hoarding"
+
+    @property
+    def warmup(self) -> int:
+        return 2
+
+    def on_candle(self, ctx, candles):
+        HELD.append(bytearray(b"x" * (8 << 20)))
 ''',
 }
 
@@ -212,6 +231,31 @@ def test_a_trader_over_its_memory_limit_ends_alone(desk: Desk) -> None:
     desk.more_signals("steady", known)
     assert _restarts(desk) == before
     desk.namespace.kubectl("delete", "trader", "glutton")
+
+
+def test_in_a_container_that_is_full_one_trader_ends_and_not_the_container(desk: Desk) -> None:
+    desk.namespace.apply(_strategies())
+    # Each below what there is for traders (448 MiB less 256 and the rings), all of them together far above it.
+    tight = {"containers": [{"name": "traders", "resources": {"limits": {"memory": "448Mi"}}}]}
+    pool = {"feed": {"name": FEED}, "tradersPerWorker": 4, "allowConfigMapStrategies": True, "podTemplate": {"spec": tight}}  # fmt: skip
+    hoarding = _from_config_map("hoarding", "hoarding.py")
+    names = [f"hoarder-{number}" for number in range(3)]
+    own: dict[str, Any] = {"pool": {"name": "tight"}, "resources": {"memory": "180Mi"}}
+    hoarders = [desk.trader(name, strategy=hoarding, **own) for name in names]
+    desk.namespace.apply([resource("TraderPool", "tight", pool), desk.trader("calm", **own)])
+    desk.wait_ready("calm")
+    desk.namespace.apply(hoarders)
+
+    def is_full(traders: Resource) -> bool:
+        said = [json.dumps(each.get("status", {})) for each in traders["items"]]
+        return any("the traders' container has" in each for each in said)
+
+    desk.namespace.until("one that ended for the others", ("traders",), is_full, START_S)
+    assert desk.reason("calm") == "Running"
+    (traders,) = desk.namespace.get("pod", "tight-0-0")["status"]["containerStatuses"]
+    assert (traders["name"], traders["restartCount"]) == ("traders", 0)
+    desk.namespace.kubectl("delete", "trader", "calm", *names)
+    desk.namespace.kubectl("delete", "traderpool", "tight")
 
 
 def test_a_trader_of_another_namespace_runs_only_where_the_pool_lets_it(desk: Desk) -> None:
