@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from chandlery.cli.presenting import LineTeller, Presenter
-from chandlery.console.model import ConsoleRow, SignalRow, TraderRow, View
+from chandlery.console.model import SignalRow, TraderRow, View
 
 
 def view(state: str = "Active", notices: list[str] | None = None, signals: int = 0) -> View:
@@ -28,18 +28,6 @@ def told(teller_input: list[tuple[View, float]]) -> list[list[str]]:
         said.append(list(lines))
         lines.clear()
     return said
-
-
-def test_a_console_that_moved_after_the_panel_is_told_with_its_new_address() -> None:
-    lines: list[str] = []
-    teller = LineTeller(lambda text: lines.append(str(text)), "http://127.0.0.1:8420")
-    for address in ("http://127.0.0.1:8420", "", "http://127.0.0.1:8421", "http://127.0.0.1:8421"):
-        one = view()
-        one.console = ConsoleRow(address, "port 8420 is held by pid 7" if address.endswith("1") else "")
-        teller.tell(one, 0.0)
-    assert [line for line in lines if line.startswith("console")] == [
-        "console: now at http://127.0.0.1:8421 (port 8420 is held by pid 7)"
-    ]
 
 
 def test_a_trader_is_told_of_when_its_state_changes_and_when_it_goes() -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.support.free_ports import free_ports
 
 from chandlery.cli.runtime import console_process
-from chandlery.cli.runtime.console_process import ConsoleOptions, ConsoleProcess, check_free, console_options
+from chandlery.cli.runtime.console_process import ConsoleOptions, ConsoleProcess, console_options, listening_at
 from chandlery.cli.runtime.metrics_ports import MetricsPorts
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.statedir import StateDir
@@ -80,9 +80,9 @@ def test_a_named_port_that_is_taken_or_no_address_of_this_machine_is_refused(tak
     with pytest.raises(MachineError, match=f"port {taken}.*held by pid {os.getpid()}"):
         console(state, ConsoleOptions(port=taken)).choose()
     with pytest.raises(InputError, match="no address of this machine"):
-        check_free("192.0.2.1", 8420)
+        listening_at("192.0.2.1", 8420)
     with pytest.raises(InputError, match="no address of this machine"):
-        check_free("no-such-host.invalid", 8420)
+        listening_at("no-such-host.invalid", 8420)
 
 
 def test_where_no_port_was_named_the_next_free_one_is_taken_and_told(
@@ -93,6 +93,7 @@ def test_where_no_port_was_named_the_next_free_one_is_taken_and_told(
     one = console(state, ConsoleOptions())
     one.choose()
     assert (one.address, one.row().message, one.notices) == (f"http://127.0.0.1:{first}", "", [])
+    one.let_go()
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", first))
         holder.listen()
@@ -101,6 +102,7 @@ def test_where_no_port_was_named_the_next_free_one_is_taken_and_told(
         assert two.address == f"http://127.0.0.1:{first + 1}"
         assert f"port {first} is held by pid {os.getpid()}" in two.row().message
         assert two.notices == []
+        two.let_go()
         with socket.socket() as other:
             other.bind(("127.0.0.1", first + 1))
             other.listen()
@@ -160,41 +162,46 @@ async def test_one_that_ends_is_a_notice_with_its_last_words_and_is_started_agai
     assert one.child.state == "ended"
 
 
-async def test_one_that_lost_its_port_to_somebody_quicker_takes_another(
-    state: StateDir, monkeypatch: pytest.MonkeyPatch
+def test_two_instances_in_the_same_instant_have_ports_of_their_own_from_the_first_word_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = free_ports(2)
     monkeypatch.setattr(console_process, "PORTS", range(first, first + 2))
-    one = console(state, ConsoleOptions())
-    # Listens where its settings say, as the console does, or ends as one that can't.
+    both = [console(StateDir(tmp_path / name), ConsoleOptions()) for name in ("a", "b")]
+    for one in both:
+        one.choose()
+    assert [one.address for one in both] == [f"http://127.0.0.1:{first + number}" for number in (0, 1)]
+    assert f"port {first} is held by pid {os.getpid()}" in both[1].row().message
+    for one in both:
+        one.let_go()
+    listening_at("127.0.0.1", first).close()
+
+
+async def test_its_port_is_its_own_also_while_its_process_is_started_again(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers on the socket that it inherits, as the console does, and ends after each answer."""
+    one = console(state, ConsoleOptions(port=0))
     program = (
-        "import json, socket, sys, time\n"
-        f"port = int(json.load(open({str(state.settings('console'))!r}))['listen'].split(':')[1])\n"
-        "server = socket.socket(); server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n"
-        "try: server.bind(('127.0.0.1', port)); server.listen()\n"
-        "except OSError: sys.exit(3)\n"
-        "time.sleep(600)\n"
+        "import json, socket\n"
+        f"settings = json.load(open({str(state.settings('console'))!r}))\n"
+        "server = socket.socket(fileno=settings['listening'])\n"
+        "assert server.getsockname()[1] == int(settings['listen'].split(':')[1])\n"
+        "client, _ = server.accept(); client.sendall(b'here'); client.close()\n"
     )
     one.child.argv = [sys.executable, "-c", program]
     one.choose()
-    assert one.address.endswith(str(first))
+    port = int(one.address.rpartition(":")[2])
     monkeypatch.setattr("chandlery.cli.runtime.children.LAST_BACKOFF_S", 0.1)
-    with socket.socket() as quicker:
-        quicker.bind(("127.0.0.1", first))
-        quicker.listen()
-        await one.start()
-        try:
-            await until(lambda: one.address.endswith(str(first + 1)), "it moves")
-            await until(lambda: _answers(first + 1), "it listens there")
-            assert f"port {first} is held by" in one._moved
-        finally:
-            one.child.kill()
-            await one.stop()
-
-
-def _answers(port: int) -> bool:
+    await one.start()
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert await asyncio.wait_for(reader.read(), 20) == b"here"
+            writer.close()
+            with pytest.raises(MachineError, match=f"port {port}"):
+                listening_at("127.0.0.1", port)
+    finally:
+        one.child.kill()
+        await one.stop()
+    listening_at("127.0.0.1", port).close()

@@ -170,7 +170,7 @@ async def test_a_listener_of_another_kind_is_told_as_one_that_does_not_answer(
     with pytest.raises(UnavailableError, match="may not be that of a TLS listener"):
         await check_login(there)
     plain = KafkaSettings(secured.address("SASL_SSL"), feed)
-    with pytest.raises(UnavailableError, match="TLS or logins"):
+    with pytest.raises(UnavailableError, match="TLS or a login"):
         await check_login(plain)
 
 

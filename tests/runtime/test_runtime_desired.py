@@ -88,6 +88,57 @@ def test_a_half_written_file_keeps_its_trader_and_tells_which(tmp_path: Path, ca
     assert again.other_problems() == []
 
 
+@pytest.mark.parametrize("left", ["", "\n \n", "# a pool\n", "---\n# to be\n---\n"])
+def test_a_file_that_lost_every_document_is_half_written_and_keeps_what_it_declared(
+    tmp_path: Path, catalogue: list[dict[str, Any]], left: str
+) -> None:
+    manifests = write_manifests(tmp_path / "m", one=trader("one"))
+    platform = tmp_path / "m" / "platform.yaml"
+    text = platform.read_text()
+    for roots in ([str(manifests)], [str(platform), str(tmp_path / "m" / "one.yaml")]):
+        before = read_first(roots, catalogue).manifests
+        platform.write_text(left)
+        again = read_again(roots, set(), before, catalogue)
+        for _ in range(2):
+            assert (again.manifests.pools, again.manifests.feeds) == (before.pools, before.feeds)
+            assert again.found == [], "its Trader has its pool"
+            (told,) = map(str, again.other_problems())
+            assert told.startswith(
+                f"{platform}: has no document any more: what it declared (MarketFeed/default/market, TraderPool/"
+            )
+            assert told.endswith("keeps running until it has one (delete it to end that)")
+            again = read_again(roots, set(), again.manifests, catalogue)
+        platform.unlink()
+        if roots == [str(manifests)]:
+            assert read_again(roots, set(), again.manifests, catalogue).manifests.pools == {}, "deleting is deleting"
+        platform.write_text(text)
+        assert read_again(roots, set(), again.manifests, catalogue).other_problems() == []
+
+
+def test_one_traders_file_of_which_comments_are_left_is_that_trader_taken_out(
+    tmp_path: Path, catalogue: list[dict[str, Any]]
+) -> None:
+    manifests = write_manifests(tmp_path, one=trader("one"), two=trader("two"))
+    before = read_first([str(manifests)], catalogue).manifests
+    (tmp_path / "one.yaml").write_text("# was here\n")
+    again = read_again([str(manifests)], set(), before, catalogue)
+    assert (set(again.manifests.traders), again.other_problems()) == ({("default", "two")}, [])
+    (tmp_path / "one.yaml").write_text("")
+    cut = read_again([str(manifests)], set(), before, catalogue)
+    assert set(cut.manifests.traders) == {("default", "one"), ("default", "two")}, "cut off, and not written yet"
+
+
+def test_documents_that_went_to_another_file_are_not_kept_in_the_one_that_they_left(
+    tmp_path: Path, catalogue: list[dict[str, Any]]
+) -> None:
+    manifests = write_manifests(tmp_path, one=trader("one"))
+    before = read_first([str(manifests)], catalogue).manifests
+    platform = tmp_path / "platform.yaml"
+    (tmp_path / "elsewhere.yaml").write_text(platform.read_text())
+    platform.write_text("# see elsewhere.yaml\n")
+    assert read_again([str(manifests)], set(), before, catalogue).other_problems() == []
+
+
 def test_standard_input_is_read_once(
     tmp_path: Path, catalogue: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,6 @@ class Presenter:
         self._interactive = console.is_terminal and view
         self._progress: Progress | None = None
         self._said = ("", 0.0)
-        self._address = ""
 
     def say(self, line: str, fraction: float | None = None) -> None:
         """Tell what is being done."""
@@ -76,7 +75,6 @@ class Presenter:
 
     def panel(self, view: View, commands: list[tuple[str, str]]) -> None:
         """The panel at the end of the start."""
-        self._address = _console_of(view)
         self._console.print(start_panel(view, commands))
 
     def summary(self, summary: Summary) -> None:
@@ -97,26 +95,17 @@ class Presenter:
                 await asyncio.sleep(_REDRAW_S)
 
     async def _show_lines(self, view: Callable[[], View]) -> None:
-        teller = LineTeller(self.line, self._address)
+        teller = LineTeller(self.line)
         while True:
             teller.tell(view(), time.monotonic())
             await asyncio.sleep(_REDRAW_S)
 
 
-def _console_of(view: View) -> str:
-    return view.console.address if view.console is not None else ""
-
-
 class LineTeller:
-    """Tells in lines what changed: traders' states, notices, new signals; and now and then everything.
+    """Tells in lines what changed: traders' states, notices, new signals; and now and then everything."""
 
-    Args:
-        address: of the console, as the panel said it: it moves where somebody else is quicker at its port.
-    """
-
-    def __init__(self, line: Callable[[str | Text], None], address: str = "") -> None:
+    def __init__(self, line: Callable[[str | Text], None]) -> None:
         self._line = line
-        self._address = address
         self._traders: dict[str, str] = {}
         self._notices: list[str] = []
         self._signals: set[str] = set()
@@ -135,11 +124,6 @@ class LineTeller:
             if notice not in self._notices:
                 self._line(f"! {notice}")
         self._notices = view.notices
-        address = _console_of(view)
-        if address and address != self._address:
-            why = f" ({view.console.message})" if view.console is not None and view.console.message else ""
-            self._line(f"console: now at {address}{why}")
-            self._address = address
         for signal in view.signals:
             if signal.id not in self._signals:
                 self._line(signal_line(signal))

@@ -72,7 +72,7 @@ async def serve(settings: ConsoleSettings, stop: asyncio.Event) -> None:
     )
     figures = MetricsServer(settings.metrics_listen, lambda: [*metrics.families(), *readers.families()])
     async with contextlib.AsyncExitStack() as ends:
-        server = ApiServer(app, settings.listen, streams)
+        server = ApiServer(app, settings.listen, streams, settings.listening)
         await server.start()
         ends.push_async_callback(server.stop)
         await figures.start()
@@ -125,10 +125,15 @@ def _transport_of(backend: Backend) -> Callable[[str], str]:
 
 
 class ApiServer:
-    """Serves an app on ``host:port`` or ``unix:/path`` from a task of this loop; signals are left to others."""
+    """Serves an app on ``host:port`` or ``unix:/path`` from a task of this loop; signals are left to others.
 
-    def __init__(self, app: Any, listen: str, streams: Streams) -> None:
+    Args:
+        listening: an inherited descriptor of a socket that listens on that ``host:port`` already.
+    """
+
+    def __init__(self, app: Any, listen: str, streams: Streams, listening: int | None = None) -> None:
         self._listen = listen
+        self._listening = listening
         self._streams = streams
         self._socket: socket.socket | None = None
         self._path_identity = 0
@@ -162,7 +167,7 @@ class ApiServer:
         Raises:
             InputError: the address is none. MachineError: it is taken, or may not be used.
         """
-        self._socket, self.address = _bound(self._listen)
+        self._socket, self.address = _bound(self._listen, self._listening)
         if self._listen.startswith("unix:"):
             self._path_identity = os.stat(self._listen.removeprefix("unix:")).st_ino
         self._serving = asyncio.create_task(self._server.serve([self._socket]))
@@ -223,7 +228,7 @@ class AbortableProtocol(H11Protocol):
         self.app = with_abort
 
 
-def _bound(listen: str) -> tuple[socket.socket, str]:
+def _bound(listen: str, listening: int | None = None) -> tuple[socket.socket, str]:
     where = parse_listen(listen)
     try:
         if isinstance(where, str):
@@ -231,8 +236,11 @@ def _bound(listen: str) -> tuple[socket.socket, str]:
             address = f"unix:{where}"
         else:
             host, port = where[0].strip("[]"), where[1]
-            family, _, _, _, found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]  # fmt: skip
-            made = socket.create_server(found[:2], family=family, backlog=_BACKLOG)
+            if listening is not None:
+                made = socket.socket(fileno=listening)
+            else:
+                family, _, _, _, found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]  # fmt: skip
+                made = socket.create_server(found[:2], family=family, backlog=_BACKLOG)
             # Connections inherit it. Else the end of an answer waits 40 ms for the client's acknowledgement of its head.
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             shown = f"[{host}]" if ":" in host else host

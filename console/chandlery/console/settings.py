@@ -39,6 +39,7 @@ class ConsoleSettings(msgspec.Struct, omit_defaults=True):
     Attributes:
         listen: ``host:port``, or ``unix:/path``. token_file: holds the bearer token; needed unless ``listen`` is this
             machine's loopback or a socket. read_only: refuse every change.
+        listening: a descriptor, inherited, that listens there already; None: the process is to listen itself.
         allowed_origins: web origins that may call from elsewhere (CORS), such as ``https://desk.example.com``.
         allowed_hosts: names beside the loopback's by which a browser may reach a server without a token.
         trace_url: where a person sees a trace; ``{trace_id}`` is put in.
@@ -60,3 +61,4 @@ class ConsoleSettings(msgspec.Struct, omit_defaults=True):
     streams: int = 100
     metrics_listen: str = ""
     log_level: str = "info"
+    listening: int | None = None

@@ -233,10 +233,16 @@ class KafkaLogin:
             return ""
         security = self._security
         if security.certificate or security.strimzi_user:
-            return "; the port may not be that of a TLS listener, or it doesn't take the client's certificate"
-        if security.tls or security.properties:
-            return "; the port may not be that of a TLS listener"
-        return "; a listener with TLS or logins doesn't answer who brings neither"
+            listener = "the port may not be that of a TLS listener, or it doesn't take the client's certificate"
+        elif security.tls or security.properties:
+            listener = "the port may not be that of a TLS listener"
+        else:
+            listener = "the listener may want TLS or a login, which this client brings neither of"
+        names = {kind.__name__ for one in (error, error.__cause__) for kind in type(one).__mro__}
+        if not names & _STOOD_STILL:
+            return f"; {listener}"
+        # Taken, and then nothing: that says least of all.
+        return f"; it may be overloaded or hang, something else may listen at this port, or {listener}"
 
     def _explain_tls(self, error: Any, address: str) -> UnavailableError:
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -287,6 +293,8 @@ class KafkaLogin:
         return "what is signed by " + ", ".join(self._named(path, field) for path in security.trusted)
 
 
+#: Of Python and the library: an answer that was waited for in vain.
+_STOOD_STILL: Final = frozenset({"TimeoutError", "KafkaTimeoutError", "RequestTimedOutError"})
 #: TLS errors that say no more than that the connection is gone.
 _BROKEN_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 

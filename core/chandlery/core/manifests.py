@@ -140,6 +140,7 @@ class _Reader:
         found = read_documents(text, is_json=self._file.endswith(".json"))
         if not found:
             self._manifests.notices.append(f"{self._file}: no document in it")
+            self._manifests.empty[self._file] = bool(text.strip())
         for document in found:
             if document.mistakes:
                 self._broken(document)

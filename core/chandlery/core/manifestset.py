@@ -108,6 +108,7 @@ class ManifestSet:
         feeds, pools, traders: sound resources by (namespace, name).
         configmaps: ConfigMaps' ``data`` by (namespace, name). namespaces: labels of the Namespaces declared.
         problems: everything wrong, in order of file and place. notices: what was left out, and why.
+        empty: files without a document, and whether there is anything in them (comments).
         origins: where each resource (ConfigMaps included) comes from, with its content digest.
     """
 
@@ -118,6 +119,7 @@ class ManifestSet:
     namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    empty: dict[str, bool] = field(default_factory=dict)
     origins: dict[Identity, Origin] = field(default_factory=dict)
 
     @property

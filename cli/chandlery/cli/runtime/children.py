@@ -50,6 +50,7 @@ class Child:
         name: of the log and in ``chandlery get``. argv: the command.
         log_path: file that takes its output.
         variables: set in its environment beside ours.
+        inherits: descriptors of ours that it gets, by the same numbers.
         on_change: called after each start and end.
         restarts: unexpected ends so far. last_exit: code of the last end (negative: a signal).
     """
@@ -59,6 +60,7 @@ class Child:
     log_path: Path
     variables: dict[str, str] = field(default_factory=dict)
     on_change: Callable[[Child], None] | None = None
+    inherits: tuple[int, ...] = ()
     state: ChildState = "new"
     restarts: int = 0
     last_exit: int | None = None
@@ -134,6 +136,7 @@ class Child:
                     stderr=output,
                     env=child_environment(**self.variables),
                     start_new_session=True,
+                    pass_fds=self.inherits,
                 )
             except OSError as error:
                 raise MachineError(f"{self.name}: can't start {self.argv[0]}: {error.strerror}") from error

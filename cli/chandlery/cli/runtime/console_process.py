@@ -27,7 +27,7 @@ from chandlery.console.model import ConsoleRow
 from chandlery.console.settings import ConsoleSettings, LocalSettings
 from chandlery.core.errors import ChandleryError, InputError, MachineError
 from chandlery.core.settings import is_loopback, parse_listen
-from chandlery.stream.broker_ports import ephemeral_port, holder_of
+from chandlery.stream.broker_ports import holder_of
 
 if TYPE_CHECKING:
     from chandlery.cli.runtime.options import UpOptions
@@ -37,6 +37,8 @@ log = logging.getLogger("chandlery.up")
 HOST: Final = "127.0.0.1"
 #: Ports tried in turn where none was named.
 PORTS: Final = range(8420, 8440)
+#: Connections that wait while the process starts or is started again.
+_BACKLOG: Final = 128
 # Streams are cut at once; uvicorn's own wait for answers under way is 3 s, and 2 s to let go of Kafka.
 STOP_S: Final = 5.0
 # Its imports take 2 s on a busy machine, and then it ends at once or not at all.
@@ -104,20 +106,16 @@ def _check_token(path: Path) -> None:
         raise InputError(f"--console-token-file {path}: there is no token in it")
 
 
-def check_free(host: str, port: int) -> None:
-    """Whether a server could listen there now.
+def listening_at(host: str, port: int) -> socket.socket:
+    """A socket that listens there: whoever has it has the port. Port 0: one of the kernel's choice.
 
     Raises:
         InputError: no address of this machine. MachineError: it is taken, or this user may not have it.
     """
     bare = host.strip("[]")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # As servers do: a port whose old connections linger in TIME_WAIT is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
+        family, _, _, _, address = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             raise InputError(f"--console {host}:{port}: {host} is no address of this machine") from error
@@ -148,6 +146,7 @@ class ConsoleProcess:
         self._asked = asked
         self._state = state
         self._port = 0
+        self._held: socket.socket | None = None
         self._moved = ""
         self._why_not = ""
         self._trouble = ""
@@ -178,7 +177,7 @@ class ConsoleProcess:
         return [f"console: {why}"] if why else []
 
     def choose(self) -> None:
-        """Decide on the port, before anything is started.
+        """Take the port, before anything is started, and hold it: the process inherits it whenever it is started.
 
         Raises:
             InputError: the address that was named is none of this machine. MachineError: it is taken.
@@ -187,12 +186,9 @@ class ConsoleProcess:
         if missing:
             self._why_not = f"it needs {', '.join(missing)}: {INSTALL}"
         elif self._asked.port is None:
-            self._choose_free()
-        elif self._asked.port == 0:
-            self._port = ephemeral_port()
+            self._take_free()
         else:
-            check_free(self._asked.host, self._asked.port)
-            self._port = self._asked.port
+            self._hold(listening_at(self._asked.host, self._asked.port))
 
     async def start(self) -> None:
         """Start it; what keeps it from starting is a notice, never an error."""
@@ -209,16 +205,26 @@ class ConsoleProcess:
         """End it."""
         if self.started:
             await self.child.stop(STOP_S)
+        self.let_go()
 
-    def _choose_free(self) -> None:
+    def let_go(self) -> None:
+        """Give the port back."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _hold(self, held: socket.socket) -> None:
+        self._held, self._port = held, held.getsockname()[1]
+        self.child.inherits = (held.fileno(),)
+
+    def _take_free(self) -> None:
         first_holder = ""
         for port in PORTS:
             try:
-                check_free(self._asked.host, port)
+                self._hold(listening_at(self._asked.host, port))
             except MachineError:
                 first_holder = first_holder or holder_of(port)
                 continue
-            self._port = port
             self._moved = f"port {PORTS[0]} is held by {first_holder}" if first_holder else ""
             return
         self._why_not = f"ports {PORTS[0]} to {PORTS[-1]} are all taken: name one by --console HOST:PORT"
@@ -227,6 +233,7 @@ class ConsoleProcess:
         options, asked = self._options, self._asked
         settings = ConsoleSettings(
             listen=f"{asked.host}:{self._port}",
+            listening=self._held.fileno() if self._held is not None else None,
             backend="local",
             local=LocalSettings(
                 str(self._state.socket("up")),
@@ -250,11 +257,6 @@ class ConsoleProcess:
             self._trouble = (
                 f"it ended (exit code {child.last_exit}) and is started again: {words}; see {child.log_path}"
             )
-            if child.last_exit == MachineError.exit_code and self._asked.port is None:
-                # Somebody was quicker at the port that was free: the next start takes another.
-                self._choose_free()
-                if not self._why_not:
-                    self._write()
 
     def _why_ended(self) -> str:
         """Why it ended last; empty once it has been running again for a while."""

@@ -22,6 +22,8 @@ from chandlery.core.wording import path_text
 
 #: Importing numpy, TA-Lib and the strategies takes 1 s; thirty times that for a cold disk and a busy machine.
 _CATALOGUE_TIMEOUT_S: Final = 30.0
+#: Resources of an emptied file that its notice names.
+_MOST_NAMED: Final = 3
 Catalogue = Sequence[dict[str, Any]]
 
 
@@ -116,11 +118,30 @@ def read_again(roots: Sequence[str], kept: Iterable[str], previous: ManifestSet,
     # Standard input was read at the start, and can't be read again.
     kept = [*kept, STDIN] if "-" in roots else kept
     gone = [Problem(file, 0, 0, "", "", "", "", "is gone, and kept") for file in kept]
-    merged = replace(read, problems=[*read.problems, *gone]).carry_over(previous)
+    emptied = emptied_files(read, previous)
+    merged = replace(read, problems=[*read.problems, *gone, *emptied]).carry_over(previous)
     found = check_against_catalogue(merged, catalogue)
     # A missing folder is told by the watcher's notice: once is enough.
     refused = [problem for problem in read.problems if problem.identity is not None or problem.file not in roots]
-    return Wanted(merged, found, refused)
+    return Wanted(merged, found, [*refused, *emptied])
+
+
+def emptied_files(read: ManifestSet, previous: ManifestSet) -> list[Problem]:
+    """Files that have lost every document: half-written, until they have one again or are gone.
+
+    A file of one Trader of which comments are left is that Trader taken out, by hand or through the API.
+    """
+    found: list[Problem] = []
+    for file, has_comments in read.empty.items():
+        declared = [identity for identity, origin in previous.origins.items() if origin.file == file]
+        lost = [identity for identity in declared if identity not in read.origins]
+        is_taken_out = has_comments and [kind for kind, *_ in declared] == ["Trader"]
+        if lost and not is_taken_out:
+            what = ", ".join("/".join(part for part in identity if part) for identity in lost[:_MOST_NAMED])
+            more = f" and {len(lost) - _MOST_NAMED} more" if len(lost) > _MOST_NAMED else ""
+            told = f"has no document any more: what it declared ({what}{more}) keeps running until it has one (delete it to end that)"
+            found.append(Problem(file, 0, 0, "", "", "", "", told))
+    return found
 
 
 def wrong_with(manifest: dict[str, Any], manifests: ManifestSet, catalogue: Catalogue) -> list[tuple[str, str]]:

@@ -122,7 +122,6 @@ class LocalRuntime:
         await self.broker.start(self._say)
         self._say("starting feeds and workers")
         await self._apply(await self._next_plan(), wait=True)
-        self._say("waiting for the traders")
         await self._wait_ready()
         for group in self.feeds.values():
             await group.go()
@@ -461,9 +460,10 @@ class LocalRuntime:
 
     async def close(self) -> None:
         """Let go of sockets, shared memory and the state folder, when every process has ended."""
-        await asyncio.gather(
-            *(group.close() for group in self.feeds.values()), *(group.close() for group in self.workers.values())
-        )
+        closing = [group.close() for group in self.feeds.values()] + [group.close() for group in self.workers.values()]
+        await asyncio.gather(*closing)
+        if self.console is not None:
+            self.console.let_go()
         if self._api is not None:
             await self._api.stop()
         if self.run:
