@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 from chandlery.cli.endings import ends_well
+from chandlery.cli.running import verdict
+from chandlery.cli.runtime.options import UpOptions
+from chandlery.console.summary import Summary
 from chandlery.core.errors import InputError, MachineError, UnavailableError
 
 COMMAND = [sys.executable, "-m", "chandlery.cli"]
@@ -124,3 +128,20 @@ def test_a_duration_that_is_none_is_told_in_one_line_with_its_option(tmp_path: P
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"chandlery: --for '{text[:59]}")
     assert line.endswith("write whole numbers with units w, d, h, m, s or ms, such as 1m30s")
+
+
+@pytest.mark.parametrize(
+    ("asked", "problems", "code"),
+    [
+        ({}, [], 0),
+        ({}, ["a trader is missing"], 0),
+        ({"run_for_s": 3.0}, [], 0),
+        ({"run_for_s": 3.0}, ["a trader is missing"], 1),
+        ({"until_end": True}, ["a trader is missing"], 1),
+    ],
+)
+def test_a_run_that_is_to_end_by_itself_is_judged_and_one_that_a_person_ends_is_not(
+    tmp_path: Path, asked: dict[str, Any], problems: list[str], code: int
+) -> None:
+    options = UpOptions(manifests=("m",), state=tmp_path, **asked)
+    assert verdict(options, Summary("1", 1, problems=problems)) == code

@@ -13,6 +13,7 @@ from chandlery.cli.getting import Kind, rows_of, select, table_of
 from chandlery.cli.signalling import is_of, signals_of
 from chandlery.console.amounts import duration_us, size, timestamp
 from chandlery.console.inside import segment_inside
+from chandlery.console.lines import feed_line
 from chandlery.console.live import live_view, start_panel, summary_view
 from chandlery.console.model import (
     ConsoleRow,
@@ -99,6 +100,21 @@ def test_the_live_view_shows_a_broken_trader_before_sound_ones() -> None:
     view = a_view(traders=100)
     view.traders.append(TraderRow("default/zz-broken", "Stalled", reason="CrashLoop"))
     assert "zz-broken" in text_of(live_view(view, 20))
+
+
+def test_a_replay_shows_how_far_it_is_until_it_is_over() -> None:
+    view = a_view()
+    feed = view.feeds[0]
+    assert "replayed" not in feed_line(feed)
+    feed.replayed = 0.437
+    assert feed_line(feed).startswith("default/market: 43% replayed, ")
+    shown = text_of(live_view(view, 20))
+    assert "\u2588" * 17 + " " * 23 + " 43% of default/market" in shown
+    feed.replayed = 1.0
+    assert "99% replayed" in feed_line(feed), "it is read; it isn't through"
+    feed.finished = True
+    assert feed_line(feed).startswith("default/market: finished, ")
+    assert "% of default/market" not in text_of(live_view(view, 20))
 
 
 def test_a_segment_shows_its_room_and_what_became_of_it() -> None:

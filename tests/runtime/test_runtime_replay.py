@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.runtime.up_process import Up, trader
+from tests.runtime.up_process import Up, trader, until
 
 from chandlery.stream.broker import EmbeddedBroker
 
@@ -36,9 +36,18 @@ def test_a_replay_ends_by_itself_with_every_trade_accounted_for(tmp_path: Path, 
     (manifests / "two.yaml").write_text(trader("two", "ETH/USDT"))
     options = ("--until-end", "--for", "200s", "--json", "--speed", "50", "--kafka", broker.bootstrap)
     with Up(tmp_path, manifests, *options) as up:
+        shares = [0.0]
+
+        def is_under_way() -> bool:
+            view = up.view()
+            shares.extend(row.replayed for row in view.feeds if row.replayed) if view is not None else None
+            return 0.0 < shares[-1] < 1.0
+
+        until(is_under_way, lambda: f"it says how far it is: {shares}; {up.said}")
         summary = up.summary()
         assert up.wait() == 0, up.said
         assert up.left() == []
+    assert "% replayed, " in up.said
     assert summary["seconds"] < 200, "it ended with the replay, not by its time"
     assert summary["trades"]["received"] == 9_757 + 6_106
     assert summary["frames"] >= summary["trades"]["received"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from tests.runtime.up_process import Up, kill_hard, teller, trader, until, write_manifests
 
 from chandlery.cli.runtime.procfs import is_alive
+from chandlery.stream.broker import EmbeddedBroker
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -55,6 +57,34 @@ def test_a_run_with_an_end_gives_a_summary_twice_over_the_same_state(tmp_path: P
         assert short.summary()["frames"] < sum(frames), "each run counts only what is its own"
 
 
+#: The command, but its market begins without a Trader that isn't Ready after 1 s, not after 20.
+IMPATIENT = """
+import runpy
+from chandlery.cli.runtime import local
+local._READY_TIMEOUT_S = 1.0
+runpy.run_module("chandlery.cli", run_name="__main__")
+"""
+
+
+def test_a_trader_that_raises_while_it_warms_up_fails_the_run_and_is_named(
+    tmp_path: Path, broker: EmbeddedBroker
+) -> None:
+    manifests = write_manifests(tmp_path / "m", sound=teller("sound"), sick=teller("sick", every=99))
+    name = f"sick-{tmp_path.name[-1]}-{os.getpid()}"
+    platform = manifests / "platform.yaml"
+    platform.write_text(platform.read_text().replace("name: market", f"name: {name}"))
+    options = ("--for", "3s", "--json", "--kafka", broker.bootstrap)
+    with Up(tmp_path, manifests, *options, program=("-c", IMPATIENT)) as up:
+        summary = up.summary()  # One JSON object, and nothing beside it.
+        assert up.wait() == 1, up.said
+    assert (summary["traders"]["desired"], summary["traders"]["ready"]) == (2, 1)
+    [problem] = summary["problems"]
+    assert problem.startswith("Trader default/sick did not become Ready: ")
+    assert "ninety-nine is too many" in problem
+    assert problem in " ".join(up.said.split()), "a person is told as well"
+    assert summary["reconciles"] is True
+
+
 @pytest.mark.parametrize("wrong", ["sma-cros", "sma-cross"])
 def test_a_mistake_is_told_by_a_line_and_nothing_starts(tmp_path: Path, wrong: str) -> None:
     bad = trader("bad", strategy=wrong) if wrong == "sma-cros" else trader("bad", fast=0, slow=5)
@@ -87,16 +117,22 @@ def test_a_machine_without_room_or_port_is_told_what_to_do_and_keeps_nothing(tmp
         assert up.left() == []
 
 
-def test_kill_9_leaves_no_process_and_no_shared_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_kill_9_and_sigterm_leave_no_process_and_no_shared_memory(tmp_path: Path, number: signal.Signals) -> None:
     manifests = write_manifests(tmp_path / "m", one=teller("one"))
     with Up(tmp_path, manifests) as up:
         pids = [row.pid for row in up.running().processes if row.name != "up"]
         traders = [row.pid for row in up.running().traders]
         assert len(up.left()) >= 6
-        up.process.kill()
-        up.process.wait()
+        code = up.end(number)
+        if number == signal.SIGTERM:
+            assert code == 0, up.said
+            assert "counts                reconcile" in up.said, "it ended in order"
+            assert up.left() == [], "nothing is left to the reaper"
         until(lambda: up.left() == [], lambda: f"gone: {up.left()}")
         assert not any(is_alive(pid) for pid in [*pids, *traders])
+    if number == signal.SIGTERM:
+        return
     with Up(tmp_path, manifests, "--for", "3s", "--json") as again:
         reconciles(again.summary(), again.said)
 

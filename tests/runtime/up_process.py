@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,14 @@ def write_manifests(folder: Path, **traders: str) -> Path:
 
 
 class Up:
-    """One ``chandlery up``; use it in ``with``, so that nothing stays after a failed test."""
+    """One ``chandlery up``; use it in ``with``, so that nothing stays after a failed test.
 
-    def __init__(self, folder: Path, manifests: Path, *options: str) -> None:
+    ``program``: what Python is told to run, the command itself unless a test must change something in it.
+    """
+
+    def __init__(
+        self, folder: Path, manifests: Path, *options: str, program: Sequence[str] = ("-m", "chandlery.cli")
+    ) -> None:
         self.state = folder / "state"
         self._state = StateDir(self.state)
         self._errors = folder / f"up-{time.monotonic_ns()}.err"
@@ -95,7 +100,7 @@ class Up:
         strategies.mkdir(exist_ok=True)
         (strategies / "each_candle.py").write_text(STRATEGIES)
         #: The same call once more.
-        self.command = [sys.executable, "-m", "chandlery.cli", "up", "-f", str(manifests), "--state", str(self.state)]
+        self.command = [sys.executable, *program, "up", "-f", str(manifests), "--state", str(self.state)]
         self.command += ["--strategies", str(strategies)]
         if "--console" not in options:
             # A second of CPU that most tests have no use for.

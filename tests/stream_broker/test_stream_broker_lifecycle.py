@@ -20,7 +20,7 @@ from chandlery.core.errors import InputError, InvariantError, MachineError, Unav
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import topics_of
 from chandlery.stream.broker import EmbeddedBroker
-from chandlery.stream.broker_ports import ephemeral_port
+from chandlery.stream.broker_ports import PortClaim, claim_port, ephemeral_port
 from chandlery.stream.topics import end_offsets, ensure_topics
 
 pytestmark = pytest.mark.broker
@@ -177,11 +177,12 @@ async def test_without_a_wish_a_taken_port_is_passed_over(tmp_path: Path) -> Non
 async def test_a_port_lost_between_choice_and_bind_is_exchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two brokers that start at once may choose the same port: one of them must take another."""
+    """What listens somewhere may be quicker than the broker: that takes another port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         lost = taken.getsockname()[1]
         free = ephemeral_port()
-        choices = iter([lost, free])
+        # A stranger, who knows nothing of claims, was quicker.
+        choices = iter([PortClaim(lost, socket.socket()), claim_port(free)])
         monkeypatch.setattr("chandlery.stream.broker.next_free_port", lambda **_: next(choices))
         async with running(EmbeddedBroker(tmp_path)) as broker:
             assert broker.bootstrap == f"127.0.0.1:{free}"

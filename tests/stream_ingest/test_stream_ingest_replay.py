@@ -1,5 +1,6 @@
 """Replays: pace, watermarks, resumption, tables, and the real captures."""
 
+import contextlib
 import gzip
 import itertools
 import json
@@ -180,6 +181,50 @@ async def test_a_loop_moves_times_and_ids_on(tmp_path: Path) -> None:
     assert [times[4] - times[3], times[8] - times[7]] == [1_000, 1_000]
 
 
+@pytest.mark.parametrize("loop", [False, True])
+async def test_symbols_that_the_files_do_not_have_are_told_when_they_are_read_to_their_end(
+    tmp_path: Path, loop: bool
+) -> None:
+    files = [_capture(tmp_path / "a.frames", _trades("BTCUSDT", 40))]
+    replay = Replay(files, ("BTC/USDT", "NOPE/USDT"), loop=loop)
+    before: list[set[str]] = []
+
+    class EnoughError(Exception):
+        pass
+
+    async def room() -> None:
+        before.append(set(replay.counts.unknown_symbols))
+        if len(before) == 2:
+            raise EnoughError
+
+    replay.outlet.room = room  # type: ignore[method-assign]
+    with pytest.raises(EnoughError) if loop else contextlib.nullcontext():
+        # What was appended before a restart is there too, though it isn't pushed again.
+        await replay.run(BTC_USDT=40)
+    assert before[0] == set()
+    assert replay.counts.unknown_symbols == {"NOPE/USDT"}
+
+
+async def test_it_says_how_much_of_its_files_is_read(tmp_path: Path) -> None:
+    """Of two captures of the same time, one a tenth of the other, each counts by its bytes; one that loops has no end."""
+    many, few = _trades("BTCUSDT", 10_000, 1), _trades("ETHUSDT", 1_000, 10)
+    files = [_capture(tmp_path / "a.frames.gz", many), _capture(tmp_path / "b.frames", few)]
+    replay = Replay(files)
+    told: list[float] = []
+
+    async def room() -> None:
+        told.append(replay.counts.replayed or 0.0)
+
+    replay.outlet.room = room  # type: ignore[method-assign]
+    assert replay.counts.replayed == 0.0
+    await replay.run()
+    assert told == sorted(told)
+    assert len(set(told)) > 5
+    assert 0.2 < told[len(told) // 2] < 0.8, "half of the time is about half of the bytes"
+    assert replay.counts.replayed == 1.0
+    assert Replay(files, loop=True).counts.replayed is None
+
+
 async def test_reading_is_lazy_and_gives_room_its_say(tmp_path: Path) -> None:
     replay = Replay([_capture(tmp_path / "a.frames", _trades("BTCUSDT", 5_000))])
     pushed: list[int] = []
@@ -243,7 +288,16 @@ async def test_tables_of_every_kind_give_the_same_trades(tmp_path: Path, kind: s
             )
         ]
         path.write_bytes(gzip.compress("\n".join(["timestamp,price,amount,side", *rows]).encode()))
-    replay = await Replay([str(path)], ("BTC/USDT",)).run()
+    replay = Replay([str(path)], ("BTC/USDT",))
+    shares: list[float] = []
+
+    async def room() -> None:
+        shares.append(replay.counts.replayed or 0.0)
+
+    replay.outlet.room = room  # type: ignore[method-assign]
+    await replay.run()
+    assert shares == sorted(shares)
+    assert 0.0 < shares[0] < shares[-1] == 1.0, "of two batches of rows the first is told"
     assert replay.outlet.ids("BTC/USDT") == list(range(1, 6_001))
     prices = [price for batch in replay.outlet.batches for price in batch.price]
     assert prices == [(10_000 + index) * 10**6 for index in range(6_000)]

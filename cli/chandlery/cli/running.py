@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import signal
 import sys
 import time
 from typing import Final
 
+from chandlery.cli.calling import own_command
 from chandlery.cli.endings import FAILED, INTERRUPTED
 from chandlery.cli.presenting import Presenter
 from chandlery.cli.runtime.counting import summarise
@@ -72,6 +74,11 @@ async def run_up(options: UpOptions, presenter: Presenter, *, json: bool) -> int
     presenter.summary(summary)
     if json:
         sys.stdout.write(encode_summary(summary).decode() + "\n")
+    return verdict(options, summary)
+
+
+def verdict(options: UpOptions, summary: Summary) -> int:
+    """The exit code of a run that ended in order: one that was to end by itself is judged, one that a person ends isn't."""
     judged = options.run_for_s is not None or options.until_end
     return FAILED if summary.problems and judged else 0
 
@@ -135,10 +142,11 @@ def _all_finished(runtime: LocalRuntime) -> bool:
 
 
 def _next_commands(options: UpOptions) -> list[tuple[str, str]]:
-    state = "" if str(options.state) == ".chandlery" else f" --state {options.state}"
+    state = "" if str(options.state) == ".chandlery" else f" --state {shlex.quote(str(options.state))}"
+    command = own_command()
     return [
-        (f"chandlery get traders{state}", "what runs, its state and why"),
-        (f"chandlery signals --follow{state}", "signals as they come"),
-        (f"chandlery trace SIGNAL{state}", "where one signal's time went"),
+        (f"{command} get traders{state}", "what runs, its state and why"),
+        (f"{command} signals --follow{state}", "signals as they come"),
+        (f"{command} trace SIGNAL{state}", "where one signal's time went"),
         ("Ctrl-C", "ends everything in order"),
     ]

@@ -51,12 +51,24 @@ def view_line(view: View) -> str:
 def feed_line(feed: FeedRow) -> str:
     """``market: connected, 12 trades/s, lag 0, 1,200 trades, 80 candles``."""
     state = "finished" if feed.finished else "connected" if feed.connected else "not connected"
+    if is_replaying(feed):
+        state = f"{replayed_text(feed)} replayed"
     return (
         f"{feed.feed}: {state}, {feed.trades_per_s:,.0f} trades/s, lag {lag_text(feed)}, "
         f"{count(feed.trades)} trades, {count(feed.candles_closed)} candles"
         # A notice says the whole of it.
         + (" (lags)" if feed.lagging else f" ({feed.message})" if feed.message else "")
     )
+
+
+def is_replaying(feed: FeedRow) -> bool:
+    """Whether it is a replay on its way to an end."""
+    return feed.replayed is not None and feed.connected and not feed.finished
+
+
+def replayed_text(feed: FeedRow) -> str:
+    """``43%``: how far a replay is, rounded down: all of it is read before all of it is through."""
+    return f"{min(99, int((feed.replayed or 0.0) * 100))}%"
 
 
 def lag_text(feed: FeedRow) -> str:

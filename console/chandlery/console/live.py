@@ -10,23 +10,27 @@ from rich.panel import Panel
 from rich.text import Text
 
 from chandlery.console.amounts import count, duration_us, size
-from chandlery.console.lines import feed_line, signal_line
-from chandlery.console.model import TraderRow, View
+from chandlery.console.lines import feed_line, is_replaying, replayed_text, signal_line
+from chandlery.console.model import FeedRow, TraderRow, View
 from chandlery.console.summary import Summary
 from chandlery.console.tables import figures_table, narrow_traders_table, traders_table
+from chandlery.console.waterfall import bar
 
 #: Lines of a screen that aren't rows of traders or signals: heads, feeds, notices, rules.
 _FIXED_LINES: Final = 9
 _FEWEST_SIGNALS: Final = 3
 #: Columns that the whole table of traders takes.
 _WIDE: Final = 140
+#: Columns of a bar that fills as a replay goes on.
+_REPLAY_BAR: Final = 40
 #: Columns that the first line takes with the console's address in it.
 _ROOM_FOR_ADDRESS: Final = 110
 
 
 def live_view(view: View, height: int, width: int = _WIDE) -> RenderableType:
     """The view as a screen of at most ``height`` lines: what doesn't fit is counted, worst traders come first."""
-    room = max(height - _FIXED_LINES - len(view.feeds) - len(view.notices), 6)
+    replays = [feed for feed in view.feeds if is_replaying(feed)]
+    room = max(height - _FIXED_LINES - len(view.feeds) - len(replays) - len(view.notices), 6)
     most_traders = max(room - _FEWEST_SIGNALS - 2, 3)
     traders = worst_first(view.traders)[:most_traders]
     hidden = len(view.traders) - len(traders)
@@ -34,6 +38,7 @@ def live_view(view: View, height: int, width: int = _WIDE) -> RenderableType:
     parts: list[RenderableType] = [
         _head(view, width),
         *(_one_line(Text(feed_line(feed))) for feed in view.feeds),
+        *(_one_line(_replay_bar(feed)) for feed in replays),
         Text(),
     ]
     shown = sorted(traders, key=lambda row: row.trader)
@@ -60,6 +65,10 @@ def _head(view: View, width: int) -> Text:
         console,
         ("Ctrl-C ends it", "dim"),
     )
+
+
+def _replay_bar(feed: FeedRow) -> Text:
+    return Text.assemble(bar(0, feed.replayed or 0.0, 1, _REPLAY_BAR), f" {replayed_text(feed)} of {feed.feed}")
 
 
 def _one_line(text: Text) -> Text:

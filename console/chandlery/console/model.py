@@ -61,6 +61,7 @@ class FeedRow(msgspec.Struct):
         topic, prefix, partitions: its topics are ``{prefix}{topic}.trades`` and so on, each with so many partitions.
         aggregator_lag: records that the aggregator has not applied yet; behind_ms: for how long the oldest has waited.
         lagging: whether that has been too much for a while; then ``message`` says so.
+        replayed: how much of a replay is over, 0 … 1; None: the feed is none, or it has no end.
         watermark_ms: up to where the market's time has come (event time; of the symbol that is furthest); 0: unknown.
     """
 
@@ -88,6 +89,7 @@ class FeedRow(msgspec.Struct):
     watermark_ms: int = 0
     behind_ms: int = 0
     lagging: bool = False
+    replayed: float | None = None
 
     def kafka(self) -> KafkaSettings:
         """Where the feed's topics are, and how that Kafka is entered."""

@@ -98,7 +98,8 @@ class Summary(msgspec.Struct):
 
     Attributes:
         version: of Chandlery. session: the run's id (its start, ms). seconds: from ready to the stop.
-        reconciles: whether every count adds up. problems: why the exit code isn't 0, one sentence each.
+        reconciles: whether every count adds up. problems: what isn't as it should be, one
+            sentence each; in a run with ``--for`` or ``--until-end`` why the exit code isn't 0.
         traders, trades, candles, signals, latency_us: see their types. frames: exchange frames read by ingest.
         memory_bytes: by process: ``kafka``, ``ingest-FEED``, ``aggregator-FEED``, ``feed-WORKER``,
             ``supervisor-WORKER``, ``console``, and each Trader by its name; sampled just before the stop.

@@ -6,7 +6,7 @@ the planner decides with them what runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ from chandlery.core.wording import did_you_mean, shown
 
 #: One element of ``python -m chandlery.workers.catalogue``'s list: name, parameters, errors …
 CatalogueEntry = Mapping[str, Any]
+#: Why a Trader is stalled that asks for a symbol its feed hasn't.
+UNKNOWN_SYMBOL: Final = "UnknownSymbol"
 _LISTED: Final = 12
 
 
@@ -128,7 +130,13 @@ def _check_symbols(trader: Trader, pool: TraderPool, world: World) -> Iterator[F
     for path, symbol in asked:
         if symbol not in known:
             message = f"MarketFeed {feed.full_name} has no {symbol}; its spec.symbols are {_listed(known)}"
-            yield Finding("UnknownSymbol", ("spec", "market", *path), message)
+            yield Finding(UNKNOWN_SYMBOL, ("spec", "market", *path), message)
+
+
+def unknown_symbols_of(trader: Trader, unknown: Collection[str]) -> str:
+    """What is to be said of a Trader that asks for symbols its feed's source says it doesn't have; empty: nothing."""
+    missing = sorted({series.symbol for series in trader.spec.market.series()} & set(unknown))
+    return f"the feed's source has no {', '.join(missing)}: mend spec.market" if missing else ""
 
 
 def source_of(trader: Trader, world: World) -> str | Finding | None:

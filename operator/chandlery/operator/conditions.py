@@ -16,6 +16,7 @@ import msgspec
 
 from chandlery.core.assignment import READY_STATES, TraderAssignment, WorkerStatus
 from chandlery.core.assignment import TraderStatus as Reported
+from chandlery.core.checks import unknown_symbols_of
 from chandlery.core.kafka_login import KafkaProblem
 from chandlery.core.resources import Trader
 from chandlery.core.resources.status import (
@@ -105,7 +106,7 @@ def trader_state(
 
     Args:
         verdict: the planner's; None: the Trader can't be read. worker: the one it is assigned to.
-        unknown_symbols: symbols that the feed's exchange says it doesn't have.
+        unknown_symbols: symbols that the feed's source says it doesn't have.
     """
     if held.problem:
         return State("BadManifest", held.problem, stalled=True)
@@ -117,9 +118,8 @@ def trader_state(
         works = verdict.keeps and verdict.reason not in _UNDER_WAY and worker is not None
         ready = works and worker is not None and _work(verdict, worker).ready
         return State(verdict.reason, verdict.message, ready=ready, stalled=verdict.reason not in _UNDER_WAY)
-    missing = _missing_symbols(held, unknown_symbols)
-    if missing:
-        return State("UnknownSymbol", f"the exchange has no {', '.join(missing)}: mend spec.market", stalled=True)
+    if isinstance(held.resource, Trader) and (missing := unknown_symbols_of(held.resource, unknown_symbols)):
+        return State("UnknownSymbol", missing, stalled=True)
     if worker is None:
         return State("Pending", "no worker yet")
     state = _work(verdict, worker)
@@ -153,12 +153,6 @@ def _reported(verdict: Verdict, worker: WorkerView) -> Reported | None:
         return None
     told = told_of(worker.status, verdict.trader, verdict.incarnation)
     return told or worker.status.traders.get(verdict.trader)
-
-
-def _missing_symbols(held: Held, unknown: Collection[str]) -> list[str]:
-    if not unknown or not isinstance(held.resource, Trader):
-        return []
-    return sorted({series.symbol for series in held.resource.spec.market.series()} & set(unknown))
 
 
 def _away(worker: WorkerView) -> State | None:

@@ -33,7 +33,7 @@ from chandlery.core.processes import child_environment
 from chandlery.stream.broker_config import LOG_FLAGS, cluster_id_of, format_storage, server_properties
 from chandlery.stream.broker_jars import install_jars, kafka_cache
 from chandlery.stream.broker_java import ClassArchive, class_path, find_java, java_flags
-from chandlery.stream.broker_ports import ephemeral_port, holder_of, next_free_port, port_is_free
+from chandlery.stream.broker_ports import PortClaim, claim_port, ephemeral_port, holder_of, next_free_port, port_is_free
 from chandlery.stream.broker_ready import is_ready
 
 Progress = Callable[[str, float | None], None]
@@ -104,6 +104,7 @@ class EmbeddedBroker:
         self._listeners = listeners
         self._settings = settings
         self._port: int | None = None
+        self._claim: PortClaim | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._archive: ClassArchive | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -213,8 +214,12 @@ class EmbeddedBroker:
         deadline = time.monotonic() + _START_TIMEOUT_S
         refused: set[int] = set()
         for _ in range(_BIND_ATTEMPTS):
-            await self._launch([*words, *archive_flags, *tail], refused, say)
-            if await self._became_ready(deadline):
+            try:
+                await self._launch([*words, *archive_flags, *tail], refused, say)
+                ready = await self._became_ready(deadline)
+            finally:
+                self._release_port()
+            if ready:
                 return
             if self._bind_failed():
                 refused.add(self._port or 0)
@@ -297,12 +302,17 @@ class EmbeddedBroker:
             return self._wanted_port
         remembered = _read(self._data_dir / "broker.json", _Remembered)
         last = self._port or (remembered.port if remembered else None)
-        if last and last not in refused and port_is_free(last):
-            return last
-        port = next_free_port(but=frozenset(refused))
-        if port is None:
+        claim = claim_port(last) if last and last not in refused else None
+        claim = claim or next_free_port(but=frozenset(refused))
+        if claim is None:
             raise MachineError("no port is free for Kafka; name one")
-        return port
+        self._claim = claim
+        return claim.port
+
+    def _release_port(self) -> None:
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
     async def _became_ready(self, deadline: float) -> bool:
         """Wait until the broker serves; False when its process ended.

@@ -27,12 +27,42 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def next_free_port(first: int = FIRST_PORT, *, but: frozenset[int] = frozenset()) -> int | None:
-    """The first free port from ``first`` on that isn't in ``but``; None when 500 in a row are taken."""
-    for port in range(first, min(first + _TRIED_PORTS, 65_536)):
-        if port not in but and port_is_free(port):
-            return port
+class PortClaim:
+    """A port that this process has chosen and will listen on soon.
+
+    A JVM takes seconds until it listens: others that look for a free port meanwhile pass over one that is claimed. The
+    claim is a socket's name that lives in the kernel, beside the ports themselves, and goes with its process; it is no
+    promise of strangers, and whoever doesn't ask for it may still be quicker.
+    """
+
+    def __init__(self, port: int, held: socket.socket) -> None:
+        self.port = port
+        self._held = held
+
+    def release(self) -> None:
+        """Let go of it, when somebody listens there or nobody will."""
+        self._held.close()
+
+
+def claim_port(port: int) -> PortClaim | None:
+    """Claim a port if it is free and nobody else has claimed it."""
+    held = socket.socket(socket.AF_UNIX)
+    try:
+        held.bind(f"\0chandlery-port-{port}")
+    except OSError:
+        held.close()
+        return None
+    # Looked at when it is claimed: whoever had claimed it before may listen by now.
+    if port_is_free(port):
+        return PortClaim(port, held)
+    held.close()
     return None
+
+
+def next_free_port(first: int = FIRST_PORT, *, but: frozenset[int] = frozenset()) -> PortClaim | None:
+    """The first free port from ``first`` on that isn't in ``but``, claimed; None when 500 in a row are taken."""
+    tried = (port for port in range(first, min(first + _TRIED_PORTS, 65_536)) if port not in but)
+    return next((claim for port in tried if (claim := claim_port(port)) is not None), None)
 
 
 def ephemeral_port() -> int:

@@ -29,6 +29,7 @@ from chandlery.cli.runtime.workergroup import WorkerGroup, refreshed
 from chandlery.cli.signal_topic import SignalTopic
 from chandlery.console.model import TraderRow
 from chandlery.console.summary import MemoryFigures
+from chandlery.core.checks import UNKNOWN_SYMBOL
 from chandlery.core.errors import ChandleryError, UnavailableError
 from chandlery.stream.topics import end_offsets
 
@@ -80,7 +81,7 @@ async def end_in_order(runtime: LocalRuntime, viewer: Viewer, seconds: float, sa
 
 def _begin(runtime: LocalRuntime, viewer: Viewer, seconds: float) -> Evidence:
     rows = [row for row in viewer.traders() if row.state != "Suspended" and row.reason != "Suspended"]
-    late = [(row.trader, _why(row)) for row in rows if not runtime.readiness.was_ready(row.trader)]
+    late = [(row.trader, _why(row)) for row in rows if _never_ready(runtime, row)]
     return Evidence(
         version=own_version(),
         session=runtime.session,
@@ -90,6 +91,12 @@ def _begin(runtime: LocalRuntime, viewer: Viewer, seconds: float) -> Evidence:
         memory=memory_figures(runtime, rows),
         behind_ms=viewer.lagging.most_ms(),
     )
+
+
+def _never_ready(runtime: LocalRuntime, row: TraderRow) -> bool:
+    """Whether a Trader could not do its work: one without a market of its own has a process that was Ready for nothing."""
+    without_market = row.state == "Stalled" and row.reason == UNKNOWN_SYMBOL
+    return without_market or not runtime.readiness.was_ready(row.trader)
 
 
 def _why(row: TraderRow) -> str:

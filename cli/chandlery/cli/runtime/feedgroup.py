@@ -200,6 +200,12 @@ class FeedGroup:
         await self.ingest_endpoint.close()
         await self.aggregator_endpoint.close()
 
+    @property
+    def unknown_symbols(self) -> list[str]:
+        """Symbols that the source says it doesn't have."""
+        told: list[str] = self.ingest_watch.status.get("unknown_symbols", [])
+        return told
+
     # Counts -------------------------------------------------------------------------------------------------
 
     def note_ingest_end(self) -> None:

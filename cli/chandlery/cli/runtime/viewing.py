@@ -20,6 +20,7 @@ from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.workergroup import WorkerGroup
 from chandlery.console.model import FeedRow, PoolRow, ProcessRow, SegmentRow, TraderRow, View
 from chandlery.core.assignment import TraderStatus
+from chandlery.core.checks import UNKNOWN_SYMBOL, unknown_symbols_of
 from chandlery.core.manifests import Key
 from chandlery.core.resources import Trader
 from chandlery.core.transports import transport_of
@@ -111,6 +112,9 @@ class Viewer:
             _copy(status, row)
             row.told_ms = self._told_ms(verdict)
             row.transport = status.transport or row.transport
+        if trader is not None and not verdict.reason and (missing := self._unknown_symbols(verdict, trader)):
+            # Its process may well be Ready: it waits for candles that never come.
+            row.state, row.reason, row.message, row.ready = "Stalled", UNKNOWN_SYMBOL, missing, False
         if not row.reason and (why := self._why_no_feed(verdict)):
             # Its process may well be Ready: it waits for a market that doesn't come.
             row.reason, row.message = "FeedFailed", why
@@ -150,6 +154,12 @@ class Viewer:
         plan = self._runtime.plan
         pool = plan.pools.get(verdict.pool) if plan is not None and verdict.pool is not None else None
         return self._runtime.feed_starts.why(pool.feed) if pool is not None and pool.feed is not None else ""
+
+    def _unknown_symbols(self, verdict: Verdict, trader: Trader) -> str:
+        """What to say of a Trader's symbols that its feed's source says it doesn't have; empty: nothing."""
+        group = self._group_of(verdict)
+        market = self._runtime.feeds.get(group.market) if group is not None else None
+        return unknown_symbols_of(trader, market.unknown_symbols) if market is not None else ""
 
     def _what_lags(self, verdict: Verdict) -> str:
         """Which process has a Trader's candles come late; empty: none."""
@@ -208,6 +218,7 @@ class Viewer:
             duplicate=int(totals.get("counts", {}).get("duplicate", 0)),
             message="waiting for the traders" if waiting else self.lagging.words(group.aggregator.name),
             lagging=self.lagging.lags(group.aggregator.name),
+            replayed=ingest.get("replayed"),
             watermark_ms=max([0, *(int(one.get("watermark_ms", 0)) for one in symbols.values())]),
         )
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import gzip
 import heapq
 import zlib
-from collections.abc import Iterator, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from operator import itemgetter, mul
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from chandlery.core.errors import InputError
 from chandlery.stream.ingest.frames import Frame, MalformedFrame, TradeEvent, read_frame
 from chandlery.stream.ingest.options import ReplayFile
-from chandlery.stream.ingest.tables import Columns, decimal_text, is_table, pick, pick_optional, read_table, time_ms
+from chandlery.stream.ingest.tables import (
+    Columns,
+    decimal_text,
+    is_table,
+    pick,
+    pick_optional,
+    read_table,
+    time_ms,
+    unpacked,
+)
 
 #: (receive time in ns, frame)
 Captured = tuple[int, Frame]
@@ -27,6 +36,8 @@ _MAKER: Final = ("is_buyer_maker", "buyer_maker", "m")
 # Binary floats: an exchange quotes no finer (facts about prices and sizes, not about the format).
 _PRICE_PLACES: Final = 12
 _QUANTITY_PLACES: Final = 8
+#: How far a capture is read is noted after so many lines: a hundredth of a second of reading.
+_NOTED_LINES: Final = 1_000
 
 
 def check_files(files: Sequence[str | ReplayFile], symbols: Sequence[str]) -> list[ReplayFile]:
@@ -49,25 +60,51 @@ def check_files(files: Sequence[str | ReplayFile], symbols: Sequence[str]) -> li
     return checked
 
 
-def read_captures(files: Sequence[ReplayFile]) -> Iterator[Captured]:
+class Reading:
+    """How far files are read, all together, each by its part of their bytes."""
+
+    def __init__(self, files: Sequence[ReplayFile]) -> None:
+        self._bytes = [Path(file.path).stat().st_size for file in files]
+        self._shares = [0.0] * len(files)
+
+    @property
+    def share(self) -> float:
+        """0 … 1."""
+        whole = sum(self._bytes)
+        return sum(map(mul, self._bytes, self._shares)) / whole if whole else 1.0
+
+    def note(self, file: int, share: float) -> None:
+        """So much of a file is read (its ordinal; 0 … 1)."""
+        self._shares[file] = min(share, 1.0)
+
+
+def read_captures(files: Sequence[ReplayFile], reading: Reading | None = None) -> Iterator[Captured]:
     """All files' frames, ascending by receive time as long as each file is; read lazily.
+
+    Args:
+        reading: of the same files; told now and then how far they are read.
 
     Raises:
         InputError: a file can't be read to its end.
     """
-    streams = [_read_file(file) for file in files]
+    reading = reading or Reading(files)
+    streams = [_read_file(file, partial(reading.note, index)) for index, file in enumerate(files)]
     return streams[0] if len(streams) == 1 else heapq.merge(*streams, key=itemgetter(0))
 
 
-def _read_file(file: ReplayFile) -> Iterator[Captured]:
-    return _read_trades(file) if is_table(file.path) else _read_frames(file.path)
+def _read_file(file: ReplayFile, note: Callable[[float], None]) -> Iterator[Captured]:
+    yield from _read_trades(file, note) if is_table(file.path) else _read_frames(file.path, note)
+    note(1.0)
 
 
-def _read_frames(path: str) -> Iterator[Captured]:
+def _read_frames(path: str, note: Callable[[float], None]) -> Iterator[Captured]:
     received_ns = 0
     try:
-        with _open_bytes(path) as lines:
-            for line in lines:
+        size = Path(path).stat().st_size
+        with Path(path).open("rb") as file, unpacked(path, file) as lines:
+            for number, line in enumerate(lines, 1):
+                if number % _NOTED_LINES == 0:
+                    note(file.tell() / size)
                 stamp, _, payload = line.partition(b" ")
                 if stamp.isdigit() and payload:
                     received_ns = int(stamp)
@@ -78,13 +115,9 @@ def _read_frames(path: str) -> Iterator[Captured]:
         raise InputError(f"{path}: can't read the capture: {error}") from error
 
 
-def _open_bytes(path: str) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.endswith(".gz") else Path(path).open("rb")  # type: ignore[return-value]
-
-
-def _read_trades(file: ReplayFile) -> Iterator[Captured]:
+def _read_trades(file: ReplayFile, note: Callable[[float], None]) -> Iterator[Captured]:
     row = 0
-    for columns in read_table(file.path):
+    for columns in read_table(file.path, note):
         for trade in _trades(columns, file, row):
             yield trade
             row += 1

@@ -82,7 +82,8 @@ class Counts:
         malformed: frames that can't be read, by reason.
         dropped: trades given up, by reason (``buffer``: the broker was away for longer than memory lasts).
         received: trades parsed; always ``received = appended + dropped + waiting``.
-        unknown_symbols: symbols that the exchange refused.
+        unknown_symbols: symbols that the exchange refused, or the recording, read to its end, has no trade of.
+        replayed: how much of a recording is read, 0 … 1; None: there is none, or it goes round.
         clock_offset_ms: exchange's wall clock minus ours, None until known.
         appending: how long records with trades took from receipt to acknowledgement.
     """
@@ -100,6 +101,7 @@ class Counts:
     connected: bool = False
     finished: bool = False
     unknown_symbols: set[str] = field(default_factory=set)
+    replayed: float | None = None
     clock_offset_ms: float | None = None
     appending: Histogram = field(default_factory=Histogram)
 

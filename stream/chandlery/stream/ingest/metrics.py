@@ -34,7 +34,9 @@ def families(status: Status, appending: Histogram, labelled: Labelled, now_s: fl
     yield counter("chandlery_ingest_trades_dropped", "Trades given up, by reason", trades.dropped, "reason")
     yield counter("chandlery_ingest_records", "Records appended", status.records)
     yield counter("chandlery_ingest_heartbeats", "Records appended without trades", status.heartbeats)
-    yield gauge("chandlery_ingest_unknown_symbols", "Symbols that the exchange refused", len(status.unknown_symbols))
+    yield gauge(
+        "chandlery_ingest_unknown_symbols", "Symbols that the source does not have", len(status.unknown_symbols)
+    )
     if status.clock_offset_ms is not None:
         yield gauge(
             "chandlery_ingest_exchange_clock_offset_seconds",

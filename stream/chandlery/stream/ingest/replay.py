@@ -7,7 +7,7 @@ from typing import Final
 
 from chandlery.core.symbols import exchange_symbol
 from chandlery.core.wire import BackfillRecord
-from chandlery.stream.ingest.captures import Captured, check_files, read_captures
+from chandlery.stream.ingest.captures import Captured, Reading, check_files, read_captures
 from chandlery.stream.ingest.clock import Clock
 from chandlery.stream.ingest.counts import Counts
 from chandlery.stream.ingest.frames import MalformedFrame, OtherFrame, TradeAmounts, TradeEvent, read_amounts
@@ -84,6 +84,11 @@ class _Moves:
         """A recorded receive time as it is in this pass."""
         return recorded_ns + self._shift_ms * 1_000_000
 
+    @property
+    def symbols(self) -> set[str]:
+        """Symbols that the recording has trades of, as far as it was read."""
+        return set(self._ids)
+
     def move(self, symbol: str, trade: TradeEvent) -> None:
         """Write a trade's times and id as they are in this pass."""
         low, high = self._ids.get(symbol, (trade.t, trade.t))
@@ -126,6 +131,8 @@ class ReplaySource:
         self._newest_ms = 0
         self._frame = 0
         self._moves = _Moves()
+        self._reading = Reading(self._files)
+        counts.replayed = None if options.loop else 0.0
 
     def first_trade_ms(self, symbol: str) -> int | None:
         """Time of the recording's first trade of a symbol."""
@@ -143,6 +150,8 @@ class ReplaySource:
         self._skip = {symbol: position.count for symbol, position in resume.items() if position.count}
         self._counts.connected = True
         await self._play(outlet)
+        # Captures name their symbols frame by frame: which ones aren't there is known at their end.
+        self._counts.unknown_symbols.update(set(self._symbols) - self._moves.symbols)
         while self._options.loop and self._moves.begin_again():
             await self._play(outlet)
         for symbol in self._symbols:
@@ -160,7 +169,7 @@ class ReplaySource:
 
     async def _read(self, outlet: Outlet) -> None:
         slice_frames = 0
-        for captured in read_captures(self._files):
+        for captured in read_captures(self._files, self._reading):
             recorded_ns = self._moves.time_ns(captured[0])
             # Trades that were acknowledged before a restart are passed over at full speed.
             wait_ns = 0 if self._skip else self._pace.wait_ns(recorded_ns, self._clock.monotonic_ns())
@@ -238,6 +247,8 @@ class ReplaySource:
 
     def _push(self, outlet: Outlet) -> None:
         """Push the slice, then heartbeats: never a watermark past a trade that is already in hand."""
+        if not self._options.loop:
+            self._counts.replayed = self._reading.share
         recorded_ns = self._recorded_ns
         now_ns = self._clock.monotonic_ns()
         for batch in self._slice:

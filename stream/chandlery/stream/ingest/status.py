@@ -47,6 +47,7 @@ class Status(msgspec.Struct):
         frames, skipped_frames, malformed: see :class:`chandlery.stream.ingest.counts.Counts`.
         records: records appended, of every kind; heartbeats: those of them without trades.
         clock_offset_ms: exchange's wall clock minus ours, None where it isn't known.
+        unknown_symbols, replayed: see :class:`chandlery.stream.ingest.counts.Counts`.
         kafka_problem: why nothing can be appended now; None: it can, or that isn't known.
         appended_us: time from a trade's receipt to its acknowledgement over the last 4,096 records: p50, p99.
     """
@@ -68,6 +69,7 @@ class Status(msgspec.Struct):
     unknown_symbols: list[str]
     appended_us: dict[str, int]
     kafka_problem: KafkaProblem | None = None
+    replayed: float | None = None
 
 
 def build_status(
@@ -110,6 +112,7 @@ def build_status(
         records=counts.records,
         clock_offset_ms=None if counts.clock_offset_ms is None else round(counts.clock_offset_ms, 3),
         unknown_symbols=sorted(counts.unknown_symbols),
+        replayed=None if counts.replayed is None else round(counts.replayed, 4),
         appended_us={name: ordered[int(part * (len(ordered) - 1))] // 1000 for name, part in quantiles.items()},
     )
 

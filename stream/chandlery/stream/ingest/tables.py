@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import gzip
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import IO, Any, Final, TextIO
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -19,6 +20,8 @@ from chandlery.stream.ingest.decimals import float_text
 
 #: Columns by lower-case name; CSV cells are text, others are what pyarrow makes of them.
 Columns = dict[str, list[Any]]
+#: Told how much of a file is read, 0 … 1.
+Note = Callable[[float], None]
 
 _BATCH_ROWS: Final = 4_096
 #: Layout of the exchange's public trade dumps, which have no header line.
@@ -31,11 +34,12 @@ def is_table(path: str) -> bool:
     return path.endswith(_TABLE_SUFFIXES)
 
 
-def read_table(path: str) -> Iterator[Columns]:
+def read_table(path: str, note: Note = lambda share: None) -> Iterator[Columns]:
     """Read a table lazily.
 
     Args:
         path: a ``.csv``, ``.csv.gz``, ``.parquet``, ``.feather`` or ``.arrow`` file.
+        note: told before each batch how much of the file is read with it, 0 … 1.
 
     Yields:
         Batches of some thousand rows.
@@ -45,23 +49,28 @@ def read_table(path: str) -> Iterator[Columns]:
     """
     try:
         if path.endswith((".csv", ".csv.gz")):
-            yield from _read_csv(path)
+            yield from _read_csv(path, note)
         elif path.endswith(".parquet"):
             with pyarrow.parquet.ParquetFile(path) as file:
+                rows = 0
                 for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+                    rows += batch.num_rows
+                    note(rows / max(1, file.metadata.num_rows))
                     yield _columns(batch)
         else:
-            yield from _read_feather(path)
+            yield from _read_feather(path, note)
     except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error, EOFError) as error:
         raise InputError(f"{path}: can't read the table: {error}") from error
 
 
-def _read_feather(path: str) -> Iterator[Columns]:
+def _read_feather(path: str, note: Note) -> Iterator[Columns]:
     with pa.memory_map(path) as mapped:
         reader = pyarrow.ipc.open_file(mapped)
         for index in range(reader.num_record_batches):
             batch = reader.get_batch(index)
             for start in range(0, batch.num_rows, _BATCH_ROWS):
+                read = min(1.0, (start + _BATCH_ROWS) / batch.num_rows)
+                note((index + read) / reader.num_record_batches)
                 yield _columns(batch.slice(start, _BATCH_ROWS))
 
 
@@ -74,15 +83,19 @@ def _columns(batch: Any) -> Columns:
     return columns
 
 
-def _open_text(path: str) -> TextIO:
-    if path.endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return Path(path).open(encoding="utf-8", newline="")
+def unpacked(path: str, file: IO[bytes]) -> IO[bytes]:
+    """What stands in an opened file: unpacked where its name says it is packed."""
+    return gzip.open(file, "rb") if path.endswith(".gz") else file  # type: ignore[return-value]
 
 
-def _read_csv(path: str) -> Iterator[Columns]:
-    with _open_text(path) as file:
-        rows = csv.reader(file)
+def _text_of(path: str, file: IO[bytes]) -> TextIO:
+    return io.TextIOWrapper(unpacked(path, file), encoding="utf-8", newline="")
+
+
+def _read_csv(path: str, note: Note) -> Iterator[Columns]:
+    size = Path(path).stat().st_size
+    with Path(path).open("rb") as packed, _text_of(path, packed) as text:
+        rows = csv.reader(text)
         first = next(rows, None)
         if first is None:
             return
@@ -97,6 +110,7 @@ def _read_csv(path: str) -> Iterator[Columns]:
                 raise InputError(f"{path}: line {rows.line_num}: {len(row)} cells where {len(names)} are due")
             batch.append(row)
             if len(batch) == _BATCH_ROWS:
+                note(packed.tell() / size)
                 yield _transposed(names, batch)
                 batch = []
         if batch:

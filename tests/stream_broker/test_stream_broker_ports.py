@@ -1,0 +1,45 @@
+"""Ports that are claimed: brokers that start at once choose different ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from chandlery.stream.broker import EmbeddedBroker
+from chandlery.stream.broker_ports import claim_port, ephemeral_port, next_free_port
+
+CLAIMANT = """
+import sys
+from chandlery.stream.broker_ports import next_free_port
+claim = next_free_port(int(sys.argv[1]))
+print(claim.port, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_port_that_another_process_claimed_is_passed_over_until_that_process_is_gone() -> None:
+    first = ephemeral_port()
+    arguments = [sys.executable, "-c", CLAIMANT, str(first)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        claimed = int(other.stdout.readline())
+        assert claimed >= first
+        assert claim_port(claimed) is None, "nobody listens there, but somebody will"
+        mine = next_free_port(claimed)
+        assert mine is not None
+        assert mine.port > claimed
+        mine.release()
+        other.kill()
+    again = claim_port(claimed)
+    assert again is not None
+    again.release()
+
+
+def test_brokers_that_choose_before_either_listens_choose_different_ports(tmp_path: Path) -> None:
+    brokers = [EmbeddedBroker(tmp_path / str(number)) for number in range(3)]
+    try:
+        assert len({broker._choose_port(set()) for broker in brokers}) == 3
+    finally:
+        for broker in brokers:
+            broker._release_port()
