@@ -6,11 +6,15 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Final
 
 from benchmarks.harness import Row, decode_rows, encode, say, table
 
 ROOT = Path(__file__).resolve().parent.parent
+#: What a benchmark may take with ``--quick``, its start included.
+QUICK_S: Final = 45.0
 
 
 def names(root: Path) -> list[str]:
@@ -24,36 +28,52 @@ def names(root: Path) -> list[str]:
 
 
 def run_one(root: Path, python: str, name: str, quick: bool) -> list[Row]:
-    """One benchmark's rows; a benchmark that fails is reported and gives none."""
+    """One benchmark's rows, the last one how long it took; a benchmark that fails is reported and gives none."""
     say(f"== {name}{' (quick)' if quick else ''}")
     command = [python, "-m", f"benchmarks.{name}", "--json", *(["--quick"] if quick else [])]
+    begun_s = time.monotonic()
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, check=False)
+    took_s = time.monotonic() - begun_s
     if done.returncode:
-        say(f"== {name} FAILED with exit code {done.returncode}")
+        say(f"== {name} FAILED with exit code {done.returncode}, after {took_s:.0f} s")
         return []
-    return decode_rows(done.stdout)
+    late = f", above the {QUICK_S:.0f} s that a quick run may take" if quick and took_s > QUICK_S else ""
+    say(f"== {name} took {took_s:.0f} s{late}")
+    goal = QUICK_S if quick else None
+    return [*decode_rows(done.stdout), Row(f"{name}/run_time", took_s, "s", goal=goal, note="of the benchmark itself")]
 
 
-def rows_of_revision(revision: str, wanted: list[str], quick: bool) -> dict[str, Row]:
+def rows_of_revision(revision: str, wanted: list[str], quick: bool, root: Path = ROOT) -> dict[str, Row]:
     """The same benchmarks at an earlier revision, in a work tree and virtual environment of its own."""
     with tempfile.TemporaryDirectory(prefix="chandlery-bench-") as folder:
         tree = Path(folder) / "tree"
-        subprocess.run(["git", "worktree", "add", "--detach", str(tree), revision], cwd=ROOT, check=True)
+        subprocess.run(
+            ["git", "worktree", "add", "--detach", str(tree), revision], cwd=root, check=True, stdout=sys.stderr
+        )
         try:
-            subprocess.run(["make", "setup"], cwd=tree, check=True, stdout=sys.stderr)
-            python = str(tree / ".venv" / "bin" / "python")
+            python = _set_up(tree)
             there = names(tree)
+            for name in sorted(set(wanted) - set(there)):
+                say(f"== {name} is not there at {revision}")
             rows = [row for name in wanted if name in there for row in run_one(tree, python, name, quick)]
         finally:
-            subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=True)
+            subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=root, check=True, stdout=sys.stderr)
     return {row.name: row for row in rows}
+
+
+def _set_up(tree: Path) -> str:
+    """Make a work tree's environment, with the peers where they can be had, as ``make bench`` does; its Python."""
+    subprocess.run(["make", "setup"], cwd=tree, check=True, stdout=sys.stderr)
+    if subprocess.run(["make", "bench-peers"], cwd=tree, check=False, stdout=sys.stderr).returncode:
+        say("== the peers can't be installed there: what it measures has none")
+    return str(tree / ".venv" / "bin" / "python")
 
 
 def main() -> int:
     """Run what was asked for; 1 if any benchmark failed to run (a missed goal is a figure, not a failure)."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help="benchmarks to run (all)")
-    parser.add_argument("--quick", action="store_true", help="each within 45 s")
+    parser.add_argument("--quick", action="store_true", help=f"each within {QUICK_S:.0f} s")
     parser.add_argument("--json", action="store_true", help="a JSON list of rows instead of the table")
     parser.add_argument("--compare", metavar="REV", help="run an earlier revision's too and set them side by side")
     arguments = parser.parse_args()

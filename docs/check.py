@@ -13,6 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 TABLE_PATH = re.compile(r"`((?:core|stream|workers|operator|console|cli|tests|benchmarks|examples|docs)/[\w./-]*)`")
+COMPONENT_ROW = re.compile(
+    r"^\| .+ \| (`(?:core|stream|workers|operator|console|cli)/chandlery/[\w./-]+`)[^|]*\|$", re.MULTILINE
+)
 FRAGMENT = re.compile(r"[a-z0-9-]+\.(added|changed|fixed|removed)\.md")
 
 
@@ -62,10 +65,18 @@ def unlisted_modules() -> Iterator[str]:
                 yield f"docs/architecture.md: the component table lacks {name}"
 
 
+def doubled_rows(text: str) -> Iterator[str]:
+    """What two rows of the component table are about: one of them says less, or is forgotten at the next change."""
+    listed = COMPONENT_ROW.findall(text)
+    for name in sorted({name for name in listed if listed.count(name) > 1}):
+        yield f"docs/architecture.md: the component table has {name} {listed.count(name)} times"
+
+
 def main() -> int:
     """Print every problem; 1 if there is any."""
     problems = [line for page in pages() for check in (broken_links, missing_paths) for line in check(page)]
-    problems += [*bad_fragments(), *unlisted_modules()]
+    architecture = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    problems += [*bad_fragments(), *unlisted_modules(), *doubled_rows(architecture)]
     for line in problems:
         print(line)
     print(f"docs: {len(problems)} problem{'s' if len(problems) != 1 else ''} in {len(pages())} pages")

@@ -15,8 +15,9 @@ from tests.support.free_ports import free_ports
 
 from chandlery.cli import doctor, doctor_futex
 from chandlery.cli.doctor import PACKAGES, Check, examine, exit_code, render
+from chandlery.cli.runtime.statedir import RunRecord, StateDir
 from chandlery.stream.broker_jars import kafka_cache, locked_jars
-from chandlery.stream.broker_ports import ephemeral_port
+from chandlery.stream.broker_ports import ephemeral_port, remember_port
 
 MIB = 1 << 20
 
@@ -59,7 +60,7 @@ def test_a_whole_examination_has_every_check_once_and_leaves_nothing_behind(tmp_
     checks = examine(tmp_path / "state", [port], shm=shm, cache_dir=full_cache)
     assert [check.name for check in checks] == [
         "system", "packages", "shared memory", "mapping", "futex", "memory", "java", "kafka", f"port {port}",
-        "console", "state folder", "socket paths", "open files",
+        "kafka port", "console", "state folder", "socket paths", "open files",
     ]  # fmt: skip
     assert list(tmp_path.iterdir()) == [shm]
     assert list(shm.iterdir()) == []
@@ -92,6 +93,52 @@ def test_a_taken_port_fails_naming_its_holder(tmp_path: Path, full_cache: Path) 
     assert check.ok is False
     assert check.found.startswith(f"held by pid {os.getpid()} (")
     assert exit_code(checks) == 3
+
+
+def test_kafka_has_a_port_or_the_next_one_without_being_asked_for_it(tmp_path: Path, full_cache: Path) -> None:
+    assert only(examine(tmp_path / "state", cache_dir=full_cache), "kafka port").ok is True
+    first = free_ports(2)
+    check = doctor.check_kafka_port(tmp_path / "state", first)
+    assert (check.ok, check.found) == (True, f"port {first} is free")
+    with socket.create_server(("127.0.0.1", first)):
+        check = doctor.check_kafka_port(tmp_path / "state", first)
+    assert check.ok is True
+    assert f"port {first} is held by pid {os.getpid()}" in check.found
+    assert check.found.endswith(f"`chandlery up` would take {first + 1}")
+
+
+def test_the_port_that_kafka_had_last_time_is_the_one_that_is_looked_at(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "state")
+    state.broker.mkdir(parents=True)
+    first = free_ports(2)
+    remember_port(state.broker, first + 1)
+    check = doctor.check_kafka_port(state.root, first)
+    assert (check.ok, check.found) == (
+        True,
+        f"port {first + 1} is free, Kafka's of the last run over this state folder",
+    )
+    with socket.create_server(("127.0.0.1", first + 1)):
+        check = doctor.check_kafka_port(state.root, first)
+        assert check.ok == "warn"
+        assert f"held by pid {os.getpid()}" in check.found
+        assert f"would take {first}" in check.found
+        assert check.advice == f"end that process, or tell those who read from Kafka at {first + 1} the new address"
+        # Kafka itself, of a run over this folder.
+        state.write_run(RunRecord(os.getpid(), "r", "1", 0, "/s"))
+        check = doctor.check_kafka_port(state.root, first)
+        assert (check.ok, check.found) == (
+            True,
+            f"port {first + 1} serves the run over this state folder (pid {os.getpid()})",
+        )
+
+
+def test_no_port_for_kafka_fails_with_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "next_free_port", lambda first: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        check = doctor.check_kafka_port(tmp_path, taken.getsockname()[1])
+    assert check.ok is False
+    assert "--port N" in check.advice
+    assert "--kafka HOST:PORT" in check.advice
 
 
 def test_the_console_has_a_port_or_the_next_one_or_is_warned_of() -> None:

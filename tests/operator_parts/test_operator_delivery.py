@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.operator_parts.under_way import under_way, until
@@ -148,6 +150,31 @@ async def test_a_409_that_is_not_the_workers_own_is_repeated_until_it_answers() 
         await until(lambda: delivered(delivery))
     assert pod.taken is not None
     assert pod.taken.sequence == 1
+
+
+async def test_each_push_is_a_line_in_the_log_with_its_revision_attempt_and_outcome(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "chandlery.delivery")
+    pod = Pod(["", "strange", "lost"])  # kept; an answer that isn't the worker's, and none
+    async with running(pod) as delivery:
+        delivery.want(wanting("default/a"))
+        await until(lambda: delivered(delivery))
+        pod.taken = wanting("default/somebody-else", sequence=7)
+        delivery.want(wanting("default/b"))
+        await until(lambda: delivered(delivery))
+    lines = [
+        (record.levelname, record.getMessage(), *(vars(record).get(name) for name in ("sequence", "attempt", "above")))
+        for record in caplog.records
+    ]
+    # Going above sets the link going once more: what is already there may be pushed again.
+    assert lines[:4] == [
+        ("ERROR", "assignment refused", 1, 1, None),
+        ("INFO", "assignment delivered", 1, 3, None),
+        ("WARNING", "assignment refused as old; going above", 2, 1, 8),
+        ("INFO", "assignment delivered", 8, 2, None),
+    ]
+    assert "409" in vars(caplog.records[0])["problem"]
 
 
 async def test_a_links_task_that_fails_is_told() -> None:

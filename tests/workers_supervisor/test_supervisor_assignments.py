@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 from tests.workers_supervisor.fake_feed import BTC, PATIENCE_S, STEP_MS, Worker, gone, ring_name, trader, worker
 
@@ -325,6 +328,38 @@ async def test_old_and_damaged_assignments_are_refused() -> None:
         assert not (made.rings / ring_name("desk/b")).exists()
         assert "older than the one held" in made.log()
         assert "its hash differs" in made.log()
+
+
+async def test_each_assignment_and_each_attempt_is_a_line_in_the_log_with_its_revision_and_outcome() -> None:
+    async with worker() as made:
+        made.close(1.0)
+        first = await made.applied(made.assign(trader("a", generation=3), trader("b", strategy="no-such")))
+        os.kill(first["desk/a"].pid, signal.SIGKILL)
+        await made.until(lambda status: status.traders["desk/a"].pid not in (0, first["desk/a"].pid))
+        await made.states(a="Active", b="Stalled")
+        await made.applied(made.assign(trader("a", generation=4, parameters={"size": 2})))
+        made.assign(sequence=1)
+        await made.applied(made.assign(trader("a", generation=4, parameters={"size": 2}), sequence=3))
+        lines = [msgspec.json.decode(line, type=dict[str, Any]) for line in made.log().splitlines()]
+
+    def told(message: str, *names: str) -> list[tuple[Any, ...]]:
+        return [tuple(line[name] for name in names) for line in lines if line["message"] == message]
+
+    taken = told("assignment taken", "sequence", "hash")
+    assert [sequence for sequence, _ in taken] == [1, 2, 3]
+    applied = told("assignment applied", "sequence", "hash", "outcomes")
+    assert [(sequence, content) for sequence, content, _ in applied] == taken
+    (before, stalled), *after = [tuple(outcomes.values()) for _, _, outcomes in applied]
+    assert (before in READY_STATES, stalled) == (True, "Stalled")
+    assert all(state in READY_STATES for (state,) in after)
+    assert told("assignment refused: older than the one held", "sequence", "held") == [(1, 2)]
+    # An edit begins to count anew: the attempts are those of one specification.
+    starts = told("trader started", "trader", "generation", "attempt")
+    assert [start for name, *start in starts if name == "desk/a"] == [[3, 1], [3, 2], [4, 1]]
+    ((name, generation, attempt, reason),) = told("trader ended", "trader", "generation", "attempt", "reason")
+    assert (name, generation, attempt, bool(reason)) == ("desk/a", 3, 1, True)
+    # Perhaps twice: the first catalogue has it tried again.
+    assert set(told("trader stalled", "trader", "reason")) == {("desk/b", "UnknownStrategy")}
 
 
 async def test_the_feed_may_go_and_come_back_with_another_segment() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,51 @@ def test_a_missing_segment_is_waited_for_and_named(stage: Stage, tmp_path: Path)
     stage.series()
     player.settle()
     assert player.state() == "Ready"
+
+
+def cut_to(path: Path, size_bytes: int) -> None:
+    os.truncate(path, size_bytes)
+
+
+def overwrite(path: Path, at: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda path: cut_to(path, 0), "truncated"),
+        (lambda path: cut_to(path, 100), "truncated"),
+        (lambda path: cut_to(path, path.stat().st_size - 4_096), ""),
+        (lambda path: overwrite(path, 0, b"\xff" * 64), ""),
+        (lambda path: overwrite(path, 64, b"\xff" * 4_032), ""),
+    ],
+    ids=["emptied", "cut in its head", "cut in its rows", "no segment at all", "offsets of nonsense"],
+)
+def test_a_corrupt_segment_is_waited_over_and_named_until_the_feed_has_made_a_sound_one(
+    stage: Stage, spoil: Callable[[Path], None], named: str
+) -> None:
+    stage.close(stage.series(), 0)
+    sound = Path(stage.path).read_bytes()
+    stage.writer.close()
+    Path(stage.path).write_bytes(sound)
+    spoil(Path(stage.path))
+    player = stage.trader()
+    player.turn(3)
+    assert player.state() == "Init"
+    assert stage.path in player.reports[-1].message
+    assert named in player.reports[-1].message
+    assert stage.signals() == []
+    stage.writer = SegmentWriter.create(stage.path, rows=stage.rows, series=8)
+    index = stage.series(session=2)
+    player.settle()
+    assert player.state() == "Ready"
+    stage.close(index, 0, 1)
+    player.settle()
+    assert player.state() == "Active"
+    assert opens(stage.signals())[-1] == 1
 
 
 def test_a_call_sees_exactly_as_many_candles_as_it_needs_and_none_before(stage: Stage) -> None:

@@ -28,11 +28,11 @@ from chandlery.cli.doctor_futex import FutexError, wake_by_extension, wake_by_sy
 from chandlery.cli.runtime.console_process import INSTALL, PORTS, missing_packages
 from chandlery.cli.runtime.statedir import StateDir
 from chandlery.core.assignment import MOST_INCARNATIONS
-from chandlery.core.errors import MachineError, SegmentError, UnavailableError
+from chandlery.core.errors import InputError, MachineError, SegmentError, UnavailableError
 from chandlery.core.resources.pool import GUARD_ROWS, Segment
 from chandlery.stream.broker_jars import install_jars, kafka_cache, locked_jars, missing_jars
 from chandlery.stream.broker_java import find_java
-from chandlery.stream.broker_ports import holder_of, port_is_free
+from chandlery.stream.broker_ports import FIRST_PORT, holder_of, next_free_port, port_is_free, remembered_port
 
 SHM: Final = Path("/dev/shm")
 _MIB: Final = 1 << 20
@@ -87,7 +87,7 @@ def examine(
 
     Args:
         state_dir: the state folder that ``chandlery up`` would use; it isn't made.
-        ports: that must be free on 127.0.0.1.
+        ports: that must be free on 127.0.0.1, beside those that a run looks for by itself.
         shm: where segments lie. cache_dir: Chandlery's cache, the user's by default.
     """
     need_bytes = default_segment_bytes()
@@ -101,6 +101,7 @@ def examine(
         check_java(),
         check_kafka(cache_dir),
         *(check_port(port) for port in ports),
+        check_kafka_port(state_dir),
         check_console(PORTS),
         check_state_dir(state_dir),
         check_socket_paths(state_dir),
@@ -335,6 +336,36 @@ def check_port(port: int) -> Check:
     if port_is_free(port):
         return Check(f"port {port}", True, "free")
     return Check(f"port {port}", False, f"held by {holder_of(port)}", "end that process, or choose another port")
+
+
+def check_kafka_port(state_dir: Path, first: int = FIRST_PORT) -> Check:
+    """The embedded Kafka has a port: the one that it had last time over this state folder, else the next free one."""
+    state = StateDir(state_dir)
+    last = remembered_port(state.broker)
+    wanted = last or first
+    whose = ", Kafka's of the last run over this state folder" if last else ""
+    if port_is_free(wanted):
+        return Check("kafka port", True, f"port {wanted} is free{whose}")
+    if last and (pid := _running_instance(state)):
+        return Check("kafka port", True, f"port {wanted} serves the run over this state folder (pid {pid})")
+    held = f"port {wanted}{whose} is held by {holder_of(wanted)}"
+    free = next_free_port(first)
+    if free is None:
+        ways = "end what holds them, name one by --port N, or use your own Kafka: --kafka HOST:PORT"
+        return Check("kafka port", False, f"{held}, and the 500 from {first} on are taken too", ways)
+    found = f"{held}; `chandlery up` would take {free}"
+    if last:
+        ways = f"end that process, or tell those who read from Kafka at {wanted} the new address"
+        return Check("kafka port", "warn", found, ways)
+    return Check("kafka port", True, found)
+
+
+def _running_instance(state: StateDir) -> int:
+    """Pid of what runs over a state folder; 0 when nothing does."""
+    try:
+        return state.read_run().pid
+    except (InputError, UnavailableError):
+        return 0
 
 
 def check_console(ports: Sequence[int], missing: Callable[[], list[str]] = missing_packages) -> Check:

@@ -33,7 +33,16 @@ from chandlery.core.processes import child_environment
 from chandlery.stream.broker_config import LOG_FLAGS, cluster_id_of, format_storage, server_properties
 from chandlery.stream.broker_jars import install_jars, kafka_cache
 from chandlery.stream.broker_java import ClassArchive, class_path, find_java, java_flags
-from chandlery.stream.broker_ports import PortClaim, claim_port, ephemeral_port, holder_of, next_free_port, port_is_free
+from chandlery.stream.broker_ports import (
+    PortClaim,
+    claim_port,
+    ephemeral_port,
+    holder_of,
+    next_free_port,
+    port_is_free,
+    remember_port,
+    remembered_port,
+)
 from chandlery.stream.broker_ready import is_ready
 
 Progress = Callable[[str, float | None], None]
@@ -63,12 +72,6 @@ class _Holder(msgspec.Struct):
     pid: int
     owner: int
     owner_started: str
-
-
-class _Remembered(msgspec.Struct):
-    """Content of ``broker.json``."""
-
-    port: int
 
 
 class EmbeddedBroker:
@@ -246,7 +249,7 @@ class EmbeddedBroker:
                     settings=self._settings,
                 )
                 (self._data_dir / "server.properties").write_text(properties, encoding="utf-8")
-                (self._data_dir / "broker.json").write_bytes(msgspec.json.encode(_Remembered(self._port)))
+                remember_port(self._data_dir, self._port)
                 self._rotate_log()
                 say(f"starting Kafka at {self.bootstrap}", None)
                 self._process = self._spawn(words, lock)
@@ -300,8 +303,7 @@ class EmbeddedBroker:
                     "end that process, or choose another port for Kafka"
                 )
             return self._wanted_port
-        remembered = _read(self._data_dir / "broker.json", _Remembered)
-        last = self._port or (remembered.port if remembered else None)
+        last = self._port or remembered_port(self._data_dir)
         claim = claim_port(last) if last and last not in refused else None
         claim = claim or next_free_port(but=frozenset(refused))
         if claim is None:

@@ -8,10 +8,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 #: First port tried for the embedded broker: Kafka's usual 9092, moved out of the way of a real one.
 FIRST_PORT: Final = 19_092
 _TRIED_PORTS: Final = 500
 _LISTENING: Final = "0A"
+
+
+class RememberedPort(msgspec.Struct):
+    """Content of ``broker.json`` in a broker's folder: the port that its clients know."""
+
+    port: int
+
+
+def remembered_port(data_dir: Path) -> int | None:
+    """The port of a broker's last start; None when there was none, or it can't be read."""
+    try:
+        return msgspec.json.decode((data_dir / "broker.json").read_bytes(), type=RememberedPort).port
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def remember_port(data_dir: Path, port: int) -> None:
+    """Have the next start take the same port."""
+    (data_dir / "broker.json").write_bytes(msgspec.json.encode(RememberedPort(port)))
 
 
 def port_is_free(port: int) -> bool:
