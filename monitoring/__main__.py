@@ -13,7 +13,8 @@ CHART: Final = Path(__file__).parents[1] / "charts" / "chandlery"
 def files() -> dict[Path, str]:
     """Every generated file and what it holds."""
     boards = {CHART / "dashboards" / f"{board.uid}.json": dashboards.rendered(board) for board in dashboards.BOARDS}
-    return {**boards, CHART / "rules" / "chandlery.yaml": alerts.rendered()}
+    rules = {"chandlery.yaml": alerts.EVERYWHERE, "cluster.yaml": alerts.CLUSTER}
+    return {**boards, **{CHART / "rules" / name: alerts.rendered(group) for name, group in rules.items()}}
 
 
 def main() -> None:

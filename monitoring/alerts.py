@@ -17,16 +17,36 @@ BEHIND_S: Final = 10
 #: Windows of burn rates (Google's SRE workbook): budget of 30 days used up in 2 and in 5 days.
 FAST: Final = ("1h", "5m", 14.4)
 SLOW: Final = ("6h", "30m", 6.0)
+#: Groups: what may be watched wherever Chandlery runs, and what only an installation in a cluster is sure to have.
+EVERYWHERE: Final = "chandlery"
+CLUSTER: Final = "chandlery-cluster"
 
 
 class Alert(NamedTuple):
-    """One rule; ``lasting``: how long before it fires. ``summary`` may name labels."""
+    """One rule; ``lasting``: how long before it fires. ``summary`` may name labels. ``group``: the file it stands in."""
 
     name: str
     expr: str
     lasting: str
     severity: str
     summary: str
+    group: str = EVERYWHERE
+
+
+def process(component: str) -> str:
+    """Whether processes answered: the labels are the pods' own, and those of the targets that ``chandlery up`` lists."""
+    match = "=~" if "|" in component else "="
+    return f'up{{app_kubernetes_io_part_of="chandlery",app_kubernetes_io_component{match}"{component}"}}'
+
+
+def _of_a_feed(component: str, other: str) -> str:
+    """Doesn't answer; or its feed has only the other of the two; or there is neither, and workers want them."""
+    by = "count by (namespace, chandlery_dev_feed)"
+    return (
+        f"{process(component)} == 0"
+        f" or ({by} ({process(other)}) unless {by} ({process(component)}))"
+        f" or (absent({process('ingest|aggregator')}) and on () sum(chandlery_operator_workers) > 0)"
+    )
 
 
 def _slow_signals(window: str) -> str:
@@ -36,8 +56,14 @@ def _slow_signals(window: str) -> str:
 
 
 def _not_applied(window: str) -> str:
+    """The larger of what workers and operator see: a worker can't know of what the operator couldn't deliver, and the
+    operator knows all, but may be away, and there is none beside ``chandlery up``."""
     behind = "chandlery_feed_assignment_received > bool chandlery_feed_assignment_applied"
-    return f"avg(avg_over_time(({behind})[{window}:15s]))"
+    of_workers = f"avg(avg_over_time(({behind})[{window}:15s]))"
+    pending = f"sum(avg_over_time(chandlery_operator_assignments_pending[{window}]))"
+    of_operator = f"{pending} / (sum(avg_over_time(chandlery_operator_workers[{window}])) > 0)"
+    named = 'label_replace({}, "seen_by", "{}", "", "")'
+    return f"max({named.format(of_workers, 'worker')} or {named.format(of_operator, 'operator')})"
 
 
 def _burns(share: Any, budget: float, windows: tuple[str, str, float]) -> str:
@@ -47,6 +73,45 @@ def _burns(share: Any, budget: float, windows: tuple[str, str, float]) -> str:
 
 
 ALERTS: Final = (
+    # Rules on a process' own figures are silent once it is gone. Three minutes: a pod's start takes less, once its image
+    # is there.
+    Alert(
+        "ChandleryIngestAway",
+        _of_a_feed("ingest", "aggregator"),
+        "3m",
+        "critical",
+        "Ingest{{ with $labels.chandlery_dev_feed }} of {{ . }}{{ end }} doesn't answer, or is gone.",
+    ),
+    Alert(
+        "ChandleryAggregatorAway",
+        _of_a_feed("aggregator", "ingest"),
+        "3m",
+        "critical",
+        "The aggregator{{ with $labels.chandlery_dev_feed }} of {{ . }}{{ end }} doesn't answer, or is gone.",
+    ),
+    Alert(
+        "ChandleryFeedAway",
+        f"{process('worker')} == 0 or sum(chandlery_operator_workers) - (count({process('worker')}) or vector(0)) > 0",
+        "3m",
+        "critical",
+        "The feed of a worker{{ with $labels.pod }} ({{ . }}){{ end }} doesn't answer, or is gone.",
+    ),
+    Alert(
+        "ChandleryOperatorAway",
+        f"{process('operator')} == 0 or absent({process('operator')})",
+        "5m",
+        "warning",
+        "The operator doesn't answer, or is gone: nothing is assigned or mended.",
+        CLUSTER,
+    ),
+    Alert(
+        "ChandleryConsoleAway",
+        f"{process('console')} == 0 or absent({process('console')})",
+        "5m",
+        "warning",
+        "The console doesn't answer, or is gone.",
+        CLUSTER,
+    ),
     Alert(
         "ChandleryMarketAway",
         "chandlery_ingest_connected == 0",
@@ -77,7 +142,8 @@ ALERTS: Final = (
     ),
     Alert(
         "ChandleryTraderMemoryGrows",
-        "deriv(chandlery_trader_resident_memory_bytes[1h]) * 3600 > 8 * 1024 * 1024",
+        # Not of those that share a label: each that joins them looks like growth.
+        'deriv(chandlery_trader_resident_memory_bytes{trader!="_other"}[1h]) * 3600 > 8 * 1024 * 1024',
         "30m",
         "warning",
         "Trader {{ $labels.trader }} grows by {{ $value | humanize1024 }}B an hour.",
@@ -170,22 +236,24 @@ ALERTS: Final = (
 )
 
 
-def groups() -> dict[str, Any]:
-    """The rules in Prometheus' form."""
-    rules = [
-        {
-            "alert": alert.name,
-            "expr": alert.expr,
-            "for": alert.lasting,
-            "labels": {"severity": alert.severity},
-            "annotations": {"summary": alert.summary, "runbook": f"{RUNBOOK}#{alert.name.lower()}"},
-        }
-        for alert in ALERTS
-    ]
-    return {"groups": [{"name": "chandlery", "rules": rules}]}
+def groups(*names: str) -> dict[str, Any]:
+    """The rules of these groups, or of all, in Prometheus' form. The chart adds ``runbook_url``."""
+    rules: dict[str, list[dict[str, Any]]] = {name: [] for name in names or (EVERYWHERE, CLUSTER)}
+    for alert in ALERTS:
+        if alert.group in rules:
+            rules[alert.group].append(
+                {
+                    "alert": alert.name,
+                    "expr": alert.expr,
+                    "for": alert.lasting,
+                    "labels": {"severity": alert.severity},
+                    "annotations": {"summary": alert.summary, "runbook": f"{RUNBOOK}#{alert.name.lower()}"},
+                }
+            )
+    return {"groups": [{"name": name, "rules": those} for name, those in rules.items()]}
 
 
-def rendered() -> str:
-    """The rules' file."""
+def rendered(group: str) -> str:
+    """A group's file."""
     head = "# Made by python -m monitoring; don't edit.\n"
-    return head + yaml.safe_dump(groups(), sort_keys=False, allow_unicode=True, width=120)
+    return head + yaml.safe_dump(groups(group), sort_keys=False, allow_unicode=True, width=120)

@@ -170,20 +170,34 @@ TRADER: Final = Board(
     (("trader", "label_values(chandlery_trader_calls_total, trader)"),),
 )
 
+#: The chart's monitors have it from pods, ``chandlery up`` gives it to its targets.
+_BY_FEED: Final = "namespace, chandlery_dev_feed"
+_FEED: Final = '{chandlery_dev_feed=~"$feed"}'
 FEED: Final = Board(
     "chandlery-feed",
     "Chandlery / Market and feed",
     (
         Panel(
             "Trades received by symbol",
-            (Query(f"rate(chandlery_ingest_symbol_trades_total[{RATE}])", "{{symbol}}"),),
+            (
+                Query(
+                    f"rate(chandlery_ingest_symbol_trades_total{_FEED}[{RATE}])",
+                    "{{namespace}}/{{chandlery_dev_feed}} {{symbol}}",
+                ),
+            ),
             "ops",
         ),
         Panel(
             "Watermark behind our clock",
             (
-                Query("chandlery_ingest_watermark_lateness_seconds", "ingest {{symbol}}"),
-                Query("chandlery_aggregator_watermark_lateness_seconds", "aggregator {{symbol}}"),
+                Query(
+                    f"chandlery_ingest_watermark_lateness_seconds{_FEED}",
+                    "{{namespace}}/{{chandlery_dev_feed}} ingest {{symbol}}",
+                ),
+                Query(
+                    f"chandlery_aggregator_watermark_lateness_seconds{_FEED}",
+                    "{{namespace}}/{{chandlery_dev_feed}} aggregator {{symbol}}",
+                ),
             ),
             "s",
             description="Years in replays: their market's time is of back then.",
@@ -191,56 +205,104 @@ FEED: Final = Board(
         Panel(
             "Received to appended",
             (
-                Query(quantile(0.5, "chandlery_ingest_append_seconds"), "p50"),
-                Query(quantile(0.99, "chandlery_ingest_append_seconds"), "p99"),
+                Query(
+                    quantile(0.5, "chandlery_ingest_append_seconds", _BY_FEED, _FEED),
+                    "{{namespace}}/{{chandlery_dev_feed}} p50",
+                ),
+                Query(
+                    quantile(0.99, "chandlery_ingest_append_seconds", _BY_FEED, _FEED),
+                    "{{namespace}}/{{chandlery_dev_feed}} p99",
+                ),
             ),
             "s",
         ),
         Panel(
             "Received to aggregated",
             (
-                Query(quantile(0.5, "chandlery_aggregator_aggregated_seconds"), "p50"),
-                Query(quantile(0.99, "chandlery_aggregator_aggregated_seconds"), "p99"),
+                Query(
+                    quantile(0.5, "chandlery_aggregator_aggregated_seconds", _BY_FEED, _FEED),
+                    "{{namespace}}/{{chandlery_dev_feed}} p50",
+                ),
+                Query(
+                    quantile(0.99, "chandlery_aggregator_aggregated_seconds", _BY_FEED, _FEED),
+                    "{{namespace}}/{{chandlery_dev_feed}} p99",
+                ),
             ),
             "s",
         ),
         Panel(
             "Candles in the segment, by what became of them",
-            (Query(f"sum by (outcome) (rate(chandlery_feed_candles_total[{RATE}]))", "{{outcome}}"),),
+            (
+                Query(
+                    f"sum by ({_BY_FEED}, outcome) (rate(chandlery_feed_candles_total{_FEED}[{RATE}]))",
+                    "{{namespace}}/{{chandlery_dev_feed}} {{outcome}}",
+                ),
+            ),
             "ops",
         ),
         Panel(
             "Trades, by what became of them",
-            (Query(f"sum by (outcome) (rate(chandlery_aggregator_trades_total[{RATE}]))", "{{outcome}}"),),
+            (
+                Query(
+                    f"sum by ({_BY_FEED}, outcome) (rate(chandlery_aggregator_trades_total{_FEED}[{RATE}]))",
+                    "{{namespace}}/{{chandlery_dev_feed}} {{outcome}}",
+                ),
+            ),
             "ops",
         ),
         Panel(
             "Series of those that there is room for",
-            (Query("chandlery_feed_series / chandlery_feed_series_capacity", "{{instance}}"),),
+            (
+                Query(
+                    f"chandlery_feed_series{_FEED} / chandlery_feed_series_capacity{_FEED}",
+                    "{{namespace}}/{{chandlery_dev_feed}} {{instance}}",
+                ),
+            ),
             "percentunit",
         ),
         Panel(
             "Reconnects",
             (
-                Query(f"rate(chandlery_ingest_reconnects_total[{RATE}])", "to the exchange"),
-                Query(f"rate(chandlery_feed_reconnects_total[{RATE}])", "to Kafka {{instance}}"),
+                Query(
+                    f"rate(chandlery_ingest_reconnects_total{_FEED}[{RATE}])",
+                    "{{namespace}}/{{chandlery_dev_feed}} to the exchange",
+                ),
+                Query(
+                    f"rate(chandlery_feed_reconnects_total{_FEED}[{RATE}])",
+                    "{{namespace}}/{{chandlery_dev_feed}} to Kafka {{instance}}",
+                ),
             ),
             "ops",
         ),
         Panel(
             "Assignment",
-            (Query("chandlery_feed_assignment_received - chandlery_feed_assignment_applied", "{{instance}} to apply"),),
+            (
+                Query(
+                    f"chandlery_feed_assignment_received{_FEED} - chandlery_feed_assignment_applied{_FEED}",
+                    "{{namespace}}/{{chandlery_dev_feed}} {{instance}} to apply",
+                ),
+            ),
         ),
         Panel(
             "Gaps and dead letters",
             (
-                Query(f"rate(chandlery_feed_gaps_total[{RATE}])", "gaps"),
-                Query(f"rate(chandlery_feed_dead_letters_total[{RATE}])", "dead letters, feed"),
-                Query(f"rate(chandlery_aggregator_dead_letters_total[{RATE}])", "dead letters, aggregator"),
-                Query("sum by (symbol) (chandlery_ingest_missing_ids)", "missing ids {{symbol}}"),
+                Query(f"rate(chandlery_feed_gaps_total{_FEED}[{RATE}])", "{{namespace}}/{{chandlery_dev_feed}} gaps"),
+                Query(
+                    f"rate(chandlery_feed_dead_letters_total{_FEED}[{RATE}])",
+                    "{{namespace}}/{{chandlery_dev_feed}} dead letters, feed",
+                ),
+                Query(
+                    f"rate(chandlery_aggregator_dead_letters_total{_FEED}[{RATE}])",
+                    "{{namespace}}/{{chandlery_dev_feed}} dead letters, aggregator",
+                ),
+                Query(
+                    f"sum by ({_BY_FEED}, symbol) (chandlery_ingest_missing_ids{_FEED})",
+                    "{{namespace}}/{{chandlery_dev_feed}} missing ids {{symbol}}",
+                ),
             ),
         ),
     ),
+    (("feed", "label_values(chandlery_ingest_connected, chandlery_dev_feed)"),),
 )
 
 LATENCY: Final = Board(
@@ -316,7 +378,7 @@ MEMORY: Final = Board(
         Panel("Segments", (Query("chandlery_feed_segment_bytes", "{{instance}}"),), "bytes"),
         Panel(
             "Growth of traders, an hour",
-            (Query("deriv(chandlery_trader_resident_memory_bytes[15m]) * 3600", "{{trader}}"),),
+            (Query('deriv(chandlery_trader_resident_memory_bytes{trader!="_other"}[15m]) * 3600', "{{trader}}"),),
             "bytes",
         ),
         Panel("File descriptors", (Query("process_open_fds", "{{instance}}"),)),
@@ -343,10 +405,17 @@ def rendered(board: Board) -> str:
         )
     for panel in board.panels:
         made = made.with_panel(_panel(panel))
-    plain = json.loads(JSONEncoder().encode(made.build()))
+    plain = _stated(json.loads(JSONEncoder().encode(made.build())))
     for number, panel in enumerate(plain["panels"]):
         panel["id"] = number + 1
     return json.dumps(plain, indent=1, sort_keys=True) + "\n"
+
+
+def _stated(plain: Any) -> Any:
+    """Without what is null: Grafana's schema knows fields that are left out, and no nulls."""
+    if isinstance(plain, dict):
+        return {name: _stated(value) for name, value in plain.items() if value is not None}
+    return [_stated(value) for value in plain] if isinstance(plain, list) else plain
 
 
 def _panel(panel: Panel) -> Any:

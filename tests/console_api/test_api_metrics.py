@@ -11,6 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tests.console_api.conftest import Serve
 from tests.console_api.stage import Stage, stream, until
+from tests.support.promtool import promtool_finds_nothing
 
 from chandlery.stream.metrics_server import MetricsServer
 
@@ -53,6 +54,8 @@ async def test_the_figures_are_served_for_prometheus(stage: Stage, serve: Serve)
             async with session.get(f"http://{figures.bound}/metrics", headers=accept) as answer:
                 families = text_string_to_metric_families(await answer.text())  # type: ignore[no-untyped-call]
                 told = {family.name: family for family in families}
+            async with session.get(f"http://{figures.bound}/metrics") as answer:
+                promtool_finds_nothing(await answer.text())
         assert _values(told["chandlery_api_requests"])["GET", "/api/v1/overview", "200"] == 1
         assert _values(told["chandlery_api_streams_open"])["live",] == 1
         assert _values(told["chandlery_api_streams_opened"])["live",] == 1

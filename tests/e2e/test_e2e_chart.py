@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from monitoring.alerts import groups
 from tests.core.wrong_resources import TRADER
 from tests.e2e.cluster.binaries import build
 from tests.e2e.cluster.commands import ClusterError, run
@@ -80,6 +81,7 @@ def test_it_passes_lint_whatever_is_chosen(helm: str, values: tuple[str, ...]) -
         ("kafka.embedded.heapMegabytes=1", "heapMegabytes"),
         ("operator.namespaces={Bad_Name}", "namespaces"),
         ("monitoring.kind=Monitor", "kind"),
+        ("monitoring.runbookUrl=docs/alerts.md", "runbookUrl"),
         ("operator.resources.limit.memory=1Gi", "limit"),
         ("console.open=true", "open"),
         ("console.allowedOrigins={*}", "allowedOrigins"),
@@ -161,6 +163,7 @@ def test_values_of_a_chart_before_rules_and_dashboards_are_enough(helm: str) -> 
     values = (
         "monitoring.enabled=true",
         "monitoring.rules=null",
+        "monitoring.runbookUrl=null",
         "monitoring.dashboards=null",
         "monitoring.namespace=null",
     )
@@ -171,6 +174,42 @@ def test_values_of_a_chart_before_rules_and_dashboards_are_enough(helm: str) -> 
         if one["metadata"]["name"].endswith("-dashboard")
     ]  # fmt: skip
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def alerts_of(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    groups = only(objects, "PrometheusRule")["spec"]["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+
+
+def test_an_alert_leads_to_its_page_where_the_values_say_it_is(helm: str) -> None:
+    page = "https://git.example.com/desk/chandlery/blob/main/docs/alerts.md"
+    alerts = alerts_of(rendered(helm, "monitoring.enabled=true", f"monitoring.runbookUrl={page}"))
+    assert {name: rule["annotations"]["runbook_url"] for name, rule in alerts.items()} == {
+        name: f"{page}#{name.lower()}" for name in alerts
+    }
+    for rule in alerts_of(rendered(helm, "monitoring.enabled=true")).values():
+        assert "runbook_url" not in rule["annotations"]
+
+
+def test_every_rule_is_shipped_as_generated_and_the_consoles_only_where_there_is_one(helm: str) -> None:
+    with_console = alerts_of(rendered(helm, "monitoring.enabled=true", "console.enabled=true"))
+    assert with_console == {rule["alert"]: rule for group in groups()["groups"] for rule in group["rules"]}
+    without = alerts_of(rendered(helm, "monitoring.enabled=true"))
+    assert with_console.keys() - without.keys() == {"ChandleryConsoleAway"}
+
+
+@pytest.mark.parametrize("kind", ["ServiceMonitor", "PodMonitor"])
+def test_monitors_give_the_labels_that_rules_and_dashboards_ask_for(helm: str, kind: str) -> None:
+    objects = rendered(helm, "monitoring.enabled=true", f"monitoring.kind={kind}", "console.enabled=true")
+    monitors = {one["metadata"]["name"]: one for one in objects if one["kind"] in {"ServiceMonitor", "PodMonitor"}}
+    assert monitors.keys() == {"mine-operator", "mine-workers", "mine-feeds", "mine-console"}
+    for name, monitor in monitors.items():
+        given = set(monitor["spec"]["podTargetLabels"])
+        assert {"app.kubernetes.io/part-of", "app.kubernetes.io/component"} <= given
+        assert ("chandlery.dev/feed" in given) == (name in {"mine-workers", "mine-feeds"})
+    for name in ("operator", "console"):
+        labels = only(objects, "Deployment", f"mine-{name}")["spec"]["template"]["metadata"]["labels"]
+        assert (labels["app.kubernetes.io/part-of"], labels["app.kubernetes.io/component"]) == ("chandlery", name)
 
 
 @pytest.mark.parametrize("create", ["true", "false"])

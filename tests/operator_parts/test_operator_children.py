@@ -153,6 +153,14 @@ def test_a_pod_template_is_laid_over_by_name_but_labels_that_find_pods_stay() ->
     assert (made["spec"]["nodeSelector"], made["spec"]["terminationGracePeriodSeconds"]) == ({"disk": "fast"}, 90)
 
 
+def test_figures_of_a_workers_pod_name_its_feed_and_nothing_is_chosen_by_that() -> None:
+    template = {"metadata": {"labels": {"chandlery.dev/feed": "another"}}}
+    made = workers.worker_set(a_pool(podTemplate=template), "quants-0", KAFKA, DEFAULTS)
+    assert made["spec"]["template"]["metadata"]["labels"]["chandlery.dev/feed"] == a_pool().spec.feed.name
+    assert "chandlery.dev/feed" not in made["spec"]["selector"]["matchLabels"]
+    assert "chandlery.dev/feed" not in made["metadata"]["labels"]
+
+
 def test_workers_may_speak_to_dns_kafka_and_otlp_alone() -> None:
     pool = a_pool(telemetry={"otlpEndpoint": "http://collector:4318"})
     spec = pools.network_policy(pool, "a.example:9093, b.example:19092,c.example", DEFAULTS)["spec"]

@@ -241,7 +241,7 @@ class ConsoleProcess:
             ),
             token_file=str(asked.token_file or ""),
             trace_url=asked.trace_url,
-            metrics_listen=options.metrics.listen("console") if options.metrics is not None else "",
+            metrics_listen=options.metrics.listen("console", "console") if options.metrics is not None else "",
             log_level=options.log_level,
         )
         write_atomically(self._state.settings("console"), msgspec.json.encode(settings))

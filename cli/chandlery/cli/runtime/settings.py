@@ -65,7 +65,7 @@ def ingest_of(
         status_listen=f"unix:{state.socket(f'ingest-{label}')}",
         final_status=str(state.final(f"ingest-{label}")),
         position_file=str(state.position(label)),
-        metrics_listen=_metrics(options, f"ingest-{label}"),
+        metrics_listen=_metrics(options, f"ingest-{label}", "ingest", (feed.namespace, feed.name)),
         log_level=options.log_level,
     )
     if settings.source == "binance":
@@ -88,7 +88,7 @@ def aggregator_of(
         status_listen=f"unix:{state.socket(f'aggregator-{label}')}",
         data_dir=str(state.aggregator(label)),
         final_status=str(state.final(f"aggregator-{label}")),
-        metrics_listen=_metrics(options, f"aggregator-{label}"),
+        metrics_listen=_metrics(options, f"aggregator-{label}", "aggregator", (feed.namespace, feed.name)),
         log_level=options.log_level,
     )
 
@@ -119,7 +119,7 @@ def feed_of(
         rings_dir=str(state.rings(label)),
         assignment_file=str(state.assignment(label)),
         final_status=str(state.final(f"feed-{label}")),
-        metrics_listen=_metrics(options, f"feed-{label}"),
+        metrics_listen=_metrics(options, f"feed-{label}", "worker", pool.spec.feed.key(pool.namespace)),
         log_level=options.log_level,
     )
     return msgspec.structs.replace(settings, **_transport(pool, options))
@@ -144,8 +144,8 @@ def _transport(pool: TraderPool, options: UpOptions) -> dict[str, Any]:
     return {"transport": transport_of(pool, options), "transport_for_all": options.transport is not None}
 
 
-def _metrics(options: UpOptions, process: str) -> str:
-    return options.metrics.listen(process) if options.metrics is not None else ""
+def _metrics(options: UpOptions, process: str, component: str, feed: tuple[str, str]) -> str:
+    return options.metrics.listen(process, component, feed) if options.metrics is not None else ""
 
 
 def by_length(intervals: Iterable[str]) -> list[str]:

@@ -22,6 +22,7 @@ from chandlery.core.resources import TraderPool
 from chandlery.core.settings import KafkaSettings
 from chandlery.operator.children.feeds import pod_attributes
 from chandlery.operator.children.naming import (
+    FEED_LABEL,
     METRICS_PORT,
     SETTINGS,
     Defaults,
@@ -185,7 +186,10 @@ def worker_set(pool: TraderPool, worker: str, kafka: KafkaSettings, defaults: De
     }
     template = lay_over(template, pool.spec.pod_template)
     # Whatever a template says: these are how pods are found.
-    template["metadata"]["labels"] = {**template["metadata"]["labels"], **owned(pool, worker, labels)["labels"]}
+    found_by = owned(pool, worker, labels)["labels"]
+    # Not what chooses them, but told with their figures: whose candles a worker has.
+    feed = {FEED_LABEL: pool.spec.feed.name}
+    template["metadata"]["labels"] = {**template["metadata"]["labels"], **found_by, **feed}
     return sealed(
         {
             "metadata": owned(pool, worker, labels),
