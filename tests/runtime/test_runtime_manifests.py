@@ -88,14 +88,30 @@ def test_a_bad_new_trader_stalls_alone(up: Up, folder: Path) -> None:
     until(lambda: up.trader("bad") is None, "deleted")
 
 
+def test_a_symbol_that_its_feed_does_not_list_stalls_the_trader_alone(up: Up, folder: Path) -> None:
+    path = folder / "listed.yaml"
+    listed = LATER.replace("later", "listed").replace("history:", "symbols: [BTC/USDT], history:")
+    path.write_text(listed + "---" + trader("unlisted", "ETH/USDT").replace("{name: demo}", "{name: listed}"))
+    until(lambda: up.trader("unlisted") is not None, "seen")
+    row = up.trader("unlisted")
+    assert row is not None
+    assert (row.state, row.reason) == ("Stalled", "UnknownSymbol")
+    assert "MarketFeed default/listed has no ETH/USDT; its spec.symbols are BTC/USDT" in row.message
+    path.unlink()
+    until(lambda: up.trader("unlisted") is None, "deleted")
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (lambda text: text.replace('"slow": 5', '"slow": "five"'), "BadParameter"),
         (lambda text: text.replace("interval: 1s", "interval: 1x"), "BadManifest"),
         (lambda text: text[: text.index("market") + 12], "BadManifest"),
+        (lambda text: text.replace('"fast": 2', '"fast": 0'), "BadParameter"),
+        (lambda text: text.replace("spec:", "spec:\n  colour: red"), "BadManifest"),
+        (lambda text: f"{text}---{text}", "BadManifest"),
     ],
-    ids=["bad parameter", "bad field", "half written"],
+    ids=["bad parameter", "bad field", "half written", "out of bounds", "unknown field", "duplicate name"],
 )
 def test_a_bad_edit_keeps_the_version_before_and_says_so(up: Up, folder: Path, damage: object, reason: str) -> None:
     path = folder / "edited.yaml"

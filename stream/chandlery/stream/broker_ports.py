@@ -67,13 +67,15 @@ class PortClaim:
 
 def claim_port(port: int) -> PortClaim | None:
     """Claim a port if it is free and nobody else has claimed it."""
+    if not port_is_free(port):
+        return None
     held = socket.socket(socket.AF_UNIX)
     try:
         held.bind(f"\0chandlery-port-{port}")
     except OSError:
         held.close()
         return None
-    # Looked at when it is claimed: whoever had claimed it before may listen by now.
+    # Looked at again: whoever had claimed it before may listen by now.
     if port_is_free(port):
         return PortClaim(port, held)
     held.close()
