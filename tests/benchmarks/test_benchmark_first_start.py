@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from benchmarks import __main__ as every
 from benchmarks import first_start
+from benchmarks.harness import Row
 
 MAKEFILE = """
 up:
@@ -76,9 +77,9 @@ def test_a_start_without_a_panel_gives_no_figure_and_says_why(
 def test_it_is_no_part_of_a_quick_run_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
-    def run_one(_root: Path, _python: str, name: str, _quick: bool) -> list[every.Row]:
+    def run_one(_root: Path, _python: str, name: str, _quick: bool) -> list[Row]:
         ran.append(name)
-        return [every.Row(name, 1.0, "s")]
+        return [Row(name, 1.0, "s")]
 
     monkeypatch.setattr(every, "run_one", run_one)
     for words in (["--quick"], [], ["--quick", "first_start"]):
