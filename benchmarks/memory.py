@@ -2,12 +2,15 @@
 
 Each trader decides on five of the 100 symbols at 1s; history of 500 candles a series, so that every window is
 full. Processes are counted when every trader has been called five times, the traders' fork server apart. PSS
-counts a shared page by its share, so the sum of PSS is what the machine gives.
+counts a shared page by its share, so the sum of PSS is what the machine gives. Floor: a bare Python process that has
+imported numpy, beside all of them, so that it shares as many pages of both.
 """
 
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 from typing import Any, Final, Literal
 
 from benchmarks._census import Measured, census
@@ -26,6 +29,7 @@ from benchmarks._up import (
     write_manifests,
 )
 from benchmarks.harness import Row, run, say
+from chandlery.cli.runtime.procfs import Memory, memory_of
 
 MARKETS: Final = 100
 TRADERS: Final = 20
@@ -67,18 +71,44 @@ def _mb(measured: list[Measured], what: Literal["rss", "pss"]) -> float:
     return sum(each.memory.pss if what == "pss" else each.memory.rss for each in measured) / _MB
 
 
-def _rows(found: dict[str, list[Measured]], segment_bytes: int, note: str) -> list[Row]:
+def bare_process() -> Memory:
+    """A Python process that has imported numpy and does nothing.
+
+    Raises:
+        ChildProcessError: it can't be started, or its memory can't be read.
+    """
+    words = [sys.executable, "-c", "import sys, numpy; print(flush=True); sys.stdin.read()"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        memory = memory_of(process.pid)
+        process.communicate()
+    if not ready or memory is None:
+        raise ChildProcessError(f"a bare Python process with numpy ended with {process.returncode}")
+    return memory
+
+
+def rows_of(found: dict[str, list[Measured]], bare: Memory, segment_bytes: int, note: str) -> list[Row]:
+    """PSS and RSS of every kind of process, and what the goals are about."""
     traders = [each.memory for each in found["trader"]]
     worker = [each for kind in WORKER_KINDS for each in found[kind]]
+    floors = {"pss": bare.pss / _MB, "rss": bare.rss / _MB}
     rows = [
         Row(
             "memory/trader_pss",
             statistics.fmean(each.pss for each in traders) / _MB,
             "MB",
+            floor=floors["pss"],
             goal=GOAL_TRADER_MB,
             note=f"mean of {len(traders)}, the largest {max(each.pss for each in traders) / _MB:.1f} MB; {note}",
         ),
-        Row("memory/trader_rss", statistics.fmean(each.rss for each in traders) / _MB, "MB", note="mean"),
+        Row(
+            "memory/trader_rss",
+            statistics.fmean(each.rss for each in traders) / _MB,
+            "MB",
+            floor=floors["rss"],
+            note=f"mean, the largest {max(each.rss for each in traders) / _MB:.1f} MB",
+        ),
         Row(
             "memory/worker_pss",
             _mb(worker, "pss"),
@@ -86,12 +116,17 @@ def _rows(found: dict[str, list[Measured]], segment_bytes: int, note: str) -> li
             goal=GOAL_WORKER_MB,
             note=f"feed + supervisor + fork server + {len(traders)} traders",
         ),
+        Row(
+            "memory/worker_rss", _mb(worker, "rss"), "MB", note="the same: what they share is in it as often as mapped"
+        ),
     ]
+    kinds: tuple[Literal["pss", "rss"], ...] = ("pss", "rss")
     for kind, measured in found.items():
-        if kind != "trader":
-            rows.append(
-                Row(f"memory/{kind}_pss", _mb(measured, "pss"), "MB", note=f"RSS {_mb(measured, 'rss'):.1f} MB")
-            )
+        for what in kinds if kind != "trader" else ():
+            floor = None if kind == "kafka" else floors[what]  # a JVM
+            note = f"{len(measured)} processes" if len(measured) > 1 else ""
+            rows.append(Row(f"memory/{kind}_{what}", _mb(measured, what), "MB", floor=floor, note=note))
+    rows += [Row(f"memory/bare_{what}", floors[what], "MB", note="Python with numpy, beside them") for what in kinds]
     rows.append(Row("memory/segment", segment_bytes / _MB, "MB", note="the file, reserved as a whole"))
     return rows
 
@@ -113,11 +148,12 @@ def measure(quick: bool) -> list[Row]:
                 0.25,
             )
             found = census(process.pid)
+            bare = bare_process()
             segment_bytes = sum(path.stat().st_size for path in segments_of(state))
             summary = summary_of(process, folder / "s", run_s)
         finally:
             stop(process)
-    return _rows(found, segment_bytes, health(summary))
+    return rows_of(found, bare, segment_bytes, health(summary))
 
 
 if __name__ == "__main__":

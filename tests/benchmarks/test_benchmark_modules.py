@@ -9,12 +9,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from benchmarks._census import _kind, census
+from benchmarks import edits, memory
+from benchmarks._census import Measured, _kind, census
 from benchmarks._handover import Channel, bare_wakes, c_wakes, hand_over
 from benchmarks._trades import PER_RECORD, START_MS, records, symbols
 from benchmarks.harness import Row
 from benchmarks.wakeups import PULSE_ROUNDS, TRADERS, traders_decide
 
+from chandlery.cli.runtime.procfs import Memory
 from chandlery.core.manifests import read_manifests
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +106,42 @@ def test_processes_are_told_apart_by_their_command() -> None:
     assert _kind("python -m chandlery.workers.trader.nursery 7") == "nursery"
     assert _kind("python -m pytest") == ""
     assert isinstance(census(os.getpid()), dict)
+
+
+def test_memory_has_pss_and_rss_of_every_kind_of_process_and_the_bare_ones_as_floor() -> None:
+    bare = memory.bare_process()
+    assert bare.rss >= bare.pss > 0
+    kinds = ("up", "kafka", "ingest", "aggregator", "feed", "supervisor", "nursery")
+    found = {kind: [Measured(Memory(rss=3_000_000, pss=2_000_000), 0.0)] for kind in kinds}
+    found["trader"] = [Measured(Memory(rss=rss, pss=1_000_000), 0.0) for rss in (2_000_000, 4_000_000)]
+    rows = {row.name: row for row in memory.rows_of(found, bare, 5_000_000, "")}
+    for kind in kinds:
+        assert (rows[f"memory/{kind}_pss"].value, rows[f"memory/{kind}_rss"].value) == (2.0, 3.0)
+    assert (rows["memory/trader_pss"].value, rows["memory/trader_rss"].value) == (1.0, 3.0)
+    # Feed, supervisor, fork server and both traders.
+    assert (rows["memory/worker_pss"].value, rows["memory/worker_rss"].value) == (8.0, 15.0)
+    floors = {name: row.floor for name, row in rows.items() if row.floor is not None}
+    assert set(floors) == {f"memory/{kind}_{what}" for kind in (*kinds, "trader") for what in ("pss", "rss")} - {
+        "memory/kafka_pss",
+        "memory/kafka_rss",
+    }
+    assert floors["memory/trader_pss"] == rows["memory/bare_pss"].value == bare.pss / 1e6
+    assert floors["memory/feed_rss"] == rows["memory/bare_rss"].value == bare.rss / 1e6
+
+
+def test_the_manifest_that_edits_write_is_a_trader_of_the_quickstart_and_its_versions_differ(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples" / "quickstart", tmp_path / "m")
+    versions = []
+    for fast in (5, 6):
+        (tmp_path / "m" / "edited.yaml").write_text(edits.manifest(fast), encoding="utf-8")
+        found = read_manifests([str(tmp_path / "m")])
+        assert not found.problems
+        versions.append(found.traders["default", edits.NAME].spec.strategy.parameters)
+    assert versions[0] != versions[1]
+
+
+def test_the_floor_of_edits_is_told_of_every_write(tmp_path: Path) -> None:
+    assert 0 < edits.bare_notice(tmp_path, 2) < edits._DEADLINE_S
 
 
 def test_a_figure_that_is_not_a_number_keeps_no_goal() -> None:
