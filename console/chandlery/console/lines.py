@@ -8,7 +8,7 @@ from rich.text import Text
 
 from chandlery.console.amounts import clock_time, count, duration_us
 from chandlery.console.model import FeedRow, SignalRow, TraderRow, View
-from chandlery.console.tables import state_text
+from chandlery.console.tables import lag_text, state_text
 
 _ACTION_STYLE: Final = {"buy": "green", "sell": "red", "close": "yellow", "custom": "cyan"}
 
@@ -69,12 +69,6 @@ def is_replaying(feed: FeedRow) -> bool:
 def replayed_text(feed: FeedRow) -> str:
     """``43%``: how far a replay is, rounded down: all of it is read before all of it is through."""
     return f"{min(99, int((feed.replayed or 0.0) * 100))}%"
-
-
-def lag_text(feed: FeedRow) -> str:
-    """``12,000 (34 s)``: records that wait, and for how long where that is a second or more."""
-    waited = f" ({feed.behind_ms // 1000} s)" if feed.aggregator_lag and feed.behind_ms >= 1000 else ""
-    return f"{count(feed.aggregator_lag)}{waited}"
 
 
 def trader_line(row: TraderRow) -> str:

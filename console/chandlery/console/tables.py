@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from chandlery.console.amounts import clock_time, count, duration_us, size
-from chandlery.console.lines import lag_text
 from chandlery.console.model import FeedRow, PoolRow, ProcessRow, SignalRow, TraderRow
 
 _STATE_STYLE: Final = {
@@ -47,6 +46,12 @@ def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
 def state_text(state: str) -> Text:
     """A state in its colour."""
     return Text(state, style=_STATE_STYLE.get(state, ""))
+
+
+def lag_text(feed: FeedRow) -> str:
+    """``12,000 (34 s)``: records that wait, and for how long where that is a second or more."""
+    waited = f" ({feed.behind_ms // 1000} s)" if feed.aggregator_lag and feed.behind_ms >= 1000 else ""
+    return f"{count(feed.aggregator_lag)}{waited}"
 
 
 def signals_table(signals: Iterable[SignalRow], *, wide: bool = False) -> Table:
