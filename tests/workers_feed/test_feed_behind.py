@@ -46,7 +46,7 @@ def test_a_feed_is_as_far_behind_as_the_slower_of_its_partitions() -> None:
     took(live, FAST, offset=4, appended_s=AGO_S)
     took(live, LIVE, offset=0, appended_s=0)
     assert live.behind() == 5
-    assert AGO_S <= live.behind_ms() / 1000 < AGO_S + 10
+    assert AGO_S - 1 < live.behind_ms() / 1000 < AGO_S + 10
     took(live, FAST, offset=9, appended_s=0)
     for _ in range(2):
         live.each_second()
@@ -87,7 +87,8 @@ async def test_an_aggregator_is_as_far_behind_as_the_slowest_of_its_partitions(t
 
     await apply(0, offset=4, appended_s=AGO_S)
     await apply(1, offset=0, appended_s=0)
-    assert (aggregator._lag(), aggregator._behind_ms() // 1000 in range(AGO_S, AGO_S + 10)) == (5, True)
+    assert aggregator._lag() == 5
+    assert AGO_S - 1 < aggregator._behind_ms() / 1000 < AGO_S + 10, "a record's time is rounded to whole milliseconds"
     await apply(0, offset=9, appended_s=0)
     for _ in range(2):
         aggregator._look_behind()
