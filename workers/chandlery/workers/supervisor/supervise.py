@@ -51,7 +51,6 @@ class Supervisor:
         self._settings = settings
         self._rings = Path(settings.rings_dir)
         self._nursery = NurseryClient()
-        self._ceiling = ceiling.own_ceiling()
         # By incarnation: ``namespace/name@3``.
         self._keepers: dict[str, Keeper] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -254,20 +253,25 @@ class Supervisor:
         while True:
             for keeper in self._keepers.values():
                 keeper.watch()
-            if self._ceiling is not None:
-                self._keep_below(self._ceiling)
+            container = ceiling.own_ceiling()
+            if container is not None:
+                self._keep_below(container)
             await asyncio.sleep(watch.PERIOD_S)
 
     def _keep_below(self, container: Ceiling) -> None:
         """End the trader that has most, before the kernel ends the container with all of them."""
         if any(keeper.is_ending for keeper in self._keepers.values()):
             return  # what it has isn't free yet
-        sizes = {key: keeper.rss_bytes for key, keeper in self._keepers.items() if keeper.rss_bytes}
-        found = ceiling.who_goes(container, sizes)
+        found = ceiling.who_goes(container, self._sizes)
         if found is not None:
             key, verdict = found
             _log.error("trader ended: its container is full", extra={"trader": key, "because": verdict.because})
             self._keepers[key].end(verdict)
+
+    def _sizes(self) -> dict[str, int]:
+        """What the end of each trader's process would free, bytes."""
+        sizes = ((key, watch.own_bytes(keeper.pid)) for key, keeper in self._keepers.items() if keeper.pid)
+        return {key: size for key, size in sizes if size}
 
     def _set_catalogue(self, catalogue: list[dict[str, Any]]) -> None:
         self._catalogue = catalogue
