@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.workers_supervisor.fake_feed import processes_of, trader, worker
 
+from chandlery.core.settings import SupervisorSettings
 from chandlery.workers.supervisor.ceiling import SPARE_BYTES, Ceiling, own_ceiling, who_goes
+from chandlery.workers.supervisor.exits import Verdict
+from chandlery.workers.supervisor.keeper import Keeper
+from chandlery.workers.supervisor.supervise import Supervisor
 from chandlery.workers.supervisor.watch import own_bytes, rss_bytes
 
 MB = 1 << 20
@@ -108,7 +114,37 @@ def test_a_container_that_was_made_small_is_used_up_further() -> None:
     assert Ceiling(160 * MB, Path(), Path(), ()).spare_bytes == 10 * MB
 
 
-async def test_in_a_full_container_the_greediest_trader_ends_alone_and_says_why(tmp_path: Path) -> None:
+class Kept:
+    """A keeper whose process is this one."""
+
+    def __init__(self, name: str) -> None:
+        self.spec = trader(name)
+        self.pid = os.getpid()
+        self.is_ending = False
+
+    def end(self, verdict: Verdict) -> None:
+        assert verdict.reason == "MemoryLimit"
+        self.is_ending = True
+
+
+async def test_in_a_full_container_one_that_stops_anyway_goes_before_any_that_stays(tmp_path: Path) -> None:
+    supervisor = Supervisor(SupervisorSettings("worker-0", str(tmp_path), str(tmp_path)))
+    stays, leaves = Kept("stays"), Kept("leaves")
+    supervisor._keepers = {stays.spec.key: cast(Keeper, stays)}
+    stopping = asyncio.create_task(asyncio.Event().wait())
+    supervisor._parting = {cast("asyncio.Task[None]", stopping): cast(Keeper, leaves)}
+    full = own_ceiling(version_2(tmp_path / "cgroup", str(LIMIT), LIMIT), pid=1)
+    assert full is not None
+    for _ in range(2):
+        supervisor._keep_below(full)
+        assert (leaves.is_ending, stays.is_ending) == (True, False), "what it has isn't free yet"
+    leaves.pid, leaves.is_ending = 0, False
+    supervisor._keep_below(full)
+    assert stays.is_ending
+    stopping.cancel()
+
+
+async def test_in_a_full_container_the_the_greediest_trader_ends_alone_and_says_why(tmp_path: Path) -> None:
     """A limit that is set, or another one, while the container lives counts from the next look on."""
     allowed = tmp_path / "allowed"
     allowed.write_text("max")
