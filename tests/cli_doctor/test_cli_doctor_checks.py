@@ -17,7 +17,7 @@ from chandlery.cli import doctor, doctor_futex
 from chandlery.cli.doctor import PACKAGES, Check, examine, exit_code, render
 from chandlery.cli.runtime.statedir import RunRecord, StateDir
 from chandlery.stream.broker_jars import kafka_cache, locked_jars
-from chandlery.stream.broker_ports import ephemeral_port, remember_port
+from chandlery.stream.broker_ports import claim_port, ephemeral_port, remember_port
 
 MIB = 1 << 20
 
@@ -105,6 +105,9 @@ def test_kafka_has_a_port_or_the_next_one_without_being_asked_for_it(tmp_path: P
     assert check.ok is True
     assert f"port {first} is held by pid {os.getpid()}" in check.found
     assert check.found.endswith(f"`chandlery up` would take {first + 1}")
+    claim = claim_port(first + 1)
+    assert claim is not None, "doctor has let go of it"
+    claim.release()
 
 
 def test_the_port_that_kafka_had_last_time_is_the_one_that_is_looked_at(tmp_path: Path) -> None:

@@ -57,3 +57,39 @@ async def test_a_deadline_of_the_block_is_no_cancellation() -> None:
 async def test_an_error_of_the_block_comes_out_where_nobody_cancelled() -> None:
     with pytest.raises(OSError, match="gone"), cancellation_kept():
         raise OSError("gone")
+
+
+async def test_who_was_cancelled_before_goes_through_all_steps_of_its_end() -> None:
+    steps: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for step in ("producer", "server"):
+                with cancellation_kept():
+                    await asyncio.sleep(0)
+                steps.append(step)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert steps == ["producer", "server"]
+
+
+async def test_an_error_at_the_end_of_who_was_cancelled_before_does_not_lose_the_cancellation() -> None:
+    async def work() -> None:
+        with contextlib.suppress(OSError):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                with cancellation_kept():
+                    raise OSError("gone")
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -135,7 +135,10 @@ class Container(ceiling.Ceiling):
                 pass
         return int(file.read_text()) - used
 
-ceiling.own_ceiling = lambda: Container(1 << 30, file, file, ("", ""))
+def own_ceiling():
+    return None if file.read_text() == "max" else Container(1 << 30, file, file, ())
+
+ceiling.own_ceiling = own_ceiling
 runpy.run_module("chandlery.workers.supervisor", run_name="__main__", alter_sys=True)
 """
 

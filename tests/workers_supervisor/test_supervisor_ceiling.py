@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import mmap
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.workers_supervisor.fake_feed import processes_of, trader, worker
 
+from chandlery.core.settings import SupervisorSettings
 from chandlery.workers.supervisor.ceiling import SPARE_BYTES, Ceiling, own_ceiling, who_goes
-from chandlery.workers.supervisor.watch import rss_bytes
+from chandlery.workers.supervisor.exits import Verdict
+from chandlery.workers.supervisor.keeper import Keeper
+from chandlery.workers.supervisor.supervise import Supervisor
+from chandlery.workers.supervisor.watch import own_bytes, rss_bytes
 
 MB = 1 << 20
 LIMIT = 1_024 * MB
@@ -43,6 +51,28 @@ def test_what_is_left_counts_no_cache_of_files(tmp_path: Path, lay_out: Callable
     assert (found.limit_bytes, found.left_bytes()) == (LIMIT, 324 * MB)
 
 
+def test_what_is_left_counts_no_names_and_inodes_that_the_kernel_keeps_while_there_is_room(tmp_path: Path) -> None:
+    root = version_2(tmp_path / "cgroup", str(LIMIT), LIMIT)
+    with (root / "memory.stat").open("a") as stat:
+        stat.write(f"slab_reclaimable {100 * MB}\nslab_unreclaimable {50 * MB}\n")
+    found = own_ceiling(root, pid=1)
+    assert found is not None
+    assert found.left_bytes() == 100 * MB
+
+
+def test_the_pages_of_a_segment_are_nobodys_own(tmp_path: Path) -> None:
+    """Its feed has them: the end of who reads most of it frees nothing."""
+    size = 64 * MB
+    with (tmp_path / "segment").open("w+b") as file:
+        file.truncate(size)
+        with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as shared:
+            resident, own = rss_bytes(os.getpid()), own_bytes(os.getpid())
+            assert sum(shared[:: mmap.PAGESIZE]) == 0  # every page is looked at
+            assert rss_bytes(os.getpid()) - resident > size * 3 // 4
+            assert own_bytes(os.getpid()) - own < size // 4
+    assert own_bytes(2**22 + 1) == 0
+
+
 def test_where_there_is_no_limit_or_no_container_of_its_own_nobody_ends(tmp_path: Path) -> None:
     assert own_ceiling(version_2(tmp_path / "two", "max", 5), pid=1) is None
     assert own_ceiling(version_1(tmp_path / "one", "9223372036854771712", 5), pid=1) is None
@@ -56,9 +86,9 @@ def test_what_cannot_be_read_ends_nobody(tmp_path: Path) -> None:
     found = own_ceiling(root, pid=1)
     assert found is not None
     (root / "memory.stat").unlink()
-    assert who_goes(found, {"a": 1}) is None
+    assert who_goes(found, lambda: {"a": 1}) is None
     (root / "memory.stat").write_text("inactive_file many\n")
-    assert who_goes(found, {"a": 1}) is None
+    assert who_goes(found, lambda: {"a": 1}) is None
 
 
 sizes = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, LIMIT), max_size=6)
@@ -70,7 +100,7 @@ def test_the_one_that_has_most_ends_and_only_where_too_little_is_left(sizes: dic
         def left_bytes(self) -> int | None:
             return left
 
-    found = who_goes(Fixed(LIMIT, Path(), Path(), ("", "")), sizes)
+    found = who_goes(Fixed(LIMIT, Path(), Path(), ()), lambda: sizes)
     if left >= SPARE_BYTES or not sizes:
         assert found is None
         return
@@ -81,12 +111,43 @@ def test_the_one_that_has_most_ends_and_only_where_too_little_is_left(sizes: dic
 
 
 def test_a_container_that_was_made_small_is_used_up_further() -> None:
-    assert Ceiling(160 * MB, Path(), Path(), ("", "")).spare_bytes == 10 * MB
+    assert Ceiling(160 * MB, Path(), Path(), ()).spare_bytes == 10 * MB
 
 
-async def test_in_a_full_container_the_greediest_trader_ends_alone_and_says_why(tmp_path: Path) -> None:
+class Kept:
+    """A keeper whose process is this one."""
+
+    def __init__(self, name: str) -> None:
+        self.spec = trader(name)
+        self.pid = os.getpid()
+        self.is_ending = False
+
+    def end(self, verdict: Verdict) -> None:
+        assert verdict.reason == "MemoryLimit"
+        self.is_ending = True
+
+
+async def test_in_a_full_container_one_that_stops_anyway_goes_before_any_that_stays(tmp_path: Path) -> None:
+    supervisor = Supervisor(SupervisorSettings("worker-0", str(tmp_path), str(tmp_path)))
+    stays, leaves = Kept("stays"), Kept("leaves")
+    supervisor._keepers = {stays.spec.key: cast(Keeper, stays)}
+    stopping = asyncio.create_task(asyncio.Event().wait())
+    supervisor._parting = {cast("asyncio.Task[None]", stopping): cast(Keeper, leaves)}
+    full = own_ceiling(version_2(tmp_path / "cgroup", str(LIMIT), LIMIT), pid=1)
+    assert full is not None
+    for _ in range(2):
+        supervisor._keep_below(full)
+        assert (leaves.is_ending, stays.is_ending) == (True, False), "what it has isn't free yet"
+    leaves.pid, leaves.is_ending = 0, False
+    supervisor._keep_below(full)
+    assert stays.is_ending
+    stopping.cancel()
+
+
+async def test_in_a_full_container_the_the_greediest_trader_ends_alone_and_says_why(tmp_path: Path) -> None:
+    """A limit that is set, or another one, while the container lives counts from the next look on."""
     allowed = tmp_path / "allowed"
-    allowed.write_text(str(64 * LIMIT))
+    allowed.write_text("max")
     good = ("one", "two")
     async with worker(allowed=allowed) as made:
         made.close(1.0)

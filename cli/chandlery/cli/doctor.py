@@ -349,11 +349,12 @@ def check_kafka_port(state_dir: Path, first: int = FIRST_PORT) -> Check:
     if last and (pid := _running_instance(state)):
         return Check("kafka port", True, f"port {wanted} serves the run over this state folder (pid {pid})")
     held = f"port {wanted}{whose} is held by {holder_of(wanted)}"
-    free = next_free_port(first)
-    if free is None:
+    claim = next_free_port(first)
+    if claim is None:
         ways = "end what holds them, name one by --port N, or use your own Kafka: --kafka HOST:PORT"
         return Check("kafka port", False, f"{held}, and the 500 from {first} on are taken too", ways)
-    found = f"{held}; `chandlery up` would take {free}"
+    claim.release()
+    found = f"{held}; `chandlery up` would take {claim.port}"
     if last:
         ways = f"end that process, or tell those who read from Kafka at {wanted} the new address"
         return Check("kafka port", "warn", found, ways)

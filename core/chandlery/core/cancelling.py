@@ -15,14 +15,19 @@ from collections.abc import Iterator
 def cancellation_kept() -> Iterator[None]:
     """End a block that ends somebody else's tasks. A cancellation of ours that came within it is raised behind it.
 
-    It goes before an error of the block: one that is caught and tried again would lose it just as well.
+    It goes before an error of the block: one that is caught and tried again would lose it just as well. One that came
+    before the block is under way already, and who ends in several steps takes the next one too.
 
     Raises:
         asyncio.CancelledError: this task was asked to end.
     """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
     try:
         yield
-    finally:
-        task = asyncio.current_task()
+    except BaseException:
         if task is not None and task.cancelling():
-            raise asyncio.CancelledError
+            raise asyncio.CancelledError from None
+        raise
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError

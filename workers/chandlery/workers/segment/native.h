@@ -48,7 +48,7 @@ typedef struct {
     uint8_t *changes; /* of a writer: what it has changed of each series since somebody took note; else NULL */
 } View;
 
-/* Values of `changes`; the second goes with the first. */
+/* Values of `changes`. Whose rows have changed, its record has too, whether or not that is said. */
 enum { RECORD_CHANGED = 1, ROWS_CHANGED = 2 };
 
 /* Takes rows, guard_rows, series, bells, stamp_rows; checks that what they mean fits the mapping. */

@@ -272,7 +272,8 @@ static PyObject *writer_take_changed(View *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 /* Entries stay where they are: who follows one finds a record that isn't in use. Nobody is given such a record any
- * more, for another file has the path; the fence is for what is written there. */
+ * more, for another file has the path. The fence: who reads what is written to that one from now on also finds the
+ * series here ended. */
 static PyObject *writer_end_series(View *self, PyObject *Py_UNUSED(ignored)) {
     if (!self->mapping)
         return fail_closed();

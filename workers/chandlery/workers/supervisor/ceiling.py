@@ -7,7 +7,7 @@ all traders. Limits of Traders whose sum is above the container's can lead there
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,14 +29,15 @@ class Ceiling:
     """A container's limit.
 
     Attributes:
-        limit_bytes: what it may have. usage: file that tells what it has; stat: file that tells what of that is the page
-            cache of files, and its keys there: the kernel takes that back before it ends anybody.
+        limit_bytes: what it may have. usage: file that tells what it has; stat: file that tells what of that the kernel
+            takes back before it ends anybody, and the keys there (cached): its page cache of files, and where version 2
+            tells them, the kernel's own of names and inodes.
     """
 
     limit_bytes: int
     usage: Path
     stat: Path
-    cached: tuple[str, str]
+    cached: tuple[str, ...]
 
     @property
     def spare_bytes(self) -> int:
@@ -55,7 +56,7 @@ class Ceiling:
 
 
 def own_ceiling(root: Path = Path("/sys/fs/cgroup"), pid: int | None = None) -> Ceiling | None:
-    """The limit of the container that this process is the first one of.
+    """The limit of the container that this process is the first one of. To be asked at each look: it may be changed.
 
     Args:
         root: where cgroups are mounted. pid: of this process; absent: asked for.
@@ -68,7 +69,10 @@ def own_ceiling(root: Path = Path("/sys/fs/cgroup"), pid: int | None = None) -> 
         return None
     older = root / "memory"
     for limit, found in (
-        (root / "memory.max", (root / "memory.current", root / "memory.stat", ("inactive_file", "active_file"))),
+        (
+            root / "memory.max",
+            (root / "memory.current", root / "memory.stat", ("inactive_file", "active_file", "slab_reclaimable")),
+        ),
         (
             older / "memory.limit_in_bytes",
             (older / "memory.usage_in_bytes", older / "memory.stat", ("total_inactive_file", "total_active_file")),
@@ -83,14 +87,17 @@ def own_ceiling(root: Path = Path("/sys/fs/cgroup"), pid: int | None = None) -> 
     return None
 
 
-def who_goes(ceiling: Ceiling, sizes: Mapping[str, int]) -> tuple[str, Verdict] | None:
+def who_goes(ceiling: Ceiling, look: Callable[[], Mapping[str, int]]) -> tuple[str, Verdict] | None:
     """The trader that ends so that the others stay: the one that has most; None: there is room, or nobody to end.
 
     Args:
-        sizes: resident size of each trader's process, bytes.
+        look: tells what each trader's process has of its own, bytes; asked only where there is no room.
     """
     left_bytes = ceiling.left_bytes()
-    if left_bytes is None or left_bytes >= ceiling.spare_bytes or not sizes:
+    if left_bytes is None or left_bytes >= ceiling.spare_bytes:
+        return None
+    sizes = look()
+    if not sizes:
         return None
     greediest = max(sorted(sizes), key=lambda name: sizes[name])
     mebibyte = 1 << 20

@@ -169,11 +169,6 @@ class Keeper:
             self.end(verdict)
 
     @property
-    def rss_bytes(self) -> int:
-        """Resident size of its process when it was last looked at; 0: there is none."""
-        return 0 if self._process is None else self._status.rss_bytes
-
-    @property
     def is_ending(self) -> bool:
         """Whether its process has been killed and isn't gone yet."""
         return self._process is not None and self._verdict is not None

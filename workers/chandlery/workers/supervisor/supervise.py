@@ -44,6 +44,12 @@ def uid_in(ring: Path) -> str:
         return ""
 
 
+def _sizes(keepers: Mapping[str, Keeper]) -> dict[str, int]:
+    """What the end of each trader's process would free, bytes."""
+    sizes = ((key, watch.own_bytes(keeper.pid)) for key, keeper in keepers.items() if keeper.pid)
+    return {key: size for key, size in sizes if size}
+
+
 class Supervisor:
     """Applies assignments by their differences and reports when all of one is answered."""
 
@@ -51,13 +57,12 @@ class Supervisor:
         self._settings = settings
         self._rings = Path(settings.rings_dir)
         self._nursery = NurseryClient()
-        self._ceiling = ceiling.own_ceiling()
         # By incarnation: ``namespace/name@3``.
         self._keepers: dict[str, Keeper] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, tuple[Leaving, asyncio.Task[None]]] = {}
         #: Of Traders that were removed: their processes still stop.
-        self._parting: set[asyncio.Task[None]] = set()
+        self._parting: dict[asyncio.Task[None], Keeper] = {}
         self._catalogue: list[dict[str, Any]] = []
         self._message: AssignmentMessage | None = None
         self._applied: tuple[int, str] = (0, "")
@@ -212,8 +217,8 @@ class Supervisor:
         _log.info("trader removed", extra={"trader": key, "generation": spec.generation})
         kept = self._tasks.pop(key)
         kept.cancel()
-        self._parting.add(kept)
-        kept.add_done_callback(self._parting.discard)
+        self._parting[kept] = keeper
+        kept.add_done_callback(self._parting.pop)
         inherited = functools.partial(self._inherited, spec.trader, spec.uid)
         self._let_go(key, Leaving(key, spec.uid, keeper.ring_path, kept, inherited))
 
@@ -254,20 +259,23 @@ class Supervisor:
         while True:
             for keeper in self._keepers.values():
                 keeper.watch()
-            if self._ceiling is not None:
-                self._keep_below(self._ceiling)
+            container = ceiling.own_ceiling()
+            if container is not None:
+                self._keep_below(container)
             await asyncio.sleep(watch.PERIOD_S)
 
     def _keep_below(self, container: Ceiling) -> None:
         """End the trader that has most, before the kernel ends the container with all of them."""
-        if any(keeper.is_ending for keeper in self._keepers.values()):
+        parting = {keeper.spec.key: keeper for keeper in self._parting.values() if keeper.pid}
+        if any(keeper.is_ending for keeper in (*parting.values(), *self._keepers.values())):
             return  # what it has isn't free yet
-        sizes = {key: keeper.rss_bytes for key, keeper in self._keepers.items() if keeper.rss_bytes}
-        found = ceiling.who_goes(container, sizes)
+        # One that was removed has up to two seconds to stop: before one that stays ends, it has to go at once.
+        candidates = parting or self._keepers
+        found = ceiling.who_goes(container, lambda: _sizes(candidates))
         if found is not None:
             key, verdict = found
             _log.error("trader ended: its container is full", extra={"trader": key, "because": verdict.because})
-            self._keepers[key].end(verdict)
+            candidates[key].end(verdict)
 
     def _set_catalogue(self, catalogue: list[dict[str, Any]]) -> None:
         self._catalogue = catalogue

@@ -17,11 +17,23 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 def rss_bytes(pid: int) -> int:
     """Resident size of a process, shared pages included; 0 when it is gone."""
+    return _pages(pid)[0] * _PAGE_BYTES
+
+
+def own_bytes(pid: int) -> int:
+    """What of it is no file's and no segment's, which stay when the process ends; 0 when it is gone."""
+    resident, shared = _pages(pid)
+    return (resident - shared) * _PAGE_BYTES
+
+
+def _pages(pid: int) -> tuple[int, int]:
+    """Resident ones, and those of them that are of files, segments among them."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE_BYTES
-    except (OSError, IndexError):
-        return 0
+            _, resident, shared, *_ = file.read().split()
+            return int(resident), int(shared)
+    except (OSError, ValueError):
+        return 0, 0
 
 
 def hang(
