@@ -205,6 +205,14 @@ async def test_symbols_that_the_files_do_not_have_are_told_when_they_are_read_to
     assert replay.counts.unknown_symbols == {"NOPE/USDT"}
 
 
+async def test_a_symbol_whose_trades_are_all_malformed_is_one_that_the_files_have(tmp_path: Path) -> None:
+    broken = [(_START, trade_frame("BTCUSDT", number, "a price", "0.5", _START)) for number in (1, 2, 3)]
+    replay = Replay([_capture(tmp_path / "a.frames", broken)], ("BTC/USDT", "NOPE/USDT"))
+    await replay.run()
+    assert sum(replay.counts.malformed.values()) == 3
+    assert replay.counts.unknown_symbols == {"NOPE/USDT"}
+
+
 async def test_it_says_how_much_of_its_files_is_read(tmp_path: Path) -> None:
     """Of two captures of the same time, one a tenth of the other, each counts by its bytes; one that loops has no end."""
     many, few = _trades("BTCUSDT", 10_000, 1), _trades("ETHUSDT", 1_000, 10)

@@ -100,7 +100,7 @@ def _read_file(file: ReplayFile, note: Callable[[float], None]) -> Iterator[Capt
 def _read_frames(path: str, note: Callable[[float], None]) -> Iterator[Captured]:
     received_ns = 0
     try:
-        size = Path(path).stat().st_size
+        size = max(1, Path(path).stat().st_size)
         with Path(path).open("rb") as file, unpacked(path, file) as lines:
             for number, line in enumerate(lines, 1):
                 if number % _NOTED_LINES == 0:

@@ -84,11 +84,6 @@ class _Moves:
         """A recorded receive time as it is in this pass."""
         return recorded_ns + self._shift_ms * 1_000_000
 
-    @property
-    def symbols(self) -> set[str]:
-        """Symbols that the recording has trades of, as far as it was read."""
-        return set(self._ids)
-
     def move(self, symbol: str, trade: TradeEvent) -> None:
         """Write a trade's times and id as they are in this pass."""
         low, high = self._ids.get(symbol, (trade.t, trade.t))
@@ -131,6 +126,7 @@ class ReplaySource:
         self._newest_ms = 0
         self._frame = 0
         self._moves = _Moves()
+        self._seen: set[str] = set()
         self._reading = Reading(self._files)
         counts.replayed = None if options.loop else 0.0
 
@@ -151,7 +147,7 @@ class ReplaySource:
         self._counts.connected = True
         await self._play(outlet)
         # Captures name their symbols frame by frame: which ones aren't there is known at their end.
-        self._counts.unknown_symbols.update(set(self._symbols) - self._moves.symbols)
+        self._counts.unknown_symbols.update(set(self._symbols) - self._seen)
         while self._options.loop and self._moves.begin_again():
             await self._play(outlet)
         for symbol in self._symbols:
@@ -202,6 +198,8 @@ class ReplaySource:
         if symbol is None:
             self._counts.skipped_frames["other-symbol"] += 1
             return
+        # Also where none of its trades can be used: those are counted as malformed, the symbol is there.
+        self._seen.add(symbol)
         amounts = read_amounts(trade)
         if isinstance(amounts, MalformedFrame):
             self._counts.malformed[amounts.reason] += 1

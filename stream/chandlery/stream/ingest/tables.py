@@ -93,7 +93,7 @@ def _text_of(path: str, file: IO[bytes]) -> TextIO:
 
 
 def _read_csv(path: str, note: Note) -> Iterator[Columns]:
-    size = Path(path).stat().st_size
+    size = max(1, Path(path).stat().st_size)
     with Path(path).open("rb") as packed, _text_of(path, packed) as text:
         rows = csv.reader(text)
         first = next(rows, None)
