@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import yaml
@@ -40,12 +41,15 @@ def process(component: str) -> str:
 
 
 def _of_a_feed(component: str, other: str) -> str:
-    """Doesn't answer; or its feed has only the other of the two; or there is neither, and workers want them."""
+    """Doesn't answer; or its feed has only the other of the two; or there is neither, and Traders read what they would make.
+
+    Workers alone want neither: a feed of which nobody asks anything runs none.
+    """
     by = "count by (namespace, chandlery_dev_feed)"
     return (
         f"{process(component)} == 0"
         f" or ({by} ({process(other)}) unless {by} ({process(component)}))"
-        f" or (absent({process('ingest|aggregator')}) and on () sum(chandlery_operator_workers) > 0)"
+        f" or (absent({process('ingest|aggregator')}) and on () sum(chandlery_feed_series) > 0)"
     )
 
 
@@ -55,13 +59,19 @@ def _slow_signals(window: str) -> str:
     return f"(1 - {within} / sum(rate({family}_count[{window}])))"
 
 
-def _not_applied(window: str) -> str:
+def _not_applied(window: str, *, begun: str) -> str:
     """The larger of what workers and operator see: a worker can't know of what the operator couldn't deliver, and the
-    operator knows all, but may be away, and there is none beside ``chandlery up``."""
+    operator knows all, but may be away, and there is none beside ``chandlery up``.
+
+    Args:
+        begun: so long ago the operator must have had workers. Where the first of all starts, nothing is delivered yet,
+            and the average over a window that has hardly begun would be that alone.
+    """
     behind = "chandlery_feed_assignment_received > bool chandlery_feed_assignment_applied"
     of_workers = f"avg(avg_over_time(({behind})[{window}:15s]))"
     pending = f"sum(avg_over_time(chandlery_operator_assignments_pending[{window}]))"
-    of_operator = f"{pending} / (sum(avg_over_time(chandlery_operator_workers[{window}])) > 0)"
+    share = f"{pending} / (sum(avg_over_time(chandlery_operator_workers[{window}])) > 0)"
+    of_operator = f"{share} and sum(chandlery_operator_workers offset {begun}) > 0"
     named = 'label_replace({}, "seen_by", "{}", "", "")'
     return f"max({named.format(of_workers, 'worker')} or {named.format(of_operator, 'operator')})"
 
@@ -221,14 +231,14 @@ ALERTS: Final = (
     ),
     Alert(
         "ChandleryAssignmentDeliveryBurnsFast",
-        _burns(_not_applied, DELIVERY_BUDGET, FAST),
+        _burns(partial(_not_applied, begun="10m"), DELIVERY_BUDGET, FAST),
         "2m",
         "critical",
         "Workers are too long without what they are assigned: the month's budget is gone in two days.",
     ),
     Alert(
         "ChandleryAssignmentDeliveryBurnsSlowly",
-        _burns(_not_applied, DELIVERY_BUDGET, SLOW),
+        _burns(partial(_not_applied, begun="1h"), DELIVERY_BUDGET, SLOW),
         "15m",
         "warning",
         "Workers are too long without what they are assigned: the month's budget is gone in five days.",

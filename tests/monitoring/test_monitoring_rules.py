@@ -18,12 +18,17 @@ ROOT = Path(__file__).parents[2]
 
 
 class Case(NamedTuple):
-    """Series that make a rule fire (each of ``also`` too), those that don't, and when all are looked at."""
+    """Series that make a rule fire (each of ``also`` too), those that don't, and when all are looked at.
+
+    Attributes:
+        begins: series of a start, at no minute of whose first hours it fires.
+    """
 
     fires: dict[str, str]
     quiet: dict[str, str]
     at: str = "20m"
     also: tuple[dict[str, str], ...] = ()
+    begins: dict[str, str] | None = None
 
 
 _TRADER = '{trader="a/b",instance="i"}'
@@ -55,6 +60,13 @@ def _undelivered(pending: int, workers: int = 4) -> dict[str, str]:
     }
 
 
+#: The first worker of an installation takes two minutes until its image is there and its assignment applied.
+_FIRST_START = {
+    "chandlery_operator_assignments_pending": "0x2 1x2 0x600",
+    "chandlery_operator_workers": "0x2 1x602",
+}
+
+
 def _up(**answers: str) -> dict[str, str]:
     """What Prometheus says of the processes of a feed in a cluster, by component."""
     labels = 'namespace="desk",chandlery_dev_feed="market",app_kubernetes_io_part_of="chandlery"'
@@ -65,6 +77,9 @@ def _up(**answers: str) -> dict[str, str]:
 
 
 _WORKERS = {"chandlery_operator_workers": "1x60"}
+_SERIES = {f"chandlery_feed_series{_FEED}": "2x60"}
+#: A pool that no Trader is in: its worker is there, and its feed (``Idle``) has no process.
+_IDLE = {**_up(worker="1x60", operator="1x60"), **_WORKERS, f"chandlery_feed_series{_FEED}": "0x60"}
 _ALL_UP = {**_up(ingest="1x60", aggregator="1x60", worker="1x60", operator="1x60", console="1x60"), **_WORKERS}
 _LOCAL_UP = _up(ingest="1x60", aggregator="1x60", worker="1x60")
 
@@ -76,18 +91,20 @@ CASES: dict[str, Case] = {
         # Gone beside its aggregator; gone with it, while there are workers; one of two feeds'.
         also=(
             _up(ingest="1x5 stale", aggregator="1x60"),
-            {**_up(ingest="1x5 stale", aggregator="1x5 stale"), **_WORKERS},
+            {**_up(ingest="1x5 stale", aggregator="1x5 stale"), **_WORKERS, **_SERIES},
             {
                 **_ALL_UP,
                 'up{namespace="desk",chandlery_dev_feed="other",app_kubernetes_io_part_of="chandlery",'
                 'app_kubernetes_io_component="aggregator"}': "1x60",
             },
         ),
+        begins=_IDLE,
     ),
     "ChandleryAggregatorAway": Case(
         _up(ingest="1x60", aggregator="0x60"),
         _LOCAL_UP,
-        also=(_up(ingest="1x60"), {**_up(worker="1x60"), **_WORKERS}),
+        also=(_up(ingest="1x60"), {**_up(worker="1x60"), **_WORKERS, **_SERIES}),
+        begins=_IDLE,
     ),
     "ChandleryFeedAway": Case(
         _up(worker="0x60"),
@@ -155,10 +172,14 @@ CASES: dict[str, Case] = {
     "ChandlerySignalLatencyBurnsFast": Case(_latency(20), _latency(10), "2h"),
     "ChandlerySignalLatencyBurnsSlowly": Case(_latency(8), _latency(2), "8h"),
     "ChandleryAssignmentDeliveryBurnsFast": Case(
-        _delivery("6x600"), _undelivered(0), "1h", also=(_undelivered(1), {**_undelivered(0), **_delivery("6x600")})
+        _delivery("6x600"),
+        _undelivered(0),
+        "1h",
+        also=(_undelivered(1), {**_undelivered(0), **_delivery("6x600")}),
+        begins=_FIRST_START,
     ),
     "ChandleryAssignmentDeliveryBurnsSlowly": Case(
-        _delivery("6x600"), _undelivered(0, workers=0), "2h", also=(_undelivered(1, workers=100),)
+        _delivery("6x600"), _undelivered(0, workers=0), "2h", also=(_undelivered(1, workers=100),), begins=_FIRST_START
     ),
 }
 
@@ -174,6 +195,12 @@ def test_each_alert_fires_on_what_it_says_and_not_else(tmp_path: Path, alert: Al
         yaml.safe_dump({"groups": [{"name": "one", "rules": [_rule(alert)]}]}, sort_keys=False)
     )
     firing = f'count(count by (alertname) (ALERTS{{alertname="{alert.name}",alertstate="firing"}}))'
+    fired = f'count(count_over_time(ALERTS{{alertname="{alert.name}",alertstate="firing"}}[3h]))'
+    looks = [
+        ("quiet", case.quiet, firing, case.at, []),
+        ("begins", case.begins, fired, "3h", []),
+        *((f"fires {given}", given, firing, case.at, [1]) for given in (case.fires, *case.also)),
+    ]
     test = {
         "rule_files": ["rules.yaml"],
         "evaluation_interval": "1m",
@@ -182,12 +209,12 @@ def test_each_alert_fires_on_what_it_says_and_not_else(tmp_path: Path, alert: Al
                 "name": name,
                 "interval": "1m",
                 "input_series": [{"series": series, "values": values} for series, values in given.items()],
-                "promql_expr_test": [{"expr": firing, "eval_time": case.at, "exp_samples": expected}],
+                "promql_expr_test": [
+                    {"expr": expr, "eval_time": at, "exp_samples": [{"labels": "{}", "value": one} for one in expected]}
+                ],
             }
-            for name, given, expected in (
-                ("quiet", case.quiet, []),
-                *((f"fires {given}", given, [{"labels": "{}", "value": 1}]) for given in (case.fires, *case.also)),
-            )
+            for name, given, expr, at, expected in looks
+            if given is not None
         ],
     }
     (tmp_path / "test.yaml").write_text(yaml.safe_dump(test))
