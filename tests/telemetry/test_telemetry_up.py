@@ -93,6 +93,7 @@ def test_every_process_shows_its_figures_to_prometheus(tmp_path: Path) -> None:
                 for sample in family.samples:
                     found.setdefault(sample.name, sample.value)
         assert up.end() == 0, up.said
+    assert json.loads((up.state / "prometheus-targets.json").read_text()) == [], "what has ended is not away"
     for name in (
         "chandlery_ingest_trades_appended_total",
         "chandlery_ingest_append_seconds_count",

@@ -208,10 +208,12 @@ class ConsoleProcess:
         self.let_go()
 
     def let_go(self) -> None:
-        """Give the port back."""
+        """Give the ports back."""
         if self._held is not None:
             self._held.close()
             self._held = None
+        if self._options.metrics is not None:
+            self._options.metrics.forget("console")
 
     def _hold(self, held: socket.socket) -> None:
         self._held, self._port = held, held.getsockname()[1]

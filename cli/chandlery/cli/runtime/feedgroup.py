@@ -199,6 +199,8 @@ class FeedGroup:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.ingest_endpoint.close()
         await self.aggregator_endpoint.close()
+        if self._options.metrics is not None:
+            self._options.metrics.forget(self.ingest.name, self.aggregator.name)
 
     @property
     def unknown_symbols(self) -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from chandlery.cli.runtime.statedir import write_atomically
+
+log = logging.getLogger("chandlery.up")
 
 #: The file's name in the state folder.
 TARGETS: Final = "prometheus-targets.json"
@@ -33,8 +36,8 @@ class MetricsPorts:
             component: what it is, as a pod's label ``app.kubernetes.io/component`` says it.
             feed: namespace and name of the MarketFeed that it serves; None: of all.
         """
-        if process not in self._ports:
-            self._ports[process] = self._first + len(self._ports)
+        self._ports.setdefault(process, self._first + len(self._ports))
+        if process not in self._labels:
             # As the chart's monitors have them from pods: rules and dashboards know processes by these.
             labels = {"app_kubernetes_io_part_of": "chandlery", "app_kubernetes_io_component": component}
             if feed is not None:
@@ -43,9 +46,20 @@ class MetricsPorts:
             self._write()
         return f"127.0.0.1:{self._ports[process]}"
 
+    def forget(self, *processes: str) -> None:
+        """Processes have ended for good: nobody is to ask them, or takes them for away. Their ports stay theirs."""
+        gone = [process for process in processes if self._labels.pop(process, None) is not None]
+        if not gone:
+            return
+        try:
+            self._write()
+        except OSError as error:
+            log.warning("can't take ended processes from the targets", extra={"file": self._targets, "why": str(error)})
+
     def _write(self) -> None:
         groups = [
-            {"targets": [f"127.0.0.1:{port}"], "labels": self._labels[process]} for process, port in self._ports.items()
+            {"targets": [f"127.0.0.1:{self._ports[process]}"], "labels": labels}
+            for process, labels in self._labels.items()
         ]
         self._targets.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._targets, msgspec.json.encode(groups))

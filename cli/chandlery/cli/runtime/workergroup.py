@@ -147,6 +147,8 @@ class WorkerGroup:
         """Let go of watches and connections."""
         await self._end_tasks()
         await self.endpoint.close()
+        if self._options.metrics is not None:
+            self._options.metrics.forget(self.feed.name)
 
     # Counts -------------------------------------------------------------------------------------------------
 
