@@ -20,7 +20,7 @@ from chandlery.cli.screen import output, remarks
 from chandlery.cli.signal_states import with_states
 from chandlery.console.model import View
 from chandlery.console.tables import feeds_table, pools_table, processes_table, signals_table, traders_table
-from chandlery.core.errors import InputError, UnavailableError
+from chandlery.core.errors import InputError
 
 
 class Kind(enum.StrEnum):
@@ -74,11 +74,10 @@ def version(json: Json = False) -> None:
 
 
 def _with_states(view: View) -> View:
-    try:
-        return msgspec.structs.replace(view, signals=asyncio.run(with_states(view)))
-    except UnavailableError as error:
-        remarks().print(f"without their states: {error}", style="yellow", markup=False)
-        return view
+    rows, problems = asyncio.run(with_states(view))
+    for problem in problems:
+        remarks().print(f"without states of {problem}", style="yellow", markup=False)
+    return msgspec.structs.replace(view, signals=rows)
 
 
 def rows_of(view: View, kind: Kind) -> Sequence[msgspec.Struct]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -16,6 +17,7 @@ from chandlery.core.errors import UnavailableError
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.stream.topics import end_offsets
+from chandlery.workers.feed.clients import end_consumer
 
 #: An answer of a broker on this machine takes milliseconds; 10 s is aiokafka's own retry loop three times over.
 _ANSWER_S: Final = 10.0
@@ -48,7 +50,7 @@ class SignalTopic:
             async with asyncio.timeout(_ANSWER_S):
                 await consumer.start()
         except (KafkaError, OSError, TimeoutError) as error:
-            await consumer.stop()
+            await end_consumer(consumer)
             raise UnavailableError(f"Kafka at {self._bootstrap} doesn't answer: {error!r}") from error
         self._partitions = [TopicPartition(self._topic, number) for number in sorted(numbers)]
         consumer.assign(self._partitions)
@@ -59,7 +61,7 @@ class SignalTopic:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._consumer is not None:
-            await self._consumer.stop()
+            await end_consumer(self._consumer)
             self._consumer = None
 
     async def ends(self) -> dict[int, int]:
@@ -68,7 +70,11 @@ class SignalTopic:
         return {partition.partition: offset for partition, offset in ends.items()}
 
     async def collect(self, since: Offsets | None = None) -> Collected:
-        """Everything from ``since`` (None: the oldest kept) to what is there now."""
+        """Everything from ``since`` (None: the oldest kept) to what is there now.
+
+        Raises:
+            UnavailableError: Kafka doesn't answer, or no longer.
+        """
         collected = Collected()
         begins = await self._asked("beginning_offsets", self._partitions)
         ends = await self.ends()
@@ -78,8 +84,13 @@ class SignalTopic:
             if begin < ends[partition.partition]:
                 waiting[partition] = ends[partition.partition]
                 self._ready().seek(partition, begin)
+        heard_s = time.monotonic()
         while waiting:
             batches = await self._next(list(waiting))
+            if batches:
+                heard_s = time.monotonic()
+            elif time.monotonic() - heard_s > _ANSWER_S:
+                raise UnavailableError(f"Kafka at {self._bootstrap} no longer answers: not all signals could be read")
             for partition, records in batches.items():
                 for record in records:
                     if record.offset < waiting[partition]:
