@@ -222,6 +222,18 @@ async def test_what_does_not_come_to_the_end_says_how_much_is_left() -> None:
     assert "it didn't answer" in (await draining.wait("b", silent)).words
 
 
+async def test_of_one_that_has_not_answered_yet_no_number_is_told() -> None:
+    clock, said = Clock(), list[str]()
+    draining = Draining(lambda line, fraction=None: said.append(line), "ending: the aggregators", "records", 3.0, clock)
+
+    async def silent() -> int | None:
+        clock.looked()
+        return None
+
+    assert not (await draining.wait("aggregator-market", silent)).answers
+    assert said == [], "not that there are 0 records to go"
+
+
 def evidence(**changes: Any) -> Evidence:
     return Evidence("1", 5, 1.0, [], [("default/b", "Backoff")], **changes)
 
@@ -245,15 +257,15 @@ def test_the_summary_names_the_lag_as_the_cause_before_what_follows_from_it() ->
     assert "lost or repeated" in lost, "one that read everything and counts less has lost some"
 
 
-@pytest.mark.parametrize("lagged_ms", [47_000, 20])
+@pytest.mark.parametrize(("lagged_ms", "answers"), [(47_000, True), (20, True), (20, False)])
 async def test_an_aggregator_that_does_not_come_to_the_end_is_a_cause_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, lagged_ms: int
+    monkeypatch: pytest.MonkeyPatch, lagged_ms: int, answers: bool
 ) -> None:
     async def ends(kafka: object, topic: str) -> dict[int, int]:
         return {0: 500, 1: 20}
 
     monkeypatch.setattr("chandlery.cli.runtime.ending.end_offsets", ends)
-    status = {"ready": True, "behind_ms": lagged_ms, "partitions": {"0": {"applied": 100}, "1": {"applied": 20}}}
+    status = {"ready": answers, "behind_ms": lagged_ms, "partitions": {"0": {"applied": 100}, "1": {"applied": 20}}}
 
     clock = Clock()
 
@@ -272,7 +284,10 @@ async def test_an_aggregator_that_does_not_come_to_the_end_is_a_cause_with_what_
     found = evidence()
     await _end_aggregator(group, found, Draining(quiet, "", "records", 2.0, clock))
     (cause,) = found.causes
+    assert not found.all_read
+    if not answers:
+        assert cause == "aggregator-market did not catch up within 2 s (it didn't answer): see its log"
+        return
     how_far = "47 s" if lagged_ms > 1000 else "less than a second"
     assert cause.startswith(f"aggregator-market was {how_far} behind its market and did not catch up within 2 s")
     assert "(400 records left): give it more of a core" in cause
-    assert not found.all_read

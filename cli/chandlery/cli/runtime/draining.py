@@ -23,10 +23,11 @@ _QUIET_S: Final = 1.0
 
 
 class Outcome(NamedTuple):
-    """How a wait ended. words: what there is to say where it isn't through."""
+    """How a wait ended. words: what there is to say where it isn't through. answers: whether it said what is left, at last."""
 
     is_through: bool
     words: str = ""
+    answers: bool = True
 
 
 class Pace:
@@ -96,12 +97,14 @@ class Draining:
                 self._tell()
             await asyncio.sleep(_POLL_S)
         rest = f" ({number:,} {self._things} left)" if number is not None else " (it didn't answer)"
-        return Outcome(False, f"did not catch up within {self._limit_s:.0f} s{rest}")
+        return Outcome(False, f"did not catch up within {self._limit_s:.0f} s{rest}", number is not None)
 
     def _tell(self) -> None:
         first, left = sum(self._first.values()), sum(self._left.values())
+        if not left:  # who is waited for hasn't said yet how much that is
+            return
         # The words stay, so that off terminals they are a line now and then, with the share that is done.
         self._words = self._words or (
             f"{self._title} have {left:,} {self._things} to go, {self._limit_s:.0f} s at most; a second Ctrl-C ends at once"
         )
-        self._say(self._words, 1 - left / first if first else None)
+        self._say(self._words, 1 - left / first)

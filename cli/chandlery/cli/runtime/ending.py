@@ -17,7 +17,7 @@ from typing import Final
 
 from chandlery.cli.collecting import Collected
 from chandlery.cli.runtime.counting import Evidence, FeedEvidence
-from chandlery.cli.runtime.draining import Draining
+from chandlery.cli.runtime.draining import Draining, Outcome
 from chandlery.cli.runtime.feedgroup import FeedGroup
 from chandlery.cli.runtime.lagging import WHAT_TO_DO
 from chandlery.cli.runtime.local import LocalRuntime
@@ -156,17 +156,19 @@ async def _end_aggregator(group: FeedGroup, evidence: Evidence, draining: Draini
     outcome = await draining.wait(name, left)
     if not outcome.is_through:
         evidence.all_read = False
-        evidence.causes.append(_behind(name, "its market", lagged_ms, outcome.words, WHAT_TO_DO["aggregator"]))
+        evidence.causes.append(_behind(name, "its market", lagged_ms, outcome, WHAT_TO_DO["aggregator"]))
     evidence.feeds.append(
         FeedEvidence(group.ingest_counts(), group.ingest_exact, group.aggregator_watch.status, group.baseline)
     )
     await group.stop_aggregator()
 
 
-def _behind(name: str, what: str, lagged_ms: int, words: str, what_to_do: str) -> str:
+def _behind(name: str, what: str, lagged_ms: int, outcome: Outcome, what_to_do: str) -> str:
     """One that did not catch up at the end. lagged_ms: how far it was behind when the end began."""
+    if not outcome.answers:  # more of a core would hardly help it
+        return f"{name} {outcome.words}: see its log"
     lagged = f"{lagged_ms / 1000:.0f} s" if lagged_ms >= 1000 else ""
-    return f"{name} was {lagged or 'less than a second'} behind {what} and {words}: {what_to_do}"
+    return f"{name} was {lagged or 'less than a second'} behind {what} and {outcome.words}: {what_to_do}"
 
 
 async def _let_decide(group: WorkerGroup, evidence: Evidence, draining: Draining) -> None:
@@ -180,7 +182,7 @@ async def _let_decide(group: WorkerGroup, evidence: Evidence, draining: Draining
     name, lagged_ms = group.feed.name, int(group.feed_counts().get("behind_ms", 0))
     outcome = await draining.wait(name, left)
     if not outcome.is_through:
-        evidence.causes.append(_behind(name, "the candles", lagged_ms, outcome.words, WHAT_TO_DO["feed"]))
+        evidence.causes.append(_behind(name, "the candles", lagged_ms, outcome, WHAT_TO_DO["feed"]))
     await _until(_Stillness(group).reached, _TRADERS_IDLE_S)
     await refreshed(group)
     evidence.workers.append(group.evidence())
