@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,6 +53,18 @@ def test_the_wait_for_room_in_its_new_pool_takes_no_candle_from_it() -> None:
     assert world.step(crowded).verdicts[A].reason == "PoolFull"
     world.now_ms += 60_000
     assert told(world.step(wanted_in("right", right=full))).since_ms == before.since_ms
+
+
+def test_of_a_pool_that_got_another_feed_the_one_it_has_now_counts() -> None:
+    world = World()
+    before = told(world.step(wanted_in("left")))
+    moved = [pool(name, feed={"name": "other"}) for name in NAMES]
+    mine: dict[str, Any] = {"symbols": ("BTC/USDT", "ETH/USDT")}
+    world.step(desired(feed(), feed("other"), *moved, trader("a", in_pool="left", **mine)))
+    world.now_ms += 60_000
+    assert told(world.step(desired(feed(), feed("other"), *moved, trader("a", in_pool="right", **mine)))) == (
+        msgspec.structs.replace(before, incarnation=before.incarnation + 1)
+    )
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,9 @@ def _see(traders: dict[str, Seen], trader: TraderAssignment, key: Key, pool: Poo
     if before is None or before.incarnation < trader.incarnation or before.uid != trader.uid:
         before = seen_of(trader, "/".join(key), feed)
     elif before.incarnation == trader.incarnation:  # an incarnation's content stays
-        before = msgspec.structs.replace(before, generation=trader.generation, since_ms=trader.since_ms)
+        # Its pool may have got another feed since.
+        now = {"generation": trader.generation, "since_ms": trader.since_ms, "feed": feed or before.feed}
+        before = msgspec.structs.replace(before, **now)
     traders[trader.trader] = before
 
 
