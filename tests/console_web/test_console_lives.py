@@ -84,6 +84,31 @@ async def test_a_filter_lets_go_of_what_passes_it_no_longer_and_sees_what_closes
         assert sight.complaints == []
 
 
+async def test_a_row_that_leaves_has_no_other_put_in_anew(browser: Browser, served: Served) -> None:
+    signals = served.world.signals
+    signals.events.clear()
+    forming = {"forming": True, "state": "detected", "expires_ms": int(time.time() * 1000) + 3_600_000}
+    rows = [known(number, price=str(number), action="custom", **forming) for number in (1, 2, 3)]
+    for one in rows:
+        signals.tell(one)
+    address = await served.start(moves=False)
+    async with browsing.sight(browser, address) as sight:
+        await sight.page.goto(f"{address}/#/signals?state=detected")
+        await until(lambda: signals.following == 1)
+        await sight.until(f"() => Object.keys(({WORDS})()).length === 3")
+        assert await sight.page.locator(".signal-row .signal-price").all_inner_texts() == ["3", "2", "1"]
+        await sight.page.locator(".signal-row a").nth(1).focus()
+        await sight.page.evaluate(
+            "() => { window.moved = 0; new MutationObserver(all => all.forEach(one => window.moved += one.addedNodes.length))"
+            ".observe(document.querySelector('.signal-list'), {childList: true}); }"
+        )
+        signals.tell(rows[2].model_copy(update={"state": "invalidated", "expires_ms": None}))
+        await sight.until(f"() => Object.keys(({WORDS})()).length === 2")
+        focused = await sight.page.evaluate("() => document.activeElement.querySelector('.signal-price')?.textContent")
+        assert (focused, await sight.page.evaluate("() => window.moved")) == ("2", 0)
+        assert sight.complaints == []
+
+
 async def test_a_list_of_what_has_ended_grows_as_signals_end(browser: Browser, served: Served) -> None:
     signals = served.world.signals
     signals.events.clear()

@@ -66,12 +66,20 @@ export class Keyed {
   }
 
   show(items) {
-    const wanted = new Set();
-    let place = this.parent.firstElementChild;
+    const wanted = new Map();
     for (const item of items) {
       const key = this.key(item);
-      if (wanted.has(key)) continue; // one node a key, whatever the server says
-      wanted.add(key);
+      if (!wanted.has(key)) wanted.set(key, item); // one node a key, whatever the server says
+    }
+    // First what leaves: with it in the way all that stand behind it would be put in anew.
+    for (const [key, node] of this.#nodes) {
+      if (!wanted.has(key)) {
+        node.remove();
+        this.#nodes.delete(key);
+      }
+    }
+    let place = this.parent.firstElementChild;
+    for (const [key, item] of wanted) {
       let node = this.#nodes.get(key);
       if (node === undefined) {
         node = this.create(item);
@@ -80,12 +88,6 @@ export class Keyed {
       this.update?.(node, item);
       if (node === place) place = place.nextElementSibling;
       else this.parent.insertBefore(node, place);
-    }
-    for (const [key, node] of this.#nodes) {
-      if (!wanted.has(key)) {
-        node.remove();
-        this.#nodes.delete(key);
-      }
     }
   }
 }
