@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -257,6 +258,19 @@ def test_the_summary_names_the_lag_as_the_cause_before_what_follows_from_it() ->
     assert "lost or repeated" in lost, "one that read everything and counts less has lost some"
 
 
+def market_group(status: dict[str, Any], refresh: Callable[[], Awaitable[dict[str, Any]]]) -> Any:
+    """A feed's processes, as its end asks for them."""
+
+    async def stop() -> bool:
+        return True
+
+    return SimpleNamespace(
+        started=True, kafka=None, topics=SimpleNamespace(trades="t"), aggregator=SimpleNamespace(name=SLOW.name),
+        aggregator_watch=SimpleNamespace(status=status, refresh=refresh), stop_aggregator=stop, label="MarketFeed market",
+        ingest_counts=Counter, ingest_exact=True, baseline={},
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("lagged_ms", "answers"), [(47_000, True), (20, True), (20, False)])
 async def test_an_aggregator_that_does_not_come_to_the_end_is_a_cause_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, lagged_ms: int, answers: bool
@@ -273,14 +287,7 @@ async def test_an_aggregator_that_does_not_come_to_the_end_is_a_cause_with_what_
         clock.looked()
         return status
 
-    async def stop() -> bool:
-        return True
-
-    group: Any = SimpleNamespace(
-        started=True, kafka=None, topics=SimpleNamespace(trades="t"), aggregator=SimpleNamespace(name=SLOW.name),
-        aggregator_watch=SimpleNamespace(status=status, refresh=refresh), stop_aggregator=stop,
-        ingest_counts=Counter, ingest_exact=True, baseline={},
-    )  # fmt: skip
+    group = market_group(status, refresh)
     found = evidence()
     await _end_aggregator(group, found, Draining(quiet, "", "records", 2.0, clock))
     (cause,) = found.causes
@@ -291,3 +298,19 @@ async def test_an_aggregator_that_does_not_come_to_the_end_is_a_cause_with_what_
     how_far = "47 s" if lagged_ms > 1000 else "less than a second"
     assert cause.startswith(f"aggregator-market was {how_far} behind its market and did not catch up within 2 s")
     assert "(400 records left): give it more of a core" in cause
+
+
+async def test_where_kafka_tells_no_end_nobody_says_that_all_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ends(kafka: object, topic: str) -> dict[int, int]:
+        raise UnavailableError("Kafka is away")
+
+    monkeypatch.setattr("chandlery.cli.runtime.ending.end_offsets", ends)
+    status = {"ready": True, "partitions": {}}
+
+    async def refresh() -> dict[str, Any]:
+        return status
+
+    found = evidence()
+    await _end_aggregator(market_group(status, refresh), found, Draining(quiet, "", "records", 2.0, Clock()))
+    assert not found.all_read
+    assert found.problems == ["MarketFeed market: Kafka did not tell how many trades there are: Kafka is away"]

@@ -142,6 +142,7 @@ async def _end_aggregator(group: FeedGroup, evidence: Evidence, draining: Draini
         ends = await end_offsets(group.kafka, group.topics.trades)
     except ChandleryError as error:
         evidence.problems.append(f"{group.label}: Kafka did not tell how many trades there are: {error}")
+        evidence.all_read = False
         ends = {}
 
     async def left() -> int | None:
