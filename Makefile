@@ -72,7 +72,7 @@ fuzz: setup ## fuzz what reads segments, rings and window messages; MINUTES=10 f
 lint: setup ## format, lint, types, import contract, docs
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy $(SOURCES:%=%/chandlery) benchmarks docs fuzz images monitoring proofs tests
+	@$(BIN)/mypy $(SOURCES:%=%/chandlery) benchmarks docs fuzz images monitoring proofs tests examples/api-client
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/check.py
 

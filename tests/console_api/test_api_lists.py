@@ -59,8 +59,9 @@ async def test_a_page_goes_on_where_the_last_ended_though_traders_went_meanwhile
 
 @pytest.mark.parametrize("cursor", ["!", "%FF", "a", "ZGVm=", "w6_Dr-8", "x" * 300])
 async def test_a_cursor_that_is_none_is_named(api: httpx.AsyncClient, cursor: str) -> None:
-    answer = await api.get(f"traders?cursor={cursor}")
-    assert (answer.status_code, answer.json()["field"]) == (422, "cursor")
+    for listed in ("traders", "signals"):
+        answer = await api.get(f"{listed}?cursor={cursor}")
+        assert (answer.status_code, answer.json()["field"]) == (422, "cursor"), listed
 
 
 @pytest.mark.parametrize(

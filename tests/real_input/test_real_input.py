@@ -19,7 +19,7 @@ from tests.real_input.real_checks import (
     check_traders,
 )
 from tests.real_input.real_playing import run_live, run_replayed
-from tests.support.otlp_receiver import Receiver, http_receiver
+from tests.support.otlp_receiver import Receiver, grpc_receiver, http_receiver
 from tests.support.whole_traces import check_all_traced
 
 from chandlery.core.latency import account
@@ -42,14 +42,18 @@ def trades(market: Captures) -> pd.DataFrame:
 
 
 @pytest.fixture
-def traced_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    """An OTLP receiver to which the runs of a test send their traces."""
-    with http_receiver() as receiver:
+def traced_to(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Receiver]:
+    """An OTLP receiver to which the runs of a test send their traces, by HTTP where the test names no protocol."""
+    protocol = getattr(request, "param", "http/protobuf")
+    with (grpc_receiver if protocol == "grpc" else http_receiver)() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
         yield receiver
 
 
-@pytest.mark.parametrize("count", [5, 10, 20])
+@pytest.mark.parametrize(
+    ("count", "traced_to"), [(5, "grpc"), (10, "http/protobuf"), (20, "grpc")], indirect=["traced_to"]
+)
 async def test_real_frames_become_exact_candles_and_accounted_signals(
     tmp_path: Path,
     broker: EmbeddedBroker,

@@ -25,6 +25,7 @@ from chandlery.console.api.sse import EventStream
 from chandlery.console.api.states import States
 from chandlery.console.api.topics import MOST_CHARS, Series, Topics, parse_topics
 from chandlery.console.market import SignalQuery
+from chandlery.core.errors import InputError
 
 router = APIRouter()
 Served = Annotated[Services, Depends(services_of)]
@@ -84,7 +85,10 @@ async def signals(services: Served, asked: Annotated[SignalsAsked, Query()]) -> 
         before=asked.cursor,
         limit=asked.limit,
     )
-    found, older = services.signals.page(query)
+    try:
+        found, older = services.signals.page(query)
+    except InputError as error:  # the one thing that the types of its fields let pass
+        raise ProblemError(problem(422, "BadField", f"cursor: {error}", field="cursor", value=asked.cursor)) from None
     return Page(items=list(found), next=older)
 
 
