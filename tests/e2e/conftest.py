@@ -20,6 +20,7 @@ from typing import IO
 import pytest
 from images.making import make_images
 from images.roles import ROOT
+from tests.e2e.cluster.binaries import build
 from tests.e2e.cluster.lifecycle import Wanted, down, kill_container, load, up
 from tests.e2e.kubectl import Cluster, Namespace, ends_of_logs
 
@@ -85,6 +86,12 @@ def _cluster(wanted: Wanted) -> Iterator[Cluster]:
             yield own
         finally:
             down(folder)
+
+
+@pytest.fixture(scope="session")
+def helm() -> str:
+    """The program, as built for the tests."""
+    return str(build() / "helm")
 
 
 @pytest.fixture(scope="session")
