@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 
-from chandlery.cli import signal_states, signal_topic
+from chandlery.cli import signal_states, signal_topic, signalling
 from chandlery.cli.collecting import Collected
 from chandlery.cli.signal_states import with_states
 from chandlery.cli.signal_topic import SignalTopic
@@ -109,3 +110,21 @@ async def test_a_topic_that_can_not_be_read_takes_no_state_from_signals_of_other
     rows, problems = await with_states(View("run", "1", "s", 1, 0, feeds=feeds, signals=listed))
     assert [(row.id, row.state) for row in rows] == [("a", "expired"), ("b", "")]
     assert problems == ["away: Kafka doesn't answer", "new: no topic new"]
+
+
+async def test_whatever_ends_the_reading_of_one_feed_ends_following_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        async def __aenter__(self) -> Broken:
+            raise ValueError("a record that nobody thought of")
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(signalling, "SignalTopic", Broken)
+    begun = signalling._Begun(FeedRow(feed="market", source="synthetic"), {}, Collected())
+    with pytest.raises(ValueError, match="nobody thought of"):
+        async with asyncio.timeout(30):
+            await anext(signalling._merged([begun], os.getpid()))

@@ -22,7 +22,7 @@ from chandlery.console.lines import life_line, signal_line
 from chandlery.console.model import FeedRow, View
 from chandlery.console.tables import signals_table
 from chandlery.console.waterfall import signal_waterfall
-from chandlery.core.errors import ChandleryError, InputError, UnavailableError
+from chandlery.core.errors import InputError, UnavailableError
 from chandlery.core.signals import Signal
 from chandlery.core.wording import did_you_mean
 
@@ -156,6 +156,8 @@ async def _merged(read: list[_Begun], instance: int) -> AsyncIterator[tuple[int,
     queue: _Queue = asyncio.Queue()
     pumps = [asyncio.create_task(_pump(number, one, queue)) for number, one in enumerate(read)]
     pumps.append(asyncio.create_task(_notice_end(instance, queue)))
+    for pump in pumps:
+        pump.add_done_callback(lambda ended: _tell_failure(ended, queue))
     try:
         while True:
             came = await queue.get()
@@ -168,23 +170,25 @@ async def _merged(read: list[_Begun], instance: int) -> AsyncIterator[tuple[int,
         await asyncio.gather(*pumps, return_exceptions=True)
 
 
+def _tell_failure(ended: asyncio.Task[None], queue: _Queue) -> None:
+    """Whatever ended one: without it a feed's signals would be missing, and nobody would know."""
+    if not ended.cancelled() and (error := ended.exception()) is not None:
+        queue.put_nowait(error)
+
+
 async def _notice_end(instance: int, queue: _Queue) -> None:
     # Kafka's client would wait for its broker for ever.
     while True:
         await asyncio.sleep(_LOOK_S)
         if not is_alive(instance):
-            queue.put_nowait(UnavailableError(f"the instance (pid {instance}) has ended"))
-            return
+            raise UnavailableError(f"the instance (pid {instance}) has ended")
         queue.put_nowait((-1, []))
 
 
 async def _pump(number: int, begun: _Begun, queue: _Queue) -> None:
-    try:
-        async with SignalTopic(begun.feed.kafka(), begun.feed.signals_topic) as topic:
-            async for values in topic.follow(begun.ends):
-                queue.put_nowait((number, values))
-    except ChandleryError as error:
-        queue.put_nowait(error)
+    async with SignalTopic(begun.feed.kafka(), begun.feed.signals_topic) as topic:
+        async for values in topic.follow(begun.ends):
+            queue.put_nowait((number, values))
 
 
 def _print_past(past: list[Found], *, json: bool, alone: bool) -> None:
