@@ -283,7 +283,7 @@ static PyObject *writer_end_series(View *self, PyObject *Py_UNUSED(ignored)) {
         if (now & 1)
             store_relaxed(epoch, now + 1);
     }
-    fence_release();
+    fence_release(); // [EPOCH] as in remove_series(), but for the other file
     Py_RETURN_NONE;
 }
 
