@@ -168,6 +168,21 @@ async def test_on_a_phone_no_name_of_a_trader_and_no_clock_is_cut_off(browser: B
         assert await page.overflow() <= 0
 
 
+@pytest.mark.parametrize("width", [1024, 1280])
+async def test_beside_another_panel_a_common_name_of_a_trader_keeps_to_one_line(
+    browser: Browser, demo: str, width: int
+) -> None:
+    broken = """() => [...document.querySelectorAll(".signal-trader")].filter((one) => {
+      one.textContent = "default/donchian-slow-btc";
+      return one.getBoundingClientRect().height > 2 * parseFloat(getComputedStyle(one).fontSize);
+    }).length"""
+    async with browsing.sight(browser, demo, viewport={"width": width, "height": 800}) as page:
+        await page.open()
+        await page.seen(".signal-trader")
+        assert await page.page.evaluate(broken) == 0
+        assert await page.overflow() <= 0
+
+
 async def test_colours_follow_the_system_and_a_persons_choice(browser: Browser, demo: str) -> None:
     async with browsing.sight(browser, demo, color_scheme="dark") as page:
         await page.open("feeds")
