@@ -275,3 +275,14 @@ def test_what_a_plan_depends_on_is_news_and_figures_are_not() -> None:
 
     assert news(calls=1, last_open_time_ms=5) == news(calls=2, last_open_time_ms=6)
     assert len({str(news(**more)) for more in ({}, {"last_open_time_ms": 5}, {"until_ms": 7}, {"attempt": 3})}) == 4
+
+
+def test_each_change_of_what_keeps_a_worker_out_of_kafka_is_news() -> None:
+    def news(**feed: Any) -> object:
+        return news_of(WorkerStatus("quants-0", 1, 1, "h", 1, True, {}, [], feed))
+
+    missing = {"reason": "SecretMissing", "message": "key password of Secret desk/kafka: it isn't there"}
+    refused = {"reason": "KafkaUnauthorized", "message": "Kafka refuses the login"}
+    told = [news(broker_problem=problem) for problem in (None, missing, refused, {**refused, "message": "another"})]
+    assert len({str(one) for one in told}) == len(told)
+    assert news(broker_problem=refused, records=1) == news(broker_problem=refused, records=2)

@@ -225,6 +225,7 @@ def news_of(status: WorkerStatus) -> object:
             for answers in (status.traders, status.successors)
         ],
         [entry.get("name") for entry in status.catalogue],
+        status.feed.get("broker_problem"),
     )  # fmt: skip
 
 
