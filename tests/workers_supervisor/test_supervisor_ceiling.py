@@ -7,7 +7,7 @@ import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.workers_supervisor.fake_feed import processes_of, trader, worker
 
 from chandlery.core.settings import SupervisorSettings
-from chandlery.workers.supervisor.ceiling import SPARE_BYTES, Ceiling, own_ceiling, who_goes
+from chandlery.workers.supervisor.ceiling import SPARE_BYTES, Ceiling, Looks, own_ceiling
 from chandlery.workers.supervisor.exits import Verdict
 from chandlery.workers.supervisor.keeper import Keeper
 from chandlery.workers.supervisor.supervise import Supervisor
@@ -85,22 +85,33 @@ def test_what_cannot_be_read_ends_nobody(tmp_path: Path) -> None:
     root = version_2(tmp_path / "cgroup", str(LIMIT), LIMIT)
     found = own_ceiling(root, pid=1)
     assert found is not None
+    looks = Looks()
     (root / "memory.stat").unlink()
-    assert who_goes(found, lambda: {"a": 1}) is None
+    assert [looks.who_goes(found, lambda: {"a": 1}) for _ in range(2)] == [None, None]
     (root / "memory.stat").write_text("inactive_file many\n")
-    assert who_goes(found, lambda: {"a": 1}) is None
+    assert [looks.who_goes(found, lambda: {"a": 1}) for _ in range(2)] == [None, None]
 
 
 sizes = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, LIMIT), max_size=6)
 
 
+class Fixed(Ceiling):
+    """Has what is said; unknown: None."""
+
+    left: ClassVar[int | None] = None
+
+    def left_bytes(self) -> int | None:
+        return Fixed.left
+
+
+FIXED = Fixed(LIMIT, Path(), Path(), ())
+
+
 @given(sizes, st.integers(0, LIMIT))
 def test_the_one_that_has_most_ends_and_only_where_too_little_is_left(sizes: dict[str, int], left: int) -> None:
-    class Fixed(Ceiling):
-        def left_bytes(self) -> int | None:
-            return left
-
-    found = who_goes(Fixed(LIMIT, Path(), Path(), ()), lambda: sizes)
+    Fixed.left, looks = left, Looks()
+    assert looks.who_goes(FIXED, lambda: sizes) is None, "one look may be of a moment"
+    found = looks.who_goes(FIXED, lambda: sizes)
     if left >= SPARE_BYTES or not sizes:
         assert found is None
         return
@@ -108,6 +119,31 @@ def test_the_one_that_has_most_ends_and_only_where_too_little_is_left(sizes: dic
     name, verdict = found
     assert sizes[name] == max(sizes.values())
     assert (verdict.reason, f"of {LIMIT // MB} MB" in verdict.because) == ("MemoryLimit", True)
+
+
+def _gone(looks: Looks, *left: int | None) -> list[bool]:
+    """Whether somebody ends, look by look."""
+    found = []
+    for each in left:
+        Fixed.left = each
+        found.append(looks.who_goes(FIXED, lambda: {"a": 1, "b": 2}) is not None)
+    return found
+
+
+def test_nobody_ends_where_only_every_other_look_finds_too_little() -> None:
+    low, room = SPARE_BYTES - 1, SPARE_BYTES
+    assert not any(_gone(Looks(), *[low, room] * 5))
+    assert not any(_gone(Looks(), *[low, None] * 5)), "nothing is known of the look between"
+    assert _gone(Looks(), room, low, low) == [False, False, True]
+
+
+def test_after_one_has_ended_two_more_looks_say_whether_that_was_enough() -> None:
+    low = SPARE_BYTES - 1
+    assert _gone(Looks(), *[low] * 6) == [False, True, False, True, False, True]
+    looks = Looks()
+    assert _gone(looks, low) == [False]
+    looks.begin_anew()
+    assert _gone(looks, low, low) == [False, True]
 
 
 def test_a_container_that_was_made_small_is_used_up_further() -> None:
@@ -135,12 +171,13 @@ async def test_in_a_full_container_one_that_stops_anyway_goes_before_any_that_st
     supervisor._parting = {cast("asyncio.Task[None]", stopping): cast(Keeper, leaves)}
     full = own_ceiling(version_2(tmp_path / "cgroup", str(LIMIT), LIMIT), pid=1)
     assert full is not None
-    for _ in range(2):
+    for ending in (False, True, True, True):
         supervisor._keep_below(full)
-        assert (leaves.is_ending, stays.is_ending) == (True, False), "what it has isn't free yet"
+        assert (leaves.is_ending, stays.is_ending) == (ending, False), "what it has isn't free yet"
     leaves.pid, leaves.is_ending = 0, False
-    supervisor._keep_below(full)
-    assert stays.is_ending
+    for ending in (False, True):
+        supervisor._keep_below(full)
+        assert stays.is_ending == ending
     stopping.cancel()
 
 

@@ -14,9 +14,11 @@ from typing import Final
 
 from chandlery.workers.supervisor.exits import Verdict
 
-#: With less than this left somebody goes: 0.25 s (the period of looks) of a trader that takes 128 MB/s. Not more: of the
-#: 256 MiB that a container has beside its traders' limits supervisor and fork server need most, and a container that
-#: somebody has measured closely is to be left alone.
+#: With less than this left, at two looks in a row, somebody goes. Two, for one look may fall into a moment: what a trader
+#: that has ended had is still being given back, a process that starts has both its own pages and those it will drop. The
+#: second look is 0.5 s at most after there was still as much left (two periods of 0.25 s): 0.5 s of a trader that takes
+#: 64 MB/s. Not more: of the 256 MiB that a container has beside its traders' limits supervisor and fork server need most,
+#: and a container that somebody has measured closely is to be left alone.
 SPARE_BYTES: Final = 32 * 1024 * 1024
 #: In a container whose limit was made small: this part of it, if that is less.
 _SPARE_PART: Final = 16
@@ -41,7 +43,7 @@ class Ceiling:
 
     @property
     def spare_bytes(self) -> int:
-        """With less than this left, somebody goes."""
+        """With less than this left, at two looks in a row, somebody goes."""
         return min(SPARE_BYTES, self.limit_bytes // _SPARE_PART)
 
     def left_bytes(self) -> int | None:
@@ -87,22 +89,35 @@ def own_ceiling(root: Path = Path("/sys/fs/cgroup"), pid: int | None = None) -> 
     return None
 
 
-def who_goes(ceiling: Ceiling, look: Callable[[], Mapping[str, int]]) -> tuple[str, Verdict] | None:
-    """The trader that ends so that the others stay: the one that has most; None: there is room, or nobody to end.
+class Looks:
+    """Looks at a container, one each 0.25 s: says who must go once two in a row find too little left."""
 
-    Args:
-        look: tells what each trader's process has of its own, bytes; asked only where there is no room.
-    """
-    left_bytes = ceiling.left_bytes()
-    if left_bytes is None or left_bytes >= ceiling.spare_bytes:
-        return None
-    sizes = look()
-    if not sizes:
-        return None
-    greediest = max(sorted(sizes), key=lambda name: sizes[name])
-    mebibyte = 1 << 20
-    because = (
-        f"the traders' container has {max(0, left_bytes) // mebibyte} MB left of {ceiling.limit_bytes // mebibyte} MB, "
-        f"and of all traders this one has most: {sizes[greediest] // mebibyte} MB"
-    )
-    return greediest, Verdict("MemoryLimit", because)
+    def __init__(self) -> None:
+        self._was_low = False
+
+    def begin_anew(self) -> None:
+        """Somebody is ending, or the container has no limit: what the last look found says nothing of the next."""
+        self._was_low = False
+
+    def who_goes(self, ceiling: Ceiling, look: Callable[[], Mapping[str, int]]) -> tuple[str, Verdict] | None:
+        """The trader that ends so that the others stay: the one that has most; None: there is room, or there was at the
+        last look, or nobody is there to end.
+
+        Args:
+            look: tells what each trader's process has of its own, bytes; asked only where somebody must go.
+        """
+        left_bytes = ceiling.left_bytes()
+        was_low, self._was_low = self._was_low, left_bytes is not None and left_bytes < ceiling.spare_bytes
+        if left_bytes is None or not (was_low and self._was_low):
+            return None
+        sizes = look()
+        if not sizes:
+            return None
+        self._was_low = False  # whether that was enough the next two looks say
+        greediest = max(sorted(sizes), key=lambda name: sizes[name])
+        mebibyte = 1 << 20
+        because = (
+            f"the traders' container has {max(0, left_bytes) // mebibyte} MB left of {ceiling.limit_bytes // mebibyte} "
+            f"MB, and of all traders this one has most: {sizes[greediest] // mebibyte} MB"
+        )
+        return greediest, Verdict("MemoryLimit", because)

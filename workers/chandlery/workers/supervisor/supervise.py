@@ -64,6 +64,7 @@ class Supervisor:
         #: Of Traders that were removed: their processes still stop.
         self._parting: dict[asyncio.Task[None], Keeper] = {}
         self._catalogue: list[dict[str, Any]] = []
+        self._looks = ceiling.Looks()
         self._message: AssignmentMessage | None = None
         self._applied: tuple[int, str] = (0, "")
         self._stopping = False
@@ -260,7 +261,9 @@ class Supervisor:
             for keeper in self._keepers.values():
                 keeper.watch()
             container = ceiling.own_ceiling()
-            if container is not None:
+            if container is None:
+                self._looks.begin_anew()
+            else:
                 self._keep_below(container)
             await asyncio.sleep(watch.PERIOD_S)
 
@@ -268,10 +271,11 @@ class Supervisor:
         """End the trader that has most, before the kernel ends the container with all of them."""
         parting = {keeper.spec.key: keeper for keeper in self._parting.values() if keeper.pid}
         if any(keeper.is_ending for keeper in (*parting.values(), *self._keepers.values())):
+            self._looks.begin_anew()
             return  # what it has isn't free yet
         # One that was removed has up to two seconds to stop: before one that stays ends, it has to go at once.
         candidates = parting or self._keepers
-        found = ceiling.who_goes(container, lambda: _sizes(candidates))
+        found = self._looks.who_goes(container, lambda: _sizes(candidates))
         if found is not None:
             key, verdict = found
             _log.error("trader ended: its container is full", extra={"trader": key, "because": verdict.because})
