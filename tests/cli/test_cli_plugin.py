@@ -15,7 +15,7 @@ import pytest
 from tests.cli.test_cli_views import a_signal, text_of
 
 from chandlery.cli.plugin.asking import explained, pod_of
-from chandlery.cli.plugin.changes import differences
+from chandlery.cli.plugin.changes import changes_of, differences
 from chandlery.cli.plugin.inside import part_of
 from chandlery.cli.plugin.kubectl import ChangedError, ForbiddenError, Kubectl, NotFoundError
 from chandlery.cli.plugin.loglines import read_line
@@ -33,11 +33,12 @@ from chandlery.console.cluster import (
     top_table,
 )
 from chandlery.console.statuses import feed_state, kept_by, pool_state, trader_state
-from chandlery.core.assignment import TraderAssignment
+from chandlery.core.assignment import Assignment, TraderAssignment, encode
 from chandlery.core.durations import format_duration
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.resources import Trader
 from chandlery.core.signals import Life, Signal, Word
+from chandlery.operator.children.workers import ASSIGNMENT_KEY
 
 STAMP = "2026-11-25T12:00:00.123456789Z"
 
@@ -417,6 +418,50 @@ def test_what_a_change_would_change_is_told_field_by_field() -> None:
         "transport: not set → Pipe",
         f"signals.cooldown: 1s500ms → {format_duration(trader.spec.signals.cooldown)}",
     ]
+
+
+class Answers(Kubectl):
+    """A cluster that answers what a test says, by the end of the path; what it doesn't say may not be read."""
+
+    def __init__(self, **answers: dict[str, Any]) -> None:
+        object.__setattr__(self, "answers", answers)
+
+    def get(self, path: str) -> dict[str, Any]:
+        for name, answer in vars(self)["answers"].items():
+            if path.endswith(f"/{name.replace('_', '-')}"):
+                found: dict[str, Any] = answer
+                return found
+        raise ForbiddenError(f"{path}: forbidden")
+
+
+@pytest.mark.parametrize(
+    ("of_pool", "runs", "wanted", "told"),
+    [
+        ("Pipe", None, "Pipe", []),
+        ("SharedMemory", "SharedMemory", None, []),
+        ("SharedMemory", None, "Pipe", ["transport: SharedMemory → Pipe"]),
+        ("Pipe", "SharedMemory", None, ["transport: SharedMemory → Pipe"]),
+        ("Pipe", "Pipe", "Pipe", []),
+        ("", None, "Pipe", ["transport: not set → Pipe"]),
+    ],
+)
+def test_a_transport_that_is_its_pools_anyway_is_no_change(
+    of_pool: str, runs: Any, wanted: str | None, told: list[str]
+) -> None:
+    item = {"apiVersion": "chandlery.dev/v1alpha1", "kind": "Trader", **a_trader()}
+    item["spec"] = {**item["spec"], **({"transport": wanted} if wanted else {})}
+    trader = Trader.model_validate(item)
+    running = TraderAssignment(
+        trader="desk/sma", uid="u", strategy="sma-cross", symbols=list(trader.spec.market.symbols), interval="1m",
+        tier=trader.spec.tier, signal_ttl_ms=trader.signal_ttl_ms, cooldown_ms=trader.spec.signals.cooldown,
+        memory_bytes=trader.spec.resources.memory, transport=runs,
+    )  # fmt: skip
+    kept = {"data": {ASSIGNMENT_KEY: encode(Assignment("quants-0", 1, "", [running])).decode()}}
+    pool = {"metadata": {"name": "quants"}, "spec": {"feed": {"name": "market"}, "transport": of_pool}}
+    kubectl = Answers(quants_0_assignment=kept, **({"quants": pool} if of_pool else {}))
+    row = trader_state(item)
+    assert (row.worker, row.pod_namespace) == ("quants-0", "platform")
+    assert changes_of(kubectl, item, row) == told
 
 
 def test_a_status_shows_an_escape_of_a_strategy_and_sends_none_to_the_terminal() -> None:

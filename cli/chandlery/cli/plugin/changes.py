@@ -10,12 +10,13 @@ from urllib.parse import quote
 import msgspec
 from pydantic import ValidationError
 
-from chandlery.cli.plugin.kubectl import Kubectl, Object
+from chandlery.cli.plugin.kubectl import Kubectl, Object, collection
 from chandlery.console.cluster import TraderState
 from chandlery.core.assignment import TraderAssignment, decode_assignment
 from chandlery.core.durations import format_duration
 from chandlery.core.errors import InputError
-from chandlery.core.resources import Trader
+from chandlery.core.resources import Trader, TraderPool
+from chandlery.core.transports import Transport
 from chandlery.operator.children.workers import ASSIGNMENT_KEY, assignment_name
 
 
@@ -33,16 +34,20 @@ def changes_of(kubectl: Kubectl, item: Object, row: TraderState) -> list[str]:
         assignment = decode_assignment(kept[ASSIGNMENT_KEY])
         running = next(one for one in assignment.traders if one.trader == row.trader)
         source = _source(kubectl, trader)
+        of_pool = _transport_of_pool(kubectl, trader) if running.transport != trader.spec.transport else None
     except (InputError, ValidationError, KeyError, StopIteration, msgspec.DecodeError):
         return []  # a help to who decides, no condition of deciding
-    return list(differences(running, trader, source))
+    return list(differences(running, trader, source, of_pool))
 
 
-def differences(running: TraderAssignment, trader: Trader, source: str | None) -> Iterator[str]:
+def differences(
+    running: TraderAssignment, trader: Trader, source: str | None, of_pool: Transport | None = None
+) -> Iterator[str]:
     """What of a Trader's spec isn't as it runs.
 
     Args:
-        source: text of the strategy where it comes from a ConfigMap.
+        source: text of the strategy where it comes from a ConfigMap. of_pool: how candles reach Traders of its pool that
+            say nothing of it; None: not known.
     """
     spec = trader.spec
     yield from _told("strategy.name", running.strategy, spec.strategy.name)
@@ -60,11 +65,22 @@ def differences(running: TraderAssignment, trader: Trader, source: str | None) -
         [f"{one.symbol} {one.interval}" for one in spec.market.informative_series()],
     )
     yield from _told("trigger", running.trigger, spec.trigger)
-    yield from _told("transport", running.transport, spec.transport)
+    # What is its pool's anyway changes nothing when it is said, nor when it is left out.
+    yield from _told("transport", running.transport or of_pool, spec.transport or of_pool)
     yield from _told("tier", running.tier, spec.tier)
     yield from _told("signals.ttl", format_duration(running.signal_ttl_ms), format_duration(trader.signal_ttl_ms))
     yield from _told("signals.cooldown", format_duration(running.cooldown_ms), format_duration(spec.signals.cooldown))
     yield from _told("resources.memory", running.memory_bytes, spec.resources.memory)
+
+
+def _transport_of_pool(kubectl: Kubectl, trader: Trader) -> Transport | None:
+    namespace, name = trader.spec.pool.key(trader.namespace)
+    try:
+        return TraderPool.model_validate(
+            kubectl.get(f"{collection('traderpools', namespace)}/{quote(name)}")
+        ).spec.transport
+    except (InputError, ValidationError):
+        return None  # then what is said is told as it stands
 
 
 def _told(field: str, before: Any, after: Any) -> Iterator[str]:
