@@ -106,6 +106,59 @@ def test_a_trader_that_changes_its_pool_owns_what_it_owned_whichever_is_planned_
         assert (one.incarnation, one.since_ms) == (2, 7_000)
 
 
+@pytest.mark.parametrize("away", [("default", "full"), ("default", "nowhere"), None])
+def test_a_trader_that_comes_back_from_where_it_never_ran_owns_what_it_owned(away: tuple[str, str] | None) -> None:
+    """Also when its pool was planned while it was away, and the other one not."""
+    plans = Plans()
+    plans.put("MarketFeed", feed_body())
+    plans.put("TraderPool", pool_body(), pool_body("full", tradersPerWorker=1))
+    plans.put("Trader", trader_body(version=1), trader_body("there", in_pool="full"))
+    plans.plan(("default", "full"), wall_ms=6_000)
+    plans.plan(wall_ms=7_000)
+    plans.put("Trader", trader_body(version=2, generation=2, in_pool="full" if away is None else away[1]))
+    plans.plan(wall_ms=60_000)
+    if away is not None:
+        assert plans.plan(away, wall_ms=60_000).verdicts["default/one"].worker is None
+    plans.put("Trader", trader_body(version=3, generation=3))
+    plans.plan(wall_ms=70_000)
+    (one,) = plans.workers[KEY]["quants-0"].traders
+    assert (one.incarnation, one.since_ms) == (2, 7_000)
+
+
+def test_one_that_was_deleted_and_made_anew_owns_nothing_of_before() -> None:
+    plans = Plans()
+    plans.put("MarketFeed", feed_body())
+    plans.put("TraderPool", pool_body())
+    plans.put("Trader", trader_body(version=1, uid="first"))
+    plans.plan(wall_ms=7_000)
+    plans.cache.drop("first")
+    plans.plan(wall_ms=60_000)
+    plans.put("Trader", trader_body(version=2, uid="second"))
+    plans.plan(wall_ms=70_000)
+    (one,) = plans.workers[KEY]["quants-0"].traders
+    assert one.since_ms == 70_000
+
+
+@pytest.mark.parametrize("order", [(KEY, ("default", "other")), (("default", "other"), KEY)])
+def test_a_planner_that_begins_knows_of_a_pool_change_by_what_the_other_pool_was_assigned(
+    order: tuple[tuple[str, str], ...],
+) -> None:
+    plans = Plans()
+    plans.put("MarketFeed", feed_body())
+    plans.put("TraderPool", pool_body(), pool_body("other"))
+    plans.put("Trader", trader_body(version=1))
+    plans.plan(wall_ms=7_000)
+    plans.plan(("default", "other"), wall_ms=8_000)
+    plans.put("Trader", trader_body(version=2, generation=2, in_pool="other"))
+    plans.planner = PoolPlanner(plans.cache)
+    plans.planner.adopt((key, one) for key, workers in plans.workers.items() for one in workers.values())
+    for key in order:
+        plans.plan(key, wall_ms=60_000)
+    assert [one.traders for one in plans.workers[KEY].values()] == [[]]
+    (one,) = plans.workers["default", "other"]["other-0"].traders
+    assert (one.incarnation, one.since_ms) == (2, 7_000)
+
+
 def test_surplus_of_one_pool_is_remembered_while_others_are_planned() -> None:
     plans = Plans(Delays(shrink_ms=10_000))
     plans.put("MarketFeed", feed_body())

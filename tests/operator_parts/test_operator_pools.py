@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import pytest_asyncio
 from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
 
+from chandlery.core.assignment import Assignment, TraderAssignment, content_hash
 from chandlery.core.errors import UnavailableError
-from chandlery.core.resources import Trader
+from chandlery.core.resources import Trader, TraderPool
 from chandlery.operator.applied import Children
 from chandlery.operator.cache import Cache, Dirty
 from chandlery.operator.children.naming import Defaults, Object
+from chandlery.operator.children.workers import assignment_map
 from chandlery.operator.events import Events
 from chandlery.operator.kubernetes.api import GoneError, Kind, Page
 from chandlery.operator.kubernetes.follow import Followed
@@ -108,6 +112,12 @@ class Bench:
         )  # fmt: skip
         self.pools = Pools(self.tools)
         self.cache.put("MarketFeed", feed_body())
+
+    def planned_alone(self) -> list[TraderAssignment]:
+        """What the pool's first worker is to have, by a planner that nobody else asks."""
+        made = PoolPlanner(self.cache).plan(KEY, {}, configmaps={}, namespaces={}, catalogue=None, now_ms=1)
+        assert made.pool is not None
+        return made.pool.workers["quants-0"].traders
 
     def condition(self, name: str, kind: str = "Ready") -> dict[str, Any]:
         found: dict[str, Any] = next(
@@ -258,3 +268,57 @@ async def test_a_feed_that_then_names_another_secret_takes_the_workers_away_and_
     await bench.pools.reconcile(KEY)
     assert bench.server.there[STATEFUL_SET].objects == {}
     assert bench.condition("TraderPool/quants")["reason"] == "NotAllowed"
+
+
+@pytest.mark.parametrize("what", ["another feed", "deleted", "not allowed"])
+async def test_a_feed_that_a_pool_asks_no_more_is_looked_at_when_that_is_known(bench: Bench, what: str) -> None:
+    """The resource's change has it looked at before the pool is planned anew, when it is asked for as much as before."""
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    await bench.pools.reconcile(KEY)
+    assert bench.planner.feed_of(KEY) == ("default", "market")
+    if what == "deleted":
+        bench.cache.drop("TraderPool-default-quants")
+    elif what == "another feed":
+        bench.cache.put("MarketFeed", feed_body("other"))
+        bench.cache.put("TraderPool", pool_body(version=2, generation=2, feed={"name": "other"}))
+    else:
+        elsewhere = {"name": "market", "namespace": "markets"}
+        bench.cache.put("TraderPool", pool_body(version=2, generation=2, feed=elsewhere))
+    bench.marked.clear()
+    asked = []
+
+    def mark(dirty: Dirty, _delay_s: float) -> None:
+        if dirty == ("feed", "default", "market"):
+            asked.append(bench.planner.feed_of(KEY))
+
+    bench.pools._tools = replace(bench.tools, mark=mark)
+    await bench.pools.reconcile(KEY)
+    assert asked == [("default", "other") if what == "another feed" else None]
+
+
+def kept_in(pool: str, *traders: TraderAssignment) -> Object:
+    """The ConfigMap with what a pool's first worker is assigned, as an operator before this one left it."""
+    of = TraderPool.model_validate(pool_body(pool))
+    body = assignment_map(of, Assignment(f"{pool}-0", 3, content_hash(list(traders)), list(traders)))
+    body["metadata"].update(resourceVersion="7", uid=body["metadata"]["name"])
+    return body
+
+
+@pytest.mark.parametrize("order", [("quants", "other"), ("other", "quants")])
+async def test_a_pool_change_made_while_no_operator_ran_misses_no_candle_whichever_pool_is_planned_first(
+    bench: Bench, order: tuple[str, str]
+) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("TraderPool", pool_body("other"))
+    bench.cache.put("Trader", trader_body())
+    (one,) = bench.planned_alone()
+    before = msgspec.structs.replace(one, incarnation=4, since_ms=7_000)
+    bench.server.there[CONFIG_MAP].objects["default", "quants-0-assignment"] = kept_in("quants", before)
+    bench.cache.put("Trader", trader_body(version=2, generation=2, in_pool="other"))
+    bench.pools.adopt()
+    for name in order:
+        await bench.pools.reconcile(("default", name))
+    assert [link.delivery.assignment.traders for link in bench.workers.of(KEY).values()] == [[]]
+    (after,) = bench.workers.of(("default", "other"))["other-0"].delivery.assignment.traders
+    assert (after.incarnation, after.since_ms) == (5, 7_000)

@@ -104,6 +104,40 @@ def test_one_that_was_suspended_owns_nothing_from_before_in_its_new_pool() -> No
     assert told(world.step(wanted_in("right"))).since_ms == WALL_MS + world.now_ms
 
 
+@pytest.mark.parametrize("waits", ["full", "gone"])
+def test_sent_back_from_a_pool_that_it_never_ran_in_it_owns_what_it_owned(waits: str) -> None:
+    world = World()
+    full = pool("right", per_worker=1)
+    mine: dict[str, Any] = {"symbols": ("BTC/USDT", "ETH/USDT")}
+    there = trader("there", in_pool="right")
+
+    def wanted(name: str) -> Desired:
+        return desired(feed(), pool("left"), full, there, trader("a", in_pool=name, **mine))
+
+    world.step(wanted("left"))
+    (before,) = world.workers["default", "left"]["left-0"].assignment.traders
+    away = world.step(wanted("right" if waits == "full" else "nowhere")).verdicts[A]
+    assert (away.worker, away.reason) == (None, "PoolFull" if waits == "full" else "UnknownPool")
+    world.now_ms += 60_000
+    world.step(wanted("left"))
+    (after,) = world.workers["default", "left"]["left-0"].assignment.traders
+    assert (after.since_ms, after.incarnation) == (before.since_ms, before.incarnation + 1)
+    world.now_ms += 60_000
+    roomy = desired(feed(), pool("left"), pool("right"), there, trader("a", in_pool="right", **mine))
+    moved = [one for one in world.step(roomy).pools["default", "right"].workers["right-0"].traders if one.trader == A]
+    assert [one.since_ms for one in moved] == [before.since_ms], "and on, once there is room"
+
+
+def test_what_closes_while_its_pool_is_not_there_is_not_its_own() -> None:
+    """It never left: nothing says that what closed meanwhile shall still be decided."""
+    world = World()
+    world.step(wanted_in("left"))
+    gone = wanted_in("left")
+    world.step(desired(*gone.feeds.values(), pool("right"), *gone.traders.values()))
+    world.now_ms += 60_000
+    assert told(world.step(wanted_in("left"))).since_ms == WALL_MS + world.now_ms
+
+
 steps = st.lists(
     st.tuples(st.sampled_from(NAMES), st.sampled_from(["turn", "late", "down"]), st.integers(1, 5)),
     min_size=1,

@@ -147,7 +147,7 @@ class Operator:
         )
         self._pools = Pools(tools)
         self._feeds = Feeds(tools, self._api, session, self._options.grace_s)
-        self._workers.adopt()
+        self._pools.adopt()
         self._primed = True
         self._mark_all()
         for followed in self._followed:

@@ -117,9 +117,13 @@ class Cache:
         if before is not None and before.version >= int(meta["resourceVersion"]):
             return []
         now = hold(kind, body, before)
-        dirty = self._remove(before) if before is not None else []
+        dirty: list[Dirty] = []
+        if before is not None:
+            dirty = self._concerned(before)
+            self._remove(before)
         self._add(now)
-        return [*dict.fromkeys([*dirty, *self._concerned(now)])]
+        seeking = self._seeking(kind) if before is None else []
+        return [*dict.fromkeys([*dirty, *self._concerned(now), *seeking])]
 
     def drop(self, uid: str) -> list[Dirty]:
         """Forget an object; returns what must be reconciled for it."""
@@ -128,7 +132,7 @@ class Cache:
             return []
         dirty = self._concerned(held)
         self._remove(held)
-        return dirty
+        return [*dict.fromkeys([*dirty, *self._seeking(held.kind)])]
 
     def sweep(self, kind: str, version: int, uids: Iterable[str], namespace: str = "") -> list[Dirty]:
         """Forget what a list doesn't have, unless it is newer than the list.
@@ -187,18 +191,16 @@ class Cache:
         if held.pool is not None:
             self._traders.setdefault(held.pool, set()).add(held.uid)
 
-    def _remove(self, held: Held) -> list[Dirty]:
-        """Take out; returns what it concerned where that can't be told afterwards."""
+    def _remove(self, held: Held) -> None:
         del self._held[held.uid]
         if self._uid.get((held.kind, held.key)) == held.uid:
             del self._uid[held.kind, held.key]
         if held.pool is None:
-            return []
+            return
         members = self._traders.get(held.pool, set())
         members.discard(held.uid)
         if not members:
             self._traders.pop(held.pool, None)
-        return [("pool", *held.pool)]
 
     def _concerned(self, held: Held) -> list[Dirty]:
         if held.pool is not None:
@@ -207,6 +209,16 @@ class Cache:
             feed = _feed_of(held)
             return [("pool", *held.key), *([("feed", *feed)] if feed is not None else [])]
         return [("feed", *held.key), *(("pool", *pool) for pool in self.pools_of(held.key))]
+
+    def _seeking(self, kind: str) -> list[Dirty]:
+        """Pools that are concerned when one of a kind comes or goes: who names another that isn't there is told what is
+        near."""
+        if kind == TraderPool.KIND:
+            return [("pool", *key) for key in self._traders if (kind, key) not in self._uid]
+        if kind == MarketFeed.KIND:
+            feeds = ((held.key, _feed_of(held)) for held in self.all_of(TraderPool.KIND))
+            return [("pool", *key) for key, feed in feeds if feed is not None and (kind, feed) not in self._uid]
+        return []
 
 
 def _feed_of(held: Held) -> Key | None:

@@ -17,6 +17,7 @@ import msgspec
 from chandlery.core.assignment import READY_STATES, TraderAssignment, WorkerStatus
 from chandlery.core.assignment import TraderStatus as Reported
 from chandlery.core.checks import unknown_symbols_of
+from chandlery.core.durations import format_duration
 from chandlery.core.kafka_login import KafkaProblem
 from chandlery.core.resources import Trader
 from chandlery.core.resources.status import (
@@ -32,7 +33,7 @@ from chandlery.core.resources.status import (
 )
 from chandlery.operator.cache import Held
 from chandlery.operator.planner import FeedPlan, PoolPlan, Verdict
-from chandlery.operator.planner_standing import told_of
+from chandlery.operator.planner_standing import ending_of, told_of
 
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _WARM_STATES: Final = frozenset({"Warm", "Active", "Blocked"})
@@ -58,6 +59,7 @@ class WorkerView:
         undelivered: why its assignment could not be kept or pushed at the last attempt; empty: it could.
         trouble: what keeps its pod from running, in the cluster's words; empty: nothing known.
         refused: why it has no pod; None: it has one, or nothing is known.
+        lags_ms: its feed is at least so far behind, and has been for a while; 0: it isn't.
     """
 
     name: str
@@ -69,6 +71,7 @@ class WorkerView:
     undelivered: str = ""
     trouble: str = ""
     refused: PodRefusal | None = None
+    lags_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +191,8 @@ def _not_running(reported: Reported, worker: WorkerView) -> State:
     # A process that is being started again is still in its crash loop: no coming and going of conditions.
     crashed = reported.state == "Backoff" or (reported.attempt > 0 and reported.state in ("Pending", "Init"))
     if crashed:
-        said = reported.last_error or reported.message.partition("; starts again")[0]
-        return State(_word(reported.reason, "CrashLoop"), said or "its process ended; it is started again")
+        said = ending_of(reported) or "its process ended; it is started again"
+        return State(_word(reported.reason, "CrashLoop"), said)
     if reported.state == "Stalled":
         return State(_word(reported.reason, "BadStrategy"), reported.message, stalled=True)
     if reported.reason == "SeriesRefused":  # tried again by itself, but as a rule somebody has to make room
@@ -312,6 +315,14 @@ def pool_state(held: Held, plan: PoolPlan | None, workers: Sequence[WorkerView],
         return State("WorkersUnready" if left else "WorkersStarting", unready)
     if plan.pending:
         return State("PoolFull", "some of its traders find no room: raise spec.workers.max", ready=True)
+    slowest = max(workers, key=lambda worker: worker.lags_ms, default=None)
+    if slowest is not None and slowest.lags_ms:
+        message = (
+            f"the feed of worker {slowest.name} fell more than {format_duration(slowest.lags_ms)} behind the candles, and "
+            f"its Traders decide that late: give its container more CPU, or fewer symbols and intervals (a lower "
+            f"spec.tradersPerWorker spreads them)"
+        )
+        return State("Lagging", message, ready=True)
     return State("Running", ready=True)
 
 
@@ -365,12 +376,14 @@ def feed_state(
     problem: str,
     refused: PodRefusal | None = None,
     kafka_problem: KafkaProblem | None = None,
+    lags_ms: int = 0,
 ) -> State:
     """What is to be said of a MarketFeed.
 
     Args:
         unready: those of its pods that aren't Ready. problem: what the API server refused.
         refused: why one of them can't be made. kafka_problem: why ingest can't append.
+        lags_ms: the aggregator is at least so far behind, and has been for a while; 0: it isn't.
     """
     if held.problem:
         return State("BadManifest", held.problem, stalled=True)
@@ -386,6 +399,13 @@ def feed_state(
         return _kafka_state(kafka_problem)
     if unready:
         return State("Starting", f"not Ready: {', '.join(unready)}")
+    if lags_ms:
+        message = (
+            f"its aggregator fell more than {format_duration(lags_ms)} behind its market, and its Traders decide that "
+            f"late: give its pod more CPU, or the feed fewer symbols or intervals (a second MarketFeed has an aggregator "
+            f"of its own)"
+        )
+        return State("Lagging", message, ready=True)
     return State("Running", ready=True)
 
 

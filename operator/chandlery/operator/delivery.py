@@ -122,6 +122,10 @@ class Delivery:
             ChandleryError: not now; it is tried again before the next push.
         """
 
+    def _tell(self, problem: str) -> None:
+        """Called with why an attempt failed; empty: it didn't."""
+        self.problem = problem
+
     async def _push(self) -> None:
         attempt = 0
         while self.delivered_sequence != self.assignment.sequence or attempt == 0:
@@ -137,7 +141,7 @@ class Delivery:
             except ChandleryError as error:
                 if not isinstance(error, UnavailableError) and str(error) != self.problem:
                     log.error("assignment can't be kept", extra={"worker": self.worker, "problem": str(error)})
-                self.problem = str(error)
+                self._tell(str(error))
                 await self._pause(attempt)
                 continue
             outcome = self._settle(pushed, reply, attempt)
@@ -150,7 +154,8 @@ class Delivery:
         """What an answer means for the push."""
         facts = {"worker": self.worker, "sequence": pushed.sequence, "attempt": attempt}
         if reply.status == 200:
-            self.delivered_sequence, self.problem = pushed.sequence, ""
+            self.delivered_sequence = pushed.sequence
+            self._tell("")
             log.info("assignment delivered", extra=facts)
             return "done" if pushed is self.assignment else "again"
         if reply.status == 409:
@@ -159,14 +164,14 @@ class Delivery:
                 taken = msgspec.json.decode(reply.body, type=_Taken)
             except msgspec.DecodeError as error:
                 # Not the worker's own words (a proxy, another process on its port): ask again, it may come back.
-                self.problem = f"refused with 409, which tells no sequence: {error}"
+                self._tell(f"refused with 409, which tells no sequence: {error}")
                 log.error("assignment refused", extra={**facts, "problem": self.problem})
                 return "later"
             above = max(taken.sequence, taken.received_sequence, self.assignment.sequence) + 1
             log.warning("assignment refused as old; going above", extra={**facts, "above": above})
             self._replace(msgspec.structs.replace(self.assignment, sequence=above))
             return "again"
-        self.problem = f"refused with {reply.status}: {reply.body[:200].decode(errors='replace')}"
+        self._tell(f"refused with {reply.status}: {reply.body[:200].decode(errors='replace')}")
         log.error("assignment refused", extra={**facts, "problem": self.problem})
         # 400 says that this very state can't be read: pushing it again would give the same.
         return "done" if reply.status == 400 else "later"

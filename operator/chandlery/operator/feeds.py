@@ -12,6 +12,7 @@ from typing import Final
 import aiohttp
 import msgspec
 
+from chandlery.core.behind import Lag
 from chandlery.core.errors import ChandleryError, InputError
 from chandlery.core.feed_kafka import feed_topic, kafka_settings
 from chandlery.core.http_errors import in_words
@@ -29,6 +30,7 @@ from chandlery.operator.children.feeds import (
     settings_map,
 )
 from chandlery.operator.children.naming import (
+    AGGREGATOR_PORT,
     CONTENT,
     INGEST_PORT,
     SETTINGS,
@@ -42,13 +44,14 @@ from chandlery.operator.planner import FeedPlan
 from chandlery.operator.planning import Grace, by_length
 from chandlery.operator.podstate import address_of, is_ready
 from chandlery.operator.pools import Tools, timestamp
+from chandlery.operator.settings_of import is_paced
 
 log = logging.getLogger("chandlery.operator.feeds")
 
 #: A symbol that no Trader asks for any more is ingested for this long: longer than an edit, a move or a rollout.
 GRACE_S: Final = 300.0
 #: How often ingest is asked which symbols its exchange doesn't have, which session it is in, and whether Kafka takes
-#: what it appends.
+#: what it appends; and the aggregator, how far it is behind.
 _ASK_S: Final = 5.0
 _COMPONENTS: Final[tuple[Component, ...]] = ("ingest", "aggregator")
 
@@ -61,12 +64,19 @@ class IngestStatus(msgspec.Struct):
     unknown_symbols: list[str] = []
 
 
+class AggregatorStatus(msgspec.Struct):
+    """What of the aggregator's status matters here."""
+
+    behind_ms: int = 0
+
+
 @dataclass(slots=True)
 class _Known:
     """What is known of a feed beside its resource."""
 
     ingest: IngestStatus = field(default_factory=IngestStatus)
-    asked_s: float = float("-inf")
+    lag: Lag = field(default_factory=Lag)
+    asked_s: dict[Component, float] = field(default_factory=dict)
     problem: str = ""
     refused: PodRefusal | None = None
 
@@ -198,27 +208,41 @@ class Feeds:
             known.refused = found[0] if found else None
 
     async def _ask(self, feed: MarketFeed, known: _Known) -> None:
-        """Ask ingest what it knows; what it says of symbols concerns the pools' Traders."""
-        pod = self._pod(feed, "ingest")
-        address = address_of(pod)
-        if not address or not is_ready(pod):
+        """Ask ingest and aggregator what they know; what ingest says of symbols concerns the pools' Traders."""
+        ready = [one for one in _COMPONENTS if is_ready(pod := self._pod(feed, one)) and address_of(pod)]
+        if "ingest" not in ready:
             known.ingest.kafka_problem = None
-            return
+        if "aggregator" not in ready or not is_paced(feed):
+            known.lag.forget()
         now_s = time.monotonic()
-        if now_s - known.asked_s >= _ASK_S:
-            known.asked_s = now_s
-            host = f"[{address}]" if ":" in address else address
-            try:
-                async with asyncio.timeout(2.0), self._session.get(f"http://{host}:{INGEST_PORT}/v1/status") as answer:
-                    told = msgspec.json.decode(await answer.read(), type=IngestStatus)
-            except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
-                log.debug("ingest doesn't answer", extra={"feed": feed.full_name, "problem": in_words(error)})
-            else:
-                if told.unknown_symbols != known.ingest.unknown_symbols:
+        due = [one for one in ready if now_s - known.asked_s.get(one, float("-inf")) >= _ASK_S]
+        known.asked_s |= dict.fromkeys(due, now_s)
+        for answer in await asyncio.gather(*(self._answer(feed, one) for one in due)):
+            if isinstance(answer, IngestStatus):
+                if answer.unknown_symbols != known.ingest.unknown_symbols:
                     for pool in self._tools.cache.pools_of(feed.key):
                         self._tools.mark(("pool", *pool), 0.05)
-                known.ingest = told
-        self._tools.mark(("feed", *feed.key), _ASK_S)
+                known.ingest = answer
+            elif answer is not None and is_paced(feed):
+                known.lag.note(answer.behind_ms, now_s)
+        if ready:
+            self._tools.mark(("feed", *feed.key), _ASK_S)
+
+    async def _answer(self, feed: MarketFeed, component: Component) -> IngestStatus | AggregatorStatus | None:
+        """What a component's status says; None: it doesn't answer."""
+        address = address_of(self._pod(feed, component))
+        host = f"[{address}]" if ":" in address else address
+        port = INGEST_PORT if component == "ingest" else AGGREGATOR_PORT
+        try:
+            async with asyncio.timeout(2.0), self._session.get(f"http://{host}:{port}/v1/status") as answer:
+                body = await answer.read()
+            if component == "ingest":
+                return msgspec.json.decode(body, type=IngestStatus)
+            return msgspec.json.decode(body, type=AggregatorStatus)
+        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
+            facts = {"feed": feed.full_name, "component": component, "problem": in_words(error)}
+            log.debug("no answer to a question of its status", extra=facts)
+            return None
 
     async def _say(self, held: Held, feed: MarketFeed | None, plan: FeedPlan | None, known: _Known) -> None:
         tools = self._tools
@@ -242,6 +266,7 @@ class Feeds:
             problem=known.problem,
             refused=known.refused,
             kafka_problem=known.ingest.kafka_problem,
+            lags_ms=known.lag.told_ms,
         )
         status = feed_status(
             held,

@@ -20,7 +20,7 @@ from chandlery.core.resources import Trader
 from chandlery.operator.planner_homes import Asked, full_message, home_before, place_all, steps_of, worker_name
 from chandlery.operator.planner_homes import worker_number as worker_number
 from chandlery.operator.planner_placement import Placement
-from chandlery.operator.planner_since import elsewhere_of, with_since
+from chandlery.operator.planner_since import elsewhere_of, with_since, with_waiting
 from chandlery.operator.planner_standing import Entry, content_digest, entries_of, standing_of
 from chandlery.operator.planner_traders import Refusal, judge, seen_of
 from chandlery.operator.planner_types import (
@@ -48,6 +48,7 @@ __all__ = [
     "PoolPlan",
     "Verdict",
     "WorkerNow",
+    "assigned_before",
     "desired_of",
     "plan",
     "worker_name",
@@ -247,10 +248,7 @@ def _remember(
             _raise_to(sequences, f"{key[0]}/{name}", assignment.sequence)
             for trader in sorted(assignment.traders, key=lambda each: each.incarnation):
                 _see(traders, trader, key, pool)
-    for name, verdict in verdicts.items():
-        # Of candles that close while it may not run none is its own, wherever it may go on.
-        if verdict.reason == "NotAllowed" and verdict.worker is None and name in traders:
-            traders[name] = msgspec.structs.replace(traders[name], since_ms=0)
+    traders = with_waiting(traders, verdicts, {"/".join(key) for key in pools})
     surplus = {
         pools[key].pool.full_name: placement.surplus_since_ms
         for key, placement in placements.items()
@@ -272,9 +270,25 @@ def _see(traders: dict[str, Seen], trader: TraderAssignment, key: Key, pool: Poo
         before = seen_of(trader, "/".join(key), feed)
     elif before.incarnation == trader.incarnation:  # an incarnation's content stays
         # Its pool may have got another feed since.
-        now = {"generation": trader.generation, "since_ms": trader.since_ms, "feed": feed or before.feed}
-        before = msgspec.structs.replace(before, **now)
+        before = msgspec.structs.replace(
+            before,
+            generation=trader.generation,
+            since_ms=trader.since_ms,
+            pool="/".join(key),
+            feed=feed or before.feed,
+        )
     traders[trader.trader] = before
+
+
+def assigned_before(assigned: Iterable[tuple[Key, Key, Assignment]]) -> Memory:
+    """What to begin with where nothing is remembered, and workers have assignments: of pool, its feed, the assignment."""
+    traders: dict[str, Seen] = {}
+    for pool, feed, assignment in assigned:
+        for trader in sorted(assignment.traders, key=lambda each: each.incarnation):
+            before = traders.get(trader.trader)
+            if before is None or before.incarnation < trader.incarnation:
+                traders[trader.trader] = seen_of(trader, "/".join(pool), "/".join(feed))
+    return Memory(traders=_newest(traders))
 
 
 def _raise_to(sequences: dict[str, int], name: str, sequence: int) -> None:

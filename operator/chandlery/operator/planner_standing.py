@@ -119,7 +119,7 @@ class Entry:
         if status.state == "Stalled":
             return status.reason or "BadStrategy", status.message or status.last_error
         if status.state == "Backoff" and (status.attempt >= MOST_ATTEMPTS or status.reason == "CrashLoop"):
-            return status.reason or "CrashLoop", status.last_error or status.message
+            return status.reason or "CrashLoop", ending_of(status)
         return None
 
 
@@ -214,25 +214,43 @@ def told_of(status: WorkerStatus | None, trader: str, incarnation: int) -> Trade
     return None
 
 
+def ending_of(status: TraderStatus) -> str:
+    """How its process ended, as it is told, without the pause before the next start: that is another each time."""
+    return status.last_error or _without_pause(status.message)
+
+
+def _without_pause(message: str) -> str:
+    return message.partition("; starts again")[0]
+
+
 def news_of(status: WorkerStatus) -> object:
-    """What of a worker's answer plans and conditions depend on, apart from figures that move by themselves."""
+    """What of a worker's answer plans and conditions depend on, apart from figures that move by themselves.
+
+    Whatever is left out here is told by the next look at everything, minutes later.
+    """
     return (
         status.sequence,
+        status.hash,
+        status.received_sequence,
         status.supervisor_connected,
         [
             {name: _news_of(one)
              for name, one in answers.items()}
             for answers in (status.traders, status.successors)
         ],
-        [entry.get("name") for entry in status.catalogue],
+        status.catalogue,
         status.feed.get("broker_problem"),
     )  # fmt: skip
 
 
 def _news_of(one: TraderStatus) -> object:
     tried = (one.attempt > 0, one.attempt >= MOST_ATTEMPTS)
+    # Which candle it is moves by itself: where a plan goes by it, something else has told that it is time to plan.
     begun = one.last_open_time_ms > 0
-    return one.state, one.reason, one.generation, one.incarnation, one.code, one.until_ms, begun, tried
+    # What a process that runs has to say stands in no condition.
+    message = _without_pause(one.message) if one.state == "Backoff" else one.message
+    said = None if one.state in READY_STATES else (message, one.last_error)
+    return one.state, one.reason, said, one.generation, one.incarnation, one.code, one.until_ms, begun, tried
 
 
 def standing_of(

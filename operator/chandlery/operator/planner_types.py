@@ -113,7 +113,7 @@ class Seen(msgspec.Struct, frozen=True):
 
     Attributes:
         since_ms: since when candles were its to decide; 0: not known, or it may no longer have decided them.
-        pool, feed: where that was (``namespace/name``).
+        pool, feed: where that was (``namespace/name``). pool empty: it has left that one, and runs in no other yet.
     """
 
     uid: str

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from chandlery.core.assignment import Assignment
 from chandlery.core.checks import CatalogueEntry, Finding, check_strategy
 from chandlery.core.errors import InputError
 from chandlery.core.intervals import parse_interval
@@ -21,7 +22,19 @@ from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.core.wording import path_text
 from chandlery.operator.cache import Cache
 from chandlery.operator.children.workers import traders_bytes
-from chandlery.operator.planner import Current, Delays, Desired, FeedPlan, Memory, PoolPlan, Verdict, WorkerNow, plan
+from chandlery.operator.planner import (
+    Current,
+    Delays,
+    Desired,
+    FeedPlan,
+    Memory,
+    PoolPlan,
+    Verdict,
+    WorkerNow,
+    assigned_before,
+    plan,
+)
+from chandlery.operator.planner_since import without_pool
 
 #: An assignment travels in a ConfigMap, which holds 1 MiB: one Trader's parameters must not take it from the others.
 MOST_PARAMETER_BYTES: Final = 16 * 1024
@@ -54,6 +67,15 @@ class PoolPlanner:
         self._delays = delays or Delays()
         self._memory = Memory()
         self._asked: dict[Key, FeedPlan] = {}
+
+    def adopt(self, assigned: Iterable[tuple[Key, Assignment]]) -> None:
+        """Begin with what workers are assigned, by their pools: a Trader may have got another pool while nobody planned.
+
+        To be called before the first plan: whichever pool is planned first finds what the others know.
+        """
+        pools: dict[Key, TraderPool] = self._sound(TraderPool)
+        known = ((key, pools[key].spec.feed.key(key[0]), one) for key, one in assigned if key in pools)
+        self._memory = assigned_before(known)
 
     def plan(
         self,
@@ -90,7 +112,7 @@ class PoolPlanner:
         if not there:
             self._asked.pop(key, None)
             return Planned(None, made.verdicts, None)
-        self._remember(made.memory, pools[key].full_name, made.verdicts)
+        self._remember(made.memory, pools[key].full_name, workers, made.verdicts)
         planned = made.pools[key]
         if planned.feed is None:
             self._asked.pop(key, None)
@@ -112,23 +134,32 @@ class PoolPlanner:
         """What the next plan finds again."""
         return self._memory
 
+    def feed_of(self, key: Key) -> Key | None:
+        """The feed that a planned pool asks something of; None: none."""
+        asked = self._asked.get(key)
+        return asked.feed.key if asked is not None else None
+
     def forget(self, key: Key) -> None:
-        """A pool is gone, and nobody names it."""
+        """A pool is gone."""
         self._asked.pop(key, None)
 
     def _sound(self, kind: type[Any]) -> dict[Key, Any]:
         return {held.key: held.resource for held in self._cache.all_of(kind.KIND) if isinstance(held.resource, kind)}
 
-    def _remember(self, memory: Memory, pool: str, verdicts: Mapping[str, Verdict]) -> None:
+    def _remember(
+        self, memory: Memory, pool: str, workers: Mapping[str, WorkerNow], verdicts: Mapping[str, Verdict]
+    ) -> None:
         # What the plan of one pool says nothing of stays, as long as it is there.
         before = self._memory
         others = {name: since for name, since in before.surplus_since_ms.items() if name != pool}
         since = {name: one for name, one in before.taking_over_since_ms.items() if self._is_elsewhere(name, verdicts)}
         failed = {name: one for name, one in before.failed.items() if self._is_elsewhere(name, verdicts)}
+        there = {trader.trader for worker in workers.values() for trader in worker.assignment.traders}
+        left = [name for name in there if self._is_elsewhere(name, verdicts)]
         self._memory = Memory(
             {**others, **memory.surplus_since_ms},
             memory.sequences,
-            memory.traders,
+            without_pool(memory.traders, left, pool) if left else memory.traders,
             {**since, **memory.taking_over_since_ms},
             {**failed, **memory.failed},
         )

@@ -40,6 +40,7 @@ from chandlery.operator.planner import Verdict, WorkerNow
 from chandlery.operator.planner_standing import told_of
 from chandlery.operator.planning import Planned, PoolPlanner
 from chandlery.operator.refusals import Refusals, is_of_quota, refusal_of
+from chandlery.operator.settings_of import is_paced
 from chandlery.operator.sources import Sources, named_by
 from chandlery.operator.statuses import Statuses
 from chandlery.operator.workerlink import WorkerLink, now_ms, wall_ms
@@ -88,6 +89,10 @@ class Pools:
         self._catalogues: dict[Key, list[dict[str, Any]]] = {}
         self._problems: dict[Key, str] = {}
 
+    def adopt(self) -> None:
+        """Take over what stands in the cluster, before anything is reconciled."""
+        self._tools.planner.adopt(self._tools.workers.adopt())
+
     async def reconcile(self, key: Key) -> None:
         """Bring one pool to what it shall be, as far as that can be done now; marks it when it must be looked at again.
 
@@ -106,6 +111,7 @@ class Pools:
             return
         try:
             configmaps = await self._sources(key)
+            asked = tools.planner.feed_of(key)
             # From here to the plan nothing is awaited: of what is judged, and of nothing newer, is told afterwards.
             held, traders = tools.cache.get(TraderPool.KIND, key), tools.cache.traders_of(key)
             workers = self._workers_now(key, held)
@@ -123,6 +129,7 @@ class Pools:
         except Exception as error:
             await self._say_unplanned(key, error)
             raise  # logged, and repeated with backoff, by the queue
+        self._tell_feed_left(key, asked)
         failure: ChandleryError | None = None
         # Where not all could be carried out this is what is known.
         outdated = sum(one.outdated for one in workers.values())
@@ -245,7 +252,14 @@ class Pools:
         self._sets.forget(key)
         self._catalogues.pop(key, None)
         self._problems.pop(key, None)
+        asked = self._tools.planner.feed_of(key)
         self._tools.planner.forget(key)
+        self._tell_feed_left(key, asked)
+
+    def _tell_feed_left(self, key: Key, asked: Key | None) -> None:
+        """Have the feed looked at that the pool asked until now: it was told of the change before the pool was planned."""
+        if asked is not None and asked != self._tools.planner.feed_of(key):
+            self._tools.mark(("feed", *asked), 0.05)
 
     # Catalogue ----------------------------------------------------------------------------------------------
 
@@ -283,9 +297,15 @@ class Pools:
                 note = f"the kept assignment of worker {name} was changed by somebody else and is replaced: {wrong}"
                 await tools.events.tell(held, "Warning", "AssignmentReplaced", note)
             workers = [views[name] for name in planned.pool.workers if name in views] if planned.pool else []
+            if not self._is_paced(feed):
+                workers = [replace(view, lags_ms=0) for view in workers]
             state = pool_state(held, planned.pool, workers, outdated, self._problems.get(key, ""))
             status = pool_status(held, state, planned.pool, workers, outdated, now)
             await self._write(TRADER_POOL, held, state, status, ("pool", *key))
+
+    def _is_paced(self, key: Key | None) -> bool:
+        feed = self._tools.cache.get(MarketFeed.KIND, key) if key is not None else None
+        return feed is not None and isinstance(feed.resource, MarketFeed) and is_paced(feed.resource)
 
     def _unchanged(self, judged: Held) -> Held | None:
         """The resource as it is now (its status may be newer); None: it is another, which has been marked already."""

@@ -54,6 +54,12 @@ def source_options(feed: MarketFeed, folder: Path) -> dict[str, Any]:
     return options
 
 
+def is_paced(feed: MarketFeed) -> bool:
+    """Whether its market has a pace that anything could be behind of; a replay as fast as possible has none."""
+    replay = feed.spec.source.replay
+    return replay is None or not math.isinf(replay.speed)
+
+
 def history_files(feed: MarketFeed, folder: Path) -> list[HistoryFile]:
     """The feed's files of closed candles, their paths made absolute by ``folder``."""
     return [

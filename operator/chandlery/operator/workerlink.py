@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 
 from chandlery.core.assignment import Assignment, WorkerStatus, decode_status
+from chandlery.core.behind import Lag
 from chandlery.core.errors import UnavailableError
 from chandlery.core.http_errors import in_words
 from chandlery.operator.children.naming import Object
@@ -32,6 +33,8 @@ _QUIET_S: Final = 2.0
 _BUSY_S: Final = 0.05
 #: While a successor gets warm, which may take days, its last step is heard of within this.
 _STANDING_BY_S: Final = 0.5
+#: A push fails for a moment while a pod comes up: what has passed by then is no news. It is tried again every 2 s at most.
+_LASTS_S: Final = 1.0
 _RETRY_S: Final = 0.5
 _LAST_RETRY_S: Final = 5.0
 
@@ -73,15 +76,22 @@ class ClusterDelivery(Delivery):
     """Delivery that keeps the assignment in a ConfigMap before it pushes.
 
     Args:
-        keep: writes it; see :meth:`Delivery._keep`.
+        keep: writes it; see :meth:`Delivery._keep`. told: called when ``problem`` may be another.
 
     Attributes:
         least_sequence: of whatever is wanted next.
     """
 
-    def __init__(self, assignment: Assignment, endpoint: Caller, keep: Callable[[Assignment], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        endpoint: Caller,
+        keep: Callable[[Assignment], Awaitable[None]],
+        told: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(assignment, endpoint)
         self.least_sequence = 1
+        self._told = told
         self._write = keep
         self._kept_sequence = assignment.sequence
         self._kept = asyncio.Event()
@@ -101,6 +111,11 @@ class ClusterDelivery(Delivery):
             await self._write(assignment)
             self._kept_sequence = assignment.sequence
             self._kept.set()
+
+    def _tell(self, problem: str) -> None:
+        before, self.problem = self.problem, problem
+        if before != problem:
+            self._told()
 
     def above(self, sequence: int) -> None:
         """Somebody else kept an assignment of this sequence: the wanted one must be above it."""
@@ -135,7 +150,7 @@ class WorkerLink:
         ended: Callable[[asyncio.Task[None]], None],
     ) -> None:
         self.name = assignment.worker
-        self.delivery = ClusterDelivery(assignment, endpoint, keep)
+        self.delivery = ClusterDelivery(assignment, endpoint, keep, self._delivery_told)
         self.status: WorkerStatus | None = None
         self.problem = ""
         self.denied = False
@@ -153,6 +168,9 @@ class WorkerLink:
         # longer time of one that is being made.
         self._was_ready = bool(assignment.traders)
         self._since_ms = now_ms()
+        self._lag = Lag()
+        self._undelivered = ""
+        self._telling: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[WorkerStatus] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -167,6 +185,8 @@ class WorkerLink:
 
     async def stop(self) -> None:
         """End both."""
+        if self._telling is not None:
+            self._telling.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -187,6 +207,7 @@ class WorkerLink:
             # Another pod: what the one before answered counts no more, and it must be told everything.
             self._pod_uid, self._endpoint.address = uid, address
             self.status = None
+            self._lag.forget()
             self.delivery.delivered_sequence = 0
             if self._asking is not None:
                 self._asking.cancel()  # the pod asked may never answer
@@ -221,6 +242,7 @@ class WorkerLink:
             undelivered=self.delivery.problem,
             trouble=self._trouble,
             refused=self.refused,
+            lags_ms=self._lag.told_ms if self.is_ready else 0,
         )
 
     @property
@@ -255,7 +277,7 @@ class WorkerLink:
                 continue
             except UnavailableError as error:
                 failures += 1
-                self.problem = str(error)
+                self._unreached(str(error))
                 await self._pause(min(_RETRY_S * 2.0 ** min(failures - 1, 5), _LAST_RETRY_S))
                 continue
             failures, self.problem = 0, ""
@@ -273,6 +295,23 @@ class WorkerLink:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(longest_s):
                 await self._hurry.wait()
+
+    def _unreached(self, problem: str) -> None:
+        before, self.problem = self.problem, problem
+        # With an answer of before there is something better to say.
+        if before != problem and self.status is None and self.is_ready:
+            self._changed()
+
+    def _delivery_told(self) -> None:
+        """What keeps an assignment from being delivered is news once it lasts."""
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(_LASTS_S, self._tell_undelivered)
+
+    def _tell_undelivered(self) -> None:
+        self._telling = None
+        before, self._undelivered = self._undelivered, self.delivery.problem
+        if before != self._undelivered:
+            self._changed()
 
     async def _ask(self) -> WorkerStatus:
         after = self.status.version if self.status is not None else 0
@@ -295,7 +334,9 @@ class WorkerLink:
         if status.received_sequence < self.delivery.assignment.sequence:
             self.delivery.nudge()
         self._note_ready()
-        if before is None or news_of(before) != news_of(status):
+        behind_ms = status.feed.get("behind_ms")
+        lags = self._lag.note(behind_ms if isinstance(behind_ms, int) else 0, time.monotonic())
+        if lags or before is None or news_of(before) != news_of(status):
             self._changed()
 
 

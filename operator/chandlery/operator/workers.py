@@ -77,8 +77,12 @@ class Workers:
         """Every link."""
         return self._links
 
-    def adopt(self) -> None:
-        """Take over the workers that stand in the cluster: their assignments go on from what is kept."""
+    def adopt(self) -> list[tuple[Key, Assignment]]:
+        """Take over the workers that stand in the cluster: their assignments go on from what is kept.
+
+        Returns:
+            What they are assigned, by pool.
+        """
         for held in self._cache.all_of(TraderPool.KIND):
             pool = held.resource
             if not isinstance(pool, TraderPool):
@@ -96,6 +100,7 @@ class Workers:
                         # Nothing is told to the worker before its Traders are planned: it may well run what it shall.
                         self._unsound[pool.key, name] = wrong
                         link.delivery.least_sequence = there.sequence + 1
+        return [(pool, link.delivery.assignment) for (pool, _), link in self._links.items()]
 
     def link(self, pool: TraderPool, name: str, assignment: Assignment | None = None) -> WorkerLink:
         """The link to a worker; made if there is none.

@@ -1,0 +1,265 @@
+"""Reconciling a feed: what its pods answer is told on it, and has the pools looked at that it concerns."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
+
+from chandlery.core.assignment import Assignment, WorkerStatus, content_hash
+from chandlery.core.behind import BEHIND_MS, CAUGHT_UP_MS, HOLDS_S, Lag
+from chandlery.core.durations import format_duration
+from chandlery.operator.applied import Children
+from chandlery.operator.cache import Cache, Dirty, hold
+from chandlery.operator.children.naming import Defaults, Object
+from chandlery.operator.conditions import WorkerView, pool_state
+from chandlery.operator.events import Events
+from chandlery.operator.feeds import Feeds
+from chandlery.operator.kubernetes.api import Kind, Page
+from chandlery.operator.kubernetes.follow import Followed
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, STATEFUL_SET
+from chandlery.operator.planner import PoolPlan
+from chandlery.operator.planning import PoolPlanner
+from chandlery.operator.pools import Tools
+from chandlery.operator.refusals import Refusals
+from chandlery.operator.statuses import Statuses
+from chandlery.operator.workerlink import PodEndpoint, WorkerLink
+
+FEED = ("default", "market")
+PACED: dict[str, Any] = {"source": {"synthetic": {}}}
+HASTY: dict[str, Any] = {"source": {"replay": {"files": [{"path": "x.jsonl"}], "speed": "max"}}}
+
+
+class Server:
+    """An API server that takes everything; the feed's pods are Ready from the first."""
+
+    def __init__(self) -> None:
+        self.there: dict[Kind, Followed] = {
+            kind: Followed(self, kind, "", lambda *_: None)  # type: ignore[arg-type]
+            for kind in (STATEFUL_SET, CONFIG_MAP, POD)
+        }
+        for component in ("ingest", "aggregator"):
+            self.ready(component)
+        self.statuses: list[Object] = []
+        self.events: list[str] = []
+        self.version = 100
+
+    def ready(self, component: str, *, ready: bool = True) -> None:
+        name = f"market-{component}-0"
+        conditions = [{"type": "Ready", "status": str(ready)}]
+        meta = {"name": name, "namespace": "default", "uid": name, "resourceVersion": "1"}
+        status = {"podIP": "127.0.0.1", "conditions": conditions}
+        self.there[POD].objects["default", name] = {"metadata": meta, "status": status}
+
+    async def apply(self, kind: Kind, body: Object, *, subresource: str = "") -> Object:
+        self.version += 1
+        meta = {
+            **body["metadata"],
+            "resourceVersion": str(self.version),
+            "generation": 1,
+            "uid": body["metadata"]["name"],
+        }
+        if subresource:
+            self.statuses.append(body["status"])
+        elif kind in self.there:
+            self.there[kind].objects["default", meta["name"]] = {**body, "metadata": meta}
+        return {"metadata": meta}
+
+    async def merge(self, kind: Kind, namespace: str, name: str, patch: Object, *, subresource: str = "") -> Object:
+        return patch
+
+    async def list(self, kind: Kind, namespace: str = "", *, fields: str = "", **_: Any) -> Page:
+        return Page("1", [])
+
+    async def create(self, kind: Kind, body: Object) -> Object:
+        self.events.append(body["reason"])
+        return body
+
+
+class Market:
+    """A feed's operator side, over pods that answer what a test says."""
+
+    def __init__(self, session: aiohttp.ClientSession, spec: dict[str, Any]) -> None:
+        self.server, self.cache = Server(), Cache()
+        self.marked: list[Dirty] = []
+        self.answers: dict[str, dict[str, Any]] = {"ingest": {}, "aggregator": {}}
+        api: Any = self.server
+        children = Children(api, lambda _dirty: None)
+        for followed in self.server.there.values():
+            children.follow(followed)
+        nobody: Any = None
+        self.planner = PoolPlanner(self.cache)
+        tools = Tools(
+            cache=self.cache, children=children, workers=nobody, planner=self.planner,
+            statuses=Statuses(api), events=Events(api, "test"), sources=nobody, refusals=Refusals(api),
+            defaults=Defaults("workers:1", "stream:1", kafka="kafka:9092"), namespaces=dict,
+            unknown_symbols=lambda _feed: (), mark=lambda dirty, _delay_s: self.marked.append(dirty),
+        )  # fmt: skip
+        self.feeds = Feeds(tools, api, session)
+        self.cache.put("MarketFeed", feed_body(**spec))
+        self.cache.put("TraderPool", pool_body())
+        self.cache.put("Trader", trader_body())
+        self.planner.plan(("default", "quants"), {}, configmaps={}, namespaces={}, catalogue=None, now_ms=1)
+
+    async def look(self) -> dict[str, Any]:
+        """One reconcile; the feed's condition Ready afterwards."""
+        await self.feeds.reconcile(FEED)
+        found: dict[str, Any] = next(one for one in self.server.statuses[-1]["conditions"] if one["type"] == "Ready")
+        return found
+
+
+@pytest_asyncio.fixture
+async def market(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Market]:
+    async with aiohttp.ClientSession() as session:
+        made = Market(session, getattr(request, "param", PACED))
+        runners = []
+        for component in made.answers:
+
+            async def answer(_request: web.Request, component: str = component) -> web.Response:
+                return web.json_response(made.answers[component])
+
+            app = web.Application()
+            app.router.add_get("/v1/status", answer)
+            runner = web.AppRunner(app)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            runners.append(runner)
+            monkeypatch.setattr(f"chandlery.operator.feeds.{component.upper()}_PORT", runner.addresses[0][1])
+        # Each look asks, and what holds for two looks in a row holds for long enough.
+        monkeypatch.setattr("chandlery.operator.feeds._ASK_S", 0.0)
+        monkeypatch.setattr("chandlery.core.behind.HOLDS_S", 0.0)
+        yield made
+        for runner in runners:
+            await runner.cleanup()
+
+
+async def test_what_keeps_ingest_out_of_kafka_is_told_at_the_next_question_and_when_it_is_over(market: Market) -> None:
+    assert (await market.look())["reason"] == "Running"
+    for problem in ("is refused", "is refused by another"):
+        market.answers["ingest"] = {"kafka_problem": {"reason": "KafkaUnauthorized", "message": problem}}
+        ready = await market.look()
+        assert (ready["status"], ready["reason"], ready["message"]) == ("False", "KafkaUnauthorized", problem)
+        assert ("feed", *FEED) in market.marked, "and asked again"
+    market.answers["ingest"] = {}
+    assert (await market.look())["reason"] == "Running"
+
+
+async def test_symbols_that_the_exchange_lacks_have_its_pools_looked_at_each_time_they_are_others(
+    market: Market,
+) -> None:
+    pool = ("pool", "default", "quants")
+    await market.look()
+    assert pool not in market.marked
+    for unknown in (["DOGE/USDT"], ["DOGE/USDT", "PEPE/USDT"], []):
+        market.answers["ingest"] = {"unknown_symbols": unknown}
+        await market.look()
+        assert pool in market.marked
+        assert list(market.feeds.unknown_symbols(FEED)) == unknown
+        assert market.server.statuses[-1].get("unknownSymbols", []) == unknown
+        market.marked.clear()
+        await market.look()
+        assert pool not in market.marked
+
+
+async def test_a_feed_whose_aggregator_falls_behind_says_so_until_it_has_caught_up_and_stays_ready(
+    market: Market,
+) -> None:
+    assert (await market.look())["reason"] == "Running"
+    market.answers["aggregator"] = {"behind_ms": BEHIND_MS + 1}
+    assert (await market.look())["reason"] == "Running", "one look may be of a moment"
+    ready = await market.look()
+    assert (ready["status"], ready["reason"]) == ("True", "Lagging")
+    assert "more than 10s behind its market" in ready["message"]
+    writes = len(market.server.statuses)
+    market.answers["aggregator"] = {"behind_ms": 19_000}
+    await market.look()
+    assert len(market.server.statuses) == writes, "a figure that moves by itself is no news"
+    market.answers["aggregator"] = {"behind_ms": 45_000}
+    assert "more than 40s behind its market" in (await market.look())["message"]
+    market.answers["aggregator"] = {"behind_ms": 0}
+    await market.look()
+    assert (await market.look())["reason"] == "Running"
+    assert market.server.events == ["Lagging"] * 2, "once each step"
+
+
+async def test_an_aggregator_that_is_not_ready_does_not_lag(market: Market) -> None:
+    market.answers["aggregator"] = {"behind_ms": 60_000}
+    await market.look()
+    assert (await market.look())["reason"] == "Lagging"
+    market.server.ready("aggregator", ready=False)
+    assert (await market.look())["reason"] == "Starting"
+    market.server.ready("aggregator")
+    market.answers["aggregator"] = {"behind_ms": 0}
+    assert (await market.look())["reason"] == "Running"
+
+
+@pytest.mark.parametrize("market", [HASTY], indirect=True)
+async def test_a_replay_as_fast_as_possible_has_no_pace_to_be_behind_of(market: Market) -> None:
+    market.answers["aggregator"] = {"behind_ms": 60_000}
+    for _ in range(3):
+        assert (await market.look())["reason"] == "Running"
+
+
+@given(st.lists(st.integers(0, 8 * BEHIND_MS), max_size=30))
+def test_a_part_lags_from_when_it_is_far_behind_for_a_while_until_it_has_caught_up_for_a_while(
+    looks: list[int],
+) -> None:
+    """Looks a second apart."""
+    lag, far, near = Lag(), 0, 0
+    for second, behind_ms in enumerate(looks):
+        before = lag.told_ms
+        assert lag.note(behind_ms, float(second)) == (lag.told_ms != before)
+        far = far + 1 if behind_ms > BEHIND_MS else 0
+        near = near + 1 if behind_ms < CAUGHT_UP_MS else 0
+        if not before:
+            assert (lag.told_ms > 0) == (far > HOLDS_S)
+        else:
+            assert (lag.told_ms == 0) == (near > HOLDS_S)
+        if lag.told_ms:
+            far = 0
+            assert lag.told_ms >= max(before, BEHIND_MS)
+            assert behind_ms <= 2 * lag.told_ms
+        else:
+            near = 0
+
+
+def _linked(behind: list[int], monkeypatch: pytest.MonkeyPatch) -> tuple[WorkerLink, int]:
+    """A worker's link after such answers, and how often it was news."""
+    monkeypatch.setattr("chandlery.core.behind.HOLDS_S", 0.0)
+    session: Any = None
+    told: list[None] = []
+
+    async def keep(_assignment: Assignment) -> None:
+        raise AssertionError("nothing is wanted")
+
+    endpoint = PodEndpoint(session, lambda: "", 1)
+    link = WorkerLink(
+        Assignment("quants-0", 0, content_hash([]), []), endpoint, keep, lambda: told.append(None), lambda _: None
+    )
+    link._pod_ready = True
+    for each in behind:
+        link._take(WorkerStatus("quants-0", 1, 0, "", 0, True, {}, [], {"behind_ms": each}))
+    return link, len(told)
+
+
+def test_a_pool_says_which_workers_feed_lags_and_that_is_news_as_it_begins_and_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = hold("TraderPool", pool_body())
+    plan = PoolPlan(held.resource, FEED, {}, 20, 0, 0)  # type: ignore[arg-type]
+    link, told = _linked([0, 15_000, 15_000, 16_000, 17_000], monkeypatch)
+    assert told == 2, "the first answer, and that it lags"
+    view = link.view()
+    state = pool_state(held, plan, [WorkerView("quants-1", ready=True), view], 0, "")
+    assert (state.reason, state.ready) == ("Lagging", True)
+    assert f"worker quants-0 fell more than {format_duration(view.lags_ms)} behind" in state.message
+    link, told = _linked([0, 15_000, 15_000, 100, 100], monkeypatch)
+    assert (told, link.view().lags_ms) == (3, 0)
+    assert pool_state(held, plan, [link.view()], 0, "").reason == "Running"
