@@ -14,13 +14,12 @@ from typing import Final
 
 from chandlery.workers.supervisor.exits import Verdict
 
-#: With less than this left it is looked at whether somebody must go, by two looks in a row, 0.25 s apart: one look may fall
-#: into a moment (what a trader that has ended had is still being given back; a process that starts has pages that it will
-#: drop). Either both find less than half of it, or a quarter of it was taken between them; a container that is steadily so
-#: full, and not fuller, loses nobody. In time for 64 MB/s: that takes 16 of the 32 MiB until the first look, 16 until the
-#: second. What takes less than the quarter (32 MB/s) is found below the half with 8 MiB left at least, and once more before
-#: they are gone. Not more: of the 256 MiB that a container has beside its traders' limits supervisor and fork server need
-#: most, and a container that somebody has measured closely is to be left alone.
+#: With less than this left, at two looks in a row, somebody goes. Two, for one look may fall into a moment: what a trader
+#: that has ended had is still being given back, a process that starts has both its own pages and those it will drop. Also
+#: where nothing more was taken between them: traders take at candles' closes, all at once, and nothing in between. In time
+#: for 64 MB/s, by looks 0.25 s apart: that takes 16 of the 32 MiB until the first, 16 until the second. Not more: of the
+#: 256 MiB that a container has beside its traders' limits supervisor and fork server need most, and a container that
+#: somebody has measured closely is to be left alone.
 SPARE_BYTES: Final = 32 * 1024 * 1024
 #: In a container whose limit was made small: this part of it, if that is less.
 _SPARE_PART: Final = 16
@@ -45,7 +44,7 @@ class Ceiling:
 
     @property
     def spare_bytes(self) -> int:
-        """With less than this left somebody may have to go."""
+        """With less than this left, at two looks in a row, somebody goes."""
         return min(SPARE_BYTES, self.limit_bytes // _SPARE_PART)
 
     def left_bytes(self) -> int | None:
@@ -95,11 +94,11 @@ class Looks:
     """Looks at a container, one each 0.25 s: says who must go once two in a row find too little left."""
 
     def __init__(self) -> None:
-        self._before_bytes: int | None = None
+        self._was_low = False
 
     def begin_anew(self) -> None:
         """Somebody is ending, or the container has no limit: what the last look found says nothing of the next."""
-        self._before_bytes = None
+        self._was_low = False
 
     def who_goes(self, ceiling: Ceiling, look: Callable[[], Mapping[str, int]]) -> tuple[str, Verdict] | None:
         """The trader that ends so that the others stay: the one that has most; None: there is room, or there was at the
@@ -108,18 +107,14 @@ class Looks:
         Args:
             look: tells what each trader's process has of its own, bytes; asked only where somebody must go.
         """
-        left_bytes, spare_bytes = ceiling.left_bytes(), ceiling.spare_bytes
-        before_bytes = self._before_bytes
-        self._before_bytes = left_bytes if left_bytes is not None and left_bytes < spare_bytes else None
-        if before_bytes is None or left_bytes is None or left_bytes >= spare_bytes:
-            return None
-        is_falling = before_bytes - left_bytes >= spare_bytes // 4
-        if not is_falling and max(before_bytes, left_bytes) >= spare_bytes // 2:
+        left_bytes = ceiling.left_bytes()
+        was_low, self._was_low = self._was_low, left_bytes is not None and left_bytes < ceiling.spare_bytes
+        if left_bytes is None or not (was_low and self._was_low):
             return None
         sizes = look()
         if not sizes:
             return None
-        self._before_bytes = None  # whether that was enough the next two looks say
+        self._was_low = False  # whether that was enough the next two looks say
         greediest = max(sorted(sizes), key=lambda name: sizes[name])
         mebibyte = 1 << 20
         because = (
