@@ -13,13 +13,13 @@ import pytest
 import pytest_asyncio
 from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
 
-from chandlery.core.assignment import Assignment, TraderAssignment, content_hash
+from chandlery.core.assignment import Assignment, TraderAssignment, content_hash, decode_assignment, unsound
 from chandlery.core.errors import UnavailableError
 from chandlery.core.resources import Trader, TraderPool
 from chandlery.operator.applied import Children
 from chandlery.operator.cache import Cache, Dirty
 from chandlery.operator.children.naming import Defaults, Object
-from chandlery.operator.children.workers import assignment_map
+from chandlery.operator.children.workers import ASSIGNMENT_KEY, assignment_map
 from chandlery.operator.events import Events
 from chandlery.operator.kubernetes.api import GoneError, Kind, Page
 from chandlery.operator.kubernetes.follow import Followed
@@ -322,3 +322,34 @@ async def test_a_pool_change_made_while_no_operator_ran_misses_no_candle_whichev
     assert [link.delivery.assignment.traders for link in bench.workers.of(KEY).values()] == [[]]
     (after,) = bench.workers.of(("default", "other"))["other-0"].delivery.assignment.traders
     assert (after.incarnation, after.since_ms) == (5, 7_000)
+
+
+@pytest.mark.parametrize("what", ["deleted", "another's", "unsound"])
+async def test_an_assignment_that_an_operator_before_kept_is_kept_again_when_somebody_changes_it(
+    bench: Bench, what: str
+) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    (one,) = bench.planned_alone()
+    before = kept_in("quants", one)
+    names = ("default", "quants-0-assignment")
+    there = bench.server.there[CONFIG_MAP].objects
+    there[names] = before
+    noted = bench.tools.children.changed(CONFIG_MAP, bench.workers.assignment_changed)
+    noted(names, None, before)
+    bench.pools.adopt()
+    await bench.pools.reconcile(KEY)
+    assert "ConfigMap/quants-0-assignment" not in bench.server.log, "nothing of it is new"
+    now: Object | None = None
+    if what == "deleted":
+        del there[names]
+    else:
+        now = kept_in("quants") if what == "another's" else {**before, "data": {ASSIGNMENT_KEY: "{}"}}
+        now["metadata"] = {**before["metadata"], "resourceVersion": "8"}
+        there[names] = now
+    noted(names, before, now)
+    await bench.workers.of(KEY)["quants-0"].delivery.kept()
+    kept = decode_assignment(there[names]["data"][ASSIGNMENT_KEY])
+    assert [each.trader for each in kept.traders] == ["default/one"]
+    assert unsound(kept, "quants-0") == ""
+    assert kept.sequence == (4 if what == "another's" else 3), "above what stood there"

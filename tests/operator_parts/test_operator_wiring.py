@@ -45,7 +45,10 @@ class NoWorkers:
         return {}
 
     def pod_changed(self, *_: Any) -> None:
-        """There is none of them."""
+        """It is of none."""
+
+    def assignment_changed(self, *_: Any) -> None:
+        """It is of none."""
 
 
 class Watching:

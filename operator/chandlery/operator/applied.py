@@ -138,7 +138,7 @@ class Children:
         """What a :class:`Followed` of this kind calls.
 
         Args:
-            drifted: called when somebody else changed or deleted what we had applied.
+            drifted: called when somebody else changed or deleted what we, or an operator before us, had applied.
         """
 
         def note(names: Names, before: Object | None, now: Object | None) -> None:
@@ -147,6 +147,8 @@ class Children:
                 self._applied[kind, names] = _Applied("", version_of(now) if now is not None else 0)
                 if drifted is not None:
                     drifted(names, now)
+            elif known is None and before is not None and drifted is not None:
+                drifted(names, now)  # an operator before this one applied it
             item = now if now is not None else before
             dirty = owner_of(item) if item is not None else None
             if dirty is not None:
