@@ -119,3 +119,26 @@ def test_a_long_turn_gives_a_sign_of_life_after_each_call(stage: Stage) -> None:
     player.settle()
     assert len(silent_ns) == 8
     assert max(silent_ns) < 1_000_000_000
+
+
+def test_the_copy_laid_by_for_the_next_call_is_of_the_state_that_counts_then(stage: Stage) -> None:
+    index = stage.series()
+    stage.close(index, 0)
+    player = stage.trader()
+    player.settle()
+    for at in range(1, 4):
+        stage.close(index, at)
+        player.settle()
+    assert [signal.reason for signal in stage.signals()] == ["total 2", "total 5", "total 9"]
+
+    def revise(_: Context, candles: Candles) -> None:
+        Tell.meanwhile = None
+        stage.revise(index, 4, 50.0)
+
+    stage.close(index, 4)
+    Tell.meanwhile = revise
+    player.settle()
+    assert [signal.reason for signal in stage.signals()] == ["total 59"], (
+        "the call that counts for nothing left its sum"
+    )
+    assert player.counters()["reruns"] == 1

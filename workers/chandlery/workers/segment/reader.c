@@ -87,6 +87,19 @@ static PyObject *reader_wait(View *self, PyObject *const *args, Py_ssize_t nargs
     return value;
 }
 
+/* Asked at every wake-up, so without a Python frame. Pairs with the writer's release store, before the path changes. */
+static PyObject *reader_superseded(View *self, void *Py_UNUSED(closure)) {
+    if (!self->mapping)
+        return fail_closed();
+    return PyBool_FromLong(load_acquire(self->segment.base + HEADER_SUPERSEDED) != 0);
+}
+
+static PyGetSetDef reader_getset[] = {
+    {"superseded", (getter)reader_superseded, NULL,
+     "Whether another file has taken this one's place, or its writer closed it: open the path again.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMethodDef reader_methods[] = {
     {"_find", METHOD(reader_find), METH_VARARGS, "(index, epoch) of a series, or None."},
     {"bell", METHOD(reader_bell), METH_O, "A bell's value."},
@@ -103,5 +116,6 @@ PyTypeObject ReaderType = {
     .tp_new = PyType_GenericNew,
     .tp_init = (initproc)reader_init,
     .tp_dealloc = (destructor)view_dealloc,
+    .tp_getset = reader_getset,
     .tp_methods = reader_methods,
 };

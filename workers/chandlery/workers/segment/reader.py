@@ -81,14 +81,6 @@ class SegmentReader(_native.Reader):
         mapping, header = map_segment(path)
         return cls(path, mapping, header)
 
-    @property
-    def superseded(self) -> bool:
-        """Whether another file has taken this one's place, or its writer closed it: open the path again."""
-        mapping = self._mapping  # asked at every wake-up: not by way of _mapped
-        if mapping is None:
-            raise SegmentError("this segment is closed here")
-        return mapping.load(_native.HEADER_SUPERSEDED) != 0
-
     def writer_heartbeat_ns(self) -> int:
         """When the writer last gave a sign of life, monotonic ns (0: never)."""
         return self._mapped().load(_native.HEADER_HEARTBEAT_NS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from chandlery.core.assignment import SeriesRef
 from chandlery.workers.candles import Candles
@@ -12,7 +12,7 @@ from chandlery.workers.trader.signal_writer import Clock, Ring
 from chandlery.workers.trader.symbol_run import SymbolRun
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct):
     """What a call came to.
 
     Attributes:
@@ -69,7 +69,7 @@ class Caller:
                 glances[ref] = self._informative.look(ref, close_ms, run.need, wait=wait)
             return glances[ref].candles
 
-        working = run.strategy.fork()
+        working = run.working_copy()
         context = Context(
             run.symbol, run.interval.text, working.parameters, is_forming=forming, informative=informative
         )

@@ -255,6 +255,7 @@ class TraderLoop:
                     self._decide_forming(run, view, woken_ns)
                 if run.next_ordinal is not None:
                     view.prepare(run.next_ordinal + 1, run.need)  # now, not between the wake-up and the decision
+                    run.lay_by()
                 return IDLE_S
             try:
                 going = self._decide_closed(run, view, ordinal, woken_ns)
@@ -293,7 +294,7 @@ class TraderLoop:
                 continue
             outcome = self._caller.call(run, Candles(window), forming=False, wait=True)
             price = float(window.close[-1]) if outcome.decisions else 0.0
-            if view.valid(window) and outcome.holds():
+            if view.valid(window) and (not outcome.glances or outcome.holds()):
                 break
             self._ring.add("reruns")
         else:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from chandlery.core.errors import SegmentError, StrategyError
 from chandlery.core.intervals import Interval
@@ -88,6 +90,7 @@ class SymbolRun:
         self.view: SeriesView | None = None
         self._make = make
         self.strategy = make()
+        self._spare: tuple[Strategy, Strategy] | None = None
         self.session = -1
         self.after_ms = -1
         self.next_ordinal: int | None = None
@@ -170,6 +173,16 @@ class SymbolRun:
         and overwrite the position in the newest session.
         """
         return session < max(self.session, position[0] if position is not None else -1)
+
+    def lay_by(self) -> None:
+        """Copy the strategy for the next call already now: between wake-up and decision it would be in the way."""
+        if self._spare is None or self._spare[0] is not self.strategy:
+            self._spare = self.strategy, self.strategy.fork()
+
+    def working_copy(self) -> Strategy:
+        """A copy of the strategy for one call, which counts only if what the call saw held."""
+        spare, self._spare = self._spare, None
+        return spare[1] if spare is not None and spare[0] is self.strategy else self.strategy.fork()
 
     def forget_state(self) -> None:
         """What the strategy remembers, and what has cooled down, is to be rehearsed from the first on."""
@@ -310,7 +323,7 @@ class SymbolRun:
                 del self.forming_told[told_ms]
 
 
-class Commit(NamedTuple):
+class Commit(msgspec.Struct):
     """A closed candle's decision whose signals are not all in the ring yet."""
 
     run: SymbolRun

@@ -55,7 +55,9 @@ class Telling:
             have, need: closed candles that there are and that a call needs. missing: a series that isn't there.
             orders: number of what the trader has been told with ``spec``.
         """
-        message = self._message(state, spec, missing)
+        # Of one that has all its series, turn after turn, there is nothing to look up.
+        quiet = missing is None and state != "Init" and self._missing is None
+        message = "" if quiet else self._message(state, spec, missing)
         told = StateReport(state, spec.generation, spec.incarnation, self._code, have, need, message, orders)
         if told != self._told:
             self._ring.set("state", STATE_CODES[state])
