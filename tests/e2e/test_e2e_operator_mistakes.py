@@ -19,6 +19,7 @@ from chandlery.operator.kubernetes.kinds import (
     CONFIG_MAP,
     MARKET_FEED,
     NETWORK_POLICY,
+    POD,
     POD_DISRUPTION_BUDGET,
     SECRET,
     SERVICE,
@@ -34,13 +35,16 @@ async def message(stage: Stage, ns: str, name: str, kind: Kind = TRADER) -> str:
     return str(conditions_of(await stage.api.get(kind, ns, name))["Ready"]["message"])
 
 
-async def limited(stage: Stage, ns: str, name: str, **hard: str) -> None:
-    """A quota that is in force."""
-    body = {"metadata": {"name": name, "namespace": ns}, "spec": {"hard": {"limits.memory": "8Ti", **hard}}}
-    await stage.api.create(RESOURCE_QUOTA, body)
+async def limited(stage: Stage, ns: str, name: str, kind: Kind, most: int) -> None:
+    """A quota that is in force, and knows of all of the kind that are there: its controller counts by a watch of its own."""
+    counted = "pods" if kind is POD else f"count/{kind.plural}.apps"
+    hard = {"limits.memory": "8Ti", counted: str(most)}
+    await stage.api.create(RESOURCE_QUOTA, {"metadata": {"name": name, "namespace": ns}, "spec": {"hard": hard}})
 
     async def in_force() -> bool:
-        return bool((await stage.api.get(RESOURCE_QUOTA, ns, name)).get("status", {}).get("hard"))
+        status = (await stage.api.get(RESOURCE_QUOTA, ns, name)).get("status", {})
+        there = len((await stage.api.list(kind, ns)).items)
+        return bool(status.get("hard")) and status.get("used", {}).get(counted) == str(there)
 
     await stage.until("the quota in force", in_force)
 
@@ -55,7 +59,8 @@ async def test_a_quota_that_refuses_a_workers_pod_is_told_by_pool_and_traders_an
     async with staged(on_control_plane, tmp_path) as (stage, ns):
         await stage.operator(*scope(ns))
         await running_one(stage, ns, room=1)
-        await limited(stage, ns, "small", pods="3")  # ingest, aggregator, one worker
+        await stage.until_reason(ns, "market", "Running", MARKET_FEED)
+        await limited(stage, ns, "small", POD, 3)  # ingest, aggregator, one worker
         await stage.apply(pool(ns, room=1, most=2), trader(ns, "two"))
         await stage.until_reason(ns, "two", "QuotaExceeded")
         await stage.until_reason(ns, "quants", "QuotaExceeded", TRADER_POOL)
@@ -76,7 +81,7 @@ async def test_a_quota_that_refuses_a_feeds_pods_is_told_by_the_feed(
     on_control_plane: Namespace, tmp_path: Path
 ) -> None:
     async with staged(on_control_plane, tmp_path) as (stage, ns):
-        await limited(stage, ns, "none", pods="0")
+        await limited(stage, ns, "none", POD, 0)
         await stage.operator(*scope(ns))
         await stage.apply(feed(ns, symbols=["BTC/USDT"], intervals=["1s"]))
         await stage.until_reason(ns, "market", "QuotaExceeded", MARKET_FEED)
@@ -92,7 +97,8 @@ async def test_a_quota_that_refuses_a_workers_statefulset_is_told_the_same_way(
     async with staged(on_control_plane, tmp_path) as (stage, ns):
         await stage.operator(*scope(ns))
         await running_one(stage, ns, room=1)
-        await limited(stage, ns, "few", **{"count/statefulsets.apps": "3"})
+        await stage.until_reason(ns, "market", "Running", MARKET_FEED)
+        await limited(stage, ns, "few", STATEFUL_SET, 3)
         await stage.apply(pool(ns, room=1, most=2), trader(ns, "two"))
         await stage.until_reason(ns, "two", "QuotaExceeded")
         assert "count/statefulsets.apps=3" in await message(stage, ns, "two")
