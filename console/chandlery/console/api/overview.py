@@ -41,7 +41,8 @@ def overview_of(
             "traders_suspended": len(suspended),
             "signals_per_min": signals_per_min,
             "frame_to_signal": latency.frame_to_signal,
-            "memory_bytes": snapshot.memory.total_rss_bytes,
+            "memory_bytes": snapshot.memory.total_bytes,
+            "memory_measure": snapshot.memory.measure,
             "attention": _shortened([*attention(snapshot)]),
             "away": list(snapshot.away),
         }

@@ -7,6 +7,7 @@ import { icon } from "../icons.js";
 import { empty, loading, panel, tile } from "../parts.js";
 import { stageLegend } from "../drawing.js";
 import { heading } from "../router.js";
+import { MEASURES } from "./memory.js";
 import { LOOK_MS, SignalList } from "./signal_list.js";
 import { traderTable } from "./trader_table.js";
 
@@ -59,7 +60,7 @@ function showTiles(tiles, now) {
   tiles.signals.show(fixed(now.signals_per_min, now.signals_per_min < 10 ? 1 : 0), "over the last minute");
   const { p50_us: p50, p99_us: p99, count: signals } = now.frame_to_signal;
   tiles.p99.show(durationUs(p99), signals ? `p50 ${durationUs(p50)}, ${count(signals)} signals` : "no signal yet");
-  tiles.memory.show(sizeBytes(now.memory_bytes), "resident, all processes");
+  tiles.memory.show(sizeBytes(now.memory_bytes), `all processes, ${MEASURES[now.memory_measure]}`);
 }
 
 function showAttention(body, { attention, away }) {
