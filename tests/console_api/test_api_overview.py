@@ -43,7 +43,7 @@ def test_the_worst_comes_first_and_all_well_says_nothing() -> None:
             processes=[
                 ProcessMemory(name="a/z", kind="trader", rss_bytes=1, growth_bytes_per_h=9e7),
                 # A heap of fixed size that fills is nobody's concern.
-                ProcessMemory(name="kafka", kind="kafka", rss_bytes=1, growth_bytes_per_h=2e8),
+                ProcessMemory(name="kafka", kind="kafka", rss_bytes=1, bounded=True, growth_bytes_per_h=2e8),
             ]
         ),
         notices=["a notice"],

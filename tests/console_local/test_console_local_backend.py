@@ -365,7 +365,15 @@ def test_the_sum_counts_what_is_shared_once_where_that_is_known(
     told = history.told([])
     assert (told.total_bytes, told.measure, told.total_rss_bytes) == (total, measure, 130 if shares else 0)
     assert told.history == [(5_000, total)]
+    assert not any(one.bounded for one in told.processes)
     assert [one.pss_bytes for one in told.processes] == sorted(shares, key=lambda size: -(size or 30))
+
+
+@pytest.mark.parametrize(("kind", "bounded"), [("kafka", True), ("console", True), ("feed", False), ("trader", False)])
+def test_what_fills_a_store_of_fixed_size_is_told_as_bounded(kind: str, bounded: bool) -> None:
+    history = MemoryHistory()
+    history.note([Measured("x", kind, 1, 1)], 5_000)
+    assert history.told([]).processes[0].bounded is bounded
 
 
 def test_new_processes_are_looked_at_at_once_and_known_ones_in_turn() -> None:
@@ -380,7 +388,7 @@ def test_new_processes_are_looked_at_at_once_and_known_ones_in_turn() -> None:
     for _ in range(5):
         read.clear()
         assert len(shares.look(range(1, 11))) == 9
-        assert len(read) == 4
+        assert len(read) == 2
     read.clear()
     assert shares.look([5, 20]) == {5: 500, 20: 2_000}
     assert sorted(read) == [5, 20]

@@ -298,6 +298,8 @@ class ProcessMemory(Answer):
     rss_bytes: int
     #: Proportional: what it shares is divided among those who share it; null: nobody tells.
     pss_bytes: int | None = None
+    #: It fills what it may have (a heap of fixed size, stores of a fixed number of records), and then grows no more.
+    bounded: bool = False
     #: Growth of its resident memory over the time that is known, bytes an hour; null: not long enough known.
     growth_bytes_per_h: float | None = None
 

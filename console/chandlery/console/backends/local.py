@@ -85,6 +85,7 @@ class LocalBackend:
         self._market_time = MarketTime()
         self._memory = MemoryHistory()
         self._shares = MemoryShares()
+        self._looking = asyncio.Lock()
         self._snapshot = Snapshot(away=(self._why_away,))
         self._session: aiohttp.ClientSession | None = None
         self._polling: asyncio.Task[None] | None = None
@@ -142,7 +143,9 @@ class LocalBackend:
         assert self._view is not None
         self._told_s, self._why_away = time.monotonic(), ""
         self._market_time.note(self._view.feeds, self._told_s)
-        shares = self._shares.look(pids_of(self._view))
+        # In a thread: on a busy machine the kernel takes its time, and streams don't wait for it.
+        async with self._looking:
+            shares = await asyncio.to_thread(self._shares.look, pids_of(self._view))
         self._memory.note(processes_of(self._view, shares), time.time_ns() // 1_000_000)
         self._snapshot = self._made(self._view)
 

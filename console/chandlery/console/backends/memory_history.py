@@ -17,6 +17,8 @@ STEP_MS: Final = 5_000
 SETTLING_MS: Final = 60_000
 #: Less than this says nothing of growth.
 LEAST_MS: Final = 180_000
+#: Kinds that fill what they may have, and then grow no more: a heap of fixed size, stores of a fixed number of records.
+BOUNDED: Final = frozenset({"kafka", "console"})
 _HOUR_MS: Final = 3_600_000
 
 
@@ -90,6 +92,7 @@ class MemoryHistory:
                     kind=one.kind,
                     rss_bytes=one.rss_bytes,
                     pss_bytes=one.pss_bytes,
+                    bounded=one.kind in BOUNDED,
                     growth_bytes_per_h=self._courses[one.name].growth,
                 )
                 for one in sorted(self._now, key=lambda one: (-one.counted_bytes, one.name))

@@ -20,10 +20,10 @@ export function memoryView({ scope, root, live }) {
   const glance = panel("At a glance", { className: "bare" });
   put(glance.body, h("div", { class: "tiles" }, Object.values(tiles).map(({ element }) => element)));
   const history = panel("Total over time", { note: "all processes, the last ten minutes" });
-  const line = timeLine({ fromZero: true });
+  const line = timeLine();
   put(history.body, line.element);
   const segments = panel("Segments and rings", { note: "what workers share with their Traders" });
-  const processes = panel("Processes");
+  const processes = panel("Processes", { note: "PSS divides what is shared among those who share it, RSS counts it in each; growth is of RSS, and kafka and console fill what they may have" });
   put(segments.body, loading());
   put(processes.body, loading());
   put(root, heading("Memory"), glance.element, history.element, segments.element, processes.element);
@@ -60,12 +60,15 @@ function measured(processes, measure) {
   return `PSS; of ${count(resident)} only RSS is known, so what those share counts in each`;
 }
 
+const grows = ({ growth_bytes_per_h: rate, bounded }) => !bounded && (rate ?? 0) > GROWS;
+
 /** How many grow; of a process that began a short while ago nobody can say. */
 function showGrowing(into, processes) {
-  const known = processes.filter(({ growth_bytes_per_h: grows }) => grows !== null);
-  const growing = known.filter(({ growth_bytes_per_h: grows }) => grows > GROWS);
+  const free = processes.filter(({ bounded }) => !bounded);
+  const known = free.filter(({ growth_bytes_per_h: rate }) => rate !== null);
+  const growing = known.filter(grows);
   const [fastest] = [...growing].sort((one, other) => other.growth_bytes_per_h - one.growth_bytes_per_h);
-  const unknown = processes.length - known.length;
+  const unknown = free.length - known.length;
   const few = unknown ? `; ${count(unknown)} not known yet` : "";
   if (fastest) into.show(count(growing.length), `${fastest.name} ${growth(fastest.growth_bytes_per_h)}${few}`, "warn");
   else if (known.length === 0) into.show("–", "not known yet: it takes four minutes of a process");
@@ -139,12 +142,13 @@ function processTable() {
         id: "growth",
         label: "Growth",
         numeric: true,
-        sort: ({ growth_bytes_per_h: grows }) => grows,
-        show: (cell, { growth_bytes_per_h: grows }) => {
-          text(cell, grows === null ? "not yet" : growth(grows));
-          attr(cell, "data-level", (grows ?? 0) > GROWS ? "warn" : null);
-          attr(cell, "class", grows === null ? "num right quiet" : "num right");
-          attr(cell, "title", grows === null ? "known four minutes after a process began" : null);
+        sort: ({ growth_bytes_per_h: rate }) => rate,
+        show: (cell, process) => {
+          const rate = process.growth_bytes_per_h;
+          text(cell, rate === null ? "not yet" : growth(rate));
+          attr(cell, "data-level", grows(process) ? "warn" : null);
+          attr(cell, "class", rate === null || process.bounded ? "num right quiet" : "num right");
+          attr(cell, "title", rate === null ? "known four minutes after a process began" : process.bounded ? "it fills what it may have, and then grows no more" : null);
         },
       },
     ],

@@ -42,7 +42,7 @@ export function performanceView({ scope, root, live, query }) {
     h("div", { class: "split" }, line.element, transports.element),
     traders.element,
   );
-  const chart = timeLine({ fromZero: true });
+  const chart = timeLine();
   put(line.body, chart.element);
   const bars = stageBars();
   let points = [];

@@ -151,7 +151,7 @@ export function newTraderView({ scope, root, config }) {
   const editor = jsonArea();
   const create = h("button", { type: "submit", class: "primary" }, "Create");
   const into = panel("Manifest");
-  const form = h("form", {}, h("div", { class: "filters" }, field("Template", which), field("Pool", pool)), editor.element, note, h("div", { class: "dialog-actions" }, h("a", { class: "button plain", href: "#/traders" }, "Cancel"), create));
+  const form = h("form", {}, h("div", { class: "filters" }, field("Template", which, { roomy: true }), field("Pool", pool)), editor.element, note, h("div", { class: "dialog-actions" }, h("a", { class: "button plain", href: "#/traders" }, "Cancel"), create));
   put(root, h("p", { class: "crumbs" }, h("a", { href: "#/traders" }, "Traders"), " / new"), heading("New Trader"), into.element);
   if (!config.writable) {
     put(into.body, h("p", { class: "empty" }, "This API is read-only: apply a manifest where Traders are kept."));
