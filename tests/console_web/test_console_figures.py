@@ -168,10 +168,10 @@ async def test_a_feeds_card_says_whether_it_lives_and_how_late_it_is(browser: Br
         await sight.page.goto(f"{address}/#/feeds")
         cards = sight.page.locator(".feed-cards .card")
         await cards.nth(3).wait_for()
-        said = []
+        said: list[tuple[str, dict[str, str]]] = []
         for card in await cards.all():
-            figures = await card.locator(".figures > div").all_inner_texts()
-            said.append((await card.locator(".badge").inner_text(), dict(tuple(one.split("\n", 1)) for one in figures)))
+            figures = [one.split("\n", 1) for one in await card.locator(".figures > div").all_inner_texts()]
+            said.append((await card.locator(".badge").inner_text(), {name: value for name, value in figures}))
         assert [state for state, _ in said] == ["Alive", "Connected, silent", "Not connected", "Finished"]
         assert said[0][1] == {
             "Trades a second": "712",

@@ -146,8 +146,8 @@ def processes_of(view: View, shares: Mapping[int, int]) -> list[Measured]:
 
 def pids_of(view: View) -> list[int]:
     """The processes of an instance that take memory."""
-    rows = [*view.processes, *view.traders]
-    return [row.pid for row in rows if row.pid and row.rss_bytes]
+    known = [(row.pid, row.rss_bytes) for row in view.processes] + [(row.pid, row.rss_bytes) for row in view.traders]
+    return [pid for pid, rss_bytes in known if pid and rss_bytes]
 
 
 def kind_of(process: str) -> str:
