@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from playwright.async_api import Browser
+from tests.console_api.doubles import InMemoryBackend
 from tests.console_web import browsing
 from tests.console_web.browsing import Sight
 from tests.console_web.conftest import Served
@@ -189,3 +190,36 @@ async def test_a_feeds_card_says_whether_it_lives_and_how_late_it_is(browser: Br
         assert said[3][1]["Lag"] == "1 record"
         assert await cards.nth(1).locator(".message").inner_text() == "no candle for 40 s"
         assert sight.complaints == []
+
+
+async def test_where_nothing_runs_each_view_says_so_and_none_says_that_all_is_well(
+    browser: Browser, served: Served
+) -> None:
+    world = served.world
+    world.backend = InMemoryBackend()
+    world.signals.summary = Latency(window_s=60)
+    world.signals.rate = 0.0
+    world.signals.events.clear()
+    address = await served.start(moves=False)
+    said = {
+        "#/": ("Nothing runs yet: apply a MarketFeed", "no process is known yet", "No signal yet."),
+        "#/traders": ("No Trader here.",),
+        "#/signals": ("No signal",),
+        "#/performance": ("no signal in this window", "No signal in this window."),
+        "#/memory": ("no process is known yet", "no segment yet", "No segment yet", "No process is known yet."),
+        "#/feeds": ("No feed yet: apply a MarketFeed.",),
+        "#/new-trader": ("No TraderPool is known",),
+        "#/traders/default/none": ("Nothing is known of this Trader.", "None is known.", "It hasn't signalled yet."),
+    }
+    async with browsing.sight(browser, address) as sight:
+        await sight.page.goto(f"{address}/#/nowhere")
+        await sight.page.locator("h1").wait_for()
+        for hash_, words in said.items():
+            await sight.go(hash_)
+            for each in words:
+                await sight.page.get_by_text(each).first.wait_for()
+            shown = await sight.text("#main")
+            assert "as it should be" not in shown
+            assert "Loading" not in shown
+            assert "Choose a series" not in shown
+        assert [words for words in sight.complaints if "404" not in words] == []

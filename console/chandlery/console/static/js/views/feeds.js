@@ -20,6 +20,7 @@ export function feedsView({ scope, root, live, query }) {
       const content = feeds.length ? cards.element : nothing;
       if (content.parentNode !== health.body) put(health.body, content);
       cards.show(feeds);
+      chart.element.hidden = feeds.length === 0;
       choice.offer(feeds);
     },
     failed: (problem) => health.fail(problem),

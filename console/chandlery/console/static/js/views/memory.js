@@ -45,12 +45,14 @@ export function memoryView({ scope, root, live }) {
 }
 
 function showTiles(tiles, { processes, segments, total_bytes: total, measure }) {
-  tiles.total.show(sizeBytes(total), `${count(processes.length)} processes, ${measured(processes, measure)}`);
+  const many = processes.length === 1 ? "one process" : `${count(processes.length)} processes`;
+  tiles.total.show(sizeBytes(total), processes.length ? `${many}, ${measured(processes, measure)}` : "no process is known yet");
   showGrowing(tiles.growing, processes);
   const sum = (pick) => segments.reduce((all, each) => all + pick(each), 0);
-  tiles.segments.show(sizeBytes(sum(({ size_bytes }) => size_bytes)), `${segments.length} segment${segments.length === 1 ? "" : "s"}`);
+  tiles.segments.show(sizeBytes(sum(({ size_bytes }) => size_bytes)), segments.length ? `${segments.length} segment${segments.length === 1 ? "" : "s"}` : "no segment yet");
   const laps = sum((each) => each.laps);
-  tiles.laps.show(count(laps), laps ? "readers were left behind" : "no reader was left behind", laps ? "warn" : "good");
+  if (segments.length === 0) tiles.laps.show("–", "no segment yet");
+  else tiles.laps.show(count(laps), laps ? "readers were left behind" : "no reader was left behind", laps ? "warn" : "good");
 }
 
 /** Which memory a sum is of: what processes share counts once in the one, and in each of them in the other. */

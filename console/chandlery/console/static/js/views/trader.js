@@ -39,6 +39,7 @@ export function traderView(context) {
   );
 
   let shown = {};
+  let missing = false;
   const show = (trader) => {
     shown = { ...shown, ...trader };
     badge.show(shown);
@@ -53,6 +54,7 @@ export function traderView(context) {
     try {
       const detail = await get(`traders/${named(name)}`, {}, scope.signal);
       state.ok();
+      missing = chart.element.hidden = false;
       show(detail);
       showManifest(manifest, detail);
       showActions(actions, context, () => shown, changed);
@@ -60,7 +62,10 @@ export function traderView(context) {
     } catch (problem) {
       if (scope.closed) return;
       state.fail(problem, load);
-      if (shown.trader === undefined) put(state.body, empty("Nothing is known of this Trader. ", h("a", { href: "#/traders" }, "All Traders")));
+      if (shown.trader !== undefined) return;
+      missing = chart.element.hidden = true;
+      put(state.body, empty("Nothing is known of this Trader. ", h("a", { href: "#/traders" }, "All Traders")));
+      put(manifest.body, empty("None is known."));
     }
   };
   const changed = (detail) => {
@@ -76,7 +81,7 @@ export function traderView(context) {
         // A generation that isn't the one shown: somebody edited it.
         const edited = shown.generation !== undefined && row.generation !== shown.generation;
         show(row);
-        if (edited) load();
+        if (edited || missing) load();
       } else if (shown.trader !== undefined) {
         message.hidden = false;
         text(message, "This Trader is gone: somebody deleted it.");

@@ -165,7 +165,8 @@ export function newTraderView({ scope, root, config }) {
     const used = pools.find((each) => each.pool === pool.value);
     editor.set(template(chosen, pool.value, feeds.find(({ feed }) => feed === used?.feed)));
     const free = used ? used.capacity - used.used : 0;
-    text(note, used && used.capacity > 0 ? `${used.pool} has room for ${Math.max(0, free)} more of ${used.capacity} Traders.` : "");
+    const room = used && used.capacity > 0 ? `${used.pool} has room for ${Math.max(0, free)} more of ${used.capacity} Traders.` : "";
+    text(note, pools.length ? room : "No TraderPool is known: a Trader needs one.");
   };
   scope.listen(which, "change", fill);
   scope.listen(pool, "change", fill);
