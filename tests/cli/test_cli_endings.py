@@ -57,8 +57,33 @@ def test_without_a_running_instance_get_says_so_and_exits_4(tmp_path: Path) -> N
     assert done.stdout == ""
 
 
-def test_an_unknown_option_exits_2() -> None:
-    assert call("get", "traders", "--nonsense").returncode == 2
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("up", "-f", ".", "--port", "abc"), "--port must be a whole number"),
+        (("up", "-f", ".", "--metrics-port", "80"), "--metrics-port must be at least 1024"),
+        (("signals", "-n", "-1"), "-n / --last must be at least 0"),
+        (("get", "traders", "--nonsense"), "no such option: --nonsense; `chandlery get --help` tells of all"),
+        (("up",), "missing option '-f' / '--filename'; `chandlery up --help` tells of all"),
+        (("nonsense",), "no such command 'nonsense'; `chandlery --help` tells of all"),
+    ],
+)
+def test_a_command_line_that_can_t_be_read_is_told_in_one_line(arguments: tuple[str, ...], said: str) -> None:
+    done = call(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"chandlery: {said}\n")
+
+
+def test_a_choice_that_there_is_not_names_those_there_are() -> None:
+    done = call("get", "tradres")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "'traders'" in done.stderr
+
+
+def test_without_a_verb_the_help_is_shown() -> None:
+    done = call()
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "signals" in done.stdout
+    assert call("--help").returncode == 0
 
 
 def test_without_its_packages_it_names_the_extra_that_brings_them() -> None:

@@ -91,7 +91,10 @@ class Topic:
     async def offsets_at(self, _append_ms: int) -> dict[int, int]:
         return {}
 
-    async def collect(self, _since: dict[int, int]) -> Collected:
+    async def ends(self) -> dict[int, int]:
+        return {}
+
+    async def collect(self, _since: dict[int, int] | None = None) -> Collected:
         collected = Collected()
         collected.put(
             Signal(
@@ -128,3 +131,19 @@ async def test_whatever_ends_the_reading_of_one_feed_ends_following_with_it(monk
     with pytest.raises(ValueError, match="nobody thought of"):
         async with asyncio.timeout(30):
             await anext(signalling._merged([begun], os.getpid()))
+
+
+@pytest.mark.parametrize("last", [0, 20])
+@pytest.mark.parametrize(("trader", "known"), [("one", True), ("x/one", True), ("nobody", False)])
+async def test_a_deleted_trader_is_known_by_its_signals_also_where_none_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], last: int, trader: str, known: bool
+) -> None:
+    monkeypatch.setattr(signalling, "SignalTopic", Topic)
+    view = View("run", "1", "s", 1, 0, feeds=[FeedRow("there", "binance", signals_topic="there")])
+    shown = signalling._signals(view, follow=False, trader=trader, last=last, json=True)
+    if not known:
+        with pytest.raises(InputError, match='no Trader "nobody"'):
+            await shown
+        return
+    await shown
+    assert len(capsys.readouterr().out.splitlines()) == (1 if last else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -284,8 +285,9 @@ class InMemoryMarket:
         for follower in self._followers.get(key, ()):
             follower.put_nowait(CandleEvent(feed, symbol, interval, candle, reset))
 
-    def newest_ms(self, feed: str) -> int | None:
-        return self.newest.get(feed)
+    def newest_age_ms(self, feed: str) -> int | None:
+        newest_ms = self.newest.get(feed)
+        return None if newest_ms is None else max(0, time.time_ns() // 1_000_000 - newest_ms)
 
 
 def quantiles(p50_us: float, p99_us: float, count: int) -> Quantiles:

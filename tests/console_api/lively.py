@@ -334,23 +334,28 @@ class World:
     def _memory(self, now_ms: int) -> None:
         wave = self.random.randrange(-2, 3) * 500_000
         processes = [
-            ProcessMemory(name="kafka", kind="kafka", rss_bytes=412_000_000 + 10 * wave, growth_bytes_per_h=0.0),
-            ProcessMemory(name="ingest binance", kind="ingest", rss_bytes=68_000_000 + wave, growth_bytes_per_h=1.0e5),
-            ProcessMemory(name="aggregator binance", kind="aggregator", rss_bytes=91_000_000 + wave),
-            ProcessMemory(name="feed standard-0", kind="feed", rss_bytes=74_000_000 + wave),
-            ProcessMemory(name="supervisor standard-0", kind="supervisor", rss_bytes=52_000_000),
+            _process("kafka", "kafka", 412_000_000 + 10 * wave, 0.0),
+            _process("ingest binance", "ingest", 68_000_000 + wave, 1.0e5),
+            _process("aggregator binance", "aggregator", 91_000_000 + wave),
+            _process("feed standard-0", "feed", 74_000_000 + wave),
+            _process("supervisor standard-0", "supervisor", 52_000_000),
         ]
         for name, trader in self.backend.traders.items():
             if trader.ready:
                 growth = 1.5e7 if name.endswith("-06") else 2.0e4
-                processes.append(ProcessMemory(name=name, kind="trader", rss_bytes=trader.rss_bytes, growth_bytes_per_h=growth))  # fmt: skip
-        total = sum(one.rss_bytes for one in processes)
+                processes.append(_process(name, "trader", trader.rss_bytes, growth))
+        total = sum(one.pss_bytes or 0 for one in processes)
         self._history = [*self._history, (now_ms, total)][-600:]
         segments = [
             SegmentUse(worker="standard-0", size_bytes=67_108_864, series_used=9, series_capacity=512, rings=8, ring_depth=self.random.randrange(3)),
             SegmentUse(worker="standard-1", size_bytes=67_108_864, series_used=9, series_capacity=512, rings=8),
         ]  # fmt: skip
-        self.backend.memory = Memory(processes=processes, segments=segments, total_rss_bytes=total, history=self._history)  # fmt: skip
+        self.backend.memory = Memory(processes=processes, segments=segments, total_bytes=total, measure="PSS", total_rss_bytes=sum(one.rss_bytes for one in processes), history=self._history)  # fmt: skip
+
+
+def _process(name: str, kind: str, rss_bytes: int, growth: float | None = None) -> ProcessMemory:
+    """A process that has a third of its memory alone."""
+    return ProcessMemory(name=name, kind=kind, rss_bytes=rss_bytes, pss_bytes=rss_bytes // 3, growth_bytes_per_h=growth)
 
 
 def manifest_of(name: str, pool: str, strategy: str, symbols: list[str]) -> dict[str, Any]:

@@ -14,11 +14,11 @@ async def test_the_overview_counts_what_is_and_leaves_the_suspended_out(api: htt
     stage.add_trader("default/beta", ready=False, state="CrashLoop", reason="CrashLoop", message="exited 4 times")
     stage.add_trader("research/gamma", ready=False, suspended=True, state="Suspended")
     stage.signals.rate = 12.0
-    stage.backend.memory = Memory(processes=[], total_rss_bytes=1_000)
+    stage.backend.memory = Memory(processes=[], total_bytes=1_000, measure="PSS", total_rss_bytes=3_000)
     told = (await api.get("overview")).json()
     assert (told["traders"], told["traders_ready"], told["traders_suspended"]) == (2, 1, 1)
     assert (told["feeds"], told["feeds_alive"]) == (1, 1)
-    assert (told["signals_per_min"], told["memory_bytes"]) == (12.0, 1_000)
+    assert (told["signals_per_min"], told["memory_bytes"], told["memory_measure"]) == (12.0, 1_000, "PSS")
     assert told["attention"] == ["Trader default/beta is CrashLoop: CrashLoop: exited 4 times"]
 
 
@@ -43,7 +43,7 @@ def test_the_worst_comes_first_and_all_well_says_nothing() -> None:
             processes=[
                 ProcessMemory(name="a/z", kind="trader", rss_bytes=1, growth_bytes_per_h=9e7),
                 # A heap of fixed size that fills is nobody's concern.
-                ProcessMemory(name="kafka", kind="kafka", rss_bytes=1, growth_bytes_per_h=2e8),
+                ProcessMemory(name="kafka", kind="kafka", rss_bytes=1, bounded=True, growth_bytes_per_h=2e8),
             ]
         ),
         notices=["a notice"],

@@ -148,7 +148,10 @@ async def test_a_position_nobody_knows_fails_and_goes_on_from_now(stage: Stage, 
     server = await serve()
     async with stream(server.address, "signals/stream", Last_Event_ID="elsewhere:1") as signals:
         failed = await signals.next_data("failed")
-        assert (failed["topic"], failed["problem"]["reason"]) == ("signals", "BadField")
+        told = failed["problem"]
+        assert (failed["topic"], told["reason"], told["field"]) == ("signals", "BadField", "Last-Event-ID")
+        assert told["detail"].startswith("Last-Event-ID: ")
+        assert told["detail"].endswith("; the stream goes on from now")
         await until(lambda: stage.signals.following)
         position = stage.signals.tell(signal(1))
         assert (await signals.next()).event_id == position
@@ -201,7 +204,8 @@ async def test_a_stream_that_can_t_be_is_a_problem(stage: Stage, path: str, stat
 async def test_a_last_event_id_of_another_form_is_refused(stage: Stage, position: str | bytes) -> None:
     async with stage.ask() as api:
         answer = await api.get("signals/stream", headers=[(b"Last-Event-ID", position.encode() if isinstance(position, str) else position)])  # fmt: skip
-    assert (answer.status_code, answer.json()["field"].lower()) == (422, "last-event-id")
+    assert (answer.status_code, answer.json()["field"]) == (422, "Last-Event-ID")
+    assert answer.json()["detail"].startswith("Last-Event-ID: must be the `id` of an event of this stream")
 
 
 def test_topics_may_have_symbols_with_a_colon_and_come_once() -> None:

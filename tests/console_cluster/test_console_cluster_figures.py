@@ -22,6 +22,7 @@ from chandlery.console.backends.cluster_figures import (
     IngestFigures,
     ProcessFigures,
     WorkerFigures,
+    process_figures,
     worker_figures,
 )
 from chandlery.console.backends.cluster_follow import Names
@@ -199,6 +200,12 @@ def test_a_feed_whose_aggregator_is_gone_is_not_alive_and_its_memory_does_not_co
     assert not feed_row(feed_of(status="False", reason="AggregatorDown"), figures, 101.0).alive
 
 
+def test_a_process_tells_its_share_where_it_knows_it() -> None:
+    text = "process_resident_memory_bytes 5e+07\nprocess_start_time_seconds 7\n"
+    assert process_figures(text) == ProcessFigures(50_000_000, 7, 0)
+    assert process_figures(text + "process_proportional_memory_bytes 3e+07\n").pss_bytes == 30_000_000
+
+
 async def test_a_part_of_a_feed_that_has_no_pod_is_said_unless_nobody_needs_it() -> None:
     status = {"connected": True, "finished": False, "frames": 1, "trades": {"appended": 1}}
     names = ("desk", "market")
@@ -303,6 +310,7 @@ def test_segments_and_processes_are_told_while_they_are_fresh() -> None:
             "chandlery_feed_series 3",
             "chandlery_feed_series_capacity 500",
             "process_resident_memory_bytes 5e+07",
+            "process_proportional_memory_bytes 2e+07",
             'chandlery_trader_resident_memory_bytes{trader="desk/one"} 1e+07',
             'chandlery_trader_ring_depth{trader="desk/one"} 2',
             'chandlery_trader_ring_capacity{trader="desk/one"} 256',
@@ -314,6 +322,8 @@ def test_segments_and_processes_are_told_while_they_are_fresh() -> None:
     assert (segment.worker, segment.size_bytes, segment.series_used) == ("desk/w0", 60_000_000, 3)
     assert (segment.rings, segment.ring_depth, segment.laps) == (1, 2, 5)
     assert [(one.name, one.kind) for one in processes_of(pools, {}, 101.0)] == [("desk/w0/feed", "feed"), ("desk/one", "trader")]  # fmt: skip
+    # Of Traders no worker tells the proportional share.
+    assert [one.counted_bytes for one in processes_of(pools, {}, 101.0)] == [20_000_000, 10_000_000]
     assert list(processes_of(pools, {}, 120.0)) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from chandlery.console.backend import Backend, BadFieldError, ConflictError, Not
 from chandlery.console.backends import local
 from chandlery.console.backends.local import LocalBackend
 from chandlery.console.backends.local_models import MarketTime, feed_of, kind_of, trader_of
+from chandlery.console.backends.local_shares import MemoryShares, pss_bytes
 from chandlery.console.backends.memory_history import LEAST_MS, SETTLING_MS, WINDOW_MS, Measured, MemoryHistory
 from chandlery.console.model import FeedRow, PoolRow, ProcessRow, SegmentRow, TraderRow, View
 from chandlery.console.settings import LocalSettings
@@ -349,3 +351,52 @@ def test_ten_minutes_of_memory_are_kept_and_no_more() -> None:
     history.note([], 2 * WINDOW_MS + 1_000)
     assert history.told([]).processes == []
     assert history.told([]).total_rss_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("shares", "total", "measure"),
+    [((None, None), 130, "RSS"), ((40, 10), 50, "PSS"), ((40, None), 70, "mixed"), ((), 0, "RSS")],
+)
+def test_the_sum_counts_what_is_shared_once_where_that_is_known(
+    shares: tuple[int | None, ...], total: int, measure: str
+) -> None:
+    history = MemoryHistory()
+    history.note([Measured(f"p{at}", "feed", 1, rss, pss) for at, (rss, pss) in enumerate(zip((100, 30), shares, strict=False))], 5_000)  # fmt: skip
+    told = history.told([])
+    assert (told.total_bytes, told.measure, told.total_rss_bytes) == (total, measure, 130 if shares else 0)
+    assert told.history == [(5_000, total)]
+    assert not any(one.bounded for one in told.processes)
+    assert [one.pss_bytes for one in told.processes] == sorted(shares, key=lambda size: -(size or 30))
+
+
+@pytest.mark.parametrize(("kind", "bounded"), [("kafka", True), ("console", True), ("feed", False), ("trader", False)])
+def test_what_fills_a_store_of_fixed_size_is_told_as_bounded(kind: str, bounded: bool) -> None:
+    history = MemoryHistory()
+    history.note([Measured("x", kind, 1, 1)], 5_000)
+    assert history.told([]).processes[0].bounded is bounded
+
+
+def test_new_processes_are_looked_at_at_once_and_known_ones_in_turn() -> None:
+    read: list[int] = []
+
+    def size_of(pid: int) -> int | None:
+        read.append(pid)
+        return None if pid == 3 else pid * 100
+
+    shares = MemoryShares(size_of)
+    assert shares.look(range(1, 11)) == {pid: pid * 100 for pid in range(1, 11) if pid != 3}
+    for _ in range(5):
+        read.clear()
+        assert len(shares.look(range(1, 11))) == 9
+        assert len(read) == 2
+    read.clear()
+    assert shares.look([5, 20]) == {5: 500, 20: 2_000}
+    assert sorted(read) == [5, 20]
+    assert shares.look([]) == {}
+
+
+def test_the_share_of_a_process_is_what_the_kernel_says() -> None:
+    own = pss_bytes(os.getpid())
+    assert own is not None
+    assert own > 1_000_000
+    assert pss_bytes(2**30) is None

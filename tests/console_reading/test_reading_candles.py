@@ -68,7 +68,7 @@ async def test_candles_are_those_that_were_written_as_the_exchange_wrote_them(ka
         assert [one.state for one in found.candles] == ["closed"] * 9 + ["forming"]
         assert (found.candles[-1].close, found.candles[-2].filled, found.candles[-3].close) == ("61837.630", True, "19")
         assert (found.candles[-1].open, found.candles[-1].volume) == ("100", "7.25")
-        assert readers.market.newest_ms("desk/feed") is not None
+        assert readers.market.newest_age_ms("desk/feed") is not None
 
 
 async def test_a_look_on_sees_forming_updates_the_close_a_revision_and_a_new_session(

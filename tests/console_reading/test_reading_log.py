@@ -245,7 +245,7 @@ def test_a_second_record_on_the_closed_candle_that_is_read_again_later_says_what
 
 def service(log: SignalLog, now_ms: int = 0) -> KeptSignals:
     reader = SignalReader(list, log, 10, Away())
-    return KeptSignals(log, reader, lambda trader: "Pipe" if trader == "desk/1" else "SharedMemory", "http://x/{trace_id}", lambda: now_ms)  # fmt: skip
+    return KeptSignals(log, reader, lambda trader: "Pipe" if trader == "desk/1" else "SharedMemory", "http://x/{trace_id}", lambda: now_ms, lambda: now_ms / 1_000)  # fmt: skip
 
 
 @quick
@@ -341,12 +341,12 @@ def test_figures_are_of_their_window_trader_and_transport() -> None:
 def test_a_summary_asked_for_often_is_made_once() -> None:
     now_s = 0.0
     log = SignalLog(10)
-    figures = Figures(log, lambda trader: "", lambda: now_s)
-    assert figures.latency(60, "", 0) is figures.latency(60, "", 0)
-    assert figures.latency(60, "x", 0) is not figures.latency(60, "", 0)
-    first = figures.latency(60, "", 0)
+    figures = Figures(log.timeline, lambda trader: "", lambda: now_s)
+    assert figures.latency(60, "") is figures.latency(60, "")
+    assert figures.latency(60, "x") is not figures.latency(60, "")
+    first = figures.latency(60, "")
     now_s = 1.0
-    assert figures.latency(60, "", 0) is not first
+    assert figures.latency(60, "") is not first
 
 
 @quick

@@ -23,7 +23,7 @@ async def test_they_are_what_the_api_asks_for() -> None:
         signals: Signals = readers.signals
         market: Market = readers.market
         assert signals.page(ALL) == ([], "")
-        assert market.newest_ms("desk/a") is None
+        assert market.newest_age_ms("desk/a") is None
 
 
 @pytest.mark.broker

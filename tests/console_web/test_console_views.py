@@ -51,7 +51,7 @@ async def test_the_traders_table_filters_and_sorts(sight: Sight) -> None:
     assert "state=Suspended" in sight.page.url
     await sight.page.get_by_label("State").select_option("")
     await sight.page.get_by_role("button", name="Memory").click()
-    assert await sight.page.locator("th[aria-sort=descending]").inner_text() == "Memory"
+    assert await sight.page.locator("th[aria-sort=descending]").inner_text() == "Memory (RSS)"
     sizes = [
         float(text.removesuffix(" MB"))
         for text in await sight.page.locator("tbody tr td:nth-child(6)").all_inner_texts()
@@ -148,11 +148,12 @@ async def test_no_view_is_wider_than_a_phone(browser: Browser, demo: str, width:
         assert page.complaints == []
 
 
-async def test_on_a_phone_no_name_of_a_trader_and_no_clock_is_cut_off(browser: Browser, demo: str) -> None:
+@pytest.mark.parametrize("width", [360, 390])
+async def test_on_a_phone_no_name_of_a_trader_and_no_clock_is_cut_off(browser: Browser, demo: str, width: int) -> None:
     cut = """() => [...document.querySelectorAll(".signal-trader, .two-lines .name, .signal-time, .signal-length, .clock")]
        .filter((one) => one.offsetParent && one.scrollWidth > one.clientWidth && getComputedStyle(one).display !== "inline")
        .map((one) => one.textContent)"""
-    async with browsing.sight(browser, demo, viewport={"width": 390, "height": 844}) as page:
+    async with browsing.sight(browser, demo, viewport={"width": width, "height": 844}) as page:
         await page.open()
         for view, some in (("signals", ".signal-trader"), ("overview", ".signal-trader"), ("signal", ".clock")):
             await page.show(view)
@@ -165,6 +166,28 @@ async def test_on_a_phone_no_name_of_a_trader_and_no_clock_is_cut_off(browser: B
             "document.querySelector('.two-lines .name').textContent = 'n'.repeat(63) + '/' + 'm'.repeat(63)"
         )
         assert await page.page.evaluate(cut) == []
+        assert await page.overflow() <= 0
+
+
+@pytest.mark.parametrize("width", [320, 360])
+async def test_on_a_phone_the_longest_stage_and_every_label_of_the_rail_have_their_room(
+    browser: Browser, demo: str, width: int
+) -> None:
+    outside = """(selector) => [...document.querySelectorAll(selector)].filter((one) => {
+      const box = one.getBoundingClientRect();
+      const row = one.closest("tr, li").getBoundingClientRect();
+      return one.offsetParent && (box.left < row.left - 0.5 || box.right > row.right + 0.5);
+    }).map((one) => one.textContent)"""
+    async with browsing.sight(browser, demo, viewport={"width": width, "height": 700}) as page:
+        await page.open()
+        assert await page.page.evaluate(outside, ".rail span") == []
+        await page.show("signal")
+        await page.page.evaluate(
+            """() => { const [, length, , clock] = document.querySelectorAll(".waterfall tbody tr:first-child td");
+            length.textContent = "1234.5 ms ± 1.24 ms";
+            clock.textContent = "host clock 0a1b2c3d" }"""
+        )
+        assert await page.page.evaluate(outside, ".waterfall td") == []
         assert await page.overflow() <= 0
 
 

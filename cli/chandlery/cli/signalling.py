@@ -76,6 +76,11 @@ def with_signals(feeds: Iterable[FeedRow]) -> list[FeedRow]:
     return [feed for feed in feeds if feed.signals_topic]
 
 
+def is_known(trader: str, traders: Iterable[str]) -> bool:
+    """Whether there is a Trader of that name, in full or without its namespace; an empty name is everybody's."""
+    return not trader or any(trader in (name, name.rpartition("/")[2]) for name in traders)
+
+
 def must_be_known(trader: str, traders: Iterable[str], signals: Iterable[Signal]) -> None:
     """A Trader that there is, or of which there are signals still.
 
@@ -86,9 +91,9 @@ def must_be_known(trader: str, traders: Iterable[str], signals: Iterable[Signal]
         InputError: it is neither.
     """
     known = sorted(traders)
-    names = {*known, *(name.rpartition("/")[2] for name in known)}
-    if not trader or trader in names or any(is_of(signal, trader) for signal in signals):
+    if is_known(trader, known) or any(is_of(signal, trader) for signal in signals):
         return
+    names = {*known, *(name.rpartition("/")[2] for name in known)}
     shown = ", ".join(known[:_MOST_NAMED]) + (" …" if len(known) > _MOST_NAMED else "")
     alike = did_you_mean(trader, known if "/" in trader else names)
     raise InputError(f'no Trader "{trader}"; there are: {shown or "none"}{alike}')
@@ -112,13 +117,15 @@ async def _all(feeds: Iterable[FeedRow]) -> list[Found]:
 
 
 async def _signals(view: View, *, follow: bool, trader: str, last: int, json: bool) -> None:
-    read = [await _begin(feed, reads=last > 0) for feed in with_signals(view.feeds)]
+    # A Trader that is deleted is known by its signals alone: they are read for its name, also where none is shown.
+    reads = last > 0 or not is_known(trader, (row.trader for row in view.traders))
+    read = [await _begin(feed, reads=reads) for feed in with_signals(view.feeds)]
     past = sorted(
         (one for each in read for one in signals_of(each.collected)), key=lambda one: one.signal.emitted_wall_ms
     )
     must_be_known(trader, (row.trader for row in view.traders), (one.signal for one in past))
     shown = [one for one in past if is_of(one.signal, trader)][-last:] if last else []
-    _print_past(shown, json=json, alone=not follow)
+    _print_past(shown, json=json, alone=last > 0 and not follow)
     if follow:
         await _follow(read, {one.signal.id: one for one in shown}, view.pid, trader, json=json)
 

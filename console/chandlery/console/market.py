@@ -107,6 +107,6 @@ class Market(Protocol):
         """
         ...
 
-    def newest_ms(self, feed: str) -> int | None:
-        """When the newest candle update of a feed was read here (wall clock, ms); None: none yet."""
+    def newest_age_ms(self, feed: str) -> int | None:
+        """How long ago the newest candle update of a feed was read here, ms; None: none yet."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from chandlery.cli.endings import ends_well
+from chandlery.cli.endings import ends_well, run
 from chandlery.cli.plugin import deciding, inside
 from chandlery.cli.plugin.logs import logs
 from chandlery.cli.plugin.options import on_cluster
@@ -43,4 +43,4 @@ app.command("version")(ends_well(version))
 
 def main() -> None:
     """Entry point of ``kubectl-chandlery``; see ``chandlery.cli.endings`` for the exit codes."""
-    app(prog_name="kubectl chandlery")
+    run(app, "kubectl chandlery")

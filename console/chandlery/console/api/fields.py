@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import Path
+from fastapi import Header, Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
@@ -28,6 +29,7 @@ _LABEL: Final = DNS_LABEL_PATTERN.strip("^$")
 FULL_NAME_PATTERN: Final = f"^{_LABEL}/{_LABEL}$"
 #: A position in the signals, and what a browser may send as Last-Event-ID (console/market.py).
 POSITION_PATTERN: Final = "^[A-Za-z0-9_.:,-]{0,1024}$"
+LAST_EVENT_ID: Final = "Last-Event-ID"
 #: The last ms that a JSON number of a browser is exact for.
 _LAST_MS: Final = 2**53 - 1
 #: Longest cursor: a full name is at most 127 characters, and base64 makes four of three.
@@ -66,6 +68,27 @@ IntervalText = Annotated[
     _parsed(lambda text: parse_interval(text).text),
 ]
 Milliseconds = Annotated[int, Field(ge=0, le=_LAST_MS)]
+
+
+def _position_like(text: str) -> str:
+    if re.fullmatch(POSITION_PATTERN, text) is None:
+        right = (
+            "must be the `id` of an event of this stream (at most 1,024 letters, digits and _ . : , -), or be left out"
+        )
+        raise PydanticCustomError("sentence", "{text}", {"text": right})
+    return text
+
+
+#: Where a stream of signals goes on.
+LastEventId = Annotated[
+    str,
+    Header(
+        alias=LAST_EVENT_ID,
+        description="`id` of the last event: what came since is told.",
+        json_schema_extra={"pattern": POSITION_PATTERN},
+    ),
+    AfterValidator(_position_like),
+]
 
 
 class Asked(BaseModel):

@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from chandlery.console.api.events import CandleChange, Failed, Gap
+from chandlery.console.api.fields import LAST_EVENT_ID
 from chandlery.console.api.models import Problem
 from chandlery.console.api.problems import problem_of
 from chandlery.console.api.services import Services
 from chandlery.console.api.sse import KEEP_ALIVE, KEEP_ALIVE_S, event, place
 from chandlery.console.api.states import States, rows_event
 from chandlery.console.api.topics import SIGNALS, Series, Topics
+from chandlery.console.backend import BadFieldError
 from chandlery.console.market import CandleEvent, SignalQuery
 from chandlery.core.errors import ChandleryError, InputError
 
@@ -235,9 +237,10 @@ class LiveEvents:
             await asyncio.sleep(RETRY_S)
 
     async def _say_failed(self, topic: str, error: Exception) -> None:
-        if topic == SIGNALS and isinstance(error, InputError):
+        if topic == SIGNALS and self._after and isinstance(error, InputError):
             # A position that isn't known any more won't be: from now on.
             self._after = ""
+            error = BadFieldError(f"{LAST_EVENT_ID}: {error}; the stream goes on from now", LAST_EVENT_ID)
         if chunk := self._failed(topic, error):
             await self._waiting.bring(chunk)
 

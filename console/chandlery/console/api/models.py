@@ -20,6 +20,8 @@ STATES_TOLD: Final = (
 )
 SignalState = Annotated[Standing, Field(description=f"Of its life, now. {STATES_TOLD}")]
 Clock = Literal["monotonic", "wall"]
+#: Proportional or resident memory, or of some processes the one and of others the other.
+MemoryMeasure = Literal["PSS", "RSS", "mixed"]
 
 
 class Answer(BaseModel):
@@ -292,8 +294,13 @@ class ProcessMemory(Answer):
 
     name: str
     kind: str
+    #: Resident: what it shares with others counts in each of them.
     rss_bytes: int
-    #: Growth over the time that is known, bytes an hour; null: not long enough known.
+    #: Proportional: what it shares is divided among those who share it; null: nobody tells.
+    pss_bytes: int | None = None
+    #: It fills what it may have (a heap of fixed size, stores of a fixed number of records), and then grows no more.
+    bounded: bool = False
+    #: Growth of its resident memory over the time that is known, bytes an hour; null: not long enough known.
     growth_bytes_per_h: float | None = None
 
 
@@ -310,10 +317,19 @@ class SegmentUse(Answer):
 
 
 class Memory(Answer):
-    """Where the memory is; ``history`` are (at_ms, sum of rss_bytes), oldest first, at most ten minutes."""
+    """Where the memory is.
+
+    Attributes:
+        total_bytes: of all processes, each by its proportional share where that is known, else by what is resident.
+        measure: which of the two the total is; ``mixed``: it is not known of all.
+        total_rss_bytes: all that is resident; what processes share is in it as often as they share it.
+        history: (at_ms, total_bytes), oldest first, at most ten minutes.
+    """
 
     processes: list[ProcessMemory]
     segments: list[SegmentUse] = []
+    total_bytes: int = 0
+    measure: MemoryMeasure = "RSS"
     total_rss_bytes: int = 0
     history: list[tuple[int, int]] = []
 
@@ -323,6 +339,7 @@ class Overview(Answer):
 
     Attributes:
         mode: ``local`` (`chandlery up`) or ``cluster``. writable: whether Traders may be changed through this API.
+        memory_bytes, memory_measure: the memory's ``total_bytes`` and ``measure``.
         attention: what is not as it should be, one sentence each, the worst first.
         away: what can't be asked now (the instance, Kafka, the API server), and why; empty: all answer.
     """
@@ -340,6 +357,7 @@ class Overview(Answer):
     signals_per_min: float = 0.0
     frame_to_signal: Quantiles = Field(default_factory=Quantiles)
     memory_bytes: int = 0
+    memory_measure: MemoryMeasure = "RSS"
     attention: list[str] = []
     away: list[str] = []
 

@@ -13,8 +13,6 @@ from chandlery.console.backend import Snapshot
 _MOST_TOLD: Final = 20
 #: Growth that a person should see, bytes an hour: 50 MB fill a small node's memory in a day or two.
 _GROWTH_BYTES_PER_H: Final = 50_000_000
-#: These fill what they may have, and then grow no more: a heap of fixed size, stores of a fixed number of records.
-_BOUNDED: Final = frozenset({"kafka", "console"})
 #: Reasons of a Ready Trader that is on its way to its newest version: nobody needs to do anything.
 _ROLLING: Final = ("Waiting", "Warming", "HandingOver", "TakingOver")
 #: Reasons of a Ready Trader whose newest version nothing keeps back; that its candles come late a notice tells once for all.
@@ -41,7 +39,8 @@ def overview_of(
             "traders_suspended": len(suspended),
             "signals_per_min": signals_per_min,
             "frame_to_signal": latency.frame_to_signal,
-            "memory_bytes": snapshot.memory.total_rss_bytes,
+            "memory_bytes": snapshot.memory.total_bytes,
+            "memory_measure": snapshot.memory.measure,
             "attention": _shortened([*attention(snapshot)]),
             "away": list(snapshot.away),
         }
@@ -59,7 +58,7 @@ def attention(snapshot: Snapshot) -> Iterator[str]:
     yield from map(_of_held, sorted(held, key=lambda one: one.trader))
     yield from (_of_pool(pool) for pool in snapshot.pools if pool.pending or pool.ready_workers < pool.workers)
     for process in snapshot.memory.processes:
-        if process.kind not in _BOUNDED and (process.growth_bytes_per_h or 0) > _GROWTH_BYTES_PER_H:
+        if not process.bounded and (process.growth_bytes_per_h or 0) > _GROWTH_BYTES_PER_H:
             yield f"memory of {process.name} grows by {(process.growth_bytes_per_h or 0) / 1e6:.0f} MB an hour"
     yield from snapshot.notices
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
 from chandlery.console.api.declared import problems, stream
 from chandlery.console.api.fields import (
-    POSITION_PATTERN,
     Asked,
     CandlesAsked,
+    LastEventId,
     SeriesAsked,
     SignalsAsked,
     SignalsFollowed,
@@ -29,12 +29,6 @@ from chandlery.core.errors import InputError
 
 router = APIRouter()
 Served = Annotated[Services, Depends(services_of)]
-LastEventId = Annotated[
-    str,
-    Header(
-        alias="Last-Event-ID", pattern=POSITION_PATTERN, description="`id` of the last event: what came since is told."
-    ),
-]
 
 
 class LiveAsked(Asked):

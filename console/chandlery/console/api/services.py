@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -48,15 +47,14 @@ class Services:
     def snapshot(self) -> Snapshot:
         """What the backend knows, and what the readers do: how old a feed's newest candle is, and who is away."""
         known = self.backend.snapshot()
-        now_ms = time.time_ns() // 1_000_000
-        feeds = [self._aged(feed, now_ms) for feed in known.feeds]
+        feeds = [self._aged(feed) for feed in known.feeds]
         return replace(known, feeds=feeds, away=[*known.away, *self.readers_away()])
 
-    def _aged(self, feed: Feed, now_ms: int) -> Feed:
-        newest_ms = self.market.newest_ms(feed.feed)
-        if newest_ms is None or feed.watermark_age_ms is not None:
+    def _aged(self, feed: Feed) -> Feed:
+        age_ms = self.market.newest_age_ms(feed.feed)
+        if age_ms is None or feed.watermark_age_ms is not None:
             return feed
-        return feed.model_copy(update={"watermark_age_ms": max(0, now_ms - newest_ms)})
+        return feed.model_copy(update={"watermark_age_ms": age_ms})
 
     def overview(self) -> Overview:
         """The first look."""

@@ -17,7 +17,7 @@ import msgspec
 _LINE: Final = re.compile(r"^([a-z_]+)(?:\{(.*)\})? (\S+)")
 #: Matched only where the one before ended: a text that is no label costs one look at each of its characters.
 _LABEL: Final = re.compile(r'([a-zA-Z_]\w{0,63})="((?:[^"\\]|\\.){0,2048})"(?:,|\Z)')
-_OURS: Final = ("chandlery_trader_", "chandlery_feed_", "process_resident", "process_start")
+_OURS: Final = ("chandlery_trader_", "chandlery_feed_", "process_resident", "process_proportional", "process_start")
 #: A line of ours has one name of at most 127 characters, escaped at worst, and some words more.
 _MOST_LINE_CHARS: Final = 4_096
 _ESCAPED: Final = re.compile(r"\\(.)")
@@ -47,6 +47,7 @@ _WORKER: Final = {
     "chandlery_feed_series": "series",
     "chandlery_feed_series_capacity": "series_capacity",
     "process_resident_memory_bytes": "rss_bytes",
+    "process_proportional_memory_bytes": "pss_bytes",
 }
 
 
@@ -73,7 +74,7 @@ class WorkerFigures:
     """One worker.
 
     Attributes:
-        rss_bytes, began_s: of its feed's process; when it began, Unix s.
+        rss_bytes, pss_bytes, began_s: of its feed's process; when it began, Unix s. 0: not told.
         at_s: when the figures were read, of this process's monotonic clock.
         skipped: lines that weren't read, as too long or too many.
     """
@@ -84,6 +85,7 @@ class WorkerFigures:
     series: int = 0
     series_capacity: int = 0
     rss_bytes: int = 0
+    pss_bytes: int = 0
     began_s: int = 0
     traders: dict[str, TraderFigures] = field(default_factory=dict)
     at_s: float = 0.0
@@ -165,16 +167,21 @@ def _take_trader(worker: WorkerFigures, name: str, labels: dict[str, str], value
 
 @dataclass(frozen=True, slots=True)
 class ProcessFigures:
-    """A process as its ``/metrics`` has it: resident memory, and when it began, Unix s; 0: not told."""
+    """A process as its ``/metrics`` has it: memory, and when it began, Unix s; 0: not told."""
 
     rss_bytes: int = 0
     began_s: int = 0
+    pss_bytes: int = 0
 
 
 def process_figures(text: str) -> ProcessFigures:
     """What every process tells of itself."""
     found = {name: int(value) for name, _, value in _samples(_lines(text)[0]) if name.startswith("process_")}
-    return ProcessFigures(found.get("process_resident_memory_bytes", 0), found.get("process_start_time_seconds", 0))
+    return ProcessFigures(
+        rss_bytes=found.get("process_resident_memory_bytes", 0),
+        began_s=found.get("process_start_time_seconds", 0),
+        pss_bytes=found.get("process_proportional_memory_bytes", 0),
+    )
 
 
 def _lines(text: str) -> tuple[list[str], int]:

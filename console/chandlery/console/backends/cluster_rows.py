@@ -231,10 +231,12 @@ def processes_of(
             ("aggregator", feed.aggregator_process, feed.aggregator_at_s),
         ):
             if process.rss_bytes and now_s - at_s <= FRESH_S:
-                yield Measured(f"{namespace}/{name}-{kind}", kind, process.began_s, process.rss_bytes)
+                shared = process.pss_bytes or None
+                yield Measured(f"{namespace}/{name}-{kind}", kind, process.began_s, process.rss_bytes, shared)
     for namespace, worker in _workers(pools, now_s):
         if worker.rss_bytes:
-            yield Measured(f"{namespace}/{worker.worker}/feed", "feed", worker.began_s, worker.rss_bytes)
+            shared = worker.pss_bytes or None
+            yield Measured(f"{namespace}/{worker.worker}/feed", "feed", worker.began_s, worker.rss_bytes, shared)
         for trader, figures in sorted(worker.traders.items()):
             # A successor beside its Trader is told of by a key with an @: a process of its own. One that was started
             # again, or by another worker's supervisor, is another process.

@@ -23,7 +23,16 @@ from chandlery.console.backend import (
     TraderManifest,
 )
 from chandlery.console.backends.local_folder import ManifestFolders
-from chandlery.console.backends.local_models import MarketTime, feed_of, pool_of, processes_of, segment_of, trader_of
+from chandlery.console.backends.local_models import (
+    MarketTime,
+    feed_of,
+    pids_of,
+    pool_of,
+    processes_of,
+    segment_of,
+    trader_of,
+)
+from chandlery.console.backends.local_shares import MemoryShares
 from chandlery.console.backends.memory_history import MemoryHistory
 from chandlery.console.model import TraderRow, View, decode_view
 from chandlery.console.settings import LocalSettings
@@ -75,6 +84,8 @@ class LocalBackend:
         self._tag = ""
         self._market_time = MarketTime()
         self._memory = MemoryHistory()
+        self._shares = MemoryShares()
+        self._looking = asyncio.Lock()
         self._snapshot = Snapshot(away=(self._why_away,))
         self._session: aiohttp.ClientSession | None = None
         self._polling: asyncio.Task[None] | None = None
@@ -132,7 +143,10 @@ class LocalBackend:
         assert self._view is not None
         self._told_s, self._why_away = time.monotonic(), ""
         self._market_time.note(self._view.feeds, self._told_s)
-        self._memory.note(processes_of(self._view), time.time_ns() // 1_000_000)
+        # In a thread: on a busy machine the kernel takes its time, and streams don't wait for it.
+        async with self._looking:
+            shares = await asyncio.to_thread(self._shares.look, pids_of(self._view))
+        self._memory.note(processes_of(self._view, shares), time.time_ns() // 1_000_000)
         self._snapshot = self._made(self._view)
 
     async def _poll(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from chandlery.console.api.models import Feed, Pool, Quantiles, SegmentUse, Trader
@@ -126,14 +126,28 @@ def segment_of(row: SegmentRow) -> SegmentUse:
     )
 
 
-def processes_of(view: View) -> list[Measured]:
-    """Every process that runs, traders' own among them."""
+def processes_of(view: View, shares: Mapping[int, int]) -> list[Measured]:
+    """Every process that runs, traders' own among them.
+
+    Args:
+        shares: proportional memory by pid, where it is known.
+    """
     processes = [
-        Measured(row.name, kind_of(row.name), row.pid, row.rss_bytes) for row in view.processes if row.rss_bytes
+        Measured(row.name, kind_of(row.name), row.pid, row.rss_bytes, shares.get(row.pid))
+        for row in view.processes
+        if row.rss_bytes
     ]
     return processes + [
-        Measured(row.trader, "trader", row.pid, row.rss_bytes) for row in view.traders if row.pid and row.rss_bytes
+        Measured(row.trader, "trader", row.pid, row.rss_bytes, shares.get(row.pid))
+        for row in view.traders
+        if row.pid and row.rss_bytes
     ]
+
+
+def pids_of(view: View) -> list[int]:
+    """The processes of an instance that take memory."""
+    known = [(row.pid, row.rss_bytes) for row in view.processes] + [(row.pid, row.rss_bytes) for row in view.traders]
+    return [pid for pid, rss_bytes in known if pid and rss_bytes]
 
 
 def kind_of(process: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from chandlery.console.api.models import Memory, ProcessMemory, SegmentUse
+from chandlery.console.api.models import Memory, MemoryMeasure, ProcessMemory, SegmentUse
 
 #: How long back is known.
 WINDOW_MS: Final = 600_000
@@ -17,17 +17,30 @@ STEP_MS: Final = 5_000
 SETTLING_MS: Final = 60_000
 #: Less than this says nothing of growth.
 LEAST_MS: Final = 180_000
+#: Kinds that fill what they may have, and then grow no more: a heap of fixed size, stores of a fixed number of records.
+BOUNDED: Final = frozenset({"kafka", "console"})
 _HOUR_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Memory of one process now. ``instance``: what is another process under the same name (its pid)."""
+    """Memory of one process now.
+
+    Attributes:
+        instance: what is another process under the same name (its pid).
+        rss_bytes, pss_bytes: resident, and its share where what is shared is divided; None: that isn't known.
+    """
 
     name: str
     kind: str
     instance: int
     rss_bytes: int
+    pss_bytes: int | None = None
+
+    @property
+    def counted_bytes(self) -> int:
+        """What it adds to the sum: resident memory would count what it shares once more."""
+        return self.rss_bytes if self.pss_bytes is None else self.pss_bytes
 
 
 @dataclass
@@ -58,7 +71,7 @@ class MemoryHistory:
         self._now, self._at_ms = list(processes), at_ms
         names = {one.name for one in self._now}
         self._courses = {name: course for name, course in self._courses.items() if name in names}
-        _add(self._sums, at_ms, sum(one.rss_bytes for one in self._now))
+        _add(self._sums, at_ms, sum(one.counted_bytes for one in self._now))
         for one in self._now:
             course = self._courses.get(one.name)
             if course is None or course.instance != one.instance or at_ms < course.begun_ms:
@@ -68,7 +81,7 @@ class MemoryHistory:
 
     def told(self, segments: Sequence[SegmentUse]) -> Memory:
         """Processes by what they take, most first, and the sum over time, which ends with now."""
-        total = sum(one.rss_bytes for one in self._now)
+        total = sum(one.counted_bytes for one in self._now)
         history = list(self._sums)
         if history and history[-1][0] < self._at_ms:
             history.append((self._at_ms, total))
@@ -78,14 +91,23 @@ class MemoryHistory:
                     name=one.name,
                     kind=one.kind,
                     rss_bytes=one.rss_bytes,
+                    pss_bytes=one.pss_bytes,
+                    bounded=one.kind in BOUNDED,
                     growth_bytes_per_h=self._courses[one.name].growth,
                 )
-                for one in sorted(self._now, key=lambda one: (-one.rss_bytes, one.name))
+                for one in sorted(self._now, key=lambda one: (-one.counted_bytes, one.name))
             ],
             segments=list(segments),
-            total_rss_bytes=total,
+            total_bytes=total,
+            measure=_measure(self._now),
+            total_rss_bytes=sum(one.rss_bytes for one in self._now),
             history=history,
         )
+
+
+def _measure(processes: Sequence[Measured]) -> MemoryMeasure:
+    known = {one.pss_bytes is not None for one in processes}
+    return "mixed" if len(known) > 1 else "PSS" if known == {True} else "RSS"
 
 
 def growth_bytes_per_h(points: Sequence[tuple[int, int]]) -> float | None:

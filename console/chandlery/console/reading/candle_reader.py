@@ -89,7 +89,7 @@ class CandleReader:
         self._feeds: dict[str, _Feed] = {}
         self._series: dict[_SeriesKey, Series] = {}
         self._viewers: dict[_SeriesKey, WeakSet[_Viewer]] = {}
-        self._newest_ms: dict[str, int] = {}
+        self._grown_s: dict[str, float] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._slots: dict[str, asyncio.Semaphore] = {}
         self.counts: Counter[str] = Counter()
@@ -144,9 +144,10 @@ class CandleReader:
         self._viewers.setdefault(key, WeakSet()).add(viewer)
         return self._followed(key, viewer)
 
-    def newest_ms(self, feed: str) -> int | None:
-        """When a feed's candle topics were last seen to have grown (wall clock, ms; within a second)."""
-        return self._newest_ms.get(feed)
+    def newest_age_ms(self, feed: str) -> int | None:
+        """How long ago a feed's candle topics were last seen to have grown, ms (within a second)."""
+        grown_s = self._grown_s.get(feed)
+        return None if grown_s is None else round(1_000 * (time.monotonic() - grown_s))
 
     @property
     def open_series(self) -> int:
@@ -280,7 +281,7 @@ class CandleReader:
         return known[0]
 
     def _grown(self, feed: str) -> None:
-        self._newest_ms[feed] = time.time_ns() // 1_000_000
+        self._grown_s[feed] = time.monotonic()
 
     # ---- feeds ----
 
@@ -353,7 +354,7 @@ class CandleReader:
 
     async def _leave(self, name: str) -> None:
         known = self._feeds.pop(name)
-        self._newest_ms.pop(name, None)
+        self._grown_s.pop(name, None)
         await _ended(known.pulse, *(task for _, task in known.readings.values()))
 
     async def _feel_pulse(self, feed: FeedKafka) -> None:

@@ -31,6 +31,7 @@ class Entry:
 
     Attributes:
         feed: ``namespace/name``. whole: whether its completion is known.
+        came_ms: when it was appended, by this process's steady clock (recency.py); 0: nobody asks.
         names, durations_us: of its stages, in order, once it is whole; the names are shared by all alike.
         host: boot id of the host that stamped ``aggregated`` and ``emitted``; empty: the worker's.
         whole_at, word_at: numbers of the events that told the completion, and the newest word about its life; -1: none did.
@@ -39,6 +40,7 @@ class Entry:
     signal: Signal
     feed: str
     key: Key
+    came_ms: int = 0
     whole: bool = False
     names: tuple[str, ...] = ()
     durations_us: tuple[float, ...] = ()
@@ -69,11 +71,11 @@ def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
     return _names.setdefault(names, names)
 
 
-def entry_of(signal: Signal, feed: str, key: Key) -> Entry:
+def entry_of(signal: Signal, feed: str, key: Key, came_ms: int = 0) -> Entry:
     """A new entry; the texts that many signals share are kept once."""
     for name in ("trader", "strategy", "code", "rule", "action", "symbol", "interval"):
         setattr(signal, name, sys.intern(getattr(signal, name)))
-    return Entry(signal, feed, key)
+    return Entry(signal, feed, key, came_ms)
 
 
 def short(entry: Entry, life: SignalLife) -> models.Signal:

@@ -1,4 +1,7 @@
-"""Figures over the newest signals: quantiles of their latency, their rate, their number by time. Pure."""
+"""Figures over the newest signals: quantiles of their latency, their rate, their number by time. Pure.
+
+Their windows end now and are cut by the steady clock: a wall clock that is set back changes none of them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Final, NamedTuple
 
 from chandlery.console.api.models import Latency, Quantiles, StageQuantiles, TransportLatency
 from chandlery.console.reading.entries import Entry
-from chandlery.console.reading.signal_log import SignalLog
+from chandlery.console.reading.recency import Timeline
 from chandlery.core.latency import MEANINGS, STAGES
 
 #: A summary is given again for this long, and for so many times what it took: asking for it often costs at most a
@@ -27,7 +30,7 @@ class _Made(NamedTuple):
 
 
 class Figures:
-    """Figures of one log.
+    """Figures of one log's signals.
 
     Args:
         transport_of: how candles come to a Trader (``SharedMemory``, ``Pipe``), empty: unknown.
@@ -35,21 +38,21 @@ class Figures:
     """
 
     def __init__(
-        self, log: SignalLog, transport_of: Callable[[str], str], clock_s: Callable[[], float] = time.monotonic
+        self, timeline: Timeline, transport_of: Callable[[str], str], clock_s: Callable[[], float] = time.monotonic
     ) -> None:
-        self._log = log
+        self._timeline = timeline
         self._transport_of = transport_of
         self._clock_s = clock_s
         self._made: dict[tuple[int, str], _Made] = {}
 
-    def latency(self, window_s: int, trader: str, now_ms: int) -> Latency:
+    def latency(self, window_s: int, trader: str) -> Latency:
         """Over the signals that the broker took in the last ``window_s`` seconds. At most :data:`_FRESH_S` old, or so."""
         asked = (window_s, trader)
         begin_s = self._clock_s()
         made = self._made.get(asked)
         if made is not None and begin_s < made.until_s:
             return made.latency
-        entries = self._log.since(now_ms - 1_000 * window_s, trader)
+        entries = self._timeline.since(_ms(begin_s) - 1_000 * window_s, trader)
         latency = summarised(entries, window_s, trader, self._transport_of)
         if len(self._made) >= _MOST_SUMMARIES:
             self._made.clear()
@@ -57,20 +60,23 @@ class Figures:
         self._made[asked] = _Made(latency, end_s + max(_FRESH_S, _REST * (end_s - begin_s)))
         return latency
 
-    def per_minute(self, now_ms: int) -> float:
+    def per_minute(self) -> float:
         """Signals of the last minute."""
-        return float(self._log.count_since(now_ms - _MINUTE_MS))
+        return float(self._timeline.count_since(_ms(self._clock_s()) - _MINUTE_MS))
 
-    def recent_counts(self, trader: str, buckets: int, bucket_s: int, now_ms: int) -> list[int]:
+    def recent_counts(self, trader: str, buckets: int, bucket_s: int) -> list[int]:
         """Signals by time, oldest first; the last bucket is that of now, so that counts don't flicker by the second.
 
-        Buckets begin at multiples of ``bucket_s``. What a broker's clock that goes before ours says to be of the
-        future counts in the last one.
+        Buckets begin at multiples of ``bucket_s`` of the steady clock.
         """
         length_ms = 1_000 * bucket_s
-        first_ms = (now_ms // length_ms - buckets + 1) * length_ms
-        behind = [self._log.count_since(first_ms + at * length_ms, trader) for at in range(buckets)]
+        first_ms = (_ms(self._clock_s()) // length_ms - buckets + 1) * length_ms
+        behind = [self._timeline.count_since(first_ms + at * length_ms, trader) for at in range(buckets)]
         return [one - later for one, later in zip(behind, [*behind[1:], 0], strict=True)]
+
+
+def _ms(clock_s: float) -> int:
+    return math.floor(1_000 * clock_s)
 
 
 def summarised(entries: Sequence[Entry], window_s: int, trader: str, transport_of: Callable[[str], str]) -> Latency:

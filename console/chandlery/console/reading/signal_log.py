@@ -1,6 +1,7 @@
 """The newest signals of all feeds, and what happened to them, in order. Pure: no clock, no network.
 
-Two bounded things are kept. **Signals**, by the broker's time, for pages and figures: the newest ``kept`` of all feeds.
+Two bounded things are kept. **Signals**: the ``kept`` of all feeds that came last; by the broker's time for pages, which
+is the same after a restart, and by when they came for figures, which no clock that is set back distorts (recency.py).
 **Events**, in the order in which they were read, for those who follow: a ring of twice as many, as each signal has one
 when it comes and one when its completion does (and some a third, when the close of their candle says what they are). A
 follower has its own place in the ring (following.py): however slow it is, it holds nobody up and costs no memory; what it
@@ -21,6 +22,8 @@ from typing import Final, NamedTuple
 
 from chandlery.console.reading.entries import Entry, Key, entry_of
 from chandlery.console.reading.positions import FeedKey, Place
+from chandlery.console.reading.recency import Timeline, take_out
+from chandlery.console.reading.recency import place as when
 from chandlery.core.signal_life import Lives, SignalLife
 from chandlery.core.signals import Completion, Life, Signal, SignalsRecord, decode_record
 from chandlery.core.wire import UNDECODABLE
@@ -45,6 +48,7 @@ class Partition:
         next: offset to be read next. told: offset after the record of the newest event.
         floor: from here on every record's event is in memory. backlog: up to here it was history when reading began.
         newest_ms: when the newest record read was appended; 0: none was.
+        caught_up_ms: the last moment, by the steady clock, at which all there was had been read; None: none yet.
     """
 
     feed: str
@@ -56,6 +60,7 @@ class Partition:
     floor: int
     backlog: int
     newest_ms: int = 0
+    caught_up_ms: int | None = None
 
 
 class Event(NamedTuple):
@@ -86,6 +91,7 @@ class SignalLog:
             ``unmatched`` (completions of signals that aren't known), ``old`` (signals older than all that are kept),
             ``restarted`` (partitions whose offsets began anew), ``lost`` (records that Kafka dropped unread).
         first, next: numbers of the oldest event in memory, and of the one to come.
+        timeline: the signals kept, by when they came.
     """
 
     def __init__(self, kept: int) -> None:
@@ -100,6 +106,7 @@ class SignalLog:
         self._ordered: list[Entry] = []
         self._of_trader: dict[str, list[Entry]] = {}
         self._by_id: dict[str, Entry] = {}
+        self.timeline = Timeline()
         self._lives = Lives()
         self._early: OrderedDict[str, Completion] = OrderedDict()
         self._passed: OrderedDict[str, Entry] = OrderedDict()
@@ -158,8 +165,12 @@ class SignalLog:
         partition = self._partitions[place]
         partition.next = max(partition.next, offset)
 
-    def add(self, place: Place, offset: int, append_ms: int, value: bytes | None) -> None:
-        """Take one record in. Offsets of a partition ascend; a lower one means that they began anew."""
+    def add(self, place: Place, offset: int, append_ms: int, value: bytes | None, came_ms: int | None = None) -> None:
+        """Take one record in. Offsets of a partition ascend; a lower one means that they began anew.
+
+        Args:
+            append_ms: the broker's time. came_ms: the same by the steady clock; None: the broker's is one.
+        """
         partition = self._partitions[place]
         if offset < partition.next:
             self.begin(partition.feed, place, offset, offset)
@@ -177,16 +188,16 @@ class SignalLog:
             self.counts["lives"] += 1
             self._hear(partition, offset, append_ms, record)
         else:
-            self._signal(partition, offset, append_ms, record)
+            self._signal(partition, offset, append_ms, record, append_ms if came_ms is None else came_ms)
 
-    def _signal(self, partition: Partition, offset: int, append_ms: int, signal: Signal) -> None:
+    def _signal(self, partition: Partition, offset: int, append_ms: int, signal: Signal, came_ms: int) -> None:
         self.counts["signals"] += 1
         if signal.id in self._by_id:
             self.counts["duplicate"] += 1
             self._hear(partition, offset, append_ms, signal)  # on the closed candle it says what a word would
             return
         key = Key(append_ms, partition.place[0].hex(), partition.place[1], offset)
-        entry = entry_of(signal, partition.feed, key)
+        entry = entry_of(signal, partition.feed, key, came_ms)
         early = self._early.pop(signal.id, None)
         if early is not None:
             entry.complete(early)
@@ -249,14 +260,15 @@ class SignalLog:
     # ---- signals by time ----
 
     def _keep(self, entry: Entry) -> bool:
-        """Put a signal in its place, and the oldest out; False where it is the oldest itself."""
-        ordered = self._ordered
-        if len(ordered) >= self._kept:
-            if entry.key < ordered[0].key:
+        """Put a signal in its place, and the one that came first out; False where it is that one itself."""
+        if len(self.timeline) >= self._kept:
+            oldest = self.timeline.oldest
+            if when(entry) < when(oldest):
                 return False
-            self._forget(ordered.pop(0))
-        _insert(ordered, entry)
+            self._forget(oldest)
+        _insert(self._ordered, entry)
         _insert(self._of_trader.setdefault(entry.signal.trader, []), entry)
+        self.timeline.add(entry)
         self._by_id[entry.signal.id] = entry
         self._lives.add(entry.signal)
         return True
@@ -267,7 +279,9 @@ class SignalLog:
         self._lives.forget(signal.id)
         self._remember(entry)
         of_trader = self._of_trader[signal.trader]
-        del of_trader[0]  # the oldest of all is the oldest of its Trader
+        for entries in (self._ordered, of_trader):
+            take_out(entries, entry, _by_key)
+        self.timeline.remove(entry)
         if not of_trader:
             del self._of_trader[signal.trader]
 
@@ -297,22 +311,8 @@ class SignalLog:
         for at in range(end - 1, -1, -1):
             yield entries[at]
 
-    def since(self, append_ms: int, trader: str = "") -> Sequence[Entry]:
-        """Signals appended at that time (broker's clock, ms) or later, oldest first."""
-        entries = self._entries(trader)
-        return entries[bisect_left(entries, append_ms, key=_append_ms) :]
-
-    def count_since(self, append_ms: int, trader: str = "") -> int:
-        """How many those are."""
-        entries = self._entries(trader)
-        return len(entries) - bisect_left(entries, append_ms, key=_append_ms)
-
     def _entries(self, trader: str) -> list[Entry]:
         return self._of_trader.get(trader, []) if trader else self._ordered
-
-
-def _append_ms(entry: Entry) -> int:
-    return entry.key.append_ms
 
 
 def _insert(entries: list[Entry], entry: Entry) -> None:

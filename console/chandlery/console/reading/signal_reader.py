@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -24,7 +24,8 @@ from chandlery.console.reading.kafka_reading import (
     shares,
     spans,
 )
-from chandlery.console.reading.positions import OVERLAP_MS, feed_key
+from chandlery.console.reading.positions import OVERLAP_MS, Place, feed_key
+from chandlery.console.reading.recency import Now, came_ms, now
 from chandlery.console.reading.replaying import Source
 from chandlery.console.reading.signal_log import SignalLog
 from chandlery.core.errors import UnavailableError
@@ -48,13 +49,22 @@ class SignalReader:
     Args:
         kafkas: the feeds and their Kafka; asked again each second.
         kept: signals that the log keeps.
+        clocks: this moment by both clocks.
 
     Attributes:
         records: taken in. states: by feed: ``connecting``, ``waiting`` (for the topic) or ``reading``.
     """
 
-    def __init__(self, kafkas: Callable[[], Sequence[FeedKafka]], signals: SignalLog, kept: int, away: Away) -> None:
+    def __init__(
+        self,
+        kafkas: Callable[[], Sequence[FeedKafka]],
+        signals: SignalLog,
+        kept: int,
+        away: Away,
+        clocks: Callable[[], Now] = now,
+    ) -> None:
         self._kafkas = kafkas
+        self._clocks = clocks
         self._log = signals
         self._start_records = _RECORDS_PER_SIGNAL * kept
         self._away = away
@@ -175,20 +185,39 @@ class SignalReader:
         while True:
             batches = await next_batches(consumer, feed.kafka)
             if batches:
-                self._take(key, batches)
+                self.take(key, batches)
+                self._note_caught_up(consumer, key, batches)
                 checked_s = time.monotonic()
                 await asyncio.sleep(0)
             elif time.monotonic() - checked_s >= IDLE_CHECK_S:
                 await self._check(consumer, feed, key)
                 checked_s = time.monotonic()
 
-    def _take(self, key: bytes, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+    def take(self, key: bytes, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+        """Records that were just read of a feed's partitions."""
+        at = self._clocks()
         for partition, records in batches.items():
             place = (key, partition.partition)
             for record in records:
-                self._log.add(place, record.offset, record.timestamp, record.value)
+                known = self._log.partition(place)
+                # Of history nothing is known but what its broker's clock said.
+                bound_ms = known.caught_up_ms if known is not None and record.offset >= known.backlog else None
+                came = came_ms(record.timestamp, at, bound_ms)
+                self._log.add(place, record.offset, record.timestamp, record.value, came)
             self.records += len(records)
         self._tell()
+
+    def caught_up(self, place: Place) -> None:
+        """Everything that a partition had until now has been read: what comes later is younger than that."""
+        known = self._log.partition(place)
+        if known is not None:
+            known.caught_up_ms = self._clocks().steady_ms
+
+    def _note_caught_up(self, consumer: AIOKafkaConsumer, key: bytes, read: Iterable[TopicPartition]) -> None:
+        for partition in read:
+            known, end = self._log.partition((key, partition.partition)), consumer.highwater(partition)
+            if known is not None and end is not None and known.next >= end:
+                self.caught_up(known.place)
 
     async def _check(self, consumer: AIOKafkaConsumer, feed: FeedKafka, key: bytes) -> None:
         """Nothing came for a while: is there anybody? Raises UnavailableError: there isn't."""
@@ -199,6 +228,8 @@ class SignalReader:
             if known is not None and span.end < known.next:
                 raise UnavailableError(f"topic {partition.topic} was made again")
             self._log.pass_to((key, partition.partition), await position_of(consumer, feed.kafka, partition))
+            if known is not None and known.next >= span.end:
+                self.caught_up(known.place)
 
     def _tell(self) -> None:
         self._news.set()

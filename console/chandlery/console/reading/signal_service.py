@@ -30,7 +30,7 @@ class KeptSignals:
 
     Args:
         trace_url: where a person sees a trace; ``{trace_id}`` is put in. Empty: nowhere.
-        now_ms: wall clock, ms.
+        now_ms: wall clock, ms: what of a signal's life has ended by now. clock_s: monotonic, s: windows of figures.
 
     Attributes:
         followers: now. counts: ``overtaken`` (events that slow followers lost), ``replayed`` (records read again),
@@ -44,10 +44,11 @@ class KeptSignals:
         transport_of: Callable[[str], str],
         trace_url: str,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = signals
         self._reader = reader
-        self._figures = Figures(signals, transport_of)
+        self._figures = Figures(signals.timeline, transport_of, clock_s)
         self._replaying = Replaying(reader.source_of)
         self._trace_url = trace_url
         self._now_ms = now_ms
@@ -88,15 +89,15 @@ class KeptSignals:
 
     def latency(self, window_s: int, trader: str = "") -> models.Latency:
         """Over the signals of the last ``window_s`` seconds."""
-        return self._figures.latency(window_s, trader, self._now_ms())
+        return self._figures.latency(window_s, trader)
 
     def per_minute(self) -> float:
         """Signals of the last minute."""
-        return self._figures.per_minute(self._now_ms())
+        return self._figures.per_minute()
 
     def recent_counts(self, trader: str, buckets: int, bucket_s: int) -> list[int]:
         """Signals of a Trader by time, oldest first."""
-        return self._figures.recent_counts(trader, buckets, bucket_s, self._now_ms())
+        return self._figures.recent_counts(trader, buckets, bucket_s)
 
     async def _followed(self, follower: Follower) -> AsyncIterator[SignalEvent]:
         self.followers += 1

@@ -77,7 +77,17 @@ export function stageLegend() {
     "ul",
     { class: "legend", "aria-label": "Colours of the stages" },
     KNOWN.map((name) => h("li", {}, h("span", { class: `swatch ${stageClass(name)}`, "aria-hidden": "true" }), name)),
+    h("li", {}, "beside them: frame to acknowledged signal; times are UTC"),
   );
+}
+
+const ROUND = [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10];
+
+/** The end of a scale that holds `high`: a round number, so that nobody takes it for a value. */
+export function scaleTop(high) {
+  if (!(high > 0)) return 1;
+  const power = 10 ** Math.floor(Math.log10(high));
+  return ROUND.find((step) => step * power >= high * 1.04) * power || 12 * power;
 }
 
 const LINE_WIDTH = 600;
@@ -85,9 +95,9 @@ const LINE_HEIGHT = 140;
 
 /**
  * Values over time as a line over its area, with its range written beside it.
- * `show([[ms, value], …], format, label)`; the scale begins at 0 where `fromZero`.
+ * `show([[ms, value], …], format, label)`. The scale begins at 0, so that a wave of some per cent is no mountain.
  */
-export function timeLine({ fromZero = false } = {}) {
+export function timeLine() {
   const area = svg("path", { class: "line-area" });
   const line = svg("path", { class: "line-path", "vector-effect": "non-scaling-stroke" });
   const grid = svg("path", { class: "line-grid", "vector-effect": "non-scaling-stroke" });
@@ -113,18 +123,12 @@ export function timeLine({ fromZero = false } = {}) {
     none.hidden = points.length >= 2;
     const values = points.map(([, value]) => value);
     const high = Math.max(...values, 0);
-    let top = fromZero ? high * 1.15 || 1 : high || 1;
-    let bottom = fromZero ? 0 : Math.min(...values, high);
-    if (top - bottom < top * 0.02) {
-      // A flat line is drawn in the middle, not as noise blown up to the full height.
-      top *= 1.01;
-      bottom = fromZero ? 0 : bottom * 0.99;
-    }
+    const top = scaleTop(high);
     const begin = points[0]?.[0] ?? 0;
     const length = Math.max((points.at(-1)?.[0] ?? 0) - begin, 1);
     const at = ([ms, value]) => {
       const x = ((ms - begin) / length) * LINE_WIDTH;
-      const y = LINE_HEIGHT - 6 - ((value - bottom) / (top - bottom)) * (LINE_HEIGHT - 12);
+      const y = LINE_HEIGHT - 6 - (Math.max(value, 0) / top) * (LINE_HEIGHT - 12);
       return `${x.toFixed(1)} ${y.toFixed(1)}`;
     };
     const d = points.length >= 2 ? `M${points.map(at).join("L")}` : "";
@@ -132,7 +136,7 @@ export function timeLine({ fromZero = false } = {}) {
     attr(area, "d", d && `${d}L${LINE_WIDTH} ${LINE_HEIGHT}L0 ${LINE_HEIGHT}Z`);
     attr(grid, "d", `M0 6H${LINE_WIDTH}M0 ${LINE_HEIGHT / 2}H${LINE_WIDTH}M0 ${LINE_HEIGHT - 6}H${LINE_WIDTH}`);
     text(most, points.length >= 2 ? format(top) : "");
-    text(least, points.length >= 2 ? (bottom === 0 ? "0" : format(bottom)) : "");
+    text(least, points.length >= 2 ? "0" : "");
     text(from, points.length >= 2 ? clockTime(begin) : "");
     text(until, points.length >= 2 ? `${clockTime(begin + length)} UTC` : "");
     attr(picture, "aria-label", label);

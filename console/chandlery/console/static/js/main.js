@@ -53,7 +53,7 @@ function rail() {
     "ul",
     {},
     VIEWS.map(([name, title, href]) => {
-      const link = h("a", { href }, icon(name), h("span", {}, title));
+      const link = h("a", { href, title }, icon(name), h("span", {}, title));
       links.set(name, link);
       return h("li", {}, link);
     }),

@@ -183,9 +183,9 @@ export function figures() {
   return { element, show };
 }
 
-/** A labelled field of a filter bar. */
-export function field(label, control) {
-  return h("label", { class: "field" }, h("span", {}, label), control);
+/** A labelled field of a filter bar; `roomy`: its values are sentences. */
+export function field(label, control, { roomy = false } = {}) {
+  return h("label", { class: roomy ? "field roomy" : "field" }, h("span", {}, label), control);
 }
 
 /** Put options into a select, keeping what is chosen where it still stands. Values are [value, words]. */

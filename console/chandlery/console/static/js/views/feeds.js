@@ -20,6 +20,7 @@ export function feedsView({ scope, root, live, query }) {
       const content = feeds.length ? cards.element : nothing;
       if (content.parentNode !== health.body) put(health.body, content);
       cards.show(feeds);
+      chart.element.hidden = feeds.length === 0;
       choice.offer(feeds);
     },
     failed: (problem) => health.fail(problem),
@@ -57,8 +58,8 @@ function feedCards(onChart) {
         ["Trades a second", rate(feed.trades_per_s, "")],
         ["Newest candle", feed.watermark_age_ms === null ? "none yet" : `${age(feed.watermark_age_ms)} ago`],
         ["Lag", `${count(feed.lag)} record${feed.lag === 1 ? "" : "s"}${feed.behind_ms >= 1000 ? `, ${age(feed.behind_ms)} behind` : ""}`],
-        ["Late", count(feed.late)],
-        ["Duplicates", count(feed.duplicate)],
+        ["Late trades", count(feed.late)],
+        ["Doubled trades", count(feed.duplicate)],
         ["Trades", count(feed.trades)],
         ["Frames", count(feed.frames)],
         ["Candles closed", count(feed.candles_closed)],

@@ -1,12 +1,13 @@
 // The first look: is the feed alive, are all Traders Ready, how many signals, which p99, how much memory.
 
 import { get } from "../api.js";
-import { count, durationUs, fixed, sizeBytes } from "../amounts.js";
+import { count, durationUs, sizeBytes } from "../amounts.js";
 import { h, put } from "../dom.js";
 import { icon } from "../icons.js";
 import { empty, loading, panel, tile } from "../parts.js";
 import { stageLegend } from "../drawing.js";
 import { heading } from "../router.js";
+import { MEASURES } from "./memory.js";
 import { LOOK_MS, SignalList } from "./signal_list.js";
 import { traderTable } from "./trader_table.js";
 
@@ -56,19 +57,21 @@ function showTiles(tiles, now) {
   const suspended = now.traders_suspended ? `, ${now.traders_suspended} suspended` : "";
   const said = now.traders === 0 ? "no Trader yet" : notReady ? `${notReady} not Ready` : "all Ready";
   tiles.traders.show(`${now.traders_ready}/${now.traders}`, `${said}${suspended}`, now.traders === 0 ? "" : notReady ? "warn" : "good");
-  tiles.signals.show(fixed(now.signals_per_min, now.signals_per_min < 10 ? 1 : 0), "over the last minute");
+  tiles.signals.show(count(Math.round(now.signals_per_min)), "over the last minute");
   const { p50_us: p50, p99_us: p99, count: signals } = now.frame_to_signal;
   tiles.p99.show(durationUs(p99), signals ? `p50 ${durationUs(p50)}, ${count(signals)} signals` : "no signal yet");
-  tiles.memory.show(sizeBytes(now.memory_bytes), "resident, all processes");
+  tiles.memory.show(sizeBytes(now.memory_bytes), now.memory_bytes ? `all processes, ${MEASURES[now.memory_measure]}` : "no process is known yet");
 }
 
-function showAttention(body, { attention, away }) {
+function showAttention(body, { attention, away, feeds, traders, traders_suspended: suspended }) {
   const all = [...away.map((words) => [words, "bad"]), ...attention.map((words) => [words, "warn"])];
-  const key = JSON.stringify(all);
+  const nothing = feeds + traders + suspended === 0;
+  const key = JSON.stringify([all, nothing]);
   if (body.dataset.drawn === key) return;
   body.dataset.drawn = key;
   if (all.length === 0) {
-    put(body, h("p", { class: "all-well" }, "Nothing: everything is as it should be."));
+    const words = "Nothing runs yet: apply a MarketFeed, a TraderPool that uses it, and Traders.";
+    put(body, nothing ? empty(words) : h("p", { class: "all-well" }, "Nothing: everything is as it should be."));
     return;
   }
   put(

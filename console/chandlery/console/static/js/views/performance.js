@@ -42,7 +42,7 @@ export function performanceView({ scope, root, live, query }) {
     h("div", { class: "split" }, line.element, transports.element),
     traders.element,
   );
-  const chart = timeLine({ fromZero: true });
+  const chart = timeLine();
   put(line.body, chart.element);
   const bars = stageBars();
   let points = [];
@@ -103,9 +103,10 @@ class Source {
 }
 
 function showTiles(tiles, { frame_to_signal: whole, visible_to_decided: decide, window_s: seconds }) {
-  tiles.whole.show(durationUs(whole.p99_us), "exchange frame to acknowledged signal");
-  tiles.wholeMid.show(durationUs(whole.p50_us), "half are quicker");
-  tiles.decide.show(durationUs(decide.p99_us), `p50 ${durationUs(decide.p50_us)}`);
+  const none = "no signal in this window";
+  tiles.whole.show(durationUs(whole.p99_us), whole.count ? "exchange frame to acknowledged signal" : none);
+  tiles.wholeMid.show(durationUs(whole.p50_us), whole.count ? "half are quicker" : none);
+  tiles.decide.show(durationUs(decide.p99_us), decide.count ? `p50 ${durationUs(decide.p50_us)}` : none);
   tiles.signals.show(count(whole.count), seconds < 120 ? `${seconds} s` : `${Math.round(seconds / 60)} min`);
 }
 

@@ -39,6 +39,7 @@ export function traderView(context) {
   );
 
   let shown = {};
+  let missing = false;
   const show = (trader) => {
     shown = { ...shown, ...trader };
     badge.show(shown);
@@ -53,6 +54,7 @@ export function traderView(context) {
     try {
       const detail = await get(`traders/${named(name)}`, {}, scope.signal);
       state.ok();
+      missing = chart.element.hidden = false;
       show(detail);
       showManifest(manifest, detail);
       showActions(actions, context, () => shown, changed);
@@ -60,7 +62,10 @@ export function traderView(context) {
     } catch (problem) {
       if (scope.closed) return;
       state.fail(problem, load);
-      if (shown.trader === undefined) put(state.body, empty("Nothing is known of this Trader. ", h("a", { href: "#/traders" }, "All Traders")));
+      if (shown.trader !== undefined) return;
+      missing = chart.element.hidden = true;
+      put(state.body, empty("Nothing is known of this Trader. ", h("a", { href: "#/traders" }, "All Traders")));
+      put(manifest.body, empty("None is known."));
     }
   };
   const changed = (detail) => {
@@ -76,7 +81,7 @@ export function traderView(context) {
         // A generation that isn't the one shown: somebody edited it.
         const edited = shown.generation !== undefined && row.generation !== shown.generation;
         show(row);
-        if (edited) load();
+        if (edited || missing) load();
       } else if (shown.trader !== undefined) {
         message.hidden = false;
         text(message, "This Trader is gone: somebody deleted it.");
@@ -96,12 +101,12 @@ function rowsOf(trader) {
     ["Interval", trader.interval || "–"],
     ["Pool", trader.pool || "–"],
     ["Worker", trader.worker || "–"],
-    ["p50", durationUs(trader.latency.p50_us)],
-    ["p99", durationUs(trader.latency.p99_us)],
+    ["Frame to signal, p50", durationUs(trader.latency.p50_us)],
+    ["Frame to signal, p99", durationUs(trader.latency.p99_us)],
     ["Signals", count(trader.signals)],
     ["Calls", count(trader.calls)],
-    ["Warm", warm],
-    ["Memory", sizeBytes(trader.rss_bytes)],
+    ["Warm candles", warm],
+    ["Memory (RSS)", sizeBytes(trader.rss_bytes)],
     ["Restarts", count(trader.restarts)],
     ["Errors", count(trader.errors)],
     ["Newest candle", trader.last_open_time_ms ? `${clockTime(trader.last_open_time_ms)} UTC` : "–"],

@@ -151,7 +151,7 @@ export function newTraderView({ scope, root, config }) {
   const editor = jsonArea();
   const create = h("button", { type: "submit", class: "primary" }, "Create");
   const into = panel("Manifest");
-  const form = h("form", {}, h("div", { class: "filters" }, field("Template", which), field("Pool", pool)), editor.element, note, h("div", { class: "dialog-actions" }, h("a", { class: "button plain", href: "#/traders" }, "Cancel"), create));
+  const form = h("form", {}, h("div", { class: "filters" }, field("Template", which, { roomy: true }), field("Pool", pool)), editor.element, note, h("div", { class: "dialog-actions" }, h("a", { class: "button plain", href: "#/traders" }, "Cancel"), create));
   put(root, h("p", { class: "crumbs" }, h("a", { href: "#/traders" }, "Traders"), " / new"), heading("New Trader"), into.element);
   if (!config.writable) {
     put(into.body, h("p", { class: "empty" }, "This API is read-only: apply a manifest where Traders are kept."));
@@ -165,7 +165,8 @@ export function newTraderView({ scope, root, config }) {
     const used = pools.find((each) => each.pool === pool.value);
     editor.set(template(chosen, pool.value, feeds.find(({ feed }) => feed === used?.feed)));
     const free = used ? used.capacity - used.used : 0;
-    text(note, used && used.capacity > 0 ? `${used.pool} has room for ${Math.max(0, free)} more of ${used.capacity} Traders.` : "");
+    const room = used && used.capacity > 0 ? `${used.pool} has room for ${Math.max(0, free)} more of ${used.capacity} Traders.` : "";
+    text(note, pools.length ? room : "No TraderPool is known: a Trader needs one.");
   };
   scope.listen(which, "change", fill);
   scope.listen(pool, "change", fill);

@@ -66,7 +66,7 @@ const COLUMNS = {
   },
   p99: {
     id: "p99",
-    label: "p99",
+    label: "p99 to signal",
     numeric: true,
     sort: ({ latency }) => latency.p99_us,
     show: (cell, { latency }) => {
@@ -76,7 +76,7 @@ const COLUMNS = {
   },
   memory: {
     id: "memory",
-    label: "Memory",
+    label: "Memory (RSS)",
     numeric: true,
     wide: true,
     sort: ({ rss_bytes }) => rss_bytes,
