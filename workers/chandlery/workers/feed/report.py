@@ -21,6 +21,7 @@ DROP_REASONS: Final = (
     "dead_letter_lost",
 )
 _CANDLES: Final = ("closed", "revised", "filled", "final", "forming", "duplicate", "repetition", "conflated")
+_MOVING: Final = frozenset({"records", "records_per_s", "lag", "behind_ms", "latency"})
 _ELSEWHERE: Final = (*DROP_REASONS, *_CANDLES, "gaps", "held")
 
 
@@ -73,5 +74,6 @@ class Rate:
 
 
 def summary(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields that mean a change when they differ (rates and ages move without one)."""
-    return {name: fields[name] for name in ("candles", "drops", "signals", "rings", "catching_up", "reconnects")}
+    """The fields that mean a change when they differ: all but rates and ages, which move without one, and ``records``,
+    which candles tell of."""
+    return {name: value for name, value in fields.items() if name not in _MOVING}
