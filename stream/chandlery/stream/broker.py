@@ -297,11 +297,10 @@ class EmbeddedBroker:
 
     def _choose_port(self, refused: set[int]) -> int:
         if self._wanted_port is not None:
-            if self._wanted_port in refused or not port_is_free(self._wanted_port):
-                raise MachineError(
-                    f"port {self._wanted_port} is held by {holder_of(self._wanted_port)}: "
-                    "end that process, or choose another port for Kafka"
-                )
+            # Lost once, it may be free again: whoever had it then is told of where it isn't.
+            self._claim = claim_port(self._wanted_port)
+            if self._claim is None:
+                raise MachineError(self._why_not(self._wanted_port))
             return self._wanted_port
         last = self._port or remembered_port(self._data_dir)
         claim = claim_port(last) if last and last not in refused else None
@@ -310,6 +309,15 @@ class EmbeddedBroker:
             raise MachineError("no port is free for Kafka; name one")
         self._claim = claim
         return claim.port
+
+    def _why_not(self, port: int) -> str:
+        """Why Kafka can't have the port that was asked for."""
+        if port_is_free(port):
+            return (
+                f"port {port} is claimed by another Kafka that is just starting: "
+                "choose another port for this one, or try again when that one has it"
+            )
+        return f"port {port} is held by {holder_of(port)}: end that process, or choose another port for Kafka"
 
     def _release_port(self) -> None:
         if self._claim is not None:
