@@ -239,3 +239,17 @@ async def test_what_the_sink_cannot_send_ends_the_run_and_is_not_counted_as_appe
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(bench.dispatcher.drained(), 0.01)
     await bench.dispatcher.close()
+
+
+async def test_what_can_not_be_packed_ends_the_run_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its way to the broker would stay in use for ever, and nobody would know."""
+    bench = Bench()
+
+    def pop() -> None:
+        raise OverflowError("a price beyond 64 bits")
+
+    monkeypatch.setattr(bench.lanes["A/USDT"], "pop", pop)
+    bench.trade("A/USDT", 1)
+    await _settle()
+    assert [str(error) for error in bench.failures] == ["a price beyond 64 bits"]
+    await bench.dispatcher.close()
