@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from chandlery.cli import running
 from chandlery.cli.runtime import ending, local
 from chandlery.cli.runtime.counting import Evidence, WorkerEvidence
 from chandlery.cli.runtime.desired import Wanted
@@ -16,7 +18,7 @@ from chandlery.cli.runtime.draining import Draining
 from chandlery.cli.runtime.feedstarts import FeedStarts, pause_s
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
-from chandlery.core.errors import UnavailableError
+from chandlery.core.errors import MachineError, UnavailableError
 from chandlery.core.manifests import ManifestSet
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import KafkaSettings
@@ -211,3 +213,107 @@ def test_pauses_between_starts_of_a_feed_grow_to_their_cap_and_an_edit_is_tried_
     assert "attempt 1, next in 1 s" in starts.why(KEY)
     starts.keep({})
     assert (starts.failed, starts.why(KEY), starts.next_s()) == ({}, "", None)
+
+
+class Process:
+    """Stands in for one process of a feed. ``fails``: its start does."""
+
+    def __init__(self, name: str, steps: list[str]) -> None:
+        self.name, self.steps, self.fails = name, steps, False
+        self.pid, self.last_exit, self.log_path = 1, None, Path("log")
+
+    async def stop(self, timeout_s: float) -> bool:
+        self.steps.append(f"{self.name} stops")
+        self.pid = 0
+        return True
+
+    async def resume(self) -> None:
+        self.steps.append(f"{self.name} starts")
+        self.pid = 2
+        if self.fails:
+            raise MachineError("no pids")
+
+    async def restart(self, timeout_s: float) -> None:
+        await self.stop(timeout_s)
+        await self.resume()
+
+
+def group_of(runtime: LocalRuntime) -> tuple[Any, list[str]]:
+    """A feed's group with stand-ins for its processes, and what they did."""
+    group: Any = runtime._new_feed(market())
+    group._state.root.mkdir(parents=True, exist_ok=True)
+    steps: list[str] = []
+    group.ingest, group.aggregator = Process("ingest", steps), Process("aggregator", steps)
+
+    async def refresh() -> dict[str, Any]:
+        return {"ready": True}
+
+    group.ingest_watch.refresh = group.aggregator_watch.refresh = refresh
+    return group, steps
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_ingest_comes_back_after_a_growth_also_where_the_aggregator_does_not(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    """The aggregator is started again and again by itself; ingest, which was ended for it, would never be."""
+    group, steps = group_of(runtime)
+    monkeypatch.setattr(group, "_write", lambda settings: None)
+    group.aggregator.fails = fails
+    with pytest.raises(MachineError, match="no pids") if fails else contextlib.nullcontext():
+        await group.follow(symbols=True, intervals=True)
+    assert steps == ["ingest stops", "aggregator stops", "aggregator starts", "ingest starts"]
+
+
+async def test_what_an_ingest_that_ended_has_counted_counts_once(runtime: LocalRuntime) -> None:
+    """Also while the next one runs already and has not said anything yet."""
+    group, _ = group_of(runtime)
+    group.ingest_watch.status = {"frames": 7, "trades": {"received": 5, "appended": 5}}
+    assert group.ingest_counts()["appended"] == 5
+    await group.stop_ingest()
+    assert group.ingest_counts()["appended"] == 5
+    await group.ingest.resume()
+    assert group.ingest_counts()["appended"] == 5
+    group.ingest_watch.status = {"frames": 1, "trades": {"received": 1, "appended": 1}}
+    assert group.ingest_counts()["appended"] == 6
+
+
+async def test_what_a_worker_tells_while_all_starts_is_planned_with_once_all_runs(runtime: LocalRuntime) -> None:
+    runtime._status_came(has_news=True)
+    assert runtime._replan.is_set(), "not at the next look, seconds later"
+
+
+async def test_a_part_beside_the_run_that_fails_is_told(runtime: LocalRuntime) -> None:
+    async def fails() -> None:
+        raise BrokenPipeError("nobody reads")
+
+    runtime.phase = "running"
+    task = asyncio.create_task(fails(), name="display")
+    task.add_done_callback(runtime.note_end)
+    await asyncio.wait([task])
+    assert runtime.notices == ["display: nobody reads"]
+
+
+async def test_a_second_interrupt_while_the_start_is_ending_ends_the_wait_for_it() -> None:
+    """It would otherwise be taken for the start's own end, and what follows be done twice."""
+    begun, ending, gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def start(*_: object) -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await gone.wait()
+
+    interrupts = running.Interrupts()
+    made: Any = SimpleNamespace(start=start)
+    viewer: Any = SimpleNamespace(view=None, written=None, wrong=None)
+    work = asyncio.create_task(running._started(made, viewer, interrupts))
+    await begun.wait()
+    interrupts._take()
+    await ending.wait()
+    work.cancel()
+    await asyncio.wait([work], timeout=20)
+    assert work.cancelled()
+    gone.set()
