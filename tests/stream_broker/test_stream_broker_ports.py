@@ -61,3 +61,19 @@ def test_a_port_that_is_asked_for_is_claimed_as_a_chosen_one_is(tmp_path: Path) 
     finally:
         one._release_port()
         two._release_port()
+
+
+def test_a_broker_keeps_its_claim_so_that_it_finds_its_port_again(tmp_path: Path) -> None:
+    """Between a crash and the next start nobody else who looks for a port may take the one that clients know."""
+    broker = EmbeddedBroker(tmp_path / "one")
+    try:
+        port = broker._port = broker._choose_port(set())
+        assert claim_port(port) is None
+        assert broker._choose_port(set()) == port, "its own claim is in nobody's way"
+        assert claim_port(port) is None
+        assert broker._choose_port({port}) != port, "but where it was refused it looks for another"
+        again = claim_port(port)
+        assert again is not None, "and lets go of that one"
+        again.release()
+    finally:
+        broker._release_port()
