@@ -317,3 +317,36 @@ async def test_a_second_interrupt_while_the_start_is_ending_ends_the_wait_for_it
     await asyncio.wait([work], timeout=20)
     assert work.cancelled()
     gone.set()
+
+
+async def test_signals_are_counted_when_nobody_makes_any_more(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the last moment would stand on the topic and in nobody's count, and the counts not add up."""
+
+    class Worker(Turns):
+        def evidence(self) -> WorkerEvidence:
+            self.steps.append("counted")
+            return super().evidence()
+
+    worker: Any = Worker()
+    made: Any = runtime
+    made.workers = {(KEY, "demo-0"): worker}
+
+    async def nothing(*_: object) -> None:
+        return
+
+    async def collect(*_: object) -> None:
+        worker.steps.append("topic read")
+
+    for name, stand_in in (("_let_decide", nothing), ("_collect", collect)):
+        monkeypatch.setattr(ending, name, stand_in)
+    monkeypatch.setattr(ending, "_begin", lambda *_: Evidence("1", 1, 1.0, [], []))
+    monkeypatch.setattr(ending, "_exits", lambda _: {})
+    monkeypatch.setattr(runtime, "close", nothing)
+    viewer: Any = None
+    found = await ending.end_in_order(runtime, viewer, 1.0, lambda *_: None)
+    assert worker.steps == [
+        "stop_supervisor begins", "stop_supervisor ends", "stop_feed begins", "stop_feed ends", "counted", "topic read"
+    ]  # fmt: skip
+    assert len(found.workers) == 1
