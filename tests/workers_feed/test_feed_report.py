@@ -41,7 +41,10 @@ async def test_every_figure_of_the_status_that_is_no_rate_nor_age_is_told_when_i
         version = feed.status().version
         feed._each_second()
         assert feed.status().version == version, "nothing has changed"
-        for name in ("catchup_retries", "gaps", "held"):
+        feed._counts["consumer_restarts"] += 1
+        feed._each_second()
+        assert feed.status().version == version, "a client that tries again and again has changed nothing"
+        for name in ("assignment_not_kept", "gaps", "held"):
             feed._counts[name] += 1
             feed._each_second()
             assert feed.status().version > version, name
