@@ -76,7 +76,7 @@ async def test_a_stop_during_the_pause_before_a_restart_starts_nothing(tmp_path:
     one = child(tmp_path, "raise SystemExit(2)")
     await one.start()
     await until(lambda: one.state == "backoff", "in backoff")
-    await asyncio.wait_for(one.stop(10), 5)
+    await asyncio.wait_for(one.stop(10), LAST_BACKOFF_S / 2)
     assert (one.state, one.pid, one.restarts) == ("ended", 0, 1)
 
 

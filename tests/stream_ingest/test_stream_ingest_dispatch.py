@@ -185,7 +185,7 @@ async def test_a_source_that_can_pause_waits_for_room_until_the_broker_takes_mor
     await _settle()
     assert not waiting.done()
     bench.sink.acknowledge(0)
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 30)
 
 
 async def test_beyond_the_memory_cap_trades_are_dropped_and_counted_by_reason() -> None:
