@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chandlery.cli import running
-from chandlery.cli.runtime import ending, local
+from chandlery.cli.runtime import ending, local, recent
 from chandlery.cli.runtime.counting import Evidence, WorkerEvidence
 from chandlery.cli.runtime.desired import Wanted
 from chandlery.cli.runtime.draining import Draining
@@ -350,3 +350,66 @@ async def test_signals_are_counted_when_nobody_makes_any_more(
         "stop_supervisor begins", "stop_supervisor ends", "stop_feed begins", "stop_feed ends", "counted", "topic read"
     ]  # fmt: skip
     assert len(found.workers) == 1
+
+
+@pytest.mark.parametrize("counts", [{"lag": 5}, {"lag": 0, "catching_up": ["BTC/USDT 1s"]}, {"lag": 0}])
+async def test_whether_history_is_through_is_asked_of_workers_and_not_remembered(
+    runtime: LocalRuntime, counts: dict[str, Any]
+) -> None:
+    """What a worker told last is up to a second old: of before the aggregator's last candles."""
+
+    async def through() -> bool:
+        return True
+
+    async def refresh() -> Any:
+        return SimpleNamespace(feed=counts)
+
+    made: Any = runtime
+    made.feeds = {KEY: SimpleNamespace(history_is_through=through)}
+    before = SimpleNamespace(refresh=refresh, status=SimpleNamespace(feed={"lag": 0, "catching_up": []}))
+    made.workers = {(KEY, "demo-0"): SimpleNamespace(watch=before, feed_counts=lambda: before.status.feed)}
+    assert await runtime._history_is_through() is (counts == {"lag": 0})
+
+
+async def test_that_planning_has_ended_is_told_also_after_an_edit(runtime: LocalRuntime) -> None:
+    async def fails() -> None:
+        raise KeyError("a defect")
+
+    runtime.phase = "running"
+    for name in ("plan", "start"):
+        await asyncio.wait([runtime._spawn(fails(), name)])
+    await asyncio.sleep(0)
+    assert len(runtime.notices) == 2
+    runtime._note_problems()
+    assert runtime.notices == ["plan: 'a defect'"]
+
+
+async def test_signals_of_a_feed_that_was_started_anew_are_asked_for_also_where_it_has_published_as_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    looked = asyncio.Event()
+
+    class Worker:
+        label, feed = "demo-0", SimpleNamespace(restarts=0)
+        endpoint: Any
+
+        def feed_counts(self) -> dict[str, Any]:
+            return {"signals": {"published": 5}}
+
+        async def get(self, path: str) -> bytes:
+            asked.append(path)
+            looked.set()
+            return b"[]"
+
+    worker: Any = Worker()
+    worker.endpoint = worker
+    monkeypatch.setattr(recent, "_EVERY_S", 0.0)
+    following = asyncio.create_task(recent.RecentSignals().follow(lambda: [worker]))
+    for restarts in (0, 1):
+        worker.feed.restarts = restarts
+        await asyncio.wait_for(looked.wait(), 20)
+        looked.clear()
+    following.cancel()
+    await asyncio.wait([following])
+    assert asked == ["/v1/signals?limit=15"] * 2

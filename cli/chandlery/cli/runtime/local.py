@@ -85,6 +85,7 @@ class LocalRuntime:
         self._say = say
         self._folder = Folder(tuple(path for path in options.manifests if path != "-"))
         self._problem_notices: list[str] = []
+        self._ended_notices: list[str] = []
         self._plan_notices: list[str] = []
         self._memory = Memory()
         self._remembered = b""
@@ -161,14 +162,18 @@ class LocalRuntime:
     async def _history_is_through(self) -> bool:
         """Whether what markets made up or read as history has reached the segments: then the first trade of the
         market isn't held up behind it."""
-        for feed in self.feeds.values():
-            try:
+        try:
+            for feed in self.feeds.values():
                 if not await feed.history_is_through():
                     return False
-            except UnavailableError:
-                return False
-        counts = [group.feed_counts() for group in self.workers.values()]
-        return not any(one.get("lag") or one.get("catching_up") for one in counts)
+            for group in self.workers.values():
+                # Asked, and behind the aggregators: what was told last may be of before their last candles.
+                counts = (await group.watch.refresh()).feed
+                if counts.get("lag") or counts.get("catching_up"):
+                    return False
+        except UnavailableError:
+            return False
+        return True
 
     def _placed(self) -> list[str]:
         verdicts = self.plan.verdicts.values() if self.plan else ()
@@ -371,7 +376,7 @@ class LocalRuntime:
         feeds = [self.feed_starts.why(key) for key in self.feed_starts.failed]
         console = self.console.notices if self.console is not None else []
         return [
-            *self._folder.notices, *self._problem_notices, *self._plan_notices, *feeds, *self.broker.notices, *console
+            *self._folder.notices, *self._ended_notices, *self._problem_notices, *self._plan_notices, *feeds, *self.broker.notices, *console
         ]  # fmt: skip
 
     async def _keep_planning(self) -> None:
@@ -422,7 +427,11 @@ class LocalRuntime:
         """Tell of a task that ended by an error: what it did isn't done any more."""
         if not task.cancelled() and (error := task.exception()) is not None and self.phase == "running":
             log.error(f"{task.get_name()}: {error}", exc_info=error if not isinstance(error, ChandleryError) else None)
-            self._problem_notices.append(f"{task.get_name()}: {error}")
+            passing = task.get_name() in (
+                "start",
+                "end worker",
+            )  # the others go on for as long as the run, or not at all
+            (self._problem_notices if passing else self._ended_notices).append(f"{task.get_name()}: {error}")
 
     # End ----------------------------------------------------------------------------------------------------
 
