@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chandlery.cli.runtime import children
 from chandlery.cli.runtime.children import FIRST_BACKOFF_S, LAST_BACKOFF_S, Child, backoff_s, rotate
 from chandlery.cli.runtime.procfs import is_alive
+from chandlery.core.errors import MachineError
 
 DEADLINE_S = 30.0
 
@@ -74,7 +76,7 @@ async def test_a_stop_during_the_pause_before_a_restart_starts_nothing(tmp_path:
     one = child(tmp_path, "raise SystemExit(2)")
     await one.start()
     await until(lambda: one.state == "backoff", "in backoff")
-    await asyncio.wait_for(one.stop(10), 5)
+    await asyncio.wait_for(one.stop(10), LAST_BACKOFF_S / 2)
     assert (one.state, one.pid, one.restarts) == ("ended", 0, 1)
 
 
@@ -132,3 +134,47 @@ def test_a_long_log_is_set_aside(tmp_path: Path, length: int, aside: bool) -> No
     rotate(path)
     assert path.exists() is not aside
     assert (tmp_path / "one.log.1").exists() is aside
+
+
+async def test_one_whose_log_can_not_be_written_is_tried_again_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "FIRST_BACKOFF_S", 0.01)
+    one = child(tmp_path, "import time; time.sleep(600)")
+    await one.start()
+    first = one.pid
+    one.log_path.unlink()
+    one.log_path.mkdir()
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: one.restarts > 1, "tried in vain")
+    one.log_path.rmdir()
+    await until(lambda: one.pid not in (0, first), "restarted")
+    await one.stop(10)
+    assert one.state == "ended"
+
+
+async def test_one_that_can_not_be_resumed_now_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "FIRST_BACKOFF_S", 0.01)
+    one = child(tmp_path, "import time; time.sleep(600)")
+    await one.start()
+    await one.stop(10)
+    one.log_path.unlink()
+    one.log_path.mkdir()
+    with pytest.raises(MachineError, match="Is a directory"):
+        await one.resume()
+    one.log_path.rmdir()
+    await until(lambda: one.pid != 0, "started all the same")
+    await one.stop(10)
+
+
+async def test_one_that_runs_and_no_longer_answers_is_silent(tmp_path: Path) -> None:
+    one = child(tmp_path, "import time; time.sleep(600)")
+    await one.start()
+    now_s = time.monotonic()
+    assert not one.is_silent(0.0, 5.0), "it has only been started"
+    one.started_s = now_s - 100
+    assert one.is_silent(now_s - 6, 5.0)
+    assert not one.is_silent(now_s - 4, 5.0)
+    assert not one.is_silent(now_s - 101, 5.0), "another process said that"
+    await one.stop(10)
+    assert not one.is_silent(now_s - 6, 5.0)

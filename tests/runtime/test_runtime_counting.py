@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from chandlery.cli.collecting import Collected
 from chandlery.cli.runtime import workergroup
 from chandlery.cli.runtime.counting import Evidence, FeedEvidence, WorkerEvidence, since, summarise
+from chandlery.console.live import summary_view
+from chandlery.console.summary import SETTLING_S
 from chandlery.core.signals import Completion, Decided, Life, Signal, SignalStamps, encode
 from chandlery.workers.segment import SignalRing
 
@@ -145,6 +149,22 @@ def test_latency_is_taken_from_each_signals_own_account() -> None:
     assert latency.frame_to_signal.p50 == 4000.0
     assert latency.visible_to_decided.p50 == 100.0
     assert latency.stages["acknowledged"].p50 == 1900.0
+
+
+def test_what_comes_while_kafka_warms_up_is_told_apart() -> None:
+    collected = topic("a" * 32, "b" * 32, "c" * 32)
+    late = collected.signals["c" * 32].stamps
+    for name in ("received_ns", "published_ns", "decided_ns", "acknowledged_ns"):
+        setattr(late, name, getattr(late, name) + SETTLING_S * 1_000_000_000)
+    summary = summarise(evidence(workers=[worker(3, 3, signals=3)], signals=collected))
+    latency = summary.latency_us
+    assert (latency.frame_to_signal.count, latency.settled.count, latency.settled.p50) == (3, 1, 4000.0)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(summary_view(summary))
+    assert "without the first 5 s" in console.export_text()
+    latency.settled.count = 3
+    console.print(summary_view(summary))
+    assert "without the first" not in console.export_text(), "nothing to tell apart"
 
 
 def test_a_trader_that_never_became_ready_is_a_problem_with_its_reason() -> None:

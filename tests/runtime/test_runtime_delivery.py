@@ -140,7 +140,8 @@ async def test_what_was_wanted_in_between_is_skipped(tmp_path: Path) -> None:
     delivery = FileDelivery("w", tmp_path / "w.json", worker)
     async with running(delivery):
         delivery.want(wanting("default/a"))
-        await until(lambda: delivery.attempts == 1, "first attempt")
+        # Not "== 1": a machine that is busy may come by only after the second.
+        await until(lambda: delivery.attempts >= 1, "first attempt")
         for name in "bcdef":
             delivery.want(wanting(f"default/{name}"))
         await until(lambda: delivery.delivered_sequence == 6, "newest delivered")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chandlery.cli.runtime import watch
 from chandlery.cli.runtime.folder import GRACE_S, Folder, Snapshot, scan
 from chandlery.cli.runtime.watch import changes
 
@@ -159,3 +160,55 @@ async def test_a_single_file_is_watched_through_edits(tmp_path: Path, edit: str)
     assert folder.files.keys() == before.keys()
     assert folder.files != before
     await watching.aclose()
+
+
+async def test_who_follows_a_folder_ends_also_while_its_listening_is_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancellation in that moment would otherwise be taken for the listening's own, and following go on for ever."""
+    ending, gone = asyncio.Event(), asyncio.Event()
+
+    async def listen(folders: set[str], dirty: asyncio.Event) -> None:
+        dirty.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await gone.wait()
+
+    monkeypatch.setattr(watch, "_listen", listen)
+    root = tmp_path / "traders"
+    root.mkdir()
+    (root / "a.yaml").write_text("1")
+
+    async def follow() -> None:
+        async for _ in changes(Folder((str(root),))):
+            root.rename(tmp_path / "moved")  # another folder to listen to: the old listening ends
+
+    following = asyncio.create_task(follow())
+    await asyncio.wait_for(ending.wait(), 20)
+    following.cancel()
+    asyncio.get_running_loop().call_soon(gone.set)
+    done, _ = await asyncio.wait([following], timeout=20)
+    assert done
+    assert following.cancelled()
+
+
+async def test_where_the_kernel_tells_no_changes_they_are_seen_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def listen(folders: set[str], dirty: asyncio.Event) -> None:
+        raise OSError("OS file watch limit reached")
+
+    monkeypatch.setattr(watch, "_listen", listen)
+    monkeypatch.setattr(watch, "LOOK_S", 0.01)
+    folder = Folder((str(tmp_path),))
+    (tmp_path / "a.yaml").write_text("1")
+    watching = changes(folder)
+    await asyncio.wait_for(anext(watching), 20)
+    (tmp_path / "b.yaml").write_text("1")
+    await asyncio.wait_for(anext(watching), 20)
+    assert {Path(name).name for name in folder.files} == {"a.yaml", "b.yaml"}
+    await watching.aclose()
+    told = [record for record in caplog.records if "watch limit" in str(getattr(record, "problem", ""))]
+    assert len(told) == 1, "said once, not at each look"

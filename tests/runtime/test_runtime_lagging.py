@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,9 +18,10 @@ from chandlery.cli.runtime.counting import Evidence, FeedEvidence, summarise
 from chandlery.cli.runtime.desired import Wanted
 from chandlery.cli.runtime.draining import MEASURED_S, Draining, Pace
 from chandlery.cli.runtime.ending import _end_aggregator
-from chandlery.cli.runtime.lagging import BEHIND_MS, CAUGHT_UP_MS, Lagging, Part, parts_of
+from chandlery.cli.runtime.lagging import BEHIND_MS, CAUGHT_UP_MS, Lagging, Part, parts_of, silent_of
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
+from chandlery.cli.runtime.polling import OLD_S, OLD_WORKER_S
 from chandlery.cli.runtime.recent import RecentSignals
 from chandlery.cli.runtime.viewing import Viewer
 from chandlery.console.lines import feed_line
@@ -314,3 +316,32 @@ async def test_where_kafka_tells_no_end_nobody_says_that_all_was_read(monkeypatc
     await _end_aggregator(market_group(status, refresh), found, Draining(quiet, "", "records", 2.0, Clock()))
     assert not found.all_read
     assert found.problems == ["MarketFeed market: Kafka did not tell how many trades there are: Kafka is away"]
+
+
+def test_of_a_part_that_says_nothing_any_more_no_lag_is_told_but_that(tmp_path: Path) -> None:
+    """What it said last would else be told for ever."""
+    lagging = after([60_000] * 5)
+    lagging.note_silence({SLOW})
+    lagging.note({}, 6.0)
+    assert not lagging.lags(SLOW.name)
+    assert lagging.notices == [
+        "aggregator-market runs and doesn't answer: what is shown of it is of before; see its log"
+    ]
+    lagging.note_silence(set())
+    assert lagging.notices == []
+
+
+async def test_a_process_that_runs_and_has_not_answered_for_a_while_is_silent(tmp_path: Path) -> None:
+    runtime = runtime_of(tmp_path, "{synthetic: {seed: 7}}")
+    made = await runtime._next_plan()
+    group = runtime.feeds["default", "market"] = runtime._new_feed(runtime.wanted.manifests.feeds["default", "market"])
+    worker = runtime._new_worker(made, ("default", "demo"), "demo-0")
+    assert silent_of(runtime) == set(), "they don't even run"
+    now_s = time.monotonic()
+    for child in (group.aggregator, worker.feed):
+        child.state, child.started_s = "running", now_s - 100
+    assert silent_of(runtime) == set(), "they have only been started"
+    group.aggregator_watch.told_s = worker.watch.told_s = now_s - OLD_S - 1
+    assert silent_of(runtime) == {SLOW}
+    worker.watch.told_s = now_s - OLD_WORKER_S - 1
+    assert silent_of(runtime) == {SLOW, FEED}

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from chandlery.cli.runtime import ending, local
+from chandlery.cli import running
+from chandlery.cli.runtime import ending, local, recent
 from chandlery.cli.runtime.counting import Evidence, WorkerEvidence
 from chandlery.cli.runtime.desired import Wanted
 from chandlery.cli.runtime.draining import Draining
 from chandlery.cli.runtime.feedstarts import FeedStarts, pause_s
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
-from chandlery.core.errors import UnavailableError
+from chandlery.core.errors import MachineError, UnavailableError
 from chandlery.core.manifests import ManifestSet
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import KafkaSettings
@@ -211,3 +213,203 @@ def test_pauses_between_starts_of_a_feed_grow_to_their_cap_and_an_edit_is_tried_
     assert "attempt 1, next in 1 s" in starts.why(KEY)
     starts.keep({})
     assert (starts.failed, starts.why(KEY), starts.next_s()) == ({}, "", None)
+
+
+class Process:
+    """Stands in for one process of a feed. ``fails``: its start does."""
+
+    def __init__(self, name: str, steps: list[str]) -> None:
+        self.name, self.steps, self.fails = name, steps, False
+        self.pid, self.last_exit, self.log_path = 1, None, Path("log")
+
+    async def stop(self, timeout_s: float) -> bool:
+        self.steps.append(f"{self.name} stops")
+        self.pid = 0
+        return True
+
+    async def resume(self) -> None:
+        self.steps.append(f"{self.name} starts")
+        self.pid = 2
+        if self.fails:
+            raise MachineError("no pids")
+
+    async def restart(self, timeout_s: float) -> None:
+        await self.stop(timeout_s)
+        await self.resume()
+
+
+def group_of(runtime: LocalRuntime) -> tuple[Any, list[str]]:
+    """A feed's group with stand-ins for its processes, and what they did."""
+    group: Any = runtime._new_feed(market())
+    group._state.root.mkdir(parents=True, exist_ok=True)
+    steps: list[str] = []
+    group.ingest, group.aggregator = Process("ingest", steps), Process("aggregator", steps)
+
+    async def refresh() -> dict[str, Any]:
+        return {"ready": True}
+
+    group.ingest_watch.refresh = group.aggregator_watch.refresh = refresh
+    return group, steps
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_ingest_comes_back_after_a_growth_also_where_the_aggregator_does_not(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    """The aggregator is started again and again by itself; ingest, which was ended for it, would never be."""
+    group, steps = group_of(runtime)
+    monkeypatch.setattr(group, "_write", lambda settings: None)
+    group.aggregator.fails = fails
+    with pytest.raises(MachineError, match="no pids") if fails else contextlib.nullcontext():
+        await group.follow(symbols=True, intervals=True)
+    assert steps == ["ingest stops", "aggregator stops", "aggregator starts", "ingest starts"]
+
+
+async def test_what_an_ingest_that_ended_has_counted_counts_once(runtime: LocalRuntime) -> None:
+    """Also while the next one runs already and has not said anything yet."""
+    group, _ = group_of(runtime)
+    group.ingest_watch.status = {"frames": 7, "trades": {"received": 5, "appended": 5}}
+    assert group.ingest_counts()["appended"] == 5
+    await group.stop_ingest()
+    assert group.ingest_counts()["appended"] == 5
+    await group.ingest.resume()
+    assert group.ingest_counts()["appended"] == 5
+    group.ingest_watch.status = {"frames": 1, "trades": {"received": 1, "appended": 1}}
+    assert group.ingest_counts()["appended"] == 6
+
+
+async def test_what_a_worker_tells_while_all_starts_is_planned_with_once_all_runs(runtime: LocalRuntime) -> None:
+    runtime._status_came(has_news=True)
+    assert runtime._replan.is_set(), "not at the next look, seconds later"
+
+
+async def test_a_part_beside_the_run_that_fails_is_told(runtime: LocalRuntime) -> None:
+    async def fails() -> None:
+        raise BrokenPipeError("nobody reads")
+
+    runtime.phase = "running"
+    task = asyncio.create_task(fails(), name="display")
+    task.add_done_callback(runtime.note_end)
+    await asyncio.wait([task])
+    assert runtime.notices == ["display: nobody reads"]
+
+
+async def test_a_second_interrupt_while_the_start_is_ending_ends_the_wait_for_it() -> None:
+    """It would otherwise be taken for the start's own end, and what follows be done twice."""
+    begun, ending, gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def start(*_: object) -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await gone.wait()
+
+    interrupts = running.Interrupts()
+    made: Any = SimpleNamespace(start=start)
+    viewer: Any = SimpleNamespace(view=None, written=None, wrong=None)
+    work = asyncio.create_task(running._started(made, viewer, interrupts))
+    await begun.wait()
+    interrupts._take()
+    await ending.wait()
+    work.cancel()
+    await asyncio.wait([work], timeout=20)
+    assert work.cancelled()
+    gone.set()
+
+
+async def test_signals_are_counted_when_nobody_makes_any_more(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the last moment would stand on the topic and in nobody's count, and the counts not add up."""
+
+    class Worker(Turns):
+        def evidence(self) -> WorkerEvidence:
+            self.steps.append("counted")
+            return super().evidence()
+
+    worker: Any = Worker()
+    made: Any = runtime
+    made.workers = {(KEY, "demo-0"): worker}
+
+    async def nothing(*_: object) -> None:
+        return
+
+    async def collect(*_: object) -> None:
+        worker.steps.append("topic read")
+
+    for name, stand_in in (("_let_decide", nothing), ("_collect", collect)):
+        monkeypatch.setattr(ending, name, stand_in)
+    monkeypatch.setattr(ending, "_begin", lambda *_: Evidence("1", 1, 1.0, [], []))
+    monkeypatch.setattr(ending, "_exits", lambda _: {})
+    monkeypatch.setattr(runtime, "close", nothing)
+    viewer: Any = None
+    found = await ending.end_in_order(runtime, viewer, 1.0, lambda *_: None)
+    assert worker.steps == [
+        "stop_supervisor begins", "stop_supervisor ends", "stop_feed begins", "stop_feed ends", "counted", "topic read"
+    ]  # fmt: skip
+    assert len(found.workers) == 1
+
+
+@pytest.mark.parametrize("counts", [{"lag": 5}, {"lag": 0, "catching_up": ["BTC/USDT 1s"]}, {"lag": 0}])
+async def test_whether_history_is_through_is_asked_of_workers_and_not_remembered(
+    runtime: LocalRuntime, counts: dict[str, Any]
+) -> None:
+    """What a worker told last is up to a second old: of before the aggregator's last candles."""
+
+    async def through() -> bool:
+        return True
+
+    async def refresh() -> Any:
+        return SimpleNamespace(feed=counts)
+
+    made: Any = runtime
+    made.feeds = {KEY: SimpleNamespace(history_is_through=through)}
+    before = SimpleNamespace(refresh=refresh, status=SimpleNamespace(feed={"lag": 0, "catching_up": []}))
+    made.workers = {(KEY, "demo-0"): SimpleNamespace(watch=before, feed_counts=lambda: before.status.feed)}
+    assert await runtime._history_is_through() is (counts == {"lag": 0})
+
+
+async def test_that_planning_has_ended_is_told_also_after_an_edit(runtime: LocalRuntime) -> None:
+    async def fails() -> None:
+        raise KeyError("a defect")
+
+    runtime.phase = "running"
+    for name in ("plan", "start"):
+        await asyncio.wait([runtime._spawn(fails(), name)])
+    await asyncio.sleep(0)
+    assert len(runtime.notices) == 2
+    runtime._note_problems()
+    assert runtime.notices == ["plan: 'a defect'"]
+
+
+async def test_signals_of_a_feed_that_was_started_anew_are_asked_for_also_where_it_has_published_as_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    looked = asyncio.Event()
+
+    class Worker:
+        label, feed = "demo-0", SimpleNamespace(restarts=0)
+        endpoint: Any
+
+        def feed_counts(self) -> dict[str, Any]:
+            return {"signals": {"published": 5}}
+
+        async def get(self, path: str) -> bytes:
+            asked.append(path)
+            looked.set()
+            return b"[]"
+
+    worker: Any = Worker()
+    worker.endpoint = worker
+    monkeypatch.setattr(recent, "_EVERY_S", 0.0)
+    following = asyncio.create_task(recent.RecentSignals().follow(lambda: [worker]))
+    for restarts in (0, 1):
+        worker.feed.restarts = restarts
+        await asyncio.wait_for(looked.wait(), 20)
+        looked.clear()
+    following.cancel()
+    await asyncio.wait([following])
+    assert asked == ["/v1/signals?limit=15"] * 2

@@ -74,8 +74,16 @@ def test_a_trader_that_raises_while_it_warms_up_fails_the_run_and_is_named(
     name = f"sick-{tmp_path.name[-1]}-{os.getpid()}"
     platform = manifests / "platform.yaml"
     platform.write_text(platform.read_text().replace("name: market", f"name: {name}"))
-    options = ("--for", "3s", "--json", "--kafka", broker.bootstrap)
+    options = ("--for", "300s", "--json", "--kafka", broker.bootstrap)
     with Up(tmp_path, manifests, *options, program=("-c", IMPATIENT)) as up:
+        up.running()
+
+        def both_are_settled() -> bool:
+            sound, sick = up.trader("sound"), up.trader("sick")
+            return bool(sound and sick and sound.ready and "ninety-nine" in sick.last_error + sick.message)
+
+        until(both_are_settled, lambda: f"one is ready and one says why not: {up.trader('sound')}, {up.trader('sick')}")
+        up.process.send_signal(signal.SIGINT)
         summary = up.summary()  # One JSON object, and nothing beside it.
         assert up.wait() == 1, up.said
     assert (summary["traders"]["desired"], summary["traders"]["ready"]) == (2, 1)
@@ -134,7 +142,10 @@ def test_kill_9_and_sigterm_leave_no_process_and_no_shared_memory(tmp_path: Path
         assert not any(is_alive(pid) for pid in [*pids, *traders])
     if number == signal.SIGTERM:
         return
-    with Up(tmp_path, manifests, "--for", "3s", "--json") as again:
+    with Up(tmp_path, manifests, "--json") as again:
+        again.running()
+        until(lambda: bool((row := again.trader("one")) and row.signals), "it signals again")
+        again.process.send_signal(signal.SIGINT)
         reconciles(again.summary(), again.said)
 
 

@@ -96,6 +96,7 @@ class Up:
         self.state = folder / "state"
         self._state = StateDir(self.state)
         self._errors = folder / f"up-{time.monotonic_ns()}.err"
+        self._has_run = False
         strategies = folder / "strategies"
         strategies.mkdir(exist_ok=True)
         (strategies / "each_candle.py").write_text(STRATEGIES)
@@ -127,11 +128,19 @@ class Up:
         return self._errors.read_text(errors="replace")
 
     def view(self) -> View | None:
-        """The instance's view, None while there is none."""
-        try:
-            return current_view(self.state)
-        except ChandleryError:
-            return None
+        """The instance's view, None while there is none.
+
+        One that has been seen running and lives is asked until it answers: a call gives up after 2 s, which is not
+        always enough where others have the processor.
+        """
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                return current_view(self.state)
+            except ChandleryError:
+                if not self._has_run or self.process.poll() is not None or time.monotonic() > deadline:
+                    return None
+            time.sleep(0.05)
 
     def running(self) -> View:
         """Wait until it runs."""
@@ -142,6 +151,7 @@ class Up:
             return view is not None and view.phase == "running"
 
         until(is_running, lambda: f"it runs; it said:\n{self.said}")
+        self._has_run = True
         view = self.view()
         assert view is not None
         return view

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.segment.segment_rows import append, flaw, row, stamps
 
-from chandlery.workers.feed.growing import Growing
+from chandlery.workers.feed import growing
 from chandlery.workers.segment import SegmentError, SegmentReader, SegmentWriter, _native, growth, placement
 from chandlery.workers.segment import writer as writer_module
 
@@ -318,19 +318,44 @@ def test_the_old_file_is_let_go_of_when_its_holder_wants(path: str) -> None:
         assert mapped_files_without_a_name(path) == 0
 
 
-async def test_a_feed_lets_go_of_the_old_file_later_and_in_a_thread(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    later: list[Callable[[], object]] = []
+async def test_a_feed_lets_go_of_the_old_file_later(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = asyncio.Event()
+    monkeypatch.setattr(growing, "_readers_gone", later.wait)
     with make(path) as writer:
         grown = asyncio.Event()
-        growing = Growing(writer, 4, 9, grown.set, pytest.fail, lambda error: pytest.fail(str(error)), Counter())
-        loop = asyncio.get_running_loop()
-        monkeypatch.setattr(loop, "call_later", lambda _delay_s, call, *args: later.append(partial(call, *args)))
-        growing.grow(8)
+        part = growing.Growing(writer, 4, 9, grown.set, pytest.fail, lambda error: pytest.fail(str(error)), Counter())
+        part.grow(8)
         await grown.wait()
-        monkeypatch.undo()
         assert mapped_files_without_a_name(path) == 1
-        (let_go,) = later
-        done = let_go()
-        assert isinstance(done, asyncio.Future)
-        await done
+        (held,) = part._held
+        later.set()
+        await held
         assert mapped_files_without_a_name(path) == 0
+
+
+async def test_a_growth_that_has_no_room_beside_what_the_last_one_left_waits_until_that_is_gone(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later, tried = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(growing, "_readers_gone", later.wait)
+
+    def free_bytes(where: str) -> int:
+        if not mapped_files_without_a_name(path):
+            return 1 << 40
+        tried.set()
+        return 0
+
+    monkeypatch.setattr(placement, "free_bytes", free_bytes)
+    with make(path) as writer:
+        grown = asyncio.Queue[int]()
+        part = growing.Growing(
+            writer, 4, 9, lambda: grown.put_nowait(writer.capacity), pytest.fail,
+            lambda error: pytest.fail(str(error)), Counter(),
+        )  # fmt: skip
+        part.grow(8)
+        assert await grown.get() == 8
+        part.grow(9)
+        await tried.wait()
+        later.set()
+        assert await grown.get() == 9, "and nobody was told that the segment is full"
+        await part.stop()

@@ -265,7 +265,7 @@ class FakeProducer:
         return future
 
     async def until_sent(self, count: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(self.sent) < count:
                 self.arrived.clear()
                 await self.arrived.wait()

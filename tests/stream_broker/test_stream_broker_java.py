@@ -114,7 +114,7 @@ async def test_the_archive_is_made_from_a_running_broker_used_by_the_next_and_su
     del broker  # it has filled the user's cache
     cache = own_cache(tmp_path / "cache")
     archives = kafka_cache(cache) / "archive"
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):  # a start alone may take 90 s
         first = EmbeddedBroker(tmp_path / "data", cache_dir=cache)
         await first.start()
         while not list(archives.glob("*.sha256")):  # noqa: ASYNC110

@@ -20,7 +20,7 @@ from chandlery.core.errors import InputError, InvariantError, MachineError, Unav
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import topics_of
 from chandlery.stream.broker import EmbeddedBroker
-from chandlery.stream.broker_ports import PortClaim, claim_port, ephemeral_port
+from chandlery.stream.broker_ports import PortClaim, claim_port, ephemeral_port, remember_port
 from chandlery.stream.topics import end_offsets, ensure_topics
 
 pytestmark = pytest.mark.broker
@@ -99,7 +99,8 @@ async def test_acknowledged_records_survive_kill_9_and_clients_come_back_by_them
 
 
 async def test_a_later_start_finds_topics_records_and_the_same_port(tmp_path: Path) -> None:
-    async with running(EmbeddedBroker(tmp_path)) as broker:
+    # Not one of those that others look for, who would take it while nobody has it.
+    async with running(EmbeddedBroker(tmp_path, port=ephemeral_port())) as broker:
         kafka = settings_for(broker)
         await ensure_topics(kafka)
         producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
@@ -166,12 +167,11 @@ async def test_an_asked_for_port_is_used(tmp_path: Path) -> None:
 
 
 async def test_without_a_wish_a_taken_port_is_passed_over(tmp_path: Path) -> None:
-    async with running(EmbeddedBroker(tmp_path)) as broker:
-        first = broker.bootstrap
-    port = int(first.rpartition(":")[2])
-    with socket.create_server(("127.0.0.1", port)):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        remember_port(tmp_path, port)  # as a start before did
         async with running(EmbeddedBroker(tmp_path)) as broker:
-            assert broker.bootstrap != first
+            assert broker.bootstrap != f"127.0.0.1:{port}"
 
 
 async def test_a_port_lost_between_choice_and_bind_is_exchanged(

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from chandlery.core.errors import MachineError
 from chandlery.stream.broker import EmbeddedBroker
 from chandlery.stream.broker_ports import claim_port, ephemeral_port, next_free_port
 
@@ -43,3 +46,34 @@ def test_brokers_that_choose_before_either_listens_choose_different_ports(tmp_pa
     finally:
         for broker in brokers:
             broker._release_port()
+
+
+def test_a_port_that_is_asked_for_is_claimed_as_a_chosen_one_is(tmp_path: Path) -> None:
+    port = ephemeral_port()
+    one, two = (EmbeddedBroker(tmp_path / str(number), port=port) for number in range(2))
+    try:
+        assert one._choose_port(set()) == port
+        with pytest.raises(MachineError, match=f"port {port} is claimed by another Kafka that is just starting"):
+            two._choose_port(set())
+        assert claim_port(port) is None, "those who look for a free one pass over it"
+        one._release_port()
+        assert two._choose_port({port}) == port, "lost once, it is free again"
+    finally:
+        one._release_port()
+        two._release_port()
+
+
+def test_a_broker_keeps_its_claim_so_that_it_finds_its_port_again(tmp_path: Path) -> None:
+    """Between a crash and the next start nobody else who looks for a port may take the one that clients know."""
+    broker = EmbeddedBroker(tmp_path / "one")
+    try:
+        port = broker._port = broker._choose_port(set())
+        assert claim_port(port) is None
+        assert broker._choose_port(set()) == port, "its own claim is in nobody's way"
+        assert claim_port(port) is None
+        assert broker._choose_port({port}) != port, "but where it was refused it looks for another"
+        again = claim_port(port)
+        assert again is not None, "and lets go of that one"
+        again.release()
+    finally:
+        broker._release_port()

@@ -363,3 +363,31 @@ async def test_a_file_that_breaks_midway_ends_the_run_with_what_came_before_appe
     with pytest.raises(InputError, match="line 5002"):
         await Ingest(settings, sink).run(asyncio.Event())
     assert sink.ids("BTC/USDT") == list(range(1, 4_097))
+
+
+async def test_a_run_that_can_no_longer_keep_its_positions_says_so_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Running(ingest_settings(tmp_path, source="synthetic", options={})) as running:
+        await running.until("it trades", lambda: running.ingest.counts.appended)
+
+        def fails() -> None:
+            raise InvariantError("positions of nobody")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(running.ingest, "_write_positions", fails)
+            assert running.task is not None
+            await asyncio.wait([running.task], timeout=20)
+        with pytest.raises(InvariantError, match="positions of nobody"):
+            await running.stop()
+        running.task = asyncio.create_task(asyncio.sleep(0))
+
+
+async def test_a_run_whose_metrics_address_is_taken_leaves_no_status_behind(tmp_path: Path) -> None:
+    async with Running(_replay(tmp_path)) as running:
+        await running.finished()
+        address = f"unix:{tmp_path}/s.sock"
+        taken = _replay(tmp_path, status_listen=address, metrics_listen=running.ingest.server.address)
+        with pytest.raises(MachineError, match="for metrics"):
+            await Ingest(taken, MemorySink()).run(asyncio.Event())
+        assert not (tmp_path / "s.sock").exists()

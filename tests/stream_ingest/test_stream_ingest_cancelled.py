@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from tests.stream_ingest.ingest_doubles import VirtualClock
 
+from chandlery.core.errors import InvariantError
 from chandlery.stream.ingest.binance import BinanceSource, Connection
 from chandlery.stream.ingest.counts import new_counts
 from chandlery.stream.ingest.options import BinanceOptions
@@ -51,3 +52,19 @@ async def test_a_source_told_to_end_while_a_connection_hands_over_ends_the_next_
     current.cancel()
     old.goodbye.set()
     await asyncio.wait([current])
+
+
+async def test_a_source_whose_heartbeats_fail_ends_with_what_made_them_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without them silent symbols' candles would never close, and nobody would know why."""
+    source: Any = BinanceSource(BinanceOptions(), ["BTC/USDT"], 250, 10_000, new_counts({}), VirtualClock())
+
+    async def fails(outlet: object) -> None:
+        raise InvariantError("no lane of that symbol")
+
+    async def stays(http: object, outlet: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(source, "_beat", fails)
+    monkeypatch.setattr(source, "_stay_connected", stays)
+    with pytest.raises(InvariantError, match="no lane"):
+        await asyncio.wait_for(source.run(None, {}), 20)

@@ -185,7 +185,7 @@ async def test_a_source_that_can_pause_waits_for_room_until_the_broker_takes_mor
     await _settle()
     assert not waiting.done()
     bench.sink.acknowledge(0)
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 30)
 
 
 async def test_beyond_the_memory_cap_trades_are_dropped_and_counted_by_reason() -> None:
@@ -238,4 +238,18 @@ async def test_what_the_sink_cannot_send_ends_the_run_and_is_not_counted_as_appe
     assert bench.counts.appended == 0
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(bench.dispatcher.drained(), 0.01)
+    await bench.dispatcher.close()
+
+
+async def test_what_can_not_be_packed_ends_the_run_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its way to the broker would stay in use for ever, and nobody would know."""
+    bench = Bench()
+
+    def pop() -> None:
+        raise OverflowError("a price beyond 64 bits")
+
+    monkeypatch.setattr(bench.lanes["A/USDT"], "pop", pop)
+    bench.trade("A/USDT", 1)
+    await _settle()
+    assert [str(error) for error in bench.failures] == ["a price beyond 64 bits"]
     await bench.dispatcher.close()

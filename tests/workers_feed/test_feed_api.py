@@ -99,7 +99,8 @@ async def test_a_taken_port_is_one_clear_error(settings: FeedSettings, unused_tc
 
 
 async def test_a_long_poll_answers_when_something_changes(settings: FeedSettings) -> None:
-    async with running_feed(settings), api(settings) as client:
+    async with running_feed(settings) as feed, api(settings) as client:
+        await feed._cancel("ticks")  # which tell once a second of what has moved, as at the first time of everything
         version = (await get(client, "/v1/status"))["version"]
         waiting = asyncio.create_task(get(client, f"/v1/status?after={version}&wait_ms=30000"))
         done, _ = await asyncio.wait({waiting}, timeout=0.2)
@@ -145,7 +146,8 @@ async def test_the_supervisor_is_told_what_to_run_on_connect_and_on_change(setti
 
 
 async def test_the_supervisors_word_reaches_the_status_at_once(settings: FeedSettings) -> None:
-    async with running_feed(settings), api(settings) as client:
+    async with running_feed(settings) as feed, api(settings) as client:
+        await feed._cancel("ticks")  # what is told is the supervisor's word alone
         given = assignment(1, trader("a", [BTC]))
         await put(client, given)
         told = await get(client, "/v1/status")

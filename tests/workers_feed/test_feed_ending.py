@@ -160,3 +160,47 @@ async def test_a_feed_does_not_live_on_without_a_part_that_nobody_here_cut_short
             await running
     finally:
         await feed.stop()
+
+
+async def test_a_client_that_starts_while_others_settings_are_asked_for_is_made_anew() -> None:
+    """As for the first Trader that decides on every update, assigned to a worker that has just been started."""
+
+    class Renewing(Client):
+        async def start(self) -> None:
+            if len(clients.given) == 1:
+                live.renew()
+            else:
+                second.set()
+
+        async def stop(self) -> None:
+            self.ending.set()
+
+    class RenewingClients(Clients):
+        def __call__(self) -> AIOKafkaConsumer:
+            self.given.append(Renewing())
+            return cast(AIOKafkaConsumer, self.given[-1])
+
+    second = asyncio.Event()
+    clients = RenewingClients()
+    live = LiveConsumer(
+        clients, LivePositions(), UNUSED, UNUSED, UNUSED, Counter(), live_topic="live", after_batch=lambda: None
+    )
+    running = asyncio.create_task(live.run())
+    await asyncio.wait_for(second.wait(), 20)
+    assert clients.given[0].ending.is_set()
+    running.cancel()
+    await asyncio.wait([running])
+    assert len(clients.given) == 2
+
+
+async def test_a_feed_whose_loop_ends_altogether_says_nothing_of_its_parts(tmp_path: Path) -> None:
+    feed = Feed(feed_settings(tmp_path, KafkaSettings(bootstrap="127.0.0.1:1", feed="market")))
+    await feed.start()
+    failure: Any = feed._failure
+    parts = list(feed._tasks.values())
+    for task in parts:
+        task.cancel()
+    await asyncio.wait(parts)
+    assert failure._log_traceback, "asyncio would log it, as an error that nobody asked for"
+    await feed.stop()
+    assert not failure._log_traceback

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.workers_feed.feed_setup import candle_writer, published, until
+from tests.workers_feed.feed_setup import candle_writer, published, rows, until
 from tests.workers_feed.handover_desk import BTC, ETH, House, LiveMarket, all_decided, house, spec
 from tests.workers_feed.test_feed_handover import exactly_once, hand_over
 
@@ -109,6 +109,9 @@ async def test_a_trader_on_pipes_that_comes_after_the_last_one_left_is_served_wh
         await worker.applied(named("shared"))
         sent = (await worker.status()).feed["events"].get("windows_sent", 0)
         await market.close(3)
+        # What the feed took in only later would be sent beside the whole windows.
+        for symbol in (BTC, ETH):
+            await until(f"{symbol} taken in", lambda symbol=symbol: len(rows(worker.settings, symbol)) == 6)  # type: ignore[misc]
         await worker.applied(named("shared"), named("second", transport="Pipe"))
 
         async def active() -> bool:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+import socket
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import pytest
 from tests.workers_supervisor.fake_feed import PATIENCE_S, trader
 
 from chandlery.core.assignment import Assignment, TraderAssignment, TraderStatus, content_hash
+from chandlery.core.settings import SupervisorSettings
 from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
 from chandlery.workers.feed.control import ControlServer
+from chandlery.workers.supervisor import catalogue_reader, supervise
 from chandlery.workers.supervisor.feed_link import FeedLink
+from chandlery.workers.supervisor.nursery_client import NurseryClient
+from chandlery.workers.supervisor.supervise import Supervisor
 
 
 class Ends:
@@ -79,3 +86,101 @@ async def test_the_longest_assignment_there_can_be_fits_a_line_at_both_ends() ->
         await until(lambda: bool(ends.assignments))
         assert ends.assignments == [message]
         assert not ends.counts
+
+
+async def test_what_a_request_of_the_feed_wakes_is_the_newest_connection_alone() -> None:
+    """One that is just ending would take the request with it."""
+    async with connected() as ends:
+        ends.feed.assign(assigned())
+        await until(lambda: bool(ends.assignments))
+        before = ends.feed._wake
+        renewed = FeedLink(str(ends.feed._path), ends.assignments.append, ends.rings.append, lambda: None)
+        task = asyncio.create_task(renewed.run())
+        await until(lambda: ends.feed._wake is not before)
+        ends.feed.replace_ring("desk/a@1")
+        assert not before.is_set()
+        await until(lambda: bool(ends.rings))
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_status_that_a_feed_could_not_take_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though nothing has changed since."""
+    monkeypatch.setattr(supervise, "MOST_GAP_S", 0.01)
+    monkeypatch.setattr(supervise, "LEAST_GAP_S", 0.0)
+    made = Supervisor(SupervisorSettings("worker-0", "/nowhere", "/nowhere"))
+    answers, told = [False, False, True], asyncio.Event()
+
+    def send(message: StatusMessage) -> bool:
+        taken = answers.pop(0)
+        if not answers:
+            told.set()
+        return taken
+
+    monkeypatch.setattr(made._link, "send", send)
+    made._change.set()
+    publishing = asyncio.create_task(made._publish())
+    await asyncio.wait_for(told.wait(), PATIENCE_S)
+    publishing.cancel()
+    await asyncio.wait([publishing])
+    assert answers == []
+
+
+async def test_a_catalogue_that_could_not_be_read_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A busy machine takes too long over it once: without a change of any file."""
+    now_s = 100.0
+    read: list[str] = []
+    answers: dict[str, list[list[dict[str, str]] | None]] = {
+        str(tmp_path): [None, None, [{"name": "own"}]], "": [[{"name": "shipped"}]]
+    }  # fmt: skip
+
+    async def answer(folder: str) -> list[dict[str, str]] | None:
+        nonlocal now_s
+        read.append(folder)
+        now_s += 30.0
+        return answers[folder].pop(0)
+
+    monkeypatch.setattr(catalogue_reader, "read_catalogue", answer)
+    monkeypatch.setattr(catalogue_reader, "LOOK_S", 0.0)
+    told: list[str] = []
+    following = asyncio.create_task(
+        catalogue_reader.follow_catalogue(
+            str(tmp_path), lambda one: told.extend(each["name"] for each in one), lambda: now_s
+        )
+    )
+    await until(lambda: len(read) == 2)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (read, told) == ([str(tmp_path), ""], ["shipped"]), "not before its pause is over"
+    now_s += catalogue_reader.FIRST_RETRY_S
+    await until(lambda: len(read) == 3)
+    now_s += 2 * catalogue_reader.FIRST_RETRY_S
+    await until(lambda: told == ["shipped", "own"])
+    following.cancel()
+    await asyncio.wait([following])
+    assert read[2:] == [str(tmp_path)] * 2
+
+
+async def test_signals_that_the_fork_server_has_no_room_for_reach_it_later() -> None:
+    client = NurseryClient()
+    client._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    client._socket.setblocking(False)
+    theirs.setblocking(False)
+    number = 20_000
+    for pid in range(1, number):
+        client.kill(pid, signal.SIGTERM)
+    assert client._kills, "more than the socket holds"
+    heard: list[bytes] = []
+
+    def hear() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                heard.append(theirs.recv(256))
+        return len(heard) == number - 1
+
+    await until(hear)
+    assert heard == [f"kill {pid} {int(signal.SIGTERM)}".encode() for pid in range(1, number)]
+    client._disconnect()
+    theirs.close()

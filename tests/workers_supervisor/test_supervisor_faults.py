@@ -27,12 +27,12 @@ def pids(traders: dict[str, TraderStatus]) -> dict[str, int]:
     return {good: traders[f"desk/{good}"].pid for good in GOOD}
 
 
-#: Loading counts as a call, and twenty load at once: on a busy machine that takes a second.
-HANG_MS = 3_000
+#: Loading counts as a call, and twenty load at once: on a machine that others keep busy that takes seconds.
+HANG_MS = 6_000
 #: Name of the strategy and its trader, the reason and the words that explain its end.
 FAULTS = [
     ("allocates", "MemoryLimit", "killed by SIGKILL (memory limit 80 MB)"),
-    ("hangs", "Hang", "killed by SIGKILL (in a call for more than 3 s)"),
+    ("hangs", "Hang", "killed by SIGKILL (in a call for more than 6 s)"),
     ("raises", "Crashed", "ValueError: thirteen on purpose"),
     ("exits", "Exited", "exit code 7"),
     ("leaves", "Exited", "exit code 3"),

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 from tests.workers_trader.trader_stage import Stage, Tell
 
+from chandlery.core.assignment import TraderAssignment
 from chandlery.workers.segment import SignalRing
 from chandlery.workers.trader.loop import TraderLoop
 from chandlery.workers.trader.market import SegmentMarket
-from chandlery.workers.trader.messages import StateReport, decode_report
+from chandlery.workers.trader.messages import Launch, Live, StateReport, decode_report, encode
 from chandlery.workers.trader.process import Channel
 from chandlery.workers.trader.signal_writer import SignalWriter
 
@@ -94,3 +95,14 @@ def test_a_state_that_could_not_be_told_is_told_again(stage: Stage) -> None:
     for _ in range(6):
         loop.turn(stage.clock.now_ns())
     assert [each.state for each in reports] == ["Active"] * 3
+
+
+def test_an_order_that_came_together_with_the_first_line_is_heard(ends: tuple[socket.socket, socket.socket]) -> None:
+    spec = TraderAssignment("desk/a", "uid-1", "tell", ["BTC/USDT"], "1s")
+    launch = Launch(spec, "SharedMemory", "segment", 0, "ring", "bell.sock")
+    told = [Live(generation, "active", "segment", 0, orders=generation) for generation in (2, 3)]
+    ends[1].sendall(b"".join(encode(line) + b"\n" for line in (launch, *told)))
+    channel = Channel(ends[0])
+    assert channel.launch() == launch
+    assert channel.orders() == told, "no later order need come for these to be heard"
+    assert channel.orders() == []

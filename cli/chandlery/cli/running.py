@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shlex
 import signal
 import sys
@@ -21,6 +22,8 @@ from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.recent import RecentSignals
 from chandlery.cli.runtime.viewing import Viewer
 from chandlery.console.summary import Summary, encode_summary
+
+log = logging.getLogger("chandlery.up")
 
 _LOOK_S: Final = 0.1
 
@@ -96,15 +99,19 @@ async def _work(runtime: LocalRuntime, presenter: Presenter, interrupts: Interru
         raise
     presenter.panel(viewer.view(), _next_commands(runtime.options))
     began = time.monotonic()
-    following = asyncio.create_task(recent.follow(runtime.workers.values))
-    looking = asyncio.create_task(viewer.lagging.follow(runtime))
-    showing = asyncio.create_task(presenter.show(viewer.view))
+    beside = [
+        asyncio.create_task(recent.follow(runtime.workers.values), name="newest signals"),
+        asyncio.create_task(viewer.lagging.follow(runtime), name="what lags"),
+        asyncio.create_task(presenter.show(viewer.view), name="display"),
+    ]
+    for task in beside:
+        task.add_done_callback(runtime.note_end)
     try:
         await _until_end(runtime, interrupts)
     finally:
-        for task in (following, looking, showing):
+        for task in beside:
             task.cancel()
-        await asyncio.gather(following, looking, showing, return_exceptions=True)
+        await asyncio.gather(*beside, return_exceptions=True)
     with presenter:
         return summarise(await end_in_order(runtime, viewer, time.monotonic() - began, presenter.say))
 
@@ -113,14 +120,18 @@ async def _started(runtime: LocalRuntime, viewer: Viewer, interrupts: Interrupts
     """Start; returns False when an end was asked for meanwhile."""
     start = asyncio.create_task(runtime.start(viewer.view, viewer.written, viewer.wrong), name="start")
     asked = asyncio.create_task(interrupts.asked.wait())
-    await asyncio.wait({start, asked}, return_when=asyncio.FIRST_COMPLETED)
-    asked.cancel()
-    if start.done():
-        start.result()
-        return True
-    start.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await start
+    try:
+        await asyncio.wait({start, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if start.done():
+            start.result()
+            return True
+    finally:
+        asked.cancel()
+        start.cancel()
+    # Not awaited itself: that a second Ctrl-C ends this very task would be taken for the start's end.
+    await asyncio.wait([start])
+    if not start.cancelled() and (error := start.exception()) is not None:
+        log.info("the start ended otherwise than it was asked to", extra={"problem": str(error)})
     return False
 
 

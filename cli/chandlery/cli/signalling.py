@@ -25,6 +25,7 @@ from chandlery.console.waterfall import signal_waterfall
 from chandlery.core.errors import InputError, UnavailableError
 from chandlery.core.signals import Signal
 from chandlery.core.wording import did_you_mean
+from chandlery.workers.feed.clients import quieten_client
 
 _LOOK_S: Final = 0.5
 #: Of Traders, where one isn't found: more fill the screen.
@@ -49,6 +50,7 @@ def signals(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Signals from the signals topic, oldest first."""
+    quieten_client()  # that Kafka is away is told once, at the end
     asyncio.run(_signals(current_view(state), follow=follow, trader=trader, last=last, json=json))
 
 
@@ -58,6 +60,7 @@ def trace(
     state: State = DEFAULT_STATE,
 ) -> None:
     """One signal's life, and its stages as a waterfall: where its time went, and by whose clock."""
+    quieten_client()
     found = {one.signal.id: one for one in asyncio.run(_all(current_view(state).feeds))}
     one = found[by_prefix((each.signal for each in found.values()), signal).id]
     if json:

@@ -12,7 +12,7 @@ from rich.text import Text
 from chandlery.console.amounts import count, duration_us, size
 from chandlery.console.lines import feed_line, is_replaying, replayed_text, signal_line
 from chandlery.console.model import FeedRow, TraderRow, View
-from chandlery.console.summary import Summary
+from chandlery.console.summary import SETTLING_S, LatencyFigures, Summary
 from chandlery.console.tables import figures_table, narrow_traders_table, traders_table
 from chandlery.console.waterfall import bar
 
@@ -122,7 +122,7 @@ def summary_view(summary: Summary) -> RenderableType:
             "signals",
             f"{count(signals.emitted)} emitted, {count(signals.published)} published, {count(signals.unique)} different",
         ),
-        ("frame to signal", _quantiles(latency.frame_to_signal.p50, latency.frame_to_signal.p99)),
+        ("frame to signal", _frame_to_signal(latency)),
         ("visible to decided", _quantiles(latency.visible_to_decided.p50, latency.visible_to_decided.p99)),
         ("memory", f"{size(sum(figure.pss for figure in summary.memory_bytes.values()))} PSS in all"),
     ]
@@ -138,6 +138,14 @@ def summary_view(summary: Summary) -> RenderableType:
     rows.append(("counts", "reconcile" if summary.reconciles else "DO NOT RECONCILE"))
     lines = [Text(problem, style="bold red") for problem in summary.problems]
     return Group(Panel(figures_table(rows), title=f"{summary.seconds:.0f} s", title_align="left", expand=False), *lines)
+
+
+def _frame_to_signal(latency: LatencyFigures) -> str:
+    told = _quantiles(latency.frame_to_signal.p50, latency.frame_to_signal.p99)
+    settled = latency.settled
+    if not 0 < settled.count < latency.frame_to_signal.count:
+        return told
+    return f"{told}; {_quantiles(settled.p50, settled.p99)} without the first {SETTLING_S} s, in which Kafka and all else warm up"
 
 
 def _quantiles(p50: float | None, p99: float | None) -> str:

@@ -7,6 +7,9 @@ from typing import Final
 
 import msgspec
 
+#: Each way through a Kafka that has just been started takes 50-150 ms at first, and less than 10 after four seconds.
+SETTLING_S: Final = 5
+
 
 class TraderCounts(msgspec.Struct):
     """Traders: desired (not suspended), how many of them became Ready, restarts of trader processes."""
@@ -77,6 +80,8 @@ class LatencyFigures(msgspec.Struct):
 
     Attributes:
         frame_to_signal: from the frame that completed the decision to the broker's acknowledgement.
+        settled: of these, those of frames that came :data:`SETTLING_S` or more after the first one's: a Kafka that has just been
+            started compiles what it does often in its first seconds, and what ends in a signal passes it three times.
         visible_to_decided: from the candle visible in the segment to the decision.
         stages: each stage of the way by its name.
     """
@@ -84,6 +89,7 @@ class LatencyFigures(msgspec.Struct):
     frame_to_signal: Quantiles = msgspec.field(default_factory=Quantiles)
     visible_to_decided: Quantiles = msgspec.field(default_factory=Quantiles)
     stages: dict[str, Quantiles] = {}
+    settled: Quantiles = msgspec.field(default_factory=Quantiles)
 
 
 class MemoryFigures(msgspec.Struct):

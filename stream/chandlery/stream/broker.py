@@ -163,6 +163,7 @@ class EmbeddedBroker:
             await self._start_somewhere(words, archive_flags, tail, say)
         except BaseException:
             self.kill()
+            self._release_port()
             self._archive.clean()
             raise
         self._tasks = [asyncio.create_task(self._keep_house())]
@@ -173,6 +174,15 @@ class EmbeddedBroker:
         await self._end_tasks()
         if self._process is None:
             return
+        try:
+            await self._end(timeout_s)
+        finally:
+            self._release_port()
+        if self._archive is not None:
+            self._archive.clean()
+
+    async def _end(self, timeout_s: float) -> None:
+        assert self._process is not None
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -181,8 +191,6 @@ class EmbeddedBroker:
             except TimeoutError:
                 self._process.kill()
                 await self.wait()
-        if self._archive is not None:
-            self._archive.clean()
 
     async def wait(self) -> int:
         """Wait for the broker's end, however it comes; its exit code (negative: the signal's number)."""
@@ -217,13 +225,9 @@ class EmbeddedBroker:
         deadline = time.monotonic() + _START_TIMEOUT_S
         refused: set[int] = set()
         for _ in range(_BIND_ATTEMPTS):
-            try:
-                await self._launch([*words, *archive_flags, *tail], refused, say)
-                ready = await self._became_ready(deadline)
-            finally:
-                self._release_port()
-            if ready:
-                return
+            await self._launch([*words, *archive_flags, *tail], refused, say)
+            if await self._became_ready(deadline):
+                return  # and keeps its claim: whoever it is that clients know must find its port again after a crash
             if self._bind_failed():
                 refused.add(self._port or 0)
             elif archive_flags and self._archive is not None:
@@ -296,20 +300,39 @@ class EmbeddedBroker:
         return f"{self._data_dir} is in use by {who}: end it (kill {kill}) or use another state folder"
 
     def _choose_port(self, refused: set[int]) -> int:
+        """The port to listen on, claimed until :meth:`stop`."""
+        last = self._wanted_port or self._port or remembered_port(self._data_dir)
+        is_worth_it = last is not None and (last == self._wanted_port or last not in refused)
+        if (
+            last is not None
+            and is_worth_it
+            and self._claim is not None
+            and self._claim.port == last
+            and port_is_free(last)
+        ):
+            return last
+        self._release_port()
         if self._wanted_port is not None:
-            if self._wanted_port in refused or not port_is_free(self._wanted_port):
-                raise MachineError(
-                    f"port {self._wanted_port} is held by {holder_of(self._wanted_port)}: "
-                    "end that process, or choose another port for Kafka"
-                )
+            # Lost once, it may be free again: whoever had it then is told of where it isn't.
+            self._claim = claim_port(self._wanted_port)
+            if self._claim is None:
+                raise MachineError(self._why_not(self._wanted_port))
             return self._wanted_port
-        last = self._port or remembered_port(self._data_dir)
         claim = claim_port(last) if last and last not in refused else None
         claim = claim or next_free_port(but=frozenset(refused))
         if claim is None:
             raise MachineError("no port is free for Kafka; name one")
         self._claim = claim
         return claim.port
+
+    def _why_not(self, port: int) -> str:
+        """Why Kafka can't have the port that was asked for."""
+        if port_is_free(port):
+            return (
+                f"port {port} is claimed by another Kafka that is just starting: "
+                "choose another port for this one, or try again when that one has it"
+            )
+        return f"port {port} is held by {holder_of(port)}: end that process, or choose another port for Kafka"
 
     def _release_port(self) -> None:
         if self._claim is not None:

@@ -53,6 +53,7 @@ class Child:
         inherits: descriptors of ours that it gets, by the same numbers.
         on_change: called after each start and end.
         restarts: unexpected ends so far. last_exit: code of the last end (negative: a signal).
+        started_s: when the newest process was started (monotonic).
     """
 
     name: str
@@ -64,6 +65,7 @@ class Child:
     state: ChildState = "new"
     restarts: int = 0
     last_exit: int | None = None
+    started_s: float = 0.0
     _process: asyncio.subprocess.Process | None = None
     _keeper: asyncio.Task[None] | None = None
     _stop_wanted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -102,16 +104,28 @@ class Child:
         await self.resume()
 
     async def resume(self) -> None:
-        """Start it again after a stop."""
+        """Start it again after a stop. One that can't be started now is tried again like one that ended by itself.
+
+        Raises:
+            MachineError: it can't be started now.
+        """
         self._stop_wanted = asyncio.Event()
         self.last_exit = None
-        await self.start()
+        try:
+            await self.start()
+        except MachineError:
+            self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.name}")
+            raise
 
     def kill(self) -> None:
         """SIGKILL, and no restart."""
         self._stop_wanted.set()
         if self.pid:
             self._send(signal.SIGKILL)
+
+    def is_silent(self, told_s: float, old_s: float) -> bool:
+        """Whether the process that runs has answered, and no more for ``old_s``. told_s: when it last did (monotonic)."""
+        return self.state == "running" and told_s > self.started_s and time.monotonic() - told_s > old_s
 
     def last_lines(self, count: int = 5) -> list[str]:
         """The last lines of its log."""
@@ -126,9 +140,9 @@ class Child:
 
     async def _spawn(self) -> None:
         # An own session: Ctrl-C on the terminal goes to `chandlery up` alone, which ends the others in order.
-        rotate(self.log_path)
-        with self.log_path.open("ab") as output:
-            try:
+        try:
+            rotate(self.log_path)
+            with self.log_path.open("ab") as output:
                 self._process = await asyncio.create_subprocess_exec(
                     *self.argv,
                     stdin=asyncio.subprocess.DEVNULL,
@@ -138,8 +152,11 @@ class Child:
                     start_new_session=True,
                     pass_fds=self.inherits,
                 )
-            except OSError as error:
-                raise MachineError(f"{self.name}: can't start {self.argv[0]}: {error.strerror}") from error
+        except OSError as error:  # of its log too: no room, no descriptors
+            raise MachineError(
+                f"{self.name}: can't start {error.filename or self.argv[0]}: {error.strerror}"
+            ) from error
+        self.started_s = time.monotonic()
         log.info("process started", extra={"child": self.name, "pid": self._process.pid})
         self._set("running")
 
@@ -164,7 +181,9 @@ class Child:
                 return
             try:
                 await self._spawn()
-            except MachineError as error:  # no memory, no pids: the old process object ends the next wait at once
+            except (
+                MachineError
+            ) as error:  # no memory, no pids, no room for its log: the old process object ends the next wait at once
                 log.error("process can't be restarted", extra={"child": self.name, "problem": str(error)})
             if self._stop_wanted.is_set():
                 # Whoever asked meanwhile found nothing to end. It has just begun: there is nothing to save.

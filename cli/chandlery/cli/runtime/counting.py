@@ -9,6 +9,7 @@ from typing import Any
 
 from chandlery.cli.collecting import Collected
 from chandlery.console.summary import (
+    SETTLING_S,
     CandleCounts,
     LatencyFigures,
     MemoryFigures,
@@ -190,16 +191,22 @@ def latency_figures(signals: Iterable[Signal]) -> LatencyFigures:
     stages: dict[str, list[int]] = {name: [] for name in STAGES}
     whole: list[int] = []
     decided: list[int] = []
+    settled: list[int] = []
+    signals = list(signals)
+    first_ns = min((one.stamps.received_ns for one in signals if one.stamps.received_ns), default=0)
     for signal in signals:
         told = account(signal.stamps)
         for stage in told.stages:
             stages[stage.name].append(int(stage.duration_us * 1000))
         if told.frame_to_signal_us is not None:
             whole.append(int(told.frame_to_signal_us * 1000))
+            if signal.stamps.received_ns - first_ns >= SETTLING_S * 1_000_000_000:
+                settled.append(whole[-1])
         if told.visible_to_decided_us is not None:
             decided.append(int(told.visible_to_decided_us * 1000))
     return LatencyFigures(
         frame_to_signal=quantiles_us(whole),
         visible_to_decided=quantiles_us(decided),
         stages={name: quantiles_us(values) for name, values in stages.items()},
+        settled=quantiles_us(settled),
     )

@@ -25,7 +25,7 @@ from chandlery.cli.runtime.procfs import memory_of
 from chandlery.cli.runtime.say import Say
 from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.viewing import Viewer
-from chandlery.cli.runtime.workergroup import WorkerGroup, refreshed
+from chandlery.cli.runtime.workergroup import WorkerGroup
 from chandlery.cli.signal_topic import SignalTopic
 from chandlery.console.model import TraderRow
 from chandlery.console.summary import MemoryFigures
@@ -64,13 +64,14 @@ async def end_in_order(runtime: LocalRuntime, viewer: Viewer, seconds: float, sa
     say("ending: waiting for the traders' last decisions")
     draining = Draining(say, "ending: the feeds", "candles", _FEED_DRAIN_S)
     await asyncio.gather(*(_let_decide(group, evidence, draining) for group in runtime.workers.values()))
-    evidence.workers += runtime.ended_workers
-    await _collect(runtime, evidence)
     say("ending: traders and feeds")
     in_order = await asyncio.gather(*(group.stop_supervisor() for group in runtime.workers.values()))
     in_order += await asyncio.gather(*(group.stop_feed() for group in runtime.workers.values()))
     if not all(in_order):
         log.warning("not every worker ended in order", extra={"exits": _exits(runtime)})
+    # Not before: a signal of the last moment would stand on the topic and in nobody's count.
+    evidence.workers += [*runtime.ended_workers, *(group.evidence() for group in runtime.workers.values())]
+    await _collect(runtime, evidence)
     if console is not None:
         await console
     say("ending: Kafka")
@@ -185,8 +186,6 @@ async def _let_decide(group: WorkerGroup, evidence: Evidence, draining: Draining
     if not outcome.is_through:
         evidence.causes.append(_behind(name, "the candles", lagged_ms, outcome, WHAT_TO_DO["feed"]))
     await _until(_Stillness(group).reached, _TRADERS_IDLE_S)
-    await refreshed(group)
-    evidence.workers.append(group.evidence())
 
 
 class _Stillness:

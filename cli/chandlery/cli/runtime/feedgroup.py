@@ -20,7 +20,7 @@ from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.polling import StatusWatch, until_answers
 from chandlery.cli.runtime.settings import aggregator_of, ingest_of, kafka_of, label_of
 from chandlery.cli.runtime.statedir import StateDir, write_atomically
-from chandlery.core.errors import UnavailableError
+from chandlery.core.errors import ChandleryError, UnavailableError
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import AggregatorSettings, IngestSettings
 from chandlery.core.topics import Topics, topics_of
@@ -80,6 +80,7 @@ class FeedGroup:
         self._hold = not self.continuous
         self._tasks: list[asyncio.Task[None]] = []
         self._restarts_seen = 0
+        self._said_last: dict[str, Any] | None = None
 
     # Start --------------------------------------------------------------------------------------------------
 
@@ -161,17 +162,26 @@ class FeedGroup:
 
         The market stands still for as long as the restarts take (a few seconds); no trade is lost: a continuous
         exchange's gap shows as one, a replay or synthetic market resumes where it was.
+
+        Raises:
+            ChandleryError: one of them does not come back by now; it goes on being started.
         """
         if symbols or intervals:
             log.info("feed grows", extra={"feed": self.label, "symbols": len(self.symbols), "restarts": True})
             await self.stop_ingest()
+        problem: ChandleryError | None = None
         if intervals:
             self._write(self._aggregator_settings())
-            await self.aggregator.restart(AGGREGATOR_STOP_S)
-            await until_answers(self.aggregator, self._recovered, START_TIMEOUT_S)
+            try:
+                await self.aggregator.restart(AGGREGATOR_STOP_S)
+                await until_answers(self.aggregator, self._recovered, START_TIMEOUT_S)
+            except ChandleryError as error:
+                problem = error  # it is started again and again; ingest, which has ended, would never be
         self._write(self._ingest_settings())
         await self.ingest.resume()
         await until_answers(self.ingest, self.ingest_watch.refresh, START_TIMEOUT_S)
+        if problem is not None:
+            raise problem
 
     async def _recovered(self) -> None:
         status = await self.aggregator_watch.refresh()
@@ -220,7 +230,9 @@ class FeedGroup:
     def ingest_counts(self) -> Counter[str]:
         """``frames``, ``appended`` and ``received`` trades and drops of this run, over all ingest processes."""
         total: Counter[str] = Counter()
-        running = [self.ingest_watch.status] if self.ingest.pid else []
+        # One that was started anew has said nothing yet while what the one before said last stands there.
+        told = self.ingest_watch.status is not self._said_last
+        running = [self.ingest_watch.status] if self.ingest.pid and told else []
         for status in [*self.earlier_ingest, *running]:
             trades = status.get("trades", {})
             total["frames"] += int(status.get("frames", 0))
@@ -243,7 +255,7 @@ class FeedGroup:
             self.ingest_exact = False
         if status:
             self.earlier_ingest.append(status)
-        self.ingest_watch.status = {**status, "connected": False}
+        self.ingest_watch.status = self._said_last = {**status, "connected": False}
 
     # Inside -------------------------------------------------------------------------------------------------
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from chandlery.cli.runtime.polling import OLD_S, OLD_WORKER_S
 from chandlery.core.durations import format_duration
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class Lagging:
 
     def __init__(self) -> None:
         self._states: dict[Part, _State] = {}
+        self._silent: frozenset[Part] = frozenset()
+
+    def note_silence(self, silent: Iterable[Part]) -> None:
+        """Take in which parts run and say nothing any more: how far they are behind isn't known."""
+        self._silent = frozenset(silent)
 
     def note(self, behind_ms: Mapping[Part, int], now_s: float) -> None:
         """Take in how far each part is behind, ms; parts not among them are gone. now_s: monotonic."""
@@ -79,10 +85,13 @@ class Lagging:
 
     def lags(self, name: str) -> bool:
         """Whether a process lags."""
-        return bool(self.words(name))
+        return any(part.name == name and state.told_ms for part, state in self._states.items())
 
     def words(self, name: str) -> str:
-        """That a process lags, by how much, and what to do; empty: it doesn't. Changes only when it is twice as much."""
+        """That a process lags, by how much, and what to do, or that it says nothing any more; empty: neither. Changes only when
+        it is twice as much."""
+        if any(part.name == name for part in self._silent):
+            return f"{name} runs and doesn't answer: what is shown of it is of before; see its log"
         for part, state in self._states.items():
             if part.name == name and state.told_ms:
                 how_far = format_duration(state.told_ms)
@@ -92,7 +101,7 @@ class Lagging:
     @property
     def notices(self) -> list[str]:
         """A sentence for each part that lags."""
-        return [words for part in sorted(self._states) if (words := self.words(part.name))]
+        return [words for part in sorted(self._states.keys() | self._silent) if (words := self.words(part.name))]
 
     def most_ms(self) -> dict[str, int]:
         """The furthest each part was behind, ms, of those that lagged at any time."""
@@ -101,7 +110,9 @@ class Lagging:
     async def follow(self, runtime: LocalRuntime) -> None:
         """Look once a second, until cancelled."""
         while True:
-            self.note(parts_of(runtime), time.monotonic())
+            silent = silent_of(runtime)
+            self.note_silence(silent)
+            self.note({part: ms for part, ms in parts_of(runtime).items() if part not in silent}, time.monotonic())
             await asyncio.sleep(_LOOK_S)
 
 
@@ -118,3 +129,17 @@ def parts_of(runtime: LocalRuntime) -> dict[Part, int]:
         if group.market in paced
     }
     return behind
+
+
+def silent_of(runtime: LocalRuntime) -> set[Part]:
+    """Parts whose process runs and has not answered for too long: their last word is no news of now."""
+    silent = {
+        Part(group.aggregator.name, "aggregator")
+        for group in runtime.feeds.values()
+        if group.aggregator.is_silent(group.aggregator_watch.told_s, OLD_S)
+    }
+    return silent | {
+        Part(group.feed.name, "feed")
+        for group in runtime.workers.values()
+        if group.feed.is_silent(group.watch.told_s, OLD_WORKER_S)
+    }

@@ -7,8 +7,6 @@ import contextlib
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
@@ -17,7 +15,6 @@ from typing import Any, Final
 
 import msgspec
 
-from chandlery.cli.runtime import reaper
 from chandlery.cli.runtime.api import InstanceApi, Written, Wrong
 from chandlery.cli.runtime.broker import Broker
 from chandlery.cli.runtime.children import Child
@@ -29,6 +26,7 @@ from chandlery.cli.runtime.feedstarts import FeedStarts
 from chandlery.cli.runtime.folder import Folder, scan
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.readiness import Readiness
+from chandlery.cli.runtime.reaping import Reaper
 from chandlery.cli.runtime.say import Say
 from chandlery.cli.runtime.settings import kafka_of
 from chandlery.cli.runtime.statedir import RUN_VARIABLE, RunRecord, StateDir, write_atomically
@@ -87,13 +85,14 @@ class LocalRuntime:
         self._say = say
         self._folder = Folder(tuple(path for path in options.manifests if path != "-"))
         self._problem_notices: list[str] = []
+        self._ended_notices: list[str] = []
         self._plan_notices: list[str] = []
         self._memory = Memory()
         self._remembered = b""
         self._replan = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._api: InstanceApi | None = None
-        self._reaper: tuple[subprocess.Popen[bytes], int] | None = None
+        self._reaper = Reaper()
         self._feed_turns: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._worker_turns: defaultdict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -148,18 +147,7 @@ class LocalRuntime:
             self._say(f"removed {line}")
         # From here on every process that is started belongs to this run, whoever starts it.
         os.environ[RUN_VARIABLE] = self.run
-        self._start_reaper()
-
-    def _start_reaper(self) -> None:
-        read_end, write_end = os.pipe()
-        environment = {name: value for name, value in os.environ.items() if name != RUN_VARIABLE}
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", reaper.__file__, self.run, str(self.state.shm(self.run)), str(self.state.run_file)],
-            stdin=read_end, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env=environment, start_new_session=True,
-        )  # fmt: skip
-        os.close(read_end)
-        self._reaper = (process, write_end)
+        self._reaper.start(self.run, self.state.shm(self.run), self.state.run_file)
 
     async def _wait_ready(self) -> None:
         deadline = time.monotonic() + _READY_TIMEOUT_S
@@ -174,14 +162,18 @@ class LocalRuntime:
     async def _history_is_through(self) -> bool:
         """Whether what markets made up or read as history has reached the segments: then the first trade of the
         market isn't held up behind it."""
-        for feed in self.feeds.values():
-            try:
+        try:
+            for feed in self.feeds.values():
                 if not await feed.history_is_through():
                     return False
-            except UnavailableError:
-                return False
-        counts = [group.feed_counts() for group in self.workers.values()]
-        return not any(one.get("lag") or one.get("catching_up") for one in counts)
+            for group in self.workers.values():
+                # Asked, and behind the aggregators: what was told last may be of before their last candles.
+                counts = (await group.watch.refresh()).feed
+                if counts.get("lag") or counts.get("catching_up"):
+                    return False
+        except UnavailableError:
+            return False
+        return True
 
     def _placed(self) -> list[str]:
         verdicts = self.plan.verdicts.values() if self.plan else ()
@@ -384,7 +376,7 @@ class LocalRuntime:
         feeds = [self.feed_starts.why(key) for key in self.feed_starts.failed]
         console = self.console.notices if self.console is not None else []
         return [
-            *self._folder.notices, *self._problem_notices, *self._plan_notices, *feeds, *self.broker.notices, *console
+            *self._folder.notices, *self._ended_notices, *self._problem_notices, *self._plan_notices, *feeds, *self.broker.notices, *console
         ]  # fmt: skip
 
     async def _keep_planning(self) -> None:
@@ -411,13 +403,15 @@ class LocalRuntime:
 
     def _status_came(self, has_news: bool) -> None:
         self.note_ready()
-        if has_news and self.phase == "running":
+        if has_news:  # at the start too: the first plan while it runs shall know of it
             self._replan.set()  # what hands over goes on with what its worker tells
 
     def _child_changed(self, child: Child) -> None:
         for group in self.feeds.values():
             if child is group.ingest and child.state == "backoff":
                 group.note_ingest_end()
+        if any(child is group.feed for group in self.workers.values()):
+            self._replan.set()  # its worker is, or is not, Ready any more
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
@@ -427,9 +421,17 @@ class LocalRuntime:
 
     def _settled(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        self.note_end(task)
+
+    def note_end(self, task: asyncio.Task[Any]) -> None:
+        """Tell of a task that ended by an error: what it did isn't done any more."""
         if not task.cancelled() and (error := task.exception()) is not None and self.phase == "running":
             log.error(f"{task.get_name()}: {error}", exc_info=error if not isinstance(error, ChandleryError) else None)
-            self._problem_notices.append(f"{task.get_name()}: {error}")
+            passing = task.get_name() in (
+                "start",
+                "end worker",
+            )  # the others go on for as long as the run, or not at all
+            (self._problem_notices if passing else self._ended_notices).append(f"{task.get_name()}: {error}")
 
     # End ----------------------------------------------------------------------------------------------------
 
@@ -468,7 +470,7 @@ class LocalRuntime:
             await self._api.stop()
         if self.run:
             await asyncio.to_thread(self._end_rest)
-        self._dismiss_reaper()
+        self._reaper.dismiss()
         self.state.release()
 
     def _end_rest(self) -> None:
@@ -480,15 +482,6 @@ class LocalRuntime:
                     os.kill(pid, 9)
             time.sleep(0.02)
         shutil.rmtree(self.state.shm(self.run), ignore_errors=True)
-
-    def _dismiss_reaper(self) -> None:
-        if self._reaper is not None:
-            process, write_end = self._reaper
-            with contextlib.suppress(BrokenPipeError):
-                os.write(write_end, b"x")
-            os.close(write_end)
-            process.wait()
-            self._reaper = None
 
     def _read_memory(self) -> None:
         try:

@@ -21,14 +21,20 @@ log = logging.getLogger("chandlery.up")
 _POLL_S: Final = 0.5
 _RETRY_S: Final = 0.2
 _LONG_POLL_MS: Final = 5_000
+#: A status is asked for twice a second and answered within milliseconds, or given up after 2 s: one that is older than two
+#: answers in vain is of before.
+OLD_S: Final = 5.0
+#: The same of a worker's, whose answer may take 5 s, and is given up after 8.
+OLD_WORKER_S: Final = 10.0
 StatusT = TypeVar("StatusT")
 
 
 class StatusWatch:
-    """Keeps the newest JSON status of a process that has no long-poll."""
+    """Keeps the newest JSON status of a process that has no long-poll. ``told_s``: when it came (monotonic); 0: never."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.status: dict[str, Any] = {}
+        self.told_s = 0.0
         self._endpoint = endpoint
 
     async def run(self) -> None:
@@ -49,15 +55,18 @@ class StatusWatch:
             self.status = msgspec.json.decode(body, type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise UnavailableError(f"{self._endpoint.socket.name}: no status: {error}") from error
+        self.told_s = time.monotonic()
         return self.status
 
 
 class WorkerWatch:
-    """Keeps a worker's newest status by long-poll. ``told_ms``: when it last answered (wall clock); 0: never."""
+    """Keeps a worker's newest status by long-poll. ``told_ms``: when it last answered (wall clock); 0: never. ``told_s``:
+    the same, monotonic."""
 
     def __init__(self, endpoint: Endpoint, on_change: Callable[[], None]) -> None:
         self.status: WorkerStatus | None = None
         self.told_ms = 0
+        self.told_s = 0.0
         self._endpoint = endpoint
         self._on_change = on_change
 
@@ -83,7 +92,7 @@ class WorkerWatch:
         except msgspec.DecodeError as error:
             raise UnavailableError(f"{self._endpoint.socket.name}: no worker status: {error}") from error
         changed = self.status is None or self.status.version != status.version
-        self.status, self.told_ms = status, time.time_ns() // 1_000_000
+        self.status, self.told_ms, self.told_s = status, time.time_ns() // 1_000_000, time.monotonic()
         if changed:
             self._on_change()
         return status

@@ -40,20 +40,22 @@ class RecentSignals:
 
     def __init__(self) -> None:
         self._rows: OrderedDict[str, SignalRow] = OrderedDict()
-        self._asked: dict[str, int] = {}
+        #: How many a feed's process had published when it was asked last; another process counts from 0.
+        self._asked: dict[tuple[str, int], int] = {}
 
     async def follow(self, groups: Callable[[], Iterable[WorkerGroup]]) -> None:
         """Look twice a second, until cancelled; a feed is asked only when, and for what, it published since."""
         while True:
             for group in list(groups()):
                 published = int(group.feed_counts().get("signals", {}).get("published", 0))
-                new = published - self._asked.get(group.label, 0)
+                process = (group.label, group.feed.restarts)
+                new = published - self._asked.get(process, 0)
                 if new:
                     with contextlib.suppress(UnavailableError):
-                        # A feed that was restarted counts from 0: then the newest few are asked for.
+                        # Of a process that was started anew the status may still be the earlier one's: then few are asked for.
                         limit = min(max(new, 0) + _OVERLAP, _MOST_ASKED)
                         self.take(await group.endpoint.get(f"/v1/signals?limit={limit}"))
-                        self._asked[group.label] = published
+                        self._asked[process] = published
             await asyncio.sleep(_EVERY_S)
 
     def take(self, body: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator
@@ -12,6 +13,8 @@ from typing import Final
 from watchfiles import awatch
 
 from chandlery.cli.runtime.folder import GRACE_S, Folder, scan
+
+log = logging.getLogger("chandlery.up")
 
 #: Changes within this time are one change.
 DEBOUNCE_MS: Final = 80
@@ -27,11 +30,17 @@ async def changes(folder: Folder) -> AsyncGenerator[Folder, None]:
     dirty = asyncio.Event()
     watching: asyncio.Task[None] | None = None
     watched: Identity = ()
+    told = ""
     try:
         while True:
             identity = _identity(folder.roots)
             if watching is None or watching.done() or identity != watched:
-                await _end(watching)
+                why = await _end(watching)
+                if why and why != told:  # as where the user has no inotify watches left
+                    told = why
+                    log.warning(
+                        "the kernel tells no changes; looking for them", extra={"problem": why, "every_s": LOOK_S}
+                    )
                 watched = identity
                 watching = _start_listening(identity, dirty)
             notices = folder.notices
@@ -69,8 +78,11 @@ async def _listen(folders: set[str], dirty: asyncio.Event) -> None:
             dirty.set()
 
 
-async def _end(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+async def _end(task: asyncio.Task[None] | None) -> str:
+    """End listening; returns why it had ended by itself, empty where it hadn't."""
+    if task is None:
+        return ""
+    task.cancel()
+    await asyncio.wait([task])  # not the task itself: a cancellation of ours would be taken for its own
+    error = None if task.cancelled() else task.exception()
+    return "" if error is None else str(error) or type(error).__name__

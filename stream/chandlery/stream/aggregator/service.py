@@ -103,12 +103,14 @@ class Aggregator:
         loop = asyncio.get_running_loop()
         self._failure = loop.create_future()
         await self._web.start()
-        await self._metrics.start()
         try:
-            if await self._started(stop):
-                await self._run_until(stop)
+            await self._metrics.start()
+            try:
+                if await self._started(stop):
+                    await self._run_until(stop)
+            finally:
+                await self._end()
         finally:
-            await self._end()
             await self._metrics.stop()
             await self._web.stop()
         log.info("stopped", extra={"records": self._records, "checkpoints": self._checkpoints.taken})
@@ -299,7 +301,9 @@ class Aggregator:
             for state in partitions.values():
                 self._patience.sought(state.partition, time.monotonic())
                 await self._faust.seek(state.partition, state.next_offset)
-            self._ready = True
+            # The client may take a cancellation for one of its own: then these are another's by now.
+            if partitions is self._partitions:
+                self._ready = True
         except Exception as error:  # noqa: BLE001 - without the seek nothing would come, and nobody would know
             self._fail(error)
 

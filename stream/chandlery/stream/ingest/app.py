@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -178,14 +178,18 @@ class Ingest:
         """
         self._failure = asyncio.get_running_loop().create_future()
         await self.server.start()
-        await self.metrics.start()
+        try:
+            await self.metrics.start()
+        except BaseException:
+            await self.server.close()
+            raise
         log.info("ingest started", extra={"source": self._settings.source, "status": self.server.address})
         market = asyncio.create_task(self._market())
         saver = asyncio.create_task(self._save_positions())
         stopped = asyncio.create_task(stop.wait())
         try:
             try:
-                await self._until_over(market, stopped)
+                await self._until_over(market, saver, stopped)
             finally:
                 await self._stop_market(market)
                 await self._drain()
@@ -194,18 +198,24 @@ class Ingest:
                 task.cancel()
             await asyncio.gather(market, saver, stopped, return_exceptions=True)
             await self._dispatcher.close()
-            self._write_positions()
-            write_final_status(self._settings.final_status, self.status)
-            await self._sink.close()
-            await self.metrics.stop()
-            await self.server.close()
+            try:
+                try:
+                    self._write_positions()
+                finally:  # what it did is told also where no position can be kept
+                    write_final_status(self._settings.final_status, self.status)
+            finally:
+                await self._sink.close()
+                await self.metrics.stop()
+                await self.server.close()
             # Retrieved, so that a failure that nobody waits for any more makes no noise.
             if self._failure.done():
                 self._failure.exception()
 
-    async def _until_over(self, market: asyncio.Task[None], stopped: asyncio.Task[bool]) -> None:
+    async def _until_over(
+        self, market: asyncio.Task[None], saver: asyncio.Task[None], stopped: asyncio.Task[bool]
+    ) -> None:
         assert self._failure is not None
-        pending: set[asyncio.Future[None] | asyncio.Task[bool] | asyncio.Task[None]] = {market, stopped, self._failure}
+        pending: set[asyncio.Future[Any]] = {market, saver, stopped, self._failure}
         while True:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for future in done:

@@ -142,13 +142,17 @@ class BinanceSource:
 
     async def run(self, outlet: Outlet, resume: Mapping[str, Position]) -> None:
         """Stay connected and push, for ever. An exchange can't be asked to resume: it goes on with what comes."""
-        beats = asyncio.create_task(self._beat(outlet))
-        try:
-            async with aiohttp.ClientSession() as http:
-                await self._stay_connected(http, outlet)
-        finally:
-            beats.cancel()
-            self._counts.connected = False
+        async with aiohttp.ClientSession() as http:
+            both = [asyncio.create_task(self._beat(outlet)), asyncio.create_task(self._stay_connected(http, outlet))]
+            try:
+                done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:  # neither ends by itself: without beats, silent symbols' candles would never close
+                    task.result()
+            finally:
+                for task in both:
+                    task.cancel()
+                await asyncio.gather(*both, return_exceptions=True)
+                self._counts.connected = False
 
     async def _stay_connected(self, http: aiohttp.ClientSession, outlet: Outlet) -> None:
         attempt = 0

@@ -116,13 +116,12 @@ class Dispatcher:
         next_s = loop.time() + SPACING_S
         offset_ns = wall_offset_ns()
         packed: list[tuple[Lane, Packed]] = []
-        batches = [self._pack(partition, packed, offset_ns) for partition in partitions]
         try:
-            await self._sink.send(batches)
+            await self._sink.send([self._pack(partition, packed, offset_ns) for partition in partitions])
+            self._count(packed)
         except Exception as error:  # noqa: BLE001 - handed on: whatever it is, it ends the run
             self._failed(error)
             return
-        self._count(packed)
         self._resting[channel] = (loop.call_at(next_s, self._rested, channel), partitions)
         self._acknowledged.set()
         if self._urgent:

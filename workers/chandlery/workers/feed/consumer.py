@@ -79,6 +79,8 @@ class LiveConsumer:
     async def run(self) -> None:
         """Consume until cancelled; whatever the broker does, go on from where we stand."""
         while True:
+            # Before the client is made: what is asked for while it starts is asked of the next one.
+            self._renew = False
             consumer = self._consumer()
             try:
                 await consumer.start()
@@ -94,7 +96,6 @@ class LiveConsumer:
 
     async def _consume(self, consumer: AIOKafkaConsumer) -> None:
         assigned = -1
-        self._renew = False
         while not self._renew:
             if self._unplaced:
                 await self._place_live(consumer)

@@ -95,7 +95,9 @@ class ControlServer:
             self._writer.close()
         self._writer = writer
         self._changed()
-        sender = asyncio.create_task(self._send(writer))
+        # Each connection has its own: one that is ending would take what wakes its successor, and the requests with it.
+        wake = self._wake = asyncio.Event()
+        sender = asyncio.create_task(self._send(writer, wake))
         try:
             await self._receive(reader, writer)
         except (OSError, ValueError, msgspec.DecodeError) as error:
@@ -115,11 +117,11 @@ class ControlServer:
                 return
             self._received(decode_status(line))
 
-    async def _send(self, writer: asyncio.StreamWriter) -> None:
+    async def _send(self, writer: asyncio.StreamWriter, wake: asyncio.Event) -> None:
         sent: bytes | None = None
         try:
             while True:
-                self._wake.clear()
+                wake.clear()
                 if self._current is not None and self._current is not sent:
                     sent = self._current
                     writer.write(sent)
@@ -127,7 +129,7 @@ class ControlServer:
                     writer.write(self._rings.pop(next(iter(self._rings))))
                 async with asyncio.timeout(_WRITE_TIMEOUT_S):
                     await writer.drain()
-                await self._wake.wait()
+                await wake.wait()
         except (OSError, TimeoutError) as error:
             log.warning("supervisor takes nothing", extra={"reason": repr(error)})
             writer.close()

@@ -60,6 +60,8 @@ class Growing:
         self._failed = failed
         self._counts = counts
         self._task: asyncio.Task[None] | None = None
+        #: What growths have left, while it is still held.
+        self._held: set[asyncio.Task[None]] = set()
         self._stopped = False
         self.growths = 0
 
@@ -79,10 +81,10 @@ class Growing:
     async def stop(self) -> None:
         """Leave a growth where it is, for good: nothing of it remains."""
         self._stopped = True  # the feed looks for room each second until its rings are drained
-        task = self._task
-        if task is not None:
+        tasks = [*self._held] if self._task is None else [self._task, *self._held]
+        for task in tasks:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, needed: int) -> None:
         problem = await self._grow(needed)
@@ -94,20 +96,30 @@ class Growing:
 
     async def _grow(self, needed: int) -> str:
         """Grow; why that can't be, or empty."""
+        problem = await self._grow_somehow(needed)
+        while problem and self._held:
+            # A growth of a moment ago: what it has left still takes the room that this one may have.
+            await asyncio.wait(self._held)
+            problem = await self._grow_somehow(needed)
+        return f"the segment is full and can't grow: {problem}" if problem else ""
+
+    async def _grow_somehow(self, needed: int) -> str:
+        """Double, or where that has no room make what is needed now; why neither can be, or empty."""
         doubled = capacity_for(needed, self._first, self._most)
-        try:
-            await self._grow_to(doubled)
-        except SegmentError as error:
-            if needed >= doubled:
-                return f"the segment is full and can't grow: {error}"
-        else:
-            return ""
-        # Where doubling has no room, what is needed now may have.
-        try:
-            await self._grow_to(needed)
-        except SegmentError as error:
-            return f"the segment is full and can't grow: {error}"
-        return ""
+        problem = ""
+        for capacity in (doubled, needed) if needed < doubled else (doubled,):
+            try:
+                await self._grow_to(capacity)
+            except SegmentError as error:
+                problem = str(error)
+            else:
+                return ""
+        return problem
+
+    async def _let_go(self, left: list[_native.Mapping]) -> None:
+        await _readers_gone()
+        # The list has the only reference. In a thread: candles go on meanwhile.
+        await asyncio.to_thread(left.clear)
 
     async def _grow_to(self, capacity: int) -> None:
         before, begun_s = self._writer.capacity, time.monotonic()
@@ -118,9 +130,9 @@ class Growing:
                 await asyncio.sleep(0)
         finally:
             steps.close()
-        # The list has the only reference. In a thread: candles go on meanwhile.
-        loop = asyncio.get_running_loop()
-        loop.call_later(LET_GO_S, loop.run_in_executor, None, left.clear)
+        held = asyncio.create_task(self._let_go(left), name="old segment")
+        self._held.add(held)
+        held.add_done_callback(self._held.discard)
         self.growths += 1
         self._counts["segment_growths"] += 1
         log.info(
@@ -132,3 +144,7 @@ class Growing:
                 "took_ms": round((time.monotonic() - begun_s) * 1e3, 1),
             },
         )
+
+
+async def _readers_gone() -> None:
+    await asyncio.sleep(LET_GO_S)

@@ -21,6 +21,9 @@ DROP_REASONS: Final = (
     "dead_letter_lost",
 )
 _CANDLES: Final = ("closed", "revised", "filled", "final", "forming", "duplicate", "repetition", "conflated")
+#: Of these one comes each half second while Kafka is away, which is told otherwise.
+_RETRIES: Final = frozenset({"consumer_restarts", "catchup_retries", "recall_retries"})
+_MOVING: Final = frozenset({"records", "records_per_s", "lag", "behind_ms", "latency"})
 _ELSEWHERE: Final = (*DROP_REASONS, *_CANDLES, "gaps", "held")
 
 
@@ -73,5 +76,7 @@ class Rate:
 
 
 def summary(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields that mean a change when they differ (rates and ages move without one)."""
-    return {name: fields[name] for name in ("candles", "drops", "signals", "rings", "catching_up", "reconnects")}
+    """The fields that mean a change when they differ: all but rates and ages, which move without one, retries, and
+    ``records``, which candles tell of."""
+    events = {name: number for name, number in fields["events"].items() if name not in _RETRIES}
+    return {name: value for name, value in fields.items() if name not in _MOVING} | {"events": events}

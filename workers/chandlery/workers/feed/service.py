@@ -258,6 +258,9 @@ class Feed:
         await self._control.stop()
         self._drain.close()
         self._writer.close()
+        if self._failure is not None and self._failure.done() and (error := self._failure.exception()) is not None:
+            # Who runs the feed has been told; of a loop that cancels everything at once nobody asks for it.
+            log.debug("a part ended before the feed", extra={"reason": repr(error)})
         log.info("feed ended")
 
     async def _drain_rings(self) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,6 +20,10 @@ _log = logging.getLogger("chandlery")
 TIMEOUT_S: Final = 30.0
 #: How often the folder is looked at, so that a mended file is tried again.
 LOOK_S: Final = 1.0
+#: What could not be read on a busy machine is tried again after this, doubled each time: a file that never returns costs
+#: half a minute of a core each time, in the long run a thirtieth of one.
+FIRST_RETRY_S: Final = 10.0
+LAST_RETRY_S: Final = 900.0
 
 _decode: Final = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
@@ -61,19 +67,32 @@ async def read_catalogue(strategies_dir: str) -> list[dict[str, Any]] | None:
     return None
 
 
-async def follow_catalogue(strategies_dir: str, changed: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Tell ``changed`` the catalogue, now and whenever the folder's files change; until cancelled."""
+async def follow_catalogue(
+    strategies_dir: str, changed: Callable[[list[dict[str, Any]]], None], clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Tell ``changed`` the catalogue, now and whenever the folder's files change; until cancelled.
+
+    One that could not be read is tried again, though the files stay as they are.
+
+    Args:
+        clock: seconds that never go back.
+    """
     seen: Fingerprint | None = None
+    again_s, pause_s = math.inf, FIRST_RETRY_S
     while True:
         present = fingerprint(strategies_dir)
-        if present != seen:
+        is_new = present != seen
+        if is_new or clock() >= again_s:
+            pause_s = FIRST_RETRY_S if is_new else min(2 * pause_s, LAST_RETRY_S)
             seen = present
             catalogue = await read_catalogue(strategies_dir)
-            if catalogue is None and strategies_dir:
+            is_read = catalogue is not None
+            if catalogue is None and strategies_dir and is_new:
                 # A file that never returns: without the folder the shipped ones are still there.
                 catalogue = await read_catalogue("")
             if catalogue is not None:
                 changed(catalogue)
-        if not strategies_dir:
+            again_s = math.inf if is_read else clock() + pause_s
+        if not strategies_dir and again_s == math.inf:
             return
         await asyncio.sleep(LOOK_S)

@@ -44,6 +44,8 @@ class NurseryClient:
         self._server: subprocess.Popen[bytes] | None = None
         self._starting: deque[asyncio.Future[Started]] = deque()
         self._running: dict[int, asyncio.Future[int]] = {}
+        #: Signals that the fork server has not been asked for yet, in order.
+        self._kills: deque[bytes] = deque()
 
     @property
     def pid(self) -> int:
@@ -113,10 +115,26 @@ class NurseryClient:
         """Signal a trader, if it still runs. By the fork server, which knows whether the pid is still its child."""
         if self._socket is None:
             return
+        self._kills.append(f"kill {pid} {int(number)}".encode())
+        if len(self._kills) == 1:
+            self._send_kills()
+
+    def _send_kills(self) -> None:
+        """Send what waits; the rest once there is room: while it forks, the fork server reads nothing."""
+        assert self._socket is not None
+        loop = asyncio.get_running_loop()
         try:
-            self._socket.send(f"kill {pid} {int(number)}".encode())
+            while self._kills:
+                self._socket.send(self._kills[0])
+                self._kills.popleft()
+        except BlockingIOError:
+            loop.add_writer(self._socket.fileno(), self._send_kills)
+            return
         except OSError as error:
-            _log.warning("fork server takes no request", extra={"pid": pid, "error": str(error)})
+            # It has ended, which is heard from its socket, and its children with it.
+            _log.warning("fork server takes no request", extra={"kills": len(self._kills), "error": str(error)})
+            self._kills.clear()
+        loop.remove_writer(self._socket.fileno())
 
     def _hear(self) -> None:
         assert self._socket is not None
@@ -164,7 +182,10 @@ class NurseryClient:
 
     def _disconnect(self) -> None:
         if self._socket is not None:
-            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._socket.fileno())
+            loop.remove_writer(self._socket.fileno())
+            self._kills.clear()
             self._socket.close()
             self._socket = None
 

@@ -44,6 +44,11 @@ def uid_in(ring: Path) -> str:
         return ""
 
 
+def _see_leave(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("a ring could not be let go", extra={"what": task.get_name(), "error": repr(error)})
+
+
 def _sizes(keepers: Mapping[str, Keeper]) -> dict[str, int]:
     """What the end of each trader's process would free, bytes."""
     sizes = ((key, watch.own_bytes(keeper.pid)) for key, keeper in keepers.items() if keeper.pid)
@@ -197,7 +202,7 @@ class Supervisor:
             leaving, task = before
             if leaving.uid == spec.uid:
                 leaving.keep_ring.set()
-            await asyncio.shield(task)
+            await asyncio.wait([task])  # however that ended, it has
         for leaving in [leaving for key, (leaving, _) in self._leaving.items() if trader_of(key) == spec.trader]:
             await leaving.process_end()
         await keeper.run()
@@ -220,6 +225,7 @@ class Supervisor:
         kept.cancel()
         self._parting[kept] = keeper
         kept.add_done_callback(self._parting.pop)
+        kept.add_done_callback(lambda _: self._change.set())  # an assignment may have waited for just this end
         inherited = functools.partial(self._inherited, spec.trader, spec.uid)
         self._let_go(key, Leaving(key, spec.uid, keeper.ring_path, kept, inherited))
 
@@ -241,6 +247,7 @@ class Supervisor:
     def _let_go(self, key: str, leaving: Leaving) -> None:
         _, before = self._leaving.get(key, (None, None))
         task = asyncio.create_task(self._leave(key, leaving, before), name=f"{key} leaving")
+        task.add_done_callback(_see_leave)
         self._leaving[key] = (leaving, task)
 
     async def _leave(self, key: str, leaving: Leaving, before: asyncio.Task[None] | None) -> None:
@@ -302,8 +309,8 @@ class Supervisor:
             self._acknowledge()
             now = (self._applied[0], self._statuses())
             if changed or now != last:
-                last = now
-                self._send_status(now[1])
+                # What a feed that doesn't read has not taken is told once a second until it has.
+                last = now if self._send_status(now[1]) else None
             await asyncio.sleep(LEAST_GAP_S)
 
     def _acknowledge(self) -> None:
@@ -332,7 +339,8 @@ class Supervisor:
             told[keeper.spec.trader] = keeper.status()
         return traders, successors
 
-    def _send_status(self, statuses: Statuses | None = None) -> None:
+    def _send_status(self, statuses: Statuses | None = None) -> bool:
+        """Tell the feed; whether there was one to take it."""
         sequence, content = self._applied
         traders, successors = self._statuses() if statuses is None else statuses
-        self._link.send(StatusMessage(sequence, content, traders, self._catalogue, successors))
+        return self._link.send(StatusMessage(sequence, content, traders, self._catalogue, successors))

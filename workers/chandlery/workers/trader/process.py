@@ -90,9 +90,10 @@ class Channel:
         try:
             chunk = self._connection.recv(65_536, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return []
-        if not chunk:
-            raise EOFError("the supervisor closed the line")
+            chunk = b""  # but what came together with the first line is here already
+        else:
+            if not chunk:
+                raise EOFError("the supervisor closed the line")
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         return [decode_live(line) for line in lines]
 
