@@ -44,6 +44,8 @@ from chandlery.stream.topics import ensure_topics
 from chandlery.workers.feed import otlp, tracing
 from chandlery.workers.feed.board import Receipt
 from chandlery.workers.feed.service import Feed
+from chandlery.workers.feed.signal_lines import MOST_LINES
+from chandlery.workers.feed.span_encoder import Encoder
 from chandlery.workers.feed.tracing import Tracing
 
 BTC = "BTC/USDT"
@@ -362,10 +364,10 @@ async def test_each_signal_is_a_line_in_the_log_that_names_its_trace(
 async def test_a_flood_of_signals_is_told_by_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "chandlery")
     made = Tracing(feed_settings(tmp_path, KafkaSettings("b:9092", "f")), Receipt(), HostClocks(), {})
-    assert await exported(made, [stamped(number) for number in range(tracing.MOST_LINES + 1_000)]) == 0
+    assert await exported(made, [stamped(number) for number in range(MOST_LINES + 1_000)]) == 0
     named = [record for record in caplog.records if record.message == "signal published"]
     (counted,) = [record for record in caplog.records if record.message.startswith("more signals")]
-    assert len(named) == tracing.MOST_LINES
+    assert len(named) == MOST_LINES
     assert vars(counted)["signals"] == 1_000
 
 
@@ -445,7 +447,7 @@ async def test_a_part_of_tracing_that_breaks_costs_traces_and_ends_nothing(
         await closing(exporter)
         breaks()
 
-    kind = otlp.Encoder if part == "encode" else otlp.HttpExporter
+    kind = Encoder if part == "encode" else otlp.HttpExporter
     monkeypatch.setattr(kind, part, breaks_closed if part == "close" else breaks)
     with http_receiver() as receiver:
         made = Tracing(traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint), Receipt(), HostClocks(), {})

@@ -11,6 +11,7 @@ clock is stepped meanwhile, no span has a negative length.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -36,6 +37,7 @@ _STRATEGY: Final = "strategy"
 #: A stage of no length is told as this long, and the next as so much shorter: Jaeger takes a span that ends where it
 #: begins for a negative one, and warns of it.
 _SHORTEST_NS: Final = 1
+_TRACEPARENT: Final = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 #: Place of each span's id among those of its trace. Never to be reordered: ids must stay what they were.
 _PLACES: Final = {name: place for place, name in enumerate((ROOT, TICK_ROOT, _STRATEGY, *STAGES))}
 
@@ -120,6 +122,21 @@ def _span_ids(trace_id: bytes) -> list[bytes]:
     """The ids of all spans that a trace may have, by place: two digests for eight each."""
     digests = b"".join(blake2b(bytes((block,)), key=trace_id).digest() for block in (0, 1))
     return [digests[at : at + 8] for at in range(0, len(digests), 8)]
+
+
+def ids_of(signal_id: str) -> dict[str, str]:
+    """The ids that a log's line about a signal carries: of its trace, and of the span that sends its record.
+
+    They are the signal's whether or not its trace is exported.
+    """
+    trace_id = trace_id_of(signal_id)
+    return {"trace_id": trace_id.hex(), "span_id": span_id_of(trace_id, "acknowledged").hex()}
+
+
+def ids_in(traceparent: bytes) -> dict[str, str]:
+    """The same of a record with W3C context; nothing where it is none."""
+    found = _TRACEPARENT.fullmatch(traceparent)
+    return {"trace_id": found[1].decode(), "span_id": found[2].decode()} if found else {}
 
 
 def traceparent_of(signal_id: str, *, sampled: bool) -> bytes:

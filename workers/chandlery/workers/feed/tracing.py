@@ -40,17 +40,17 @@ from chandlery.core.topics import partition_of, topics_of
 from chandlery.core.wire import CandleUpdate
 from chandlery.workers.feed.board import Receipt
 from chandlery.workers.feed.router import SHARE_MASK
+from chandlery.workers.feed.signal_lines import SignalLines
 from chandlery.workers.feed.trace_answer import Answer
 
 if TYPE_CHECKING:
-    from chandlery.workers.feed.otlp import Encoder, Exporter
+    from chandlery.workers.feed.otlp import Exporter
+    from chandlery.workers.feed.span_encoder import Encoder
 
 log = logging.getLogger("chandlery.feed.signals")
 
 #: Signals and ticks that wait for the receiver; beyond it the oldest is dropped. About 2 kB each: 8 MB at most.
 MOST_WAITING: Final = 4_096
-#: Signals of half a second that get a line each in the log; of a flood the newest do, the others are told by number.
-MOST_LINES: Final = 200
 #: Traces of one request: about 2.5 kB each encoded, 160 kB together.
 MOST_PACKED: Final = 64
 #: Company is waited for this long, so that nothing is encoded while a burst of signals is still under way.
@@ -85,24 +85,6 @@ class _Told(NamedTuple):
     account: Account
 
 
-def _say(what: _Told) -> None:
-    """One line for one signal, by which its trace is found."""
-    signal = what.signal
-    log.info(
-        "signal published",
-        extra={
-            "trader": signal.trader,
-            "action": signal.action,
-            "symbol": signal.symbol,
-            "interval": signal.interval,
-            "price": signal.price,
-            "frame_to_signal_us": what.account.frame_to_signal_us,
-            "trace_id": trace_id_of(signal.id).hex(),
-            "span_id": span_id_of(trace_id_of(signal.id), "acknowledged").hex(),
-        },
-    )
-
-
 def _threshold(share: float) -> int:
     """What the low 64 bits of a trace's id must be below to be among ``share`` of all, as in OpenTelemetry's sampler."""
     return round(share * (1 << 64))
@@ -116,6 +98,7 @@ class Tracing:
         environment: where OpenTelemetry's variables are looked for.
 
     Attributes:
+        lines: what the log is told of single signals.
         on: whether anything is sent. problem: why not, where somebody wanted it; newest trouble with the receiver.
         built, exported: traces. dropped: by reason. spans_rejected: left out by a receiver that took the rest.
     """
@@ -126,16 +109,14 @@ class Tracing:
         receipt: Receipt,
         clocks: HostClocks,
         environment: Mapping[str, str] | None = None,
+        lines: SignalLines | None = None,
     ) -> None:
         self._settings = settings
         self._clocks = clocks
         self._receipt = receipt
         self._topics = topics_of(settings.kafka)
         self._waiting: deque[_Told | _Tick] = deque()
-        #: Acknowledged signals whose line in the log is still to be written.
-        self._unsaid: deque[_Told] = deque()
-        self._any_unsaid = asyncio.Event()
-        self._unnamed = 0
+        self.lines = lines or SignalLines()
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -163,7 +144,8 @@ class Tracing:
         self.ticks_below = round(self._export.tick_share * (SHARE_MASK + 1)) if self._export else 0
 
     def _prepare(self, export: TraceExport) -> None:
-        from chandlery.workers.feed.otlp import Encoder, exporter_to
+        from chandlery.workers.feed.otlp import exporter_to
+        from chandlery.workers.feed.span_encoder import Encoder
 
         self._encoder = Encoder(_resources(self._settings, export), _version())
         self._exporter = exporter_to(export)
@@ -190,11 +172,9 @@ class Tracing:
 
     def completed(self, signal: Signal, completion: Completion, stamps: SignalStamps, told: Account) -> None:
         """The broker has acknowledged a signal: its trace is to be sent."""
-        what = _Told(signal, completion, stamps, told)
-        if log.isEnabledFor(logging.INFO):
-            self._log(what)
+        self.lines.published(signal, told)
         if self.on and self._wants(signal):
-            self._add(what)
+            self._add(_Told(signal, completion, stamps, told))
 
     def tick(self, symbol: str, update: CandleUpdate, stamps: Stamps) -> None:
         """A candle was written into the segment, and is among those that are traced for themselves."""
@@ -230,39 +210,14 @@ class Tracing:
         self._idle.clear()
         self._some.set()
 
-    def _log(self, what: _Told) -> None:
-        self._unsaid.append(what)
-        if len(self._unsaid) > MOST_LINES:
-            self._unsaid.popleft()
-            self._unnamed += 1
-        self._any_unsaid.set()
-
     # ---- beside it ----
 
     async def run(self) -> None:
         """Log and send what waits until cancelled. Never raises anything else: signals don't end for their traces."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._say_all())
+            tasks.create_task(self.lines.run())
             if self._exporter is not None:
                 tasks.create_task(self._send_all(self._exporter))
-
-    async def _say_all(self) -> None:
-        while True:
-            await self._any_unsaid.wait()
-            self._any_unsaid.clear()
-            await self._pause(LINGER_S)
-            while self._unsaid:
-                try:
-                    _say(self._unsaid.popleft())
-                except Exception as error:  # noqa: BLE001 - one line is what it costs
-                    log.error("a signal without a line", extra={"reason": type(error).__name__})
-                await asyncio.sleep(0)
-            self._say_unnamed()
-
-    def _say_unnamed(self) -> None:
-        if self._unnamed:
-            log.info("more signals published than are named here", extra={"signals": self._unnamed})
-            self._unnamed = 0
 
     async def _send_all(self, exporter: Exporter) -> None:
         try:
@@ -302,9 +257,7 @@ class Tracing:
 
     def end(self) -> None:
         """Nothing more is sent: what still waits is counted as dropped, and logged."""
-        while self._unsaid:
-            _say(self._unsaid.popleft())
-        self._say_unnamed()
+        self.lines.end()
         left = len(self._waiting) + self._under_way
         if left:
             self.dropped["ended"] += left
