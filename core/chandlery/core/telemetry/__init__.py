@@ -3,6 +3,7 @@
 from chandlery.core.telemetry.environment import TraceExport, shown_endpoint, trace_export
 from chandlery.core.telemetry.spans import (
     Attributes,
+    Broker,
     Kind,
     Link,
     Service,
@@ -18,6 +19,7 @@ from chandlery.core.telemetry.spans import (
 
 __all__ = [
     "Attributes",
+    "Broker",
     "Kind",
     "Link",
     "Service",

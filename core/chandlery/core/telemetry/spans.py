@@ -21,7 +21,7 @@ from chandlery.core.clocks import boot_id
 from chandlery.core.intervals import parse_interval
 from chandlery.core.latency import STAGES, Account
 from chandlery.core.signals import Signal, SignalStamps
-from chandlery.core.topics import Topics
+from chandlery.core.topics import AGGREGATOR_CLIENT, CANDLES_CLIENT, INGEST_CLIENT, SIGNALS_CLIENT, Topics
 
 Kind = Literal["internal", "producer", "consumer", "client"]
 #: The process a span happened in; ``chandlery-`` before it is its ``service.name``.
@@ -77,27 +77,58 @@ class Span(NamedTuple):
         return {**dict(self.shared), **self.own}
 
 
+class Broker(NamedTuple):
+    """Where a feed's topics are, as the semantic conventions ask for it; empty: it isn't told.
+
+    Attributes:
+        address, port: of a broker. group: the aggregators' consumer group.
+    """
+
+    address: str = ""
+    port: int = 0
+    group: str = ""
+
+
+_NO_BROKER: Final = Broker()
+
+
+class _Where(NamedTuple):
+    """Where a symbol's records are, in each of the feed's topics."""
+
+    partition: int
+    key: str
+    broker: Broker
+
+
+class _Place(NamedTuple):
+    """Where one trace's records are: names of topics by what they hold."""
+
+    topics: dict[str, str]
+    where: _Where
+
+
 class _Step(NamedTuple):
-    """How a stage is told: in which process, by which span."""
+    """How a stage is told: in which process, by which span; ``client``: what Kafka knows the process by."""
 
     service: Service
     kind: Kind
     name: str
     operation: str = ""
     topic: str = ""
+    client: str = ""
 
 
 #: By stage. Names and attributes of what touches a topic follow the semantic conventions for messaging.
 _STEPS: Final[dict[str, _Step]] = {
-    "appended": _Step("ingest", "producer", "send", "send", "trades"),
-    "aggregated": _Step("aggregator", "consumer", "process", "process", "trades"),
+    "appended": _Step("ingest", "producer", "send", "send", "trades", INGEST_CLIENT),
+    "aggregated": _Step("aggregator", "consumer", "process", "process", "trades", AGGREGATOR_CLIENT),
     "emitted": _Step("aggregator", "internal", "emit candle"),
-    "fed": _Step("feed", "client", "receive", "receive", "candles"),
+    "fed": _Step("feed", "client", "receive", "receive", "candles", CANDLES_CLIENT),
     "published": _Step("feed", "internal", "publish to segment"),
     "woken": _Step("trader", "internal", "wake"),
     "decided": _Step("trader", "internal", "decide"),
     "signalled": _Step("trader", "internal", "signal"),
-    "acknowledged": _Step("feed", "producer", "send", "send", "signals"),
+    "acknowledged": _Step("feed", "producer", "send", "send", "signals", SIGNALS_CLIENT),
 }
 
 
@@ -157,6 +188,7 @@ def signal_spans(
     partition: int,
     hosts: tuple[str, str] = ("", ""),
     links: Sequence[Link] = (),
+    broker: Broker = _NO_BROKER,
 ) -> list[Span]:
     """The whole trace of an acknowledged signal, root first; empty where it came without stamps.
 
@@ -164,12 +196,16 @@ def signal_spans(
         stamps: the signal's, completed by the acknowledgement. told: their account.
         topics: of the feed. partition: of the signal's symbol in each of them.
         hosts: boot ids (hex) of the hosts that ingest and aggregator ran on; empty: this one.
-        links: traces that came of the same record.
+        links: traces that came of the same record. broker: where the topics are.
     """
     trace_id = trace_id_of(signal.id)
-    spans = _stages(trace_id, ROOT, stamps, told, _names(topics, signal), partition, hosts)
+    place = _Place(_names(topics, signal), _Where(partition, signal.symbol, broker))
+    spans = _stages(trace_id, ROOT, stamps, told, place, hosts)
     if not spans:
         return []
+    if told.stages[-1].name == "acknowledged":
+        # Kafka numbers its records and gives them no ids; a signal's own is in its record.
+        spans[-1].own["messaging.message.id"] = signal.id
     root = spans[0]
     root.own.update(_about(signal))
     spans[0] = root._replace(shared=_whose(signal.trader, signal.strategy, signal.code, signal.interval), links=links)
@@ -195,16 +231,16 @@ def signal_spans(
 
 def tick_spans(
     trace_id: bytes, symbol: str, interval: str, forming: bool, stamps: SignalStamps, told: Account, topics: Topics,
-    *, partition: int, hosts: tuple[str, str] = ("", ""),
+    *, partition: int, hosts: tuple[str, str] = ("", ""), broker: Broker = _NO_BROKER,
 ) -> list[Span]:  # fmt: skip
     """The trace of a candle that was written into the segment and that nobody need have decided on.
 
     Args:
-        hosts: as for :func:`signal_spans`.
+        hosts, broker: as for :func:`signal_spans`.
     """
     candles = topics.candles_live if forming else _closed_topic(topics, interval)
     names = {"trades": topics.trades, "candles": candles, "signals": topics.signals}
-    spans = _stages(trace_id, TICK_ROOT, stamps, told, names, partition, hosts)
+    spans = _stages(trace_id, TICK_ROOT, stamps, told, _Place(names, _Where(partition, symbol, broker)), hosts)
     if spans:
         spans[0].own.update({"chandlery.symbol": symbol, "chandlery.interval": interval, "chandlery.forming": forming})
     return spans
@@ -215,9 +251,8 @@ def _stages(
     root: str,
     stamps: SignalStamps,
     told: Account,
-    topics: dict[str, str],
-    partition: int,
-    hosts: tuple[str, str] = ("", ""),
+    place: _Place,
+    hosts: tuple[str, str],
 ) -> list[Span]:
     if not told.stages:
         return []
@@ -231,7 +266,7 @@ def _stages(
         step = _STEPS[stage.name]
         due_ns += round(stage.duration_us * 1_000)
         end_ns = max(due_ns, at_ns + _SHORTEST_NS)
-        topic = topics.get(step.topic, "")
+        topic = place.topics.get(step.topic, "")
         made.append(
             Span(
                 f"{step.name} {topic}" if topic else step.name,
@@ -242,7 +277,7 @@ def _stages(
                 root_id,
                 at_ns,
                 end_ns,
-                _of_stage(stage.name, stage.clock, clocks.get(step.service, "broker"), topic, partition),
+                _of_stage(stage.name, stage.clock, clocks.get(step.service, "broker"), topic, place.where),
                 {"chandlery.stage.uncertainty_us": stage.uncertainty_us} if stage.uncertainty_us else {},
             )
         )
@@ -259,7 +294,7 @@ def _stages(
 
 
 @lru_cache(maxsize=4_096)
-def _of_stage(stage: str, clock: str, host: str, topic: str, partition: int) -> Shared:
+def _of_stage(stage: str, clock: str, host: str, topic: str, where: _Where) -> Shared:
     """What every span of a stage says; host: by whose clock its end was read."""
     about: Attributes = {"chandlery.stage": stage, "chandlery.stage.clock": clock, "chandlery.stage.clock.host": host}
     if topic:
@@ -269,8 +304,15 @@ def _of_stage(stage: str, clock: str, host: str, topic: str, partition: int) -> 
             "messaging.operation.name": operation,
             "messaging.operation.type": operation,
             "messaging.destination.name": topic,
-            "messaging.destination.partition.id": str(partition),
+            "messaging.destination.partition.id": str(where.partition),
+            "messaging.kafka.message.key": where.key,
+            "messaging.client.id": _STEPS[stage].client,
         }
+        broker = where.broker
+        if broker.address:
+            about |= {"server.address": broker.address, "server.port": broker.port}
+        if broker.group and _STEPS[stage].kind == "consumer":
+            about["messaging.consumer.group.name"] = broker.group
     return tuple(about.items())
 
 

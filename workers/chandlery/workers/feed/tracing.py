@@ -17,15 +17,16 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from chandlery.core.clocks import HostClocks, Stamps, boot_id, now_ns, wall_offset_ns
+from chandlery.core.clocks import HostClocks, Stamps, now_ns, wall_offset_ns
 from chandlery.core.errors import InputError
+from chandlery.core.kafka_login import addresses_of
 from chandlery.core.latency import Account, account
 from chandlery.core.settings import FeedSettings
 from chandlery.core.signals import Completion, Signal, SignalStamps
 from chandlery.core.telemetry import (
     Attributes,
+    Broker,
     Link,
-    Service,
     Span,
     TraceExport,
     shown_endpoint,
@@ -36,12 +37,13 @@ from chandlery.core.telemetry import (
     traceparent_of,
 )
 from chandlery.core.telemetry.spans import TICK_ROOT, span_id_of
-from chandlery.core.topics import partition_of, topics_of
+from chandlery.core.topics import aggregator_group, partition_of, topics_of
 from chandlery.core.wire import CandleUpdate
 from chandlery.workers.feed.board import Receipt
 from chandlery.workers.feed.router import SHARE_MASK
 from chandlery.workers.feed.signal_lines import SignalLines
 from chandlery.workers.feed.trace_answer import Answer
+from chandlery.workers.feed.trace_resources import our_version, resources
 
 if TYPE_CHECKING:
     from chandlery.workers.feed.otlp import Exporter
@@ -127,6 +129,7 @@ class Tracing:
         self.dropped: Counter[str] = Counter()
         self.problem = ""
         self._export: TraceExport | None = None
+        self._broker = Broker()
         self._encoder: Encoder | None = None
         self._exporter: Exporter | None = None
         try:
@@ -147,7 +150,10 @@ class Tracing:
         from chandlery.workers.feed.otlp import exporter_to
         from chandlery.workers.feed.span_encoder import Encoder
 
-        self._encoder = Encoder(_resources(self._settings, export), _version())
+        # Which of several brokers took a record isn't known here: the first named stands for all.
+        address, port = addresses_of(self._settings.kafka.bootstrap)[0]
+        self._broker = Broker(address, port, aggregator_group(self._settings.kafka))
+        self._encoder = Encoder(resources(self._settings, export), our_version())
         self._exporter = exporter_to(export)
 
     # ---- in the signals' way: as little as can be ----
@@ -316,7 +322,7 @@ class Tracing:
         if isinstance(what, _Tick):
             return tick_spans(
                 what.trace_id, what.symbol, what.interval, what.forming, what.stamps, account(what.stamps),
-                self._topics, partition=partition_of(what.symbol, partitions), hosts=what.hosts,
+                self._topics, partition=partition_of(what.symbol, partitions), hosts=what.hosts, broker=self._broker,
             )  # fmt: skip
         signal = what.signal
         return signal_spans(
@@ -327,6 +333,7 @@ class Tracing:
             partition=partition_of(signal.symbol, partitions),
             hosts=(what.completion.origin, what.completion.host),
             links=self._links(signal, what.stamps),
+            broker=self._broker,
         )
 
     def _links(self, signal: Signal, stamps: SignalStamps) -> list[Link]:
@@ -384,49 +391,3 @@ class Tracing:
         if answer.words != self.problem:  # once a trouble, not once an attempt
             log.warning("traces not taken", extra={"reason": answer.words, "verdict": answer.verdict})
         self.problem = answer.words
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("chandlery")
-    except PackageNotFoundError:
-        return ""
-
-
-def _resources(settings: FeedSettings, export: TraceExport) -> dict[Service, Mapping[str, str | int]]:
-    """Who tells the spans. Ingest and aggregator run elsewhere: of them the settings say what is known."""
-    common: dict[str, str | int] = {
-        "service.namespace": "chandlery",
-        "service.version": _version(),
-        "chandlery.feed": settings.kafka.feed,
-    }
-    ours: dict[str, str | int] = {
-        **common,
-        "chandlery.worker": settings.worker,
-        "host.boot_id": boot_id().hex(),
-        **export.resource,
-    }
-    return {
-        "ingest": {
-            **common,
-            **settings.telemetry.ingest,
-            "service.name": "chandlery-ingest",
-            "service.instance.id": settings.kafka.feed,
-        },
-        "aggregator": {
-            **common,
-            **settings.telemetry.aggregator,
-            "service.name": "chandlery-aggregator",
-            "service.instance.id": settings.kafka.feed,
-        },
-        "feed": {
-            **ours,
-            "service.name": "chandlery-feed",
-            "service.instance.id": settings.worker,
-            "process.pid": os.getpid(),
-            "process.runtime.name": "cpython",
-        },
-        "trader": {**ours, "service.name": "chandlery-trader"},
-    }
