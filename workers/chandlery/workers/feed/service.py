@@ -451,6 +451,7 @@ class Feed:
             "rings": {name: drain.gauges() for name, drain in self._shown_rings().items()},
             "latency": self._drain.latency.summary(),
             "traces": self._tracing.report(),
+            "worker_pss_bytes": self._supervisor.pss_bytes if self._control.connected else {},
         }
 
     def segment_info(self) -> dict[str, Any]:
