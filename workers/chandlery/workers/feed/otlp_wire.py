@@ -40,8 +40,9 @@ _pack_double: Final = struct.Struct("<d").pack
 _TRUE: Final = bytes((_VALUE, 2, _BOOL_VALUE, 1))
 _FALSE: Final = bytes((_VALUE, 2, _BOOL_VALUE, 0))
 _MOST: Final = 1 << 63
-#: Lengths below it are one byte.
+#: Lengths below them are one byte, or two.
 _SHORT: Final = 0x80
+_MIDDLE: Final = 0x4000
 
 
 def field(number: int, body: bytes) -> bytes:
@@ -49,6 +50,8 @@ def field(number: int, body: bytes) -> bytes:
     length = len(body)
     if length < _SHORT:
         return bytes((number << 3 | _DELIMITED, length)) + body
+    if length < _MIDDLE:
+        return bytes((number << 3 | _DELIMITED, length & 0x7F | 0x80, length >> 7)) + body
     return bytes((number << 3 | _DELIMITED,)) + _varint(length) + body
 
 
