@@ -222,7 +222,7 @@ def signal_spans(
                 around.span_id,
                 around.end_ns - signal.strategy_ns,
                 around.end_ns,
-                (("chandlery.strategy", signal.strategy), ("code.function.name", "on_candle")),
+                _of_strategy(signal.strategy),
                 {},
             )
         )
@@ -242,7 +242,7 @@ def tick_spans(
     names = {"trades": topics.trades, "candles": candles, "signals": topics.signals}
     spans = _stages(trace_id, TICK_ROOT, stamps, told, _Place(names, _Where(partition, symbol, broker)), hosts)
     if spans:
-        spans[0].own.update({"chandlery.symbol": symbol, "chandlery.interval": interval, "chandlery.forming": forming})
+        spans[0] = spans[0]._replace(shared=_of_tick(symbol, interval, forming))
     return spans
 
 
@@ -317,9 +317,27 @@ def _of_stage(stage: str, clock: str, host: str, topic: str, where: _Where) -> S
 
 
 @lru_cache(maxsize=4_096)
+def _of_tick(symbol: str, interval: str, forming: bool) -> Shared:
+    """What every traced candle of a series says."""
+    return (
+        ("chandlery.clock.host", boot_id().hex()),
+        ("chandlery.symbol", symbol),
+        ("chandlery.interval", interval),
+        ("chandlery.forming", forming),
+    )
+
+
+@lru_cache(maxsize=512)
+def _of_strategy(name: str) -> Shared:
+    """What every call of a strategy says."""
+    return (("chandlery.strategy", name), ("code.function.name", "on_candle"))
+
+
+@lru_cache(maxsize=4_096)
 def _whose(trader: str, strategy: str, code: str, interval: str) -> Shared:
     """What every signal of a Trader says."""
     return (
+        ("chandlery.clock.host", boot_id().hex()),
         ("chandlery.trader", trader),
         ("chandlery.strategy", strategy),
         ("chandlery.code", code),
@@ -328,9 +346,7 @@ def _whose(trader: str, strategy: str, code: str, interval: str) -> Shared:
 
 
 def _clock_attributes(told: Account) -> Attributes:
-    known: Attributes = {
-        "chandlery.clock.host": boot_id().hex(),
-    }
+    known: Attributes = {}
     if told.frame_to_signal_us is not None:
         known["chandlery.frame_to_signal_us"] = told.frame_to_signal_us
     if told.visible_to_decided_us is not None:

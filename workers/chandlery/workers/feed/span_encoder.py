@@ -21,6 +21,8 @@ _SCOPE_SPANS_SPANS: Final = 2
 _SCOPE_NAME: Final = 1
 _SCOPE_VERSION: Final = 2
 _SPAN_NAME: Final = 5
+#: About 500 bytes each: 2 MB at most.
+_MOST_ABOUTS: Final = 4_096
 #: The field kind (6, a number) and its values.
 _KINDS: Final[dict[Kind, bytes]] = {
     "internal": b"\x30\x01",
@@ -45,7 +47,8 @@ class Encoder:
         self._resources = resources
         scope = field(_SCOPE_NAME, SCOPE.encode()) + field(_SCOPE_VERSION, version.encode())
         self._scope = field(_SCOPE_SPANS_SCOPE, scope)
-        self._about = lru_cache(maxsize=4_096)(_encoded_about)
+        #: By the identity of what spans share, which is kept here so that it stays its own: its name, and both encoded.
+        self._abouts: dict[int, tuple[Shared, str, Kind, bytes]] = {}
         self._resource = lru_cache(maxsize=1_024)(self._encoded_resource)
 
     def encode(self, spans: Iterable[Span], trader: str) -> bytes:
@@ -63,7 +66,7 @@ class Encoder:
             if parts is None:
                 parts = placed[span.service] = [self._scope]
             body = span_head(span.trace_id, span.span_id, span.parent_id, span.start_ns, span.end_ns)
-            body += self._about(span.name, span.kind, span.shared)
+            body += self._about(span)
             for name, value in span.own.items():
                 body += attribute(SPAN_ATTRIBUTES, name, value)
             for link in span.links:
@@ -78,6 +81,17 @@ class Encoder:
             for service, parts in placed.items()
         )
 
+    def _about(self, span: Span) -> bytes:
+        """The part of a span that is the same in other traces. Whoever makes them shares one tuple: nothing is hashed."""
+        found = self._abouts.get(id(span.shared))
+        if found is not None and found[1] == span.name and found[2] == span.kind:
+            return found[3]
+        if len(self._abouts) >= _MOST_ABOUTS:
+            self._abouts.clear()
+        encoded = _encoded_about(span.name, span.kind, span.shared)
+        self._abouts[id(span.shared)] = span.shared, span.name, span.kind, encoded
+        return encoded
+
     def _encoded_resource(self, service: Service, trader: str) -> bytes:
         about = dict(self._resources[service])
         if trader:
@@ -87,6 +101,5 @@ class Encoder:
 
 
 def _encoded_about(name: str, kind: Kind, shared: Shared) -> bytes:
-    """The part of a span that is the same in other traces."""
     about = b"".join(attribute(SPAN_ATTRIBUTES, key, value) for key, value in shared)
     return field(_SPAN_NAME, name.encode()) + _KINDS[kind] + about
