@@ -6,7 +6,7 @@ import re
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chandlery.core.clocks import boot_id
@@ -123,6 +123,7 @@ def test_the_header_is_w3cs_and_names_the_span_that_sent_the_record() -> None:
 _ns = st.integers(-(2**62), 2**62)
 
 
+@settings(deadline=None)
 @given(st.builds(SignalStamps, *[_ns] * 13))
 def test_whatever_the_stamps_say_no_span_is_negative_and_the_stages_sum_to_the_whole(stamps: SignalStamps) -> None:
     spans = spans_of(a_signal(stamps))

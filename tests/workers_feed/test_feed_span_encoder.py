@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
@@ -43,6 +43,7 @@ def same(told: dict[str, Any], read: dict[str, Any]) -> None:
     assert {name: type(value) for name, value in read.items()} == {name: type(value) for name, value in told.items()}
 
 
+@settings(deadline=None)
 @given(st.lists(SPANS, max_size=4), st.text(max_size=200))
 def test_opentelemetrys_messages_read_what_is_written(spans: list[Span], trader: str) -> None:
     resources: Any = {name: {"service.name": name, "n": -3} for name in ("ingest", "aggregator", "feed", "trader")}
