@@ -255,13 +255,12 @@ def trader_pairs(ticks: int, pairs: int, share: float) -> list[tuple[float, floa
                 for on in (False, True) if number % 2 else (True, False):
                     feed.tell(tracing if on else None)
                     calls, before = fleet.counters("calls")[0], _cpu_ns(pid)
-                    runner.run(_paced(feed, made[at : at + ticks]))
+                    runner.run(_paced(feed, made[at : at + ticks], tracing))
                     used[on] = (_cpu_ns(pid) - before) / ticks / 1_000
                     assert fleet.counters("calls")[0] - calls > ticks / 2, "it is called on ticks"
                     at += ticks
                 found.append((used[False], used[True]))
             assert not fleet.counters("signals")[0]
-        runner.run(tracing.drain(_DRAIN_S))
         assert tracing.exported == tracing.built > 0, tracing.report()
         exporting.cancel()
         runner.run(asyncio.wait([exporting]))
@@ -270,12 +269,14 @@ def trader_pairs(ticks: int, pairs: int, share: float) -> list[tuple[float, floa
     return found
 
 
-async def _paced(feed: _Feed, made: Sequence[Raw]) -> None:
-    """One record after the other, with time for the trader, and for the export, in between."""
+async def _paced(feed: _Feed, made: Sequence[Raw], tracing: Tracing) -> None:
+    """One record after the other, with time for the trader, and for the export, in between; all has left at the end."""
     for record in made:
         feed.take(record)
         await asyncio.sleep(_PERIOD_S)
     await asyncio.sleep(_SETTLE_S)
+    if tracing.exported < tracing.built:
+        await tracing.drain(_DRAIN_S)
 
 
 def _cpu_ns(pid: int) -> int:

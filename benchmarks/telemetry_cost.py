@@ -200,7 +200,7 @@ def measure(quick: bool) -> list[Row]:
     some = asyncio.run(feed_pairs(size, pairs, SHARE))
     none = asyncio.run(feed_pairs(size, pairs, NONE))
     say("ticks in a trader")
-    traders = trader_pairs(*((500, 8) if quick else (2_000, 16)), SHARE)
+    traders = trader_pairs(100, 50 if quick else 300, SHARE)
     say("signals")
     way_us = in_the_way_us(5 if quick else 25)
     beside = asyncio.run(beside_us(500 if quick else 3_000))

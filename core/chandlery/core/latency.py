@@ -198,10 +198,13 @@ def _monotonic_points(stamps: SignalStamps) -> tuple[list[_Point], int]:
     points: list[_Point] = []
     floor, corrected = 0, 0
     for name, time_ns in known:
-        placed = max(floor, min(time_ns, newest))
-        corrected += placed != time_ns
-        points.append(_Point(name, placed, abs(placed - time_ns), "monotonic"))
-        floor = placed
+        if floor <= time_ns <= newest:  # as nearly always
+            points.append(_Point(name, time_ns, 0, "monotonic"))
+            floor = time_ns
+            continue
+        floor = max(floor, min(time_ns, newest))
+        corrected += 1
+        points.append(_Point(name, floor, abs(floor - time_ns), "monotonic"))
     return points, corrected
 
 

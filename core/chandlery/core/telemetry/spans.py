@@ -38,8 +38,12 @@ _STRATEGY: Final = "strategy"
 #: begins for a negative one, and warns of it.
 _SHORTEST_NS: Final = 1
 _TRACEPARENT: Final = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+#: Of a symbol: nine stages by two clocks of each host whose clock ended one.
+_MOST_TOLD: Final = 128
 #: Place of each span's id among those of its trace. Never to be reordered: ids must stay what they were.
 _PLACES: Final = {name: place for place, name in enumerate((ROOT, TICK_ROOT, _STRATEGY, *STAGES))}
+
+_BLOCKS: Final = {ROOT: (b"\x00", b"\x01"), TICK_ROOT: (b"\x00",)}
 
 
 class Link(NamedTuple):
@@ -92,21 +96,6 @@ class Broker(NamedTuple):
 _NO_BROKER: Final = Broker()
 
 
-class _Where(NamedTuple):
-    """Where a symbol's records are, in each of the feed's topics."""
-
-    partition: int
-    key: str
-    broker: Broker
-
-
-class _Place(NamedTuple):
-    """Where one trace's records are: names of topics by what they hold."""
-
-    topics: dict[str, str]
-    where: _Where
-
-
 class _Step(NamedTuple):
     """How a stage is told: in which process, by which span; ``client``: what Kafka knows the process by."""
 
@@ -132,6 +121,61 @@ _STEPS: Final[dict[str, _Step]] = {
 }
 
 
+class _Place:
+    """Where a symbol's records are, and what spans say of it: made once for each stage.
+
+    Args:
+        topics: names by what they hold.
+    """
+
+    def __init__(self, topics: dict[str, str], partition: int, key: str, broker: Broker) -> None:
+        self._topics = topics
+        self._partition = partition
+        self._key = key
+        self._broker = broker
+        self._known: dict[tuple[str, str, str], tuple[str, Shared]] = {}
+
+    def told(self, stage: str, clock: str, host: str) -> tuple[str, Shared]:
+        """A stage's span's name, and what every span of it says; host: by whose clock its end was read."""
+        known = self._known.get((stage, clock, host))
+        if known is None:
+            if len(self._known) >= _MOST_TOLD:
+                self._known.clear()
+            known = self._known[stage, clock, host] = self._tell(stage, clock, host)
+        return known
+
+    def _tell(self, stage: str, clock: str, host: str) -> tuple[str, Shared]:
+        step, broker = _STEPS[stage], self._broker
+        about: Attributes = {
+            "chandlery.stage": stage,
+            "chandlery.stage.clock": clock,
+            "chandlery.stage.clock.host": host,
+        }
+        if not step.topic:
+            return step.name, tuple(about.items())
+        topic = self._topics[step.topic]
+        about |= {
+            "messaging.system": "kafka",
+            "messaging.operation.name": step.operation,
+            "messaging.operation.type": step.operation,
+            "messaging.destination.name": topic,
+            "messaging.destination.partition.id": str(self._partition),
+            "messaging.kafka.message.key": self._key,
+            "messaging.client.id": step.client,
+        }
+        if broker.address:
+            about |= {"server.address": broker.address, "server.port": broker.port}
+        if broker.group and step.kind == "consumer":
+            about["messaging.consumer.group.name"] = broker.group
+        return f"{step.name} {topic}", tuple(about.items())
+
+
+@lru_cache(maxsize=2_048)
+def _place(topics: Topics, candles: str, partition: int, key: str, broker: Broker) -> _Place:
+    names = {"trades": topics.trades, "candles": candles, "signals": topics.signals}
+    return _Place(names, partition, key, broker)
+
+
 def trace_id_of(signal_id: str) -> bytes:
     """A signal's trace id, 16 bytes: its own id (32 hex digits), or a digest of what is none."""
     try:
@@ -149,9 +193,9 @@ def span_id_of(trace_id: bytes, name: str) -> bytes:
     return blake2b(bytes((block,)), key=trace_id).digest()[8 * place : 8 * place + 8]
 
 
-def _span_ids(trace_id: bytes) -> list[bytes]:
-    """The ids of all spans that a trace may have, by place: two digests for eight each."""
-    digests = b"".join(blake2b(bytes((block,)), key=trace_id).digest() for block in (0, 1))
+def _span_ids(trace_id: bytes, root: str) -> list[bytes]:
+    """The ids of all spans that a trace may have, by place: a digest for eight each. Of a tick the first eight suffice."""
+    digests = b"".join(blake2b(block, key=trace_id).digest() for block in _BLOCKS[root])
     return [digests[at : at + 8] for at in range(0, len(digests), 8)]
 
 
@@ -199,7 +243,8 @@ def signal_spans(
         links: traces that came of the same record. broker: where the topics are.
     """
     trace_id = trace_id_of(signal.id)
-    place = _Place(_names(topics, signal), _Where(partition, signal.symbol, broker))
+    candles = topics.candles_live if signal.forming else _closed_topic(topics, signal.interval)
+    place = _place(topics, candles, partition, signal.symbol, broker)
     spans = _stages(trace_id, ROOT, stamps, told, place, hosts)
     if not spans:
         return []
@@ -239,8 +284,8 @@ def tick_spans(
         hosts, broker: as for :func:`signal_spans`.
     """
     candles = topics.candles_live if forming else _closed_topic(topics, interval)
-    names = {"trades": topics.trades, "candles": candles, "signals": topics.signals}
-    spans = _stages(trace_id, TICK_ROOT, stamps, told, _Place(names, _Where(partition, symbol, broker)), hosts)
+    place = _place(topics, candles, partition, symbol, broker)
+    spans = _stages(trace_id, TICK_ROOT, stamps, told, place, hosts)
     if spans:
         spans[0] = spans[0]._replace(shared=_of_tick(symbol, interval, forming))
     return spans
@@ -256,7 +301,7 @@ def _stages(
 ) -> list[Span]:
     if not told.stages:
         return []
-    ids = _span_ids(trace_id)
+    ids = _span_ids(trace_id, root)
     root_id = ids[_PLACES[root]]
     at_ns = begin_ns = due_ns = told.start_ns + stamps.wall_offset_ns
     made: list[Span] = []
@@ -266,10 +311,10 @@ def _stages(
         step = _STEPS[stage.name]
         due_ns += round(stage.duration_us * 1_000)
         end_ns = max(due_ns, at_ns + _SHORTEST_NS)
-        topic = place.topics.get(step.topic, "")
+        name, shared = place.told(stage.name, stage.clock, clocks.get(step.service, "broker"))
         made.append(
             Span(
-                f"{step.name} {topic}" if topic else step.name,
+                name,
                 step.kind,
                 step.service,
                 trace_id,
@@ -277,7 +322,7 @@ def _stages(
                 root_id,
                 at_ns,
                 end_ns,
-                _of_stage(stage.name, stage.clock, clocks.get(step.service, "broker"), topic, place.where),
+                shared,
                 {"chandlery.stage.uncertainty_us": stage.uncertainty_us} if stage.uncertainty_us else {},
             )
         )
@@ -291,29 +336,6 @@ def _stages(
         about["chandlery.aggregated.clock.host"] = hosts[1]
         about["chandlery.aggregated.clock.uncertainty_us"] = stamps.host_uncertainty_ns / 1_000
     return [Span(root, "internal", service, trace_id, root_id, b"", begin_ns, at_ns, (), about), *made]
-
-
-@lru_cache(maxsize=4_096)
-def _of_stage(stage: str, clock: str, host: str, topic: str, where: _Where) -> Shared:
-    """What every span of a stage says; host: by whose clock its end was read."""
-    about: Attributes = {"chandlery.stage": stage, "chandlery.stage.clock": clock, "chandlery.stage.clock.host": host}
-    if topic:
-        operation = _STEPS[stage].operation
-        about |= {
-            "messaging.system": "kafka",
-            "messaging.operation.name": operation,
-            "messaging.operation.type": operation,
-            "messaging.destination.name": topic,
-            "messaging.destination.partition.id": str(where.partition),
-            "messaging.kafka.message.key": where.key,
-            "messaging.client.id": _STEPS[stage].client,
-        }
-        broker = where.broker
-        if broker.address:
-            about |= {"server.address": broker.address, "server.port": broker.port}
-        if broker.group and _STEPS[stage].kind == "consumer":
-            about["messaging.consumer.group.name"] = broker.group
-    return tuple(about.items())
 
 
 @lru_cache(maxsize=4_096)
@@ -378,11 +400,6 @@ def _about(signal: Signal) -> Attributes:
         "chandlery.strength": signal.strength,
         "chandlery.reason": signal.reason,
     }
-
-
-def _names(topics: Topics, signal: Signal) -> dict[str, str]:
-    candles = topics.candles_live if signal.forming else _closed_topic(topics, signal.interval)
-    return {"trades": topics.trades, "candles": candles, "signals": topics.signals}
 
 
 def _closed_topic(topics: Topics, interval: str) -> str:
