@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from benchmarks import telemetry_cost
 from benchmarks._telemetry_ticks import Pair, Pass, exporting_us, feed_pairs, more_us, off_us, rate_ratio, trader_pairs
@@ -38,7 +40,7 @@ def test_every_figure_of_ticks_has_its_row(monkeypatch: pytest.MonkeyPatch) -> N
     async def beside(_: int) -> float:
         return 100.0
 
-    monkeypatch.setattr(telemetry_cost.logging, "disable", lambda _: None)
+    monkeypatch.setattr(logging, "disable", lambda _: None)  # it would outlast the test
     monkeypatch.setattr(telemetry_cost, "feed_pairs", pairs)
     monkeypatch.setattr(telemetry_cost, "trader_pairs", lambda *_: [(100.0, 100.2)])
     monkeypatch.setattr(telemetry_cost, "beside_us", beside)
