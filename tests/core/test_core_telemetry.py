@@ -26,6 +26,7 @@ from chandlery.core.telemetry import (
     trace_id_of,
     traceparent_of,
 )
+from chandlery.core.telemetry.spans import span_id_of
 from chandlery.core.topics import topics_of
 
 TOPICS = topics_of(KafkaSettings("b:9092", "market"))
@@ -301,3 +302,16 @@ def test_ids_of_a_line_are_those_of_the_header() -> None:
     assert ids_in(traceparent_of(signal.id, sampled=False)) == ids_of(signal.id)
     assert ids_of(signal.id)["trace_id"] == signal.id
     assert not ids_in(b"00-" + b"Z" * 32 + b"-" + b"0" * 16 + b"-00")
+
+
+def test_each_span_has_the_id_that_its_name_and_trace_give() -> None:
+    signal = a_signal()
+    told = account(signal.stamps)
+    traces = [
+        (spans_of(signal), "frame to signal"),
+        (tick_spans(b"t" * 16, "BTC/USDT", "1m", True, signal.stamps, told, TOPICS, partition=3), "frame to segment"),
+    ]
+    for spans, root in traces:
+        for span in spans:
+            name = span.attributes.get("chandlery.stage", root if not span.parent_id else "strategy")
+            assert span.span_id == span_id_of(span.trace_id, str(name))

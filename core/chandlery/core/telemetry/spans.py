@@ -43,8 +43,6 @@ _MOST_TOLD: Final = 128
 #: Place of each span's id among those of its trace. Never to be reordered: ids must stay what they were.
 _PLACES: Final = {name: place for place, name in enumerate((ROOT, TICK_ROOT, _STRATEGY, *STAGES))}
 
-_BLOCKS: Final = {ROOT: (b"\x00", b"\x01"), TICK_ROOT: (b"\x00",)}
-
 
 class Link(NamedTuple):
     """Another trace that has to do with a span, and why."""
@@ -193,9 +191,11 @@ def span_id_of(trace_id: bytes, name: str) -> bytes:
     return blake2b(bytes((block,)), key=trace_id).digest()[8 * place : 8 * place + 8]
 
 
-def _span_ids(trace_id: bytes, root: str) -> list[bytes]:
-    """The ids of all spans that a trace may have, by place: a digest for eight each. Of a tick the first eight suffice."""
-    digests = b"".join(blake2b(block, key=trace_id).digest() for block in _BLOCKS[root])
+def _span_ids(trace_id: bytes, last_stage: str) -> list[bytes]:
+    """The ids of all spans up to a stage's, by place: a digest for eight each. Of a tick the first eight suffice."""
+    digests = blake2b(b"\x00", key=trace_id).digest()
+    if _PLACES[last_stage] >= 8:
+        digests += blake2b(b"\x01", key=trace_id).digest()
     return [digests[at : at + 8] for at in range(0, len(digests), 8)]
 
 
@@ -301,7 +301,7 @@ def _stages(
 ) -> list[Span]:
     if not told.stages:
         return []
-    ids = _span_ids(trace_id, root)
+    ids = _span_ids(trace_id, told.stages[-1].name)
     root_id = ids[_PLACES[root]]
     at_ns = begin_ns = due_ns = told.start_ns + stamps.wall_offset_ns
     made: list[Span] = []
