@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from pathlib import Path
 
 import pytest
@@ -24,9 +23,9 @@ def conventions() -> set[str]:
         "opentelemetry.semconv", reason="opentelemetry-semantic-conventions isn't installed: names are not compared"
     )
     names: set[str] = set()
-    for found in pkgutil.walk_packages(package.__path__, "opentelemetry.semconv."):
-        if ".attributes." in found.name:
-            module = importlib.import_module(found.name)
+    for folder in map(Path, package.__path__):
+        for path in folder.rglob("*_attributes.py"):
+            module = importlib.import_module(".".join(("opentelemetry.semconv", *path.relative_to(folder).parts))[:-3])
             names |= {value for value in vars(module).values() if isinstance(value, str) and "." in value}
     return names
 
