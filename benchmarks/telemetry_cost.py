@@ -1,8 +1,9 @@
 """What telemetry costs: on a tick without a signal, on a signal, and in memory.
 
 Tick: live candle records through the feed's real router into a real segment, in one process, with one tick in a hundred
-traced and with telemetry off, in turns; the difference of the medians. A trader has nothing of telemetry in its process
-at all: its side of a tick is the same either way. Signal: what stands in its way (the header, the queue), and what is
+traced and exported, with the default (no ticks), and with telemetry off, in pairs that alternate; the median of the pairs'
+differences, and of their rates' ratios. In a trader: CPU of a real trader's process that is called on every update, while
+the feed traces and exports, and while it doesn't. Signal: what stands in its way (the header, the queue), and what is
 done beside it after the acknowledgement: spans made, encoded and posted to a receiver, CPU of this process; the
 receiver is another one. Peer: OpenTelemetry's SDK encoding the same spans, where opentelemetry-sdk and
 opentelemetry-exporter-otlp-proto-common are installed. Memory: PSS of an interpreter with the feed's modules, more
@@ -12,111 +13,38 @@ for each way out.
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import logging
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aiohttp import web
 
-from benchmarks._fleet import memory_folder
-from benchmarks._trades import records, symbols
+from benchmarks._telemetry_ticks import (
+    KAFKA,
+    NOWHERE,
+    exporting_us,
+    feed_pairs,
+    more_us,
+    off_us,
+    rate_ratio,
+    receiver,
+    tracing_to,
+    trader_pairs,
+)
 from benchmarks.harness import Row, run, say
-from chandlery.core.assignment import TraderAssignment
-from chandlery.core.clocks import HEADER_NAME, HostClocks, Stamps, now_ns, wall_offset_ns
+from chandlery.core.clocks import now_ns, wall_offset_ns
 from chandlery.core.latency import account
-from chandlery.core.settings import FeedSettings, KafkaSettings, TelemetrySettings
 from chandlery.core.signals import Completion, Signal, SignalStamps, completed, signal_id
 from chandlery.core.topics import topics_of
-from chandlery.core.wire import encode
-from chandlery.stream.aggregation import AggregationPlan
-from chandlery.stream.aggregator.partition import PartitionState
-from chandlery.workers.feed.board import Receipt, SeriesBoard
-from chandlery.workers.feed.router import Router
-from chandlery.workers.feed.tracing import Tracing
-from chandlery.workers.segment import SegmentWriter
 
-KAFKA: Final = KafkaSettings("localhost:9092", "bench")
+#: Of ticks: where a pool asks for some, and the default.
 SHARE: Final = 0.01
-_INTERVALS: Final = ["1s", "1m", "5m", "1h"]
-_MARKETS: Final = 10
-
-
-class _Raw(NamedTuple):
-    """A consumed record, as the router sees it."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes
-    value: bytes
-    headers: list[tuple[str, bytes]]
-
-
-def tracing_to(endpoint: str, share: float) -> tuple[Tracing, Receipt]:
-    """The feed's tracing, with the rest of it left out."""
-    receipt = Receipt()
-    settings = FeedSettings("bench", KAFKA, "unix:/none", "", "", telemetry=TelemetrySettings(endpoint, "", share))
-    return Tracing(settings, receipt, HostClocks(), {}), receipt
-
-
-def candle_records(count: int) -> list[_Raw]:
-    """Candles of ten symbols in four intervals, as the aggregator's pure part emits them."""
-    topics = topics_of(KAFKA)
-    state = PartitionState(0, AggregationPlan(_INTERVALS), topics)
-    made: list[_Raw] = []
-    for offset, record in enumerate(records(symbols(_MARKETS), 1 << 40, per_trade_us=10_000, per_record=2)):
-        now = now_ns()
-        header = Stamps(0, now, now, now, now).pack(wall_offset_ns())
-        for topic, key, value, _ in state.take(offset, record.symbol.encode(), encode(record)):
-            made.append(_Raw(topic, 0, len(made), key, value, [(HEADER_NAME, header)]))
-        if len(made) >= count:
-            break
-    return made
-
-
-def tick_us(folder: str, size: int, rounds: int) -> tuple[float, float]:
-    """µs of a record without and with telemetry; every record is a batch of its own, as in a quiet market."""
-    batches, live = candle_records(size), topics_of(KAFKA).candles_live
-    off: list[float] = []
-    on: list[float] = []
-    for number in range(2 * rounds):
-        traced = bool(number % 2)
-        writer = SegmentWriter.create(f"{folder}/segment-{number}", rows=100, series=64, bells=4)
-        counts: Counter[str] = Counter()
-        router = Router(topics_of(KAFKA).candles_live, counts, _refused)
-        tracing, receipt = tracing_to("http://localhost:1", SHARE)
-        board = SeriesBoard(writer, router, receipt, counts)
-        trader = TraderAssignment("b/t", "u", "x", symbols(_MARKETS), "1s")
-        for ref in board.want([trader], {trader.key: 0}):
-            board.join(ref, board.tracks[ref])
-        if traced:
-            router.tell, router.told_below = tracing.tick, tracing.ticks_below
-        gc.collect()
-        begun = time.process_time_ns()
-        for batch in batches:
-            receipt.fed_ns = now_ns()
-            if batch.topic == live:
-                router.live((batch,))
-            else:
-                router.closed((batch,))
-        (on if traced else off).append((time.process_time_ns() - begun) / len(batches) / 1_000)
-        assert bool(tracing.built) == traced
-        assert counts["forming"] >= len(batches) / 2, counts
-        assert not counts["held"], counts
-        writer.close()
-    return statistics.median(off), statistics.median(on)
-
-
-def _refused(_record: object, reason: str) -> None:
-    raise ValueError(reason)
+NONE: Final = 0.0
 
 
 def a_signal(number: int) -> tuple[Signal, Completion]:
@@ -142,7 +70,7 @@ def a_signal(number: int) -> tuple[Signal, Completion]:
 
 def in_the_way_us(rounds: int) -> float:
     """µs a signal that telemetry takes before the signal is done with: header, completion, queue."""
-    tracing, _ = tracing_to("http://localhost:1", 0.0)
+    tracing, _ = tracing_to(NOWHERE, 0.0)
     made = [a_signal(number) for number in range(1_000)]
     told = [account(completed(signal.stamps, completion)) for signal, completion in made]
     samples = []
@@ -157,13 +85,8 @@ def in_the_way_us(rounds: int) -> float:
 
 async def beside_us(signals: int) -> float:
     """CPU µs a signal of making, encoding and posting its trace; the receiver is another process."""
-    receiver = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.telemetry_cost", "--receiver", stdout=subprocess.PIPE
-    )
-    assert receiver.stdout is not None
-    try:
-        port = int(await receiver.stdout.readline())
-        tracing, _ = tracing_to(f"http://127.0.0.1:{port}", 0.0)
+    async with receiver() as endpoint:
+        tracing, _ = tracing_to(endpoint, 0.0)
         sending = asyncio.create_task(tracing.run())
         for warm in (True, False):
             for number in range(signals):
@@ -178,9 +101,6 @@ async def beside_us(signals: int) -> float:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
         return used_us
-    finally:
-        receiver.terminate()
-        await receiver.wait()
 
 
 def receive() -> None:
@@ -274,9 +194,13 @@ for line in open("/proc/self/smaps_rollup"):
 def measure(quick: bool) -> list[Row]:
     """Ticks, signals, memory."""
     logging.disable(logging.INFO)  # the line in the log is there with telemetry or without
-    say("ticks")
-    with tempfile.TemporaryDirectory(prefix="chandlery-bench-", dir=memory_folder()) as folder:
-        off_us, on_us = tick_us(folder, 5_000 if quick else 20_000, 5 if quick else 15)
+    # Many short passes: what the machine does meanwhile meets both sides of a pair.
+    size, pairs = (3_000, 24) if quick else (10_000, 60)
+    say("ticks in the feed")
+    some = asyncio.run(feed_pairs(size, pairs, SHARE))
+    none = asyncio.run(feed_pairs(size, pairs, NONE))
+    say("ticks in a trader")
+    traders = trader_pairs(100, 50 if quick else 300, SHARE)
     say("signals")
     way_us = in_the_way_us(5 if quick else 25)
     beside = asyncio.run(beside_us(500 if quick else 3_000))
@@ -285,11 +209,31 @@ def measure(quick: bool) -> list[Row]:
     memory = {way: statistics.median(memory_mb(way) for _ in range(1 if quick else 5)) for way in _WAYS}
     return [
         Row(
-            "telemetry_cost/tick", on_us - off_us, "µs", goal=1.0,
-            note=f"a live record takes the feed {off_us:.1f} µs of CPU without; with {SHARE:.0%} of ticks traced. "
-            "Traders have nothing of it",
+            "telemetry_cost/tick", more_us(some), "µs", goal=1.0,
+            note=f"CPU more in the feed a live record, {SHARE:.0%} of ticks traced and exported; without telemetry "
+            f"{off_us(some):.1f} µs; {sum(pair.on.traces for pair in some)} traces",
         ),
-        Row("telemetry_cost/feed_ratio", off_us / on_us, "of off", goal=0.97, direction="at least"),
+        Row(
+            "telemetry_cost/tick_export", exporting_us(some), "µs",
+            note=f"of that the export: {exporting_us(some) / SHARE:.0f} µs a trace",
+        ),
+        Row(
+            "telemetry_cost/tick_default", more_us(none), "µs", goal=1.0,
+            note="the same with traces of signals alone, the default",
+        ),
+        Row(
+            "telemetry_cost/tick_in_trader", statistics.median(on - off for off, on in traders), "µs", goal=1.0,
+            note=f"CPU more of a real trader's process a tick; without {statistics.median(off for off, _ in traders):.0f} µs. "
+            "It has no telemetry in it: the difference is what the machine does",
+        ),
+        Row(
+            "telemetry_cost/feed_ratio", rate_ratio(none), "of off", goal=0.97, direction="at least",
+            note="records a second, router and segment alone: median of the pairs' ratios",
+        ),
+        Row(
+            "telemetry_cost/feed_ratio_ticks", rate_ratio(some), "of off", goal=0.97, direction="at least",
+            note=f"the same with {SHARE:.0%} of ticks traced and exported",
+        ),
         Row("telemetry_cost/signal_in_the_way", way_us, "µs", note="header, completion, queue"),
         Row(
             "telemetry_cost/signal_beside", beside, "µs", peer=peer, goal=150.0,

@@ -63,7 +63,13 @@ OVERVIEW: Final = Board(
         one("Traders Active", 'sum(chandlery_trader_state{state="Active"})'),
         one("Signals a minute", f"sum(rate(chandlery_feed_signals_published_total[{RATE}])) * 60"),
         one("Frame to signal, p99", quantile(0.99, "chandlery_frame_to_signal_seconds"), "s"),
-        one("Memory", "sum(process_proportional_memory_bytes) + sum(chandlery_trader_resident_memory_bytes)", "bytes"),
+        one(
+            "Memory",
+            "sum(process_proportional_memory_bytes) + (sum(chandlery_trader_pss_bytes) or vector(0)) "
+            "+ (sum(chandlery_worker_pss_bytes) or vector(0))",
+            "bytes",
+            description="Each process's share (PSS): what several share is counted once.",
+        ),
         Panel(
             "Frame to signal",
             (
@@ -135,7 +141,14 @@ TRADER: Final = Board(
         Panel("State", (Query(f"chandlery_trader_state{_TRADER}", "{{trader}} {{state}}"),)),
         Panel("Calls", (Query(f"rate(chandlery_trader_calls_total{_TRADER}[{RATE}])", "{{trader}}"),), "ops"),
         Panel("Signals", (Query(f"rate(chandlery_trader_signals_total{_TRADER}[{RATE}])", "{{trader}}"),), "ops"),
-        Panel("Memory", (Query(f"chandlery_trader_resident_memory_bytes{_TRADER}", "{{trader}}"),), "bytes"),
+        Panel(
+            "Memory",
+            (
+                Query(f"chandlery_trader_resident_memory_bytes{_TRADER}", "{{trader}} resident"),
+                Query(f"chandlery_trader_pss_bytes{_TRADER}", "{{trader}} its share (PSS)"),
+            ),
+            "bytes",
+        ),
         Panel(
             "Calls not made, or made again",
             tuple(
@@ -374,6 +387,18 @@ MEMORY: Final = Board(
     (
         Panel("Processes, their share (PSS)", (Query("process_proportional_memory_bytes", "{{instance}}"),), "bytes"),
         Panel("Processes, resident", (Query("process_resident_memory_bytes", "{{instance}}"),), "bytes"),
+        Panel(
+            "Traders, their share (PSS)",
+            (Query("chandlery_trader_pss_bytes", "{{trader}}"),),
+            "bytes",
+            description="What a Trader adds to its worker: what it shares with others counts in parts. Resident sizes "
+            "count it once for each.",
+        ),
+        Panel(
+            "Supervisors and fork servers, their share (PSS)",
+            (Query("chandlery_worker_pss_bytes", "{{instance}} {{process}}"),),
+            "bytes",
+        ),
         Panel("Traders, resident", (Query("chandlery_trader_resident_memory_bytes", "{{trader}}"),), "bytes"),
         Panel("Segments", (Query("chandlery_feed_segment_bytes", "{{instance}}"),), "bytes"),
         Panel(

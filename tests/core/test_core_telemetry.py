@@ -6,7 +6,7 @@ import re
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chandlery.core.clocks import boot_id
@@ -15,7 +15,10 @@ from chandlery.core.latency import STAGES, account
 from chandlery.core.settings import KafkaSettings, TelemetrySettings
 from chandlery.core.signals import Signal, SignalStamps, signal_id
 from chandlery.core.telemetry import (
+    Broker,
     Span,
+    ids_in,
+    ids_of,
     shown_endpoint,
     signal_spans,
     tick_spans,
@@ -23,6 +26,7 @@ from chandlery.core.telemetry import (
     trace_id_of,
     traceparent_of,
 )
+from chandlery.core.telemetry.spans import span_id_of
 from chandlery.core.topics import topics_of
 
 TOPICS = topics_of(KafkaSettings("b:9092", "market"))
@@ -120,6 +124,7 @@ def test_the_header_is_w3cs_and_names_the_span_that_sent_the_record() -> None:
 _ns = st.integers(-(2**62), 2**62)
 
 
+@settings(deadline=None)
 @given(st.builds(SignalStamps, *[_ns] * 13))
 def test_whatever_the_stamps_say_no_span_is_negative_and_the_stages_sum_to_the_whole(stamps: SignalStamps) -> None:
     spans = spans_of(a_signal(stamps))
@@ -257,3 +262,56 @@ def test_a_ticks_trace_names_the_hosts_whose_clocks_stamped_it() -> None:
     assert root.attributes["chandlery.received.clock.host"] == "aa"
     assert root.attributes["chandlery.received.clock.uncertainty_us"] == 30.0
     assert root.attributes["chandlery.aggregated.clock.uncertainty_us"] == 20.0
+
+
+#: Span attributes of the semantic conventions for messaging and for Kafka that ours say (release 1.37 and later).
+MESSAGING = {
+    "messaging.system", "messaging.operation.name", "messaging.operation.type", "messaging.destination.name",
+    "messaging.destination.partition.id", "messaging.client.id", "messaging.consumer.group.name",
+    "messaging.message.id", "messaging.kafka.message.key", "server.address", "server.port",
+}  # fmt: skip
+#: Own names have a prefix of their own; ``code.function.name`` is the conventions' for code.
+OTHERS = {"code.function.name"}
+
+
+def test_messaging_spans_say_broker_client_group_and_message_in_the_conventions_names() -> None:
+    signal = a_signal()
+    broker = Broker("kafka-0", 9092, "market.aggregator")
+    spans = signal_spans(signal, signal.stamps, account(signal.stamps), TOPICS, partition=3, broker=broker)
+    said = {name for span in spans for name in span.attributes if not name.startswith("chandlery.")}
+    assert said - OTHERS == MESSAGING
+    by_stage = {span.attributes.get("chandlery.stage"): span.attributes for span in spans}
+    for stage, client in {
+        "appended": "chandlery-ingest",
+        "aggregated": "chandlery-aggregator",
+        "fed": "chandlery-feed-candles",
+        "acknowledged": "chandlery-feed-signals",
+    }.items():
+        about = by_stage[stage]
+        assert (about["server.address"], about["server.port"]) == ("kafka-0", 9092)
+        assert about["messaging.client.id"] == client
+        assert about["messaging.kafka.message.key"] == "BTC/USDT"
+        assert about.get("messaging.consumer.group.name") == ("market.aggregator" if stage == "aggregated" else None)
+        assert about.get("messaging.message.id") == (signal.id if stage == "acknowledged" else None)
+    for stage in ("emitted", "published", "woken", "decided", "signalled"):
+        assert not MESSAGING & by_stage[stage].keys()
+
+
+def test_ids_of_a_line_are_those_of_the_header() -> None:
+    signal = a_signal()
+    assert ids_in(traceparent_of(signal.id, sampled=False)) == ids_of(signal.id)
+    assert ids_of(signal.id)["trace_id"] == signal.id
+    assert not ids_in(b"00-" + b"Z" * 32 + b"-" + b"0" * 16 + b"-00")
+
+
+def test_each_span_has_the_id_that_its_name_and_trace_give() -> None:
+    signal = a_signal()
+    told = account(signal.stamps)
+    traces = [
+        (spans_of(signal), "frame to signal"),
+        (tick_spans(b"t" * 16, "BTC/USDT", "1m", True, signal.stamps, told, TOPICS, partition=3), "frame to segment"),
+    ]
+    for spans, root in traces:
+        for span in spans:
+            name = span.attributes.get("chandlery.stage", root if not span.parent_id else "strategy")
+            assert span.span_id == span_id_of(span.trace_id, str(name))

@@ -92,7 +92,7 @@ def check_resource(span: Seen) -> None:
     if span.service in ("chandlery-feed", "chandlery-trader"):
         assert POD.items() <= whose.items()
         assert whose["chandlery.worker"]
-        assert whose["host.boot_id"]
+        assert whose["chandlery.host.boot_id"]
 
 
 def check_drawn(spans: list[dict[str, Any]], signal: Signal) -> None:

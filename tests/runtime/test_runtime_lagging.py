@@ -18,7 +18,7 @@ from chandlery.cli.runtime.counting import Evidence, FeedEvidence, summarise
 from chandlery.cli.runtime.desired import Wanted
 from chandlery.cli.runtime.draining import MEASURED_S, Draining, Pace
 from chandlery.cli.runtime.ending import _end_aggregator
-from chandlery.cli.runtime.lagging import BEHIND_MS, CAUGHT_UP_MS, Lagging, Part, parts_of, silent_of
+from chandlery.cli.runtime.lagging import Lagging, Part, parts_of, silent_of
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.polling import OLD_S, OLD_WORKER_S
@@ -27,6 +27,7 @@ from chandlery.cli.runtime.viewing import Viewer
 from chandlery.console.lines import feed_line
 from chandlery.console.model import FeedRow
 from chandlery.core.assignment import WorkerStatus
+from chandlery.core.behind import BEHIND_MS, CAUGHT_UP_MS
 from chandlery.core.errors import UnavailableError
 from chandlery.core.manifests import parse_manifests
 

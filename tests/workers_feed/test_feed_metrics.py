@@ -30,7 +30,9 @@ from tests.workers_feed.test_feed_traces import stamped
 from chandlery.core import signals as signal_format
 from chandlery.core.assignment import TraderStatus
 from chandlery.core.settings import KafkaSettings, TelemetrySettings
+from chandlery.core.telemetry.exposition import Labelled
 from chandlery.stream.topics import ensure_topics
+from chandlery.workers.feed.metrics import families
 
 BTC = "BTC/USDT"
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -85,14 +87,18 @@ async def test_the_figures_are_the_statuss(tmp_path: Path, kafka_settings: Kafka
             assert rings["b"].push(signal_format.encode(signal("a", 1)))  # not its own
             said.say(
                 sequence=1, hash="x",
-                traders={f"desk/{name}": TraderStatus("Active", calls=10, rss_bytes=1_000) for name in "abc"},
+                traders={
+                    f"desk/{name}": TraderStatus("Active", calls=10, rss_bytes=1_000, pss_bytes=400 * (name != "b"))
+                    for name in "abc"
+                },
+                pss_bytes={"supervisor": 30, "fork_server": 20},
             )  # fmt: skip
             await until("published", lambda: feed.status().feed["signals"]["published"] == 5)
             await until("candles", lambda: feed.status().feed["candles"]["closed"] == 10)
             await until("traders", lambda: feed.status().traders["desk/a"].calls == 10)
             await until("traces", lambda: feed.status().feed["traces"]["exported"] == 5)
             await until("dropped", lambda: feed.status().feed["drops"].get("bad_signal"))
-            text, families = await scraped(feed.metrics_address)
+            text, found = await scraped(feed.metrics_address)
             told = feed.status()
     for name, labels, number in [
         ("chandlery_feed_signals_published", {}, 5),
@@ -110,16 +116,44 @@ async def test_the_figures_are_the_statuss(tmp_path: Path, kafka_settings: Kafka
         ("chandlery_trader_calls", {"trader": "desk/a"}, 10),
         ("chandlery_trader_calls", {"trader": "_other"}, 10),
         ("chandlery_trader_resident_memory_bytes", {"trader": "desk/b"}, 1_000),
+        ("chandlery_trader_pss_bytes", {"trader": "desk/a"}, 400),
+        ("chandlery_trader_pss_bytes", {"trader": "_other"}, 400),
+        ("chandlery_worker_pss_bytes", {"process": "supervisor"}, 30),
+        ("chandlery_worker_pss_bytes", {"process": "fork_server"}, 20),
         ("chandlery_trader_state", {"trader": "desk/a", "state": "Active"}, 1),
         ("chandlery_feed_traders_unlabelled", {}, 1),
         ("chandlery_frame_to_signal_seconds", {}, 5),
         ("chandlery_stage_seconds", {"stage": "decided"}, 5),
     ]:
-        assert value(families, name, **labels) == number, name
-    shown = [one.exemplar for one in families["chandlery_frame_to_signal_seconds"].samples if one.exemplar]
+        assert value(found, name, **labels) == number, name
+    shares = {one.labels["trader"] for one in found["chandlery_trader_pss_bytes"].samples}
+    assert "desk/b" not in shares, "nobody has looked at it yet"
+    shown = [one.exemplar for one in found["chandlery_frame_to_signal_seconds"].samples if one.exemplar]
     assert shown
     assert {one.labels["trace_id"] for one in shown} <= receiver.traces().keys(), "each exemplar's trace is there"
     await asyncio.to_thread(promtool_finds_nothing, text)
+
+
+async def test_ten_thousand_traders_are_a_hundred_labels_and_the_rest_one(tmp_path: Path, unused_tcp_port: int) -> None:
+    kafka = KafkaSettings(bootstrap=f"127.0.0.1:{unused_tcp_port}", feed="none")
+    async with running_feed(feed_settings(tmp_path, kafka)) as feed:
+        status = feed.status()
+    many = [f"desk/t{number:05}" for number in range(10_000)]
+    status.traders = {name: TraderStatus("Active", calls=1, pss_bytes=1) for name in many}
+    gauges = {"depth": 1, "capacity": 256, "in_flight": 0, "blocked": 0, "last_error": ""}
+    status.feed["rings"] = dict.fromkeys(many, gauges)
+    labelled = Labelled(feed_settings(tmp_path, kafka).metrics_traders)
+    labelled.follow(many)
+    told = list(families(status, feed.latency, labelled))
+    for family in told:
+        labels = {one.labels["trader"] for one in family.samples if "trader" in one.labels}
+        assert len(labels) <= 101, family.name
+    by_name = {family.name: family for family in told}
+    for name in ("chandlery_trader_calls", "chandlery_trader_pss_bytes", "chandlery_trader_ring_depth"):
+        assert value(by_name, name, trader="_other") == 9_900
+        assert sum(one.value for one in by_name[name].samples) == 10_000, "nobody is left out"
+    assert value(by_name, "chandlery_feed_traders_unlabelled") == 9_900
+    assert sum(len(family.samples) for family in told) < 3_000
 
 
 @pytest.mark.broker

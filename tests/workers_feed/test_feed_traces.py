@@ -44,6 +44,8 @@ from chandlery.stream.topics import ensure_topics
 from chandlery.workers.feed import otlp, tracing
 from chandlery.workers.feed.board import Receipt
 from chandlery.workers.feed.service import Feed
+from chandlery.workers.feed.signal_lines import MOST_LINES
+from chandlery.workers.feed.span_encoder import Encoder
 from chandlery.workers.feed.tracing import Tracing
 
 BTC = "BTC/USDT"
@@ -178,17 +180,53 @@ async def test_what_is_answered_later_is_sent_again_and_what_is_refused_is_dropp
 
 
 @pytest.mark.broker
+@receiving
 async def test_a_receiver_that_never_answers_does_not_hold_up_the_end(
-    tmp_path: Path, kafka_settings: KafkaSettings
+    tmp_path: Path, kafka_settings: KafkaSettings, receiving: Receiving, protocol: str
 ) -> None:
     await ensure_topics(kafka_settings)
-    with http_receiver() as receiver:
+    with receiving() as receiver:
         receiver.stall.clear()
-        settings = traced(tmp_path, kafka_settings, receiver.endpoint)
+        settings = traced(tmp_path, kafka_settings, receiver.endpoint, protocol)
         async with running_feed(settings) as feed:
-            await signals_through(feed, settings, 20)
+            made = await signals_through(feed, settings, 20)
             await until("it was asked", lambda: receiver.requests)
         assert adds_up(feed)["dropped"] == {"ended": 20}
+    out, completions = await published(kafka_settings)
+    assert [one.id for one in out] == [one.id for one in made], "no signal waited for it"
+    assert len(completions) == 20
+
+
+@pytest.mark.parametrize(
+    ("receiving", "protocol", "says"),
+    [(http_receiver, "http/protobuf", "no answer within 0.2 s"), (grpc_receiver, "grpc", "DEADLINE_EXCEEDED")],
+    ids=["http", "grpc"],
+)
+async def test_a_receiver_that_answers_after_the_deadline_is_asked_again_and_what_finds_no_room_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receiving: Receiving, protocol: str, says: str
+) -> None:
+    monkeypatch.setattr(tracing, "MOST_WAITING", 10)
+    monkeypatch.setattr(tracing, "LINGER_S", 0.0)
+    monkeypatch.setattr(tracing, "_FIRST_PAUSE_S", 0.0)
+    environment = {"OTEL_EXPORTER_OTLP_TIMEOUT": "200"}
+    with receiving() as receiver:
+        receiver.stall.clear()
+        settings = traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint, protocol)
+        made = Tracing(settings, Receipt(), HostClocks(), environment)
+        running = asyncio.create_task(made.run())
+        signals = [stamped(number) for number in range(31)]
+        tell(made, signals[:1])
+        await until("the deadline is over", lambda: says in made.problem)
+        tell(made, signals[1:])  # as the drain does: it neither waits nor fails
+        assert made.dropped == {"queue_full": 20}
+        assert made.report()["waiting"] == 11, "ten, and the one under way"
+        receiver.stall.set()  # late answers go out, to nobody
+        await made.drain(30.0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        made.end()
+        assert (made.built, made.exported, made.dropped) == (31, 11, {"queue_full": 20})
+        assert receiver.traces().keys() == {one.id for one in (signals[0], *signals[21:])}
 
 
 @pytest.mark.broker
@@ -289,12 +327,17 @@ def test_a_wrong_setting_is_told_and_nothing_else_stands_still(tmp_path: Path) -
     assert "http://host:port" in made.report()["last_error"]
 
 
-async def exported(made: Tracing, signals: list[Signal]) -> int:
-    """Send the traces of acknowledged signals; how many the receiver took."""
+def tell(made: Tracing, signals: list[Signal]) -> None:
+    """The broker has acknowledged these."""
     for one in signals:
         completion = Completion(one.id, one.trader, now_ns(), wall_offset_ns())
         stamps = completed(one.stamps, completion)
         made.completed(one, completion, stamps, account(stamps))
+
+
+async def exported(made: Tracing, signals: list[Signal]) -> int:
+    """Send the traces of acknowledged signals; how many the receiver took."""
+    tell(made, signals)
     running = asyncio.create_task(made.run())
     await made.drain(30.0)
     running.cancel()
@@ -362,10 +405,10 @@ async def test_each_signal_is_a_line_in_the_log_that_names_its_trace(
 async def test_a_flood_of_signals_is_told_by_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "chandlery")
     made = Tracing(feed_settings(tmp_path, KafkaSettings("b:9092", "f")), Receipt(), HostClocks(), {})
-    assert await exported(made, [stamped(number) for number in range(tracing.MOST_LINES + 1_000)]) == 0
+    assert await exported(made, [stamped(number) for number in range(MOST_LINES + 1_000)]) == 0
     named = [record for record in caplog.records if record.message == "signal published"]
     (counted,) = [record for record in caplog.records if record.message.startswith("more signals")]
-    assert len(named) == tracing.MOST_LINES
+    assert len(named) == MOST_LINES
     assert vars(counted)["signals"] == 1_000
 
 
@@ -445,7 +488,7 @@ async def test_a_part_of_tracing_that_breaks_costs_traces_and_ends_nothing(
         await closing(exporter)
         breaks()
 
-    kind = otlp.Encoder if part == "encode" else otlp.HttpExporter
+    kind = Encoder if part == "encode" else otlp.HttpExporter
     monkeypatch.setattr(kind, part, breaks_closed if part == "close" else breaks)
     with http_receiver() as receiver:
         made = Tracing(traced(tmp_path, KafkaSettings("b:9092", "f"), receiver.endpoint), Receipt(), HostClocks(), {})

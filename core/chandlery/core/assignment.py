@@ -231,6 +231,7 @@ class TraderStatus(msgspec.Struct, omit_defaults=True):
     last_error: str = ""
     until_ms: int | None = None
     transport: str = ""
+    pss_bytes: int = 0
 
 
 class WorkerStatus(msgspec.Struct):

@@ -13,6 +13,7 @@ trader that lies) is moved to the nearest possible time, and the move is its unc
 from __future__ import annotations
 
 from itertools import pairwise
+from operator import attrgetter
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -58,6 +59,7 @@ _MONOTONIC: Final = (
     "signalled",
     "acknowledged",
 )
+_monotonic_times: Final = attrgetter(*(f"{name}_ns" for name in _MONOTONIC))
 #: Kafka stamps records in whole milliseconds, rounded down: the true time is up to this much later.
 _APPEND_STEP_NS: Final = 1_000_000
 #: The largest time that a stamp can hold: 64 bits.
@@ -188,8 +190,7 @@ def _between(at: dict[str, int], earlier: str, later: str) -> float | None:
 
 def _monotonic_points(stamps: SignalStamps) -> tuple[list[_Point], int]:
     """The monotonic stamps in order, none before its predecessor; and how many had to be moved."""
-    raw = [(name, int(getattr(stamps, f"{name}_ns"))) for name in _MONOTONIC]
-    known = [(name, time_ns) for name, time_ns in raw if time_ns > 0]
+    known = [(name, time_ns) for name, time_ns in zip(_MONOTONIC, _monotonic_times(stamps), strict=True) if time_ns > 0]
     if not known:
         return [], 0
     # The newest stamp is the feed's own where the signal is complete: the one to trust most.
@@ -197,10 +198,13 @@ def _monotonic_points(stamps: SignalStamps) -> tuple[list[_Point], int]:
     points: list[_Point] = []
     floor, corrected = 0, 0
     for name, time_ns in known:
-        placed = max(floor, min(time_ns, newest))
-        corrected += placed != time_ns
-        points.append(_Point(name, placed, abs(placed - time_ns), "monotonic"))
-        floor = placed
+        if floor <= time_ns <= newest:  # as nearly always
+            points.append(_Point(name, time_ns, 0, "monotonic"))
+            floor = time_ns
+            continue
+        floor = max(floor, min(time_ns, newest))
+        corrected += 1
+        points.append(_Point(name, floor, abs(floor - time_ns), "monotonic"))
     return points, corrected
 
 

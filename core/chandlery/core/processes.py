@@ -29,6 +29,27 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
         os.kill(os.getpid(), number)
 
 
+def pss_bytes(pid: int | None = None) -> int:
+    """Proportional set size of a process of ours: of a page that n processes share, an nth.
+
+    The kernel walks all of the process's pages for it, about 1 ms for 100 MB.
+
+    Args:
+        pid: None: this process.
+
+    Returns:
+        0 where it is gone, or the kernel doesn't tell.
+    """
+    try:
+        with open(f"/proc/{'self' if pid is None else pid}/smaps_rollup", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        return 0
+    return 0
+
+
 def child_environment(**extra: str) -> dict[str, str]:
     """This process's environment for a child that shall end with it."""
     return {**os.environ, PARENT_VARIABLE: str(os.getpid()), **extra}

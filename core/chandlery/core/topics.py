@@ -8,9 +8,15 @@ have the same partition number.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from chandlery.core.settings import KafkaSettings
+
+#: What Kafka knows the clients by that a signal's way goes through (``client.id``), in brokers' logs and quotas too.
+INGEST_CLIENT: Final = "chandlery-ingest"
+AGGREGATOR_CLIENT: Final = "chandlery-aggregator"
+CANDLES_CLIENT: Final = "chandlery-feed-candles"
+SIGNALS_CLIENT: Final = "chandlery-feed-signals"
 
 
 class Topics(NamedTuple):
@@ -37,6 +43,11 @@ def topics_of(kafka: KafkaSettings) -> Topics:
         dead_letters=base + "dead-letters",
         signals=base + "signals",
     )
+
+
+def aggregator_group(kafka: KafkaSettings) -> str:
+    """The consumer group of a feed's aggregators. Nobody else has one: the others choose partitions themselves."""
+    return f"{kafka.prefix}{kafka.feed}.aggregator"
 
 
 def murmur2(data: bytes) -> int:

@@ -32,6 +32,7 @@ class StatusMessage(msgspec.Struct, tag_field="type", tag="status"):
 
     Attributes:
         traders, successors: as in WorkerStatus.
+        pss_bytes: share in memory of supervisor and fork server, by these names; read at most every 30 s.
     """
 
     sequence: int
@@ -39,6 +40,7 @@ class StatusMessage(msgspec.Struct, tag_field="type", tag="status"):
     traders: dict[str, TraderStatus]
     catalogue: list[dict[str, Any]] = []
     successors: dict[str, TraderStatus] = {}
+    pss_bytes: dict[str, int] = {}
 
 
 FromFeed = AssignmentMessage | ReplaceRing

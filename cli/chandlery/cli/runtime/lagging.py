@@ -8,19 +8,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chandlery.cli.runtime.polling import OLD_S, OLD_WORKER_S
+from chandlery.core.behind import Lag
 from chandlery.core.durations import format_duration
 
 if TYPE_CHECKING:
     from chandlery.cli.runtime.local import LocalRuntime
 
-#: What comes and goes by itself takes less: a broker's restart 4 s, a growth's standstill 2 to 6 s, an aggregator that
-#: was killed and begins again 5 s.
-BEHIND_MS: Final = 10_000
-#: Below it a part has caught up: the aggregator's checkpoint holds it for a second each time; doubled.
-CAUGHT_UP_MS: Final = 2_000
-#: For how long either must hold: forming candles of an earlier run, read again at a start, are through in a second, and
-#: a worker's status is a second old; three times that.
-HOLDS_S: Final = 3.0
 _LOOK_S: Final = 1.0
 #: What it means that a part lags, and what to do.
 _MEANS: Final = {
@@ -41,27 +34,18 @@ class Part(NamedTuple):
     role: str
 
 
-class _State:
-    """One part's. told_ms: the step that was told; 0: it doesn't lag. most_ms: the furthest while it lagged."""
+class _State(Lag):
+    """One part's. most_ms: the furthest while it lagged."""
 
     def __init__(self) -> None:
-        self.most_ms = self.told_ms = 0
-        self.turned_s: float | None = None
+        super().__init__()
+        self.most_ms = 0
 
-    def note(self, behind_ms: int, now_s: float) -> None:
-        turns = behind_ms < CAUGHT_UP_MS if self.told_ms else behind_ms > BEHIND_MS
-        if not turns:
-            self.turned_s = None
-        elif self.turned_s is None:
-            self.turned_s = now_s
-        elif now_s - self.turned_s >= HOLDS_S:
-            self.turned_s = None
-            self.told_ms = 0 if self.told_ms else BEHIND_MS
+    def note(self, behind_ms: int, now_s: float) -> bool:
+        news = super().note(behind_ms, now_s)
         if self.told_ms:
             self.most_ms = max(self.most_ms, behind_ms)
-            # Twice as much is news; a second more is not.
-            while self.told_ms * 2 < behind_ms:
-                self.told_ms *= 2
+        return news
 
 
 class Lagging:
@@ -79,7 +63,7 @@ class Lagging:
         """Take in how far each part is behind, ms; parts not among them are gone. now_s: monotonic."""
         for part, state in self._states.items():
             if part not in behind_ms:
-                state.told_ms, state.turned_s = 0, None
+                state.forget()
         for part, behind in behind_ms.items():
             self._states.setdefault(part, _State()).note(behind, now_s)
 

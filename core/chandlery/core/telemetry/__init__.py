@@ -3,11 +3,14 @@
 from chandlery.core.telemetry.environment import TraceExport, shown_endpoint, trace_export
 from chandlery.core.telemetry.spans import (
     Attributes,
+    Broker,
     Kind,
     Link,
     Service,
     Shared,
     Span,
+    ids_in,
+    ids_of,
     signal_spans,
     tick_spans,
     trace_id_of,
@@ -16,12 +19,15 @@ from chandlery.core.telemetry.spans import (
 
 __all__ = [
     "Attributes",
+    "Broker",
     "Kind",
     "Link",
     "Service",
     "Shared",
     "Span",
     "TraceExport",
+    "ids_in",
+    "ids_of",
     "shown_endpoint",
     "signal_spans",
     "tick_spans",

@@ -17,6 +17,7 @@ from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from chandlery.core.histogram import BOUNDS_US, Histogram
+from chandlery.core.processes import pss_bytes
 
 #: An answer is given again for this long, s: far below any interval of scraping.
 FRESH_S: Final = 1.0
@@ -167,15 +168,3 @@ class Labelled:
             label = self[name]
             summed[label] = summed.get(label, 0.0) + value
         return summed
-
-
-def pss_bytes() -> int:
-    """Proportional set size of this process; 0 where the kernel doesn't tell."""
-    try:
-        with open("/proc/self/smaps_rollup", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("Pss:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        return 0
-    return 0

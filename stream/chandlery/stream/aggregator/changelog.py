@@ -13,6 +13,7 @@ from chandlery.core.cancelling import cancellation_kept
 from chandlery.core.errors import InputError, UnavailableError
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
+from chandlery.core.topics import AGGREGATOR_CLIENT
 from chandlery.core.wire import MAX_RECORD_BYTES
 
 # As for the other topics: beyond what a cluster takes to elect leaders.
@@ -54,7 +55,7 @@ async def ensure_changelog(kafka: KafkaSettings) -> None:
 
 async def _ensure(name: str, kafka: KafkaSettings) -> int:
     """Number of partitions with a leader, 0 while one has none."""
-    admin = kafka_client(AIOKafkaAdminClient, kafka, client_id="chandlery-aggregator")
+    admin = kafka_client(AIOKafkaAdminClient, kafka, client_id=AGGREGATOR_CLIENT)
     try:
         await admin.start()
         response = await admin.create_topics(

@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from chandlery.core.settings import AggregatorSettings
-from chandlery.core.topics import topics_of
+from chandlery.core.topics import AGGREGATOR_CLIENT, aggregator_group, topics_of
 from chandlery.stream.aggregator.changelog import changelog_name
 from chandlery.stream.aggregator.lean_transport import LeanTransport
 
@@ -89,8 +89,9 @@ class FaustSide:
         self.changelog = changelog_name(kafka)
         # Faust's annotations name interfaces that lack half of what its documentation tells to use.
         self.app: Any = AggregatorApp(
-            f"{kafka.prefix}{kafka.feed}.aggregator",
+            aggregator_group(kafka),
             broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],
+            broker_client_id=AGGREGATOR_CLIENT,
             datadir=settings.data_dir,
             store="memory://",
             autodiscover=False,

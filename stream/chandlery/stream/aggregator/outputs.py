@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 from chandlery.core.errors import UnavailableError
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
+from chandlery.core.topics import AGGREGATOR_CLIENT
 from chandlery.core.wire import MAX_RECORD_BYTES
 
 # A broker killed and restarted is back within 4–5 s, a cluster elects new leaders within 20 s: what isn't
@@ -62,7 +63,7 @@ class Outputs:
             kafka_client(
                 AIOKafkaProducer,
                 kafka,
-                client_id="chandlery-aggregator",
+                client_id=AGGREGATOR_CLIENT,
                 enable_idempotence=True,
                 acks="all",
                 linger_ms=0,

@@ -15,7 +15,7 @@ from chandlery.core.cancelling import cancellation_kept
 from chandlery.core.errors import InvariantError, LoginError, UnavailableError
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
-from chandlery.core.topics import topics_of
+from chandlery.core.topics import INGEST_CLIENT, topics_of
 from chandlery.stream.topics import check_login, ensure_topics
 
 log = logging.getLogger("chandlery.ingest")
@@ -197,7 +197,7 @@ class KafkaSink:
             producer = kafka_client(
                 AIOKafkaProducer,
                 self._kafka,
-                client_id="chandlery-ingest",
+                client_id=INGEST_CLIENT,
                 enable_idempotence=True,
                 acks="all",
                 linger_ms=0,

@@ -75,12 +75,14 @@ class Admission(NamedTuple):
         reason: why it was dropped: the counter's name (``bad_signal``, ``fenced``, ``duplicate_signal``, ``incomplete``); empty: it wasn't.
         message: of the drop, a line for a person.
         is_signal: whether it counts as a signal; what only tells of others doesn't.
+        dropped: the signal that it would have been, as far as that can be told.
     """
 
     records: tuple[Signal | Life, ...] = ()
     reason: str = ""
     message: str = ""
     is_signal: bool = True
+    dropped: Signal | None = None
 
 
 def admit(
@@ -105,16 +107,16 @@ def admit(
     except UNDECODABLE as error:
         missed.note(None, "bad_signal")
         return Admission(reason="bad_signal", message=f"undecodable: {error}")
-    is_signal = isinstance(item, Signal)
     problem = _stranger(item, trader, fence) or (_problem(item) if isinstance(item, Signal) else _no_time(item))
     fenced = "" if problem else _fenced(item, fence, until_ms)
     if problem or fenced:
         reason = "bad_signal" if problem else "fenced"
         if isinstance(item, Signal):
             missed.note(item, reason)
-        elif fenced:
+            return Admission(reason=reason, message=problem or fenced, dropped=item)
+        if fenced:
             missed.settle(item)
-        return Admission(reason=reason, message=problem or fenced, is_signal=is_signal or bool(problem))
+        return Admission(reason=reason, message=problem or fenced, is_signal=bool(problem))
     if isinstance(item, Decided):
         why = missed.settle(item)
         if why:
@@ -138,7 +140,7 @@ def admit(
                 open_time_ms=item.open_time_ms,
             )
         return Admission((item,))
-    return Admission(reason="duplicate_signal", message=f"{item.id} was taken before")
+    return Admission(reason="duplicate_signal", message=f"{item.id} was taken before", dropped=item)
 
 
 def _stranger(item: Signal | Decided, trader: str, fence: Fence) -> str:

@@ -14,6 +14,7 @@ from chandlery.core.cancelling import cancellation_kept
 from chandlery.core.errors import LoginError, UnavailableError
 from chandlery.core.kafka_login import addresses_of, kafka_client, knock
 from chandlery.core.settings import KafkaSettings
+from chandlery.core.topics import CANDLES_CLIENT, SIGNALS_CLIENT
 
 log = logging.getLogger("chandlery.feed.broker")
 
@@ -50,6 +51,7 @@ def candle_consumer(kafka: KafkaSettings) -> AIOKafkaConsumer:
     return kafka_client(
         AIOKafkaConsumer,
         kafka,
+        client_id=CANDLES_CLIENT,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=FETCH_WAIT_MS,
@@ -83,6 +85,7 @@ def forming_consumer(kafka: KafkaSettings, *, urgent: bool) -> AIOKafkaConsumer:
     return kafka_client(
         AIOKafkaConsumer,
         kafka,
+        client_id=CANDLES_CLIENT,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=FETCH_WAIT_MS if urgent else SHOWN_FETCH_WAIT_MS,
@@ -97,6 +100,7 @@ def signal_producer(kafka: KafkaSettings) -> AIOKafkaProducer:
     return kafka_client(
         AIOKafkaProducer,
         kafka,
+        client_id=SIGNALS_CLIENT,
         enable_idempotence=True,
         acks="all",
         linger_ms=0,

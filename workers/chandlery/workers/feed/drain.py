@@ -227,6 +227,7 @@ class Drain:
                     self._topic, value, key=record.symbol.encode(), partition=partition, headers=headers
                 )
             except KafkaTimeoutError:
+                self._tracing.lines.sent_again(record, "the producer has no room")
                 continue
             entry.sent = sent
             sent.add_done_callback(lambda done: self._settled(drain, entry, done))
@@ -250,6 +251,8 @@ class Drain:
         if sent.cancelled() or sent.exception() is not None:
             entry.sent = None
             self._counts["signal_resends"] += 1
+            if entry.record is not None:
+                self._tracing.lines.sent_again(entry.record, _why(sent))
             self._broken.set()
             self._wake.set()
             return
@@ -291,7 +294,7 @@ class Drain:
                 self._leave(key, drain)
                 drain = None
             if drain is None and identity:
-                drain = self.rings[key] = RingDrain(key, path, identity, self.tally, self._counts)
+                drain = self.rings[key] = RingDrain(key, path, identity, self.tally, self._counts, self._tracing.lines)
                 self._bind(key, drain)
                 if not drain.sound():
                     self._corrupted(key)
@@ -312,3 +315,9 @@ class Drain:
                 drain.take(fence, self.ids, self.forming)  # sent with the next pass
         self._leaving.append(drain)
         del self.rings[key]
+
+
+def _why(sent: asyncio.Future[Any]) -> str:
+    """Why a record was not acknowledged, for a person."""
+    error = None if sent.cancelled() else sent.exception()
+    return "the producer ended" if error is None else type(error).__name__

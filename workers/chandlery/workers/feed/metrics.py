@@ -48,6 +48,10 @@ _GAUGES: Final = {
 }
 
 
+#: It takes the kernel a walk over all pages, so it is looked at seldom.
+_SHARE: Final = "Memory, of what is shared its share (PSS), looked at twice a minute,"
+
+
 def families(status: WorkerStatus, latency: LatencyBook, labelled: Labelled) -> Iterable[Metric]:
     """Every figure of the worker."""
     feed = status.feed
@@ -90,6 +94,12 @@ def _of_feed(status: WorkerStatus, feed: dict[str, Any]) -> Iterable[Metric]:
     yield counter("chandlery_feed_drops", "What was left out, by reason", feed["drops"], "reason")
     yield counter("chandlery_feed_dead_letters", "Records sent to the dead-letter topic", feed["dead_letters"])
     yield counter("chandlery_feed_events", "What else happened", feed["events"], "event")
+    yield gauge(
+        "chandlery_worker_pss_bytes",
+        f"{_SHARE} of the supervisor and the fork server",
+        feed["worker_pss_bytes"],
+        "process",
+    )
 
 
 def by_trader(rings: Mapping[str, Mapping[str, int]], field: str) -> dict[str, int]:
@@ -141,6 +151,8 @@ def _of_traders(traders: dict[str, TraderStatus], labelled: Labelled) -> Iterabl
     for field, (name, meaning) in _GAUGES.items():
         values = labelled.summed({trader: getattr(one, field) for trader, one in traders.items()})
         yield gauge(f"chandlery_trader_{name}", meaning, values, "trader")
+    shares = {trader: one.pss_bytes for trader, one in traders.items() if one.pss_bytes}
+    yield gauge("chandlery_trader_pss_bytes", f"{_SHARE} of the Trader's process", labelled.summed(shares), "trader")
     newest = {
         trader: one.last_open_time_ms / 1e3
         for trader, one in traders.items()

@@ -1,8 +1,8 @@
-"""OTLP: spans as OpenTelemetry's protobuf messages, and one request that takes them to a receiver.
+"""OTLP: one request that takes encoded spans to a receiver, and what the receiver answers.
 
-The messages are OpenTelemetry's own (opentelemetry-proto), imported only where traces go somewhere. Its SDK isn't used:
-it makes spans while they happen, where these are made after the fact in the name of four processes, and for that it
-takes five times as long a signal and four times the memory (docs/architecture.md, Choices).
+The answer's message is OpenTelemetry's own (opentelemetry-proto), imported only where traces go somewhere. Its SDK isn't
+used: it makes spans while they happen, where these are made after the fact in the name of four processes, and for that
+it takes five times as long a signal and four times the memory (docs/architecture.md, Choices).
 """
 
 from __future__ import annotations
@@ -10,30 +10,19 @@ from __future__ import annotations
 import gzip
 import re
 import ssl
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
-from google.protobuf.message import Message
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
-from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
-from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from chandlery.core.errors import InputError
-from chandlery.core.telemetry import Kind, Service, Shared, Span, TraceExport
+from chandlery.core.telemetry import TraceExport
 from chandlery.workers.feed.trace_answer import Answer
 
 if TYPE_CHECKING:
     import grpc
 
-SCOPE: Final = "chandlery"
 #: Answers that mean "later", by the protocol's specification.
 _LATER_STATUS: Final = frozenset({429, 502, 503, 504})
 #: gRPC's CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS; and RESOURCE_EXHAUSTED, as 429.
@@ -50,13 +39,6 @@ _HEADER_NAMES: Final = {
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
-_KINDS: Final[dict[Kind, SpanMessage.SpanKind.ValueType]] = {
-    "internal": SpanMessage.SPAN_KIND_INTERNAL,
-    "producer": SpanMessage.SPAN_KIND_PRODUCER,
-    "consumer": SpanMessage.SPAN_KIND_CONSUMER,
-    "client": SpanMessage.SPAN_KIND_CLIENT,
-}
-
 
 class Exporter(Protocol):
     """One way to a receiver."""
@@ -66,112 +48,6 @@ class Exporter(Protocol):
         ...
 
     async def close(self) -> None: ...
-
-
-class Encoder:
-    """Makes spans into messages.
-
-    What spans share is encoded once and remembered: a message of Protocol Buffers is its fields put behind each other,
-    whoever encoded them. That takes a third of the time that whole messages take.
-
-    Args:
-        resources: attributes of each process by whom spans are told, without those of one trader.
-        version: of the instrumentation scope.
-    """
-
-    def __init__(self, resources: Mapping[Service, Mapping[str, str | int]], version: str) -> None:
-        self._resources = resources
-        self._scope = _field(_SCOPE_SPANS_SCOPE, InstrumentationScope(name=SCOPE, version=version).SerializeToString())
-        self._about = lru_cache(maxsize=4_096)(_encoded_about)
-        self._resource = lru_cache(maxsize=1_024)(self._encoded_resource)
-
-    def encode(self, spans: Iterable[Span], trader: str) -> bytes:
-        """One request with one trace. Requests put behind each other are one request with all of their traces.
-
-        Args:
-            trader: whose process told the spans of service ``trader``.
-        """
-        placed: dict[Service, list[bytes]] = {}
-        for span in spans:
-            parts = placed.get(span.service)
-            if parts is None:
-                parts = placed[span.service] = [self._scope]
-            message = SpanMessage(
-                trace_id=span.trace_id,
-                span_id=span.span_id,
-                parent_span_id=span.parent_id,
-                start_time_unix_nano=span.start_ns,
-                end_time_unix_nano=span.end_ns,
-                flags=1,
-            )
-            if span.own:
-                _fill(message.attributes, span.own)
-            for link in span.links:
-                linked = message.links.add(trace_id=link.trace_id, span_id=link.span_id)
-                _fill(linked.attributes, link.attributes)
-            body = message.SerializeToString() + self._about(span.name, span.kind, span.shared)
-            parts.append(_field(_SCOPE_SPANS_SPANS, body))
-        return b"".join(
-            _field(
-                _REQUEST_RESOURCE_SPANS,
-                self._resource(service, trader if service == "trader" else "")
-                + _field(_RESOURCE_SPANS_SCOPE_SPANS, b"".join(parts)),
-            )
-            for service, parts in placed.items()
-        )
-
-    def _encoded_resource(self, service: Service, trader: str) -> bytes:
-        resource = Resource()
-        _fill(resource.attributes, self._resources[service])
-        if trader:
-            _fill(resource.attributes, {"service.instance.id": trader})
-        return _field(_RESOURCE_SPANS_RESOURCE, resource.SerializeToString())
-
-
-def _encoded_about(name: str, kind: Kind, shared: Shared) -> bytes:
-    """The part of a span that is the same in other traces."""
-    message = SpanMessage(name=name, kind=_KINDS[kind])
-    _fill(message.attributes, dict(shared))
-    return message.SerializeToString()
-
-
-def _number(message: type[Message], field: str) -> int:
-    found: int = message.DESCRIPTOR.fields_by_name[field].number
-    return found
-
-
-_REQUEST_RESOURCE_SPANS: Final = _number(ExportTraceServiceRequest, "resource_spans")
-_RESOURCE_SPANS_RESOURCE: Final = _number(ResourceSpans, "resource")
-_RESOURCE_SPANS_SCOPE_SPANS: Final = _number(ResourceSpans, "scope_spans")
-_SCOPE_SPANS_SCOPE: Final = _number(ScopeSpans, "scope")
-_SCOPE_SPANS_SPANS: Final = _number(ScopeSpans, "spans")
-#: Protocol Buffers' wire type of what says its length first. All of these fields' numbers are below 16: one byte.
-_DELIMITED: Final = 2
-
-
-def _field(number: int, body: bytes) -> bytes:
-    """A field of length-delimited content: its number and type, the length in seven bits a byte, the content."""
-    head = bytearray((number << 3 | _DELIMITED,))
-    length = len(body)
-    while length > 0x7F:
-        head.append(length & 0x7F | 0x80)
-        length >>= 7
-    head.append(length)
-    return bytes(head) + body
-
-
-def _fill(into: Any, attributes: Mapping[str, str | int | float | bool]) -> None:
-    for name, value in attributes.items():
-        pair = into.add(key=name)
-        kind = type(value)
-        if kind is str:
-            pair.value.string_value = value
-        elif kind is bool:
-            pair.value.bool_value = value
-        elif kind is int:
-            pair.value.int_value = value
-        else:
-            pair.value.double_value = value
 
 
 def exporter_to(export: TraceExport) -> Exporter:

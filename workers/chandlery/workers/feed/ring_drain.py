@@ -14,9 +14,11 @@ import msgspec
 from chandlery.core.assignment import trader_of
 from chandlery.core.errors import SegmentError
 from chandlery.core.signals import Life, Signal
+from chandlery.core.telemetry import ids_of
 from chandlery.workers.feed.admission import Admission, RecentIds, admit
 from chandlery.workers.feed.assignments import Fence
 from chandlery.workers.feed.forming_signals import FormingSignals, MissedCloses
+from chandlery.workers.feed.signal_lines import SignalLines
 from chandlery.workers.segment import SignalRing
 
 log = logging.getLogger("chandlery.feed.rings")
@@ -59,6 +61,9 @@ class Tally:
 class RingDrain:
     """Takes slots of one ring and gives the ring back what is settled.
 
+    Args:
+        lines: told of each signal that is left out.
+
     Attributes:
         key: whose it is, ``namespace/name@INCARNATION``.
         identity: inode of the file; another one is another ring.
@@ -66,7 +71,15 @@ class RingDrain:
         last_error: newest reason for a dropped slot. taken: slots taken so far.
     """
 
-    def __init__(self, key: str, path: Path, identity: int, tally: Tally, counts: Counter[str]) -> None:
+    def __init__(
+        self,
+        key: str,
+        path: Path,
+        identity: int,
+        tally: Tally,
+        counts: Counter[str],
+        lines: SignalLines | None = None,
+    ) -> None:
         self.key = key
         self.path = path
         self.identity = identity
@@ -77,6 +90,9 @@ class RingDrain:
         self._trader = trader_of(key)
         self._tally = tally
         self._counts = counts
+        self._lines = lines or SignalLines()
+        #: Of the newest signal that was taken, as far as it says one.
+        self._newest_id = ""
         self._ring: SignalRing | None = None
         self._until_ms: int | None = None
         self._until_from = 0
@@ -140,11 +156,15 @@ class RingDrain:
 
     def _count(self, admission: Admission) -> None:
         self._tally.emitted += admission.is_signal
+        for record in admission.records or (admission.dropped,):
+            if isinstance(record, Signal):
+                self._newest_id = record.id
         if not admission.reason:
             return
         self.last_error = f"{admission.reason}: {admission.message}"
         if admission.is_signal:
             self._tally.dropped[admission.reason] += 1
+            self._lines.dropped(self._trader, admission.dropped, admission.reason, admission.message)
         else:
             self._tally.lives[admission.reason] += 1
 
@@ -212,5 +232,7 @@ class RingDrain:
     def _distrust(self, error: SegmentError) -> None:
         self.corrupt = str(error)
         self._counts["ring_corrupt"] += 1
-        log.error("signal ring corrupt", extra={"trader": self.key, "reason": str(error)})
+        # What is wrong came after the newest signal that could still be read.
+        after = ids_of(self._newest_id) if self._newest_id else {}
+        log.error("signal ring corrupt", extra={"trader": self.key, "reason": str(error), **after})
         self.close()

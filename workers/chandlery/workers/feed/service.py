@@ -37,6 +37,7 @@ from chandlery.workers.feed.recall import Recall
 from chandlery.workers.feed.ring_drain import RingDrain
 from chandlery.workers.feed.router import Router
 from chandlery.workers.feed.series_follower import SeriesFollower, first_segment
+from chandlery.workers.feed.signal_lines import SignalLines
 from chandlery.workers.feed.status import VersionBoard, is_news, statuses, tell_corrupt, tell_refused, write_status
 from chandlery.workers.feed.token import Token
 from chandlery.workers.feed.tracing import Tracing
@@ -74,7 +75,8 @@ class Feed:
             _make_folder(folder)
         self._counts: Counter[str] = Counter()
         self._versions = VersionBoard()
-        self._notes = Notes(settings.kafka, f"feed/{settings.worker}", self._counts)
+        lines = SignalLines()
+        self._notes = Notes(settings.kafka, f"feed/{settings.worker}", self._counts, lines)
         self._router = Router(self._topics.candles_live, self._counts, self._notes.refuse)
         self._mount = MountedAssignment(settings.assignment_file, self.offer, self._counts)
         self._store = AssignmentStore(settings.worker, self._rings_dir / "assignment.json")
@@ -135,7 +137,7 @@ class Feed:
             failed=self._failed,
             counts=self._counts,
         )
-        self._tracing = Tracing(settings, receipt, self._router.clocks)
+        self._tracing = Tracing(settings, receipt, self._router.clocks, lines=lines)
         self._router.tell, self._router.told_below = self._tracing.tick, self._tracing.ticks_below
         self._drain = Drain(
             settings.kafka,
@@ -452,6 +454,7 @@ class Feed:
             "rings": {name: drain.gauges() for name, drain in self._shown_rings().items()},
             "latency": self._drain.latency.summary(),
             "traces": self._tracing.report(),
+            "worker_pss_bytes": self._supervisor.pss_bytes if self._control.connected else {},
         }
 
     def segment_info(self) -> dict[str, Any]:

@@ -17,15 +17,16 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from chandlery.core.clocks import HostClocks, Stamps, boot_id, now_ns, wall_offset_ns
+from chandlery.core.clocks import HostClocks, Stamps, now_ns, wall_offset_ns
 from chandlery.core.errors import InputError
+from chandlery.core.kafka_login import addresses_of
 from chandlery.core.latency import Account, account
 from chandlery.core.settings import FeedSettings
 from chandlery.core.signals import Completion, Signal, SignalStamps
 from chandlery.core.telemetry import (
     Attributes,
+    Broker,
     Link,
-    Service,
     Span,
     TraceExport,
     shown_endpoint,
@@ -36,23 +37,26 @@ from chandlery.core.telemetry import (
     traceparent_of,
 )
 from chandlery.core.telemetry.spans import TICK_ROOT, span_id_of
-from chandlery.core.topics import partition_of, topics_of
+from chandlery.core.topics import aggregator_group, partition_of, topics_of
 from chandlery.core.wire import CandleUpdate
 from chandlery.workers.feed.board import Receipt
 from chandlery.workers.feed.router import SHARE_MASK
+from chandlery.workers.feed.signal_lines import SignalLines
 from chandlery.workers.feed.trace_answer import Answer
+from chandlery.workers.feed.trace_resources import our_version, resources
 
 if TYPE_CHECKING:
-    from chandlery.workers.feed.otlp import Encoder, Exporter
+    from chandlery.workers.feed.otlp import Exporter
+    from chandlery.workers.feed.span_encoder import Encoder
 
 log = logging.getLogger("chandlery.feed.signals")
 
 #: Signals and ticks that wait for the receiver; beyond it the oldest is dropped. About 2 kB each: 8 MB at most.
 MOST_WAITING: Final = 4_096
-#: Signals of half a second that get a line each in the log; of a flood the newest do, the others are told by number.
-MOST_LINES: Final = 200
 #: Traces of one request: about 2.5 kB each encoded, 160 kB together.
 MOST_PACKED: Final = 64
+#: Of encoding in a row: a signal takes about half of it, a turn of the loop for nothing a tenth.
+TURN_NS: Final = 200_000
 #: Company is waited for this long, so that nothing is encoded while a burst of signals is still under way.
 LINGER_S: Final = 0.5
 #: After a refusal to take it now: this long, doubled each time, with up to as much again at random.
@@ -85,24 +89,6 @@ class _Told(NamedTuple):
     account: Account
 
 
-def _say(what: _Told) -> None:
-    """One line for one signal, by which its trace is found."""
-    signal = what.signal
-    log.info(
-        "signal published",
-        extra={
-            "trader": signal.trader,
-            "action": signal.action,
-            "symbol": signal.symbol,
-            "interval": signal.interval,
-            "price": signal.price,
-            "frame_to_signal_us": what.account.frame_to_signal_us,
-            "trace_id": trace_id_of(signal.id).hex(),
-            "span_id": span_id_of(trace_id_of(signal.id), "acknowledged").hex(),
-        },
-    )
-
-
 def _threshold(share: float) -> int:
     """What the low 64 bits of a trace's id must be below to be among ``share`` of all, as in OpenTelemetry's sampler."""
     return round(share * (1 << 64))
@@ -116,6 +102,7 @@ class Tracing:
         environment: where OpenTelemetry's variables are looked for.
 
     Attributes:
+        lines: what the log is told of single signals.
         on: whether anything is sent. problem: why not, where somebody wanted it; newest trouble with the receiver.
         built, exported: traces. dropped: by reason. spans_rejected: left out by a receiver that took the rest.
     """
@@ -126,16 +113,14 @@ class Tracing:
         receipt: Receipt,
         clocks: HostClocks,
         environment: Mapping[str, str] | None = None,
+        lines: SignalLines | None = None,
     ) -> None:
         self._settings = settings
         self._clocks = clocks
         self._receipt = receipt
         self._topics = topics_of(settings.kafka)
         self._waiting: deque[_Told | _Tick] = deque()
-        #: Acknowledged signals whose line in the log is still to be written.
-        self._unsaid: deque[_Told] = deque()
-        self._any_unsaid = asyncio.Event()
-        self._unnamed = 0
+        self.lines = lines or SignalLines()
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -146,6 +131,7 @@ class Tracing:
         self.dropped: Counter[str] = Counter()
         self.problem = ""
         self._export: TraceExport | None = None
+        self._broker = Broker()
         self._encoder: Encoder | None = None
         self._exporter: Exporter | None = None
         try:
@@ -163,9 +149,13 @@ class Tracing:
         self.ticks_below = round(self._export.tick_share * (SHARE_MASK + 1)) if self._export else 0
 
     def _prepare(self, export: TraceExport) -> None:
-        from chandlery.workers.feed.otlp import Encoder, exporter_to
+        from chandlery.workers.feed.otlp import exporter_to
+        from chandlery.workers.feed.span_encoder import Encoder
 
-        self._encoder = Encoder(_resources(self._settings, export), _version())
+        # Which of several brokers took a record isn't known here: the first named stands for all.
+        address, port = addresses_of(self._settings.kafka.bootstrap)[0]
+        self._broker = Broker(address, port, aggregator_group(self._settings.kafka))
+        self._encoder = Encoder(resources(self._settings, export), our_version())
         self._exporter = exporter_to(export)
 
     # ---- in the signals' way: as little as can be ----
@@ -190,11 +180,9 @@ class Tracing:
 
     def completed(self, signal: Signal, completion: Completion, stamps: SignalStamps, told: Account) -> None:
         """The broker has acknowledged a signal: its trace is to be sent."""
-        what = _Told(signal, completion, stamps, told)
-        if log.isEnabledFor(logging.INFO):
-            self._log(what)
+        self.lines.published(signal, told)
         if self.on and self._wants(signal):
-            self._add(what)
+            self._add(_Told(signal, completion, stamps, told))
 
     def tick(self, symbol: str, update: CandleUpdate, stamps: Stamps) -> None:
         """A candle was written into the segment, and is among those that are traced for themselves."""
@@ -230,39 +218,14 @@ class Tracing:
         self._idle.clear()
         self._some.set()
 
-    def _log(self, what: _Told) -> None:
-        self._unsaid.append(what)
-        if len(self._unsaid) > MOST_LINES:
-            self._unsaid.popleft()
-            self._unnamed += 1
-        self._any_unsaid.set()
-
     # ---- beside it ----
 
     async def run(self) -> None:
         """Log and send what waits until cancelled. Never raises anything else: signals don't end for their traces."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._say_all())
+            tasks.create_task(self.lines.run())
             if self._exporter is not None:
                 tasks.create_task(self._send_all(self._exporter))
-
-    async def _say_all(self) -> None:
-        while True:
-            await self._any_unsaid.wait()
-            self._any_unsaid.clear()
-            await self._pause(LINGER_S)
-            while self._unsaid:
-                try:
-                    _say(self._unsaid.popleft())
-                except Exception as error:  # noqa: BLE001 - one line is what it costs
-                    log.error("a signal without a line", extra={"reason": type(error).__name__})
-                await asyncio.sleep(0)
-            self._say_unnamed()
-
-    def _say_unnamed(self) -> None:
-        if self._unnamed:
-            log.info("more signals published than are named here", extra={"signals": self._unnamed})
-            self._unnamed = 0
 
     async def _send_all(self, exporter: Exporter) -> None:
         try:
@@ -302,9 +265,7 @@ class Tracing:
 
     def end(self) -> None:
         """Nothing more is sent: what still waits is counted as dropped, and logged."""
-        while self._unsaid:
-            _say(self._unsaid.popleft())
-        self._say_unnamed()
+        self.lines.end()
         left = len(self._waiting) + self._under_way
         if left:
             self.dropped["ended"] += left
@@ -332,8 +293,9 @@ class Tracing:
             return
 
     async def _pack(self) -> list[bytes]:
-        """Encode some of what waits, with a turn for everything else after each."""
+        """Encode some of what waits, with a turn for everything else each :data:`TURN_NS`."""
         packed: list[bytes] = []
+        turn_ns = now_ns()
         while self._waiting and len(packed) < MOST_PACKED:
             what = self._waiting.popleft()
             self._under_way += 1
@@ -343,7 +305,9 @@ class Tracing:
             else:
                 self._under_way -= 1
                 self.dropped[why] += 1
-            await asyncio.sleep(0)
+            if now_ns() - turn_ns >= TURN_NS:
+                await asyncio.sleep(0)
+                turn_ns = now_ns()
         return packed
 
     def _encoded(self, what: _Told | _Tick) -> tuple[bytes, str]:
@@ -363,7 +327,7 @@ class Tracing:
         if isinstance(what, _Tick):
             return tick_spans(
                 what.trace_id, what.symbol, what.interval, what.forming, what.stamps, account(what.stamps),
-                self._topics, partition=partition_of(what.symbol, partitions), hosts=what.hosts,
+                self._topics, partition=partition_of(what.symbol, partitions), hosts=what.hosts, broker=self._broker,
             )  # fmt: skip
         signal = what.signal
         return signal_spans(
@@ -374,6 +338,7 @@ class Tracing:
             partition=partition_of(signal.symbol, partitions),
             hosts=(what.completion.origin, what.completion.host),
             links=self._links(signal, what.stamps),
+            broker=self._broker,
         )
 
     def _links(self, signal: Signal, stamps: SignalStamps) -> list[Link]:
@@ -431,49 +396,3 @@ class Tracing:
         if answer.words != self.problem:  # once a trouble, not once an attempt
             log.warning("traces not taken", extra={"reason": answer.words, "verdict": answer.verdict})
         self.problem = answer.words
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("chandlery")
-    except PackageNotFoundError:
-        return ""
-
-
-def _resources(settings: FeedSettings, export: TraceExport) -> dict[Service, Mapping[str, str | int]]:
-    """Who tells the spans. Ingest and aggregator run elsewhere: of them the settings say what is known."""
-    common: dict[str, str | int] = {
-        "service.namespace": "chandlery",
-        "service.version": _version(),
-        "chandlery.feed": settings.kafka.feed,
-    }
-    ours: dict[str, str | int] = {
-        **common,
-        "chandlery.worker": settings.worker,
-        "host.boot_id": boot_id().hex(),
-        **export.resource,
-    }
-    return {
-        "ingest": {
-            **common,
-            **settings.telemetry.ingest,
-            "service.name": "chandlery-ingest",
-            "service.instance.id": settings.kafka.feed,
-        },
-        "aggregator": {
-            **common,
-            **settings.telemetry.aggregator,
-            "service.name": "chandlery-aggregator",
-            "service.instance.id": settings.kafka.feed,
-        },
-        "feed": {
-            **ours,
-            "service.name": "chandlery-feed",
-            "service.instance.id": settings.worker,
-            "process.pid": os.getpid(),
-            "process.runtime.name": "cpython",
-        },
-        "trader": {**ours, "service.name": "chandlery-trader"},
-    }

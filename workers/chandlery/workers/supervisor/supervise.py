@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from chandlery.workers.supervisor.feed_link import FeedLink
 from chandlery.workers.supervisor.heritage import adopt_earlier_names, heritage, is_heir
 from chandlery.workers.supervisor.keeper import Keeper, Place
 from chandlery.workers.supervisor.leaving import Leaving
+from chandlery.workers.supervisor.memory_shares import FORK_SERVER, SUPERVISOR, MemoryShares
 from chandlery.workers.supervisor.nursery_client import NurseryClient
 
 _log = logging.getLogger("chandlery")
@@ -62,6 +64,7 @@ class Supervisor:
         self._settings = settings
         self._rings = Path(settings.rings_dir)
         self._nursery = NurseryClient()
+        self._shares = MemoryShares(self._processes)
         # By incarnation: ``namespace/name@3``.
         self._keepers: dict[str, Keeper] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -89,6 +92,7 @@ class Supervisor:
             asyncio.create_task(self._link.run(), name="feed link"),
             asyncio.create_task(self._watch(), name="watch"),
             asyncio.create_task(self._publish(), name="publish"),
+            asyncio.create_task(self._shares.run(), name="memory"),
             asyncio.create_task(follow_catalogue(self._settings.strategies_dir, self._set_catalogue), name="catalogue"),
         ]
         stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -336,11 +340,25 @@ class Supervisor:
         successors: dict[str, TraderStatus] = {}
         for keeper in sorted(self._keepers.values(), key=lambda keeper: keeper.spec.incarnation):
             told = successors if keeper.spec.trader in traders else traders
-            told[keeper.spec.trader] = keeper.status()
+            status = told[keeper.spec.trader] = keeper.status()
+            status.pss_bytes = self._shares.of(keeper.spec.key, status.pid)
         return traders, successors
 
+<<<<<<< HEAD
     def _send_status(self, statuses: Statuses | None = None) -> bool:
         """Tell the feed; whether there was one to take it."""
         sequence, content = self._applied
         traders, successors = self._statuses() if statuses is None else statuses
         return self._link.send(StatusMessage(sequence, content, traders, self._catalogue, successors))
+=======
+    def _processes(self) -> dict[str, int]:
+        """Whose share in memory is told, and their pids."""
+        own = {SUPERVISOR: os.getpid(), FORK_SERVER: self._nursery.pid}
+        running = {key: keeper.pid for key, keeper in self._keepers.items()}
+        return {name: pid for name, pid in (own | running).items() if pid}
+
+    def _send_status(self, statuses: Statuses | None = None) -> None:
+        sequence, content = self._applied
+        traders, successors = self._statuses() if statuses is None else statuses
+        self._link.send(StatusMessage(sequence, content, traders, self._catalogue, successors, self._shares.own()))
+>>>>>>> tel5
