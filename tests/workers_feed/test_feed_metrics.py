@@ -25,7 +25,7 @@ from tests.workers_feed.feed_setup import (
     trader,
     until,
 )
-from tests.workers_feed.test_feed_traces import stamped
+from tests.workers_feed.trace_setup import stamped
 
 from chandlery.core import signals as signal_format
 from chandlery.core.assignment import TraderStatus

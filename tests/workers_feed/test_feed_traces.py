@@ -30,6 +30,7 @@ from tests.workers_feed.feed_setup import (
     trader,
     until,
 )
+from tests.workers_feed.trace_setup import exported, stamped, tell, traced
 
 from chandlery.core import signals as signal_format
 from chandlery.core import wire
@@ -37,7 +38,7 @@ from chandlery.core.clocks import HostClocks, Stamps, now_ns, wall_offset_ns
 from chandlery.core.latency import account
 from chandlery.core.logs import JsonFormatter, TerminalFormatter
 from chandlery.core.settings import FeedSettings, KafkaSettings, TelemetrySettings
-from chandlery.core.signals import Completion, Signal, SignalStamps, completed
+from chandlery.core.signals import Completion, Signal, SignalStamps
 from chandlery.core.telemetry import trace_export
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.stream.topics import ensure_topics
@@ -52,19 +53,6 @@ BTC = "BTC/USDT"
 RECEIVERS = [(http_receiver, "http/protobuf"), (grpc_receiver, "grpc")]
 receiving = pytest.mark.parametrize(("receiving", "protocol"), RECEIVERS, ids=["http", "grpc"])
 Receiving = Callable[[], AbstractContextManager[Receiver]]
-
-
-def stamped(number: int, name: str = "a") -> Signal:
-    """A signal that has come all the way just now."""
-    at, offset = now_ns() - 10_000_000, wall_offset_ns()
-    placed = [at + offset - 3_000_000, at, at + offset + 1_000_000, *[at + part * 1_000_000 for part in range(2, 9)]]
-    stamps = SignalStamps(*placed)
-    stamps.wall_offset_ns = offset
-    return signal(name, number, stamps=stamps)
-
-
-def traced(tmp_path: Path, kafka: KafkaSettings, endpoint: str, protocol: Any = "", **more: Any) -> FeedSettings:
-    return feed_settings(tmp_path, kafka, telemetry=TelemetrySettings(endpoint, protocol, **more))
 
 
 async def signals_through(feed: Feed, settings: FeedSettings, count: int) -> list[Signal]:
@@ -318,34 +306,6 @@ async def test_a_share_of_signals_is_the_same_share_everywhere(tmp_path: Path) -
         assert receiver.traces().keys() == sampled
 
 
-def test_a_wrong_setting_is_told_and_nothing_else_stands_still(tmp_path: Path) -> None:
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "nowhere"}
-    made = Tracing(feed_settings(tmp_path, KafkaSettings("b:9092", "f")), Receipt(), HostClocks(), environment)
-    one = stamped(1)
-    made.completed(one, Completion(one.id, one.trader, 1, 1), one.stamps, account(one.stamps))
-    assert (made.on, made.built) == (False, 0)
-    assert "http://host:port" in made.report()["last_error"]
-
-
-def tell(made: Tracing, signals: list[Signal]) -> None:
-    """The broker has acknowledged these."""
-    for one in signals:
-        completion = Completion(one.id, one.trader, now_ns(), wall_offset_ns())
-        stamps = completed(one.stamps, completion)
-        made.completed(one, completion, stamps, account(stamps))
-
-
-async def exported(made: Tracing, signals: list[Signal]) -> int:
-    """Send the traces of acknowledged signals; how many the receiver took."""
-    tell(made, signals)
-    running = asyncio.create_task(made.run())
-    await made.drain(30.0)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    made.end()
-    return made.exported
-
-
 @pytest.mark.broker
 async def test_a_trader_that_lies_spoils_no_others_trace_and_no_signal(
     tmp_path: Path, kafka_settings: KafkaSettings
@@ -429,50 +389,6 @@ async def test_a_receiver_is_trusted_by_the_given_authority_and_by_no_other(
         trying.cancel()
         await asyncio.gather(trying, return_exceptions=True)
         assert len(receiver.traces()) == 1
-
-
-def test_a_certificate_that_is_not_there_is_told(tmp_path: Path) -> None:
-    environment = {"OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "none.pem")}
-    made = Tracing(
-        traced(tmp_path, KafkaSettings("b:9092", "f"), "https://localhost:1"), Receipt(), HostClocks(), environment
-    )
-    assert not made.on
-    assert "certificates" in made.report()["last_error"]
-
-
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-@pytest.mark.parametrize("headers", ["a=s3cret%0A", "s3cret name=x", "s3cret%0A=x", "a=s3cret%C3%B6"])
-def test_headers_that_cannot_be_sent_turn_traces_off_and_are_told_without_their_values(
-    tmp_path: Path, protocol: str, headers: str
-) -> None:
-    settings = traced(tmp_path, KafkaSettings("b:9092", "f"), "http://user:s3cret@[::1]:1", protocol)
-    made = Tracing(settings, Receipt(), HostClocks(), {"OTEL_EXPORTER_OTLP_HEADERS": headers})
-    assert not made.on
-    assert "header" in made.problem
-    assert "s3cret" not in str(made.report())
-
-
-def test_grpcs_own_and_binary_headers_are_told(tmp_path: Path) -> None:
-    settings = traced(tmp_path, KafkaSettings("b:9092", "f"), "http://c:1", "grpc")
-    for headers in ("token-bin=x", "grpc-timeout=x"):
-        assert not Tracing(settings, Receipt(), HostClocks(), {"OTEL_EXPORTER_OTLP_HEADERS": headers}).on
-    assert Tracing(settings, Receipt(), HostClocks(), {"OTEL_EXPORTER_OTLP_HEADERS": "x-api-key=x"}).on
-
-
-async def test_what_grpc_cannot_send_is_refused_and_ends_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(otlp, "_check_header", lambda *_: None)
-    for headers, kind in (("a=x%0A", "ExecuteBatchError"), ("a-bin=x", "TypeError")):
-        made = Tracing(
-            traced(tmp_path, KafkaSettings("b:9092", "f"), "http://127.0.0.1:1", "grpc"),
-            Receipt(),
-            HostClocks(),
-            {"OTEL_EXPORTER_OTLP_HEADERS": headers},
-        )
-        assert await exported(made, [stamped(1), stamped(2)]) == 0
-        assert made.dropped == {"refused": 2}
-        assert kind in made.problem
 
 
 @pytest.mark.parametrize("part", ["send", "close", "encode"])

@@ -344,21 +344,16 @@ class Supervisor:
             status.pss_bytes = self._shares.of(keeper.spec.key, status.pid)
         return traders, successors
 
-<<<<<<< HEAD
-    def _send_status(self, statuses: Statuses | None = None) -> bool:
-        """Tell the feed; whether there was one to take it."""
-        sequence, content = self._applied
-        traders, successors = self._statuses() if statuses is None else statuses
-        return self._link.send(StatusMessage(sequence, content, traders, self._catalogue, successors))
-=======
     def _processes(self) -> dict[str, int]:
         """Whose share in memory is told, and their pids."""
         own = {SUPERVISOR: os.getpid(), FORK_SERVER: self._nursery.pid}
         running = {key: keeper.pid for key, keeper in self._keepers.items()}
         return {name: pid for name, pid in (own | running).items() if pid}
 
-    def _send_status(self, statuses: Statuses | None = None) -> None:
+    def _send_status(self, statuses: Statuses | None = None) -> bool:
+        """Tell the feed; whether there was one to take it."""
         sequence, content = self._applied
         traders, successors = self._statuses() if statuses is None else statuses
-        self._link.send(StatusMessage(sequence, content, traders, self._catalogue, successors, self._shares.own()))
->>>>>>> tel5
+        return self._link.send(
+            StatusMessage(sequence, content, traders, self._catalogue, successors, self._shares.own())
+        )
