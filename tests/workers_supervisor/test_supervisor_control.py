@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tests.workers_supervisor.fake_feed import PATIENCE_S, trader
@@ -102,6 +103,32 @@ async def test_what_a_request_of_the_feed_wakes_is_the_newest_connection_alone()
         await until(lambda: bool(ends.rings))
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_a_connection_that_is_ending_takes_no_request_from_the_newest() -> None:
+    """Also where it had been woken before that came."""
+
+    class Line:
+        def __init__(self) -> None:
+            self.written: list[bytes] = []
+            self.drained = asyncio.Event()
+
+        def write(self, line: bytes) -> None:
+            self.written.append(line)
+
+        async def drain(self) -> None:
+            self.drained.set()
+
+    feed = ControlServer(Path("/nowhere"), Counter(), lambda _: None, lambda: None)
+    ending, newest = Line(), Line()
+    feed._writer = cast(asyncio.StreamWriter, newest)
+    feed.replace_ring("desk/a@1")
+    for line in (ending, newest):
+        sending = asyncio.create_task(feed._send(cast(asyncio.StreamWriter, line), asyncio.Event()))
+        await asyncio.wait_for(line.drained.wait(), PATIENCE_S)
+        sending.cancel()
+        await asyncio.wait([sending])
+    assert (ending.written, len(newest.written)) == ([], 1)
 
 
 async def test_a_status_that_a_feed_could_not_take_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
