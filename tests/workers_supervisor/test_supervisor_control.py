@@ -153,6 +153,30 @@ async def test_a_status_that_a_feed_could_not_take_is_told_again(monkeypatch: py
     assert answers == []
 
 
+async def test_the_shares_of_a_worker_without_traders_are_told_when_they_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing else of it moves."""
+    monkeypatch.setattr(supervise, "MOST_GAP_S", 0.01)
+    monkeypatch.setattr(supervise, "LEAST_GAP_S", 0.0)
+    made = Supervisor(SupervisorSettings("worker-0", "/nowhere", "/nowhere"))
+    known: dict[str, int] = {}
+    told: list[dict[str, int]] = []
+
+    def send(message: StatusMessage) -> bool:
+        told.append(message.pss_bytes)
+        return True
+
+    monkeypatch.setattr(made._link, "send", send)
+    monkeypatch.setattr(made._shares, "own", lambda: dict(known))
+    publishing = asyncio.create_task(made._publish())
+    await until(lambda: told == [{}])
+    known["supervisor"] = 5
+    await until(lambda: told == [{}, {"supervisor": 5}])
+    publishing.cancel()
+    await asyncio.wait([publishing])
+
+
 async def test_a_catalogue_that_could_not_be_read_is_read_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
