@@ -214,6 +214,38 @@ async def test_a_catalogue_that_could_not_be_read_is_read_again(
     assert read[2:] == [str(tmp_path)] * 2
 
 
+async def test_the_shipped_strategies_are_told_though_they_too_could_not_be_read_at_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder's file that never returns, and a machine that was busy for a while."""
+    answers: dict[str, list[list[dict[str, str]] | None]] = {
+        str(tmp_path): [None, None, None], "": [None, [{"name": "shipped"}]]
+    }  # fmt: skip
+    read: list[str] = []
+    now_s = 0.0
+
+    async def answer(folder: str) -> list[dict[str, str]] | None:
+        read.append(folder)
+        return answers[folder].pop(0)
+
+    def clock() -> float:
+        nonlocal now_s
+        now_s += 10.0 if any(answers.values()) else 0.0
+        return now_s
+
+    monkeypatch.setattr(catalogue_reader, "read_catalogue", answer)
+    monkeypatch.setattr(catalogue_reader, "LOOK_S", 0.0)
+    told: list[str] = []
+    following = asyncio.create_task(
+        catalogue_reader.follow_catalogue(str(tmp_path), lambda one: told.extend(each["name"] for each in one), clock)
+    )
+    await until(lambda: len(read) == 5)
+    following.cancel()
+    await asyncio.wait([following])
+    assert read == [str(tmp_path), "", str(tmp_path), "", str(tmp_path)], "told once, they are not read again"
+    assert told == ["shipped"]
+
+
 async def test_signals_that_the_fork_server_has_no_room_for_reach_it_later() -> None:
     client = NurseryClient()
     client._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
