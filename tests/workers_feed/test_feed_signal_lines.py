@@ -159,7 +159,7 @@ async def test_a_signal_that_is_sent_again_is_a_line_with_its_ids(
 class Refused(NamedTuple):
     """A record that the feed can't use."""
 
-    headers: list[tuple[str, bytes]]
+    headers: list[tuple[str, Any]]
     topic: str = "market.candles"
     partition: int = 1
     offset: int = 7
@@ -172,10 +172,12 @@ def test_a_dead_letter_names_the_trace_that_its_record_carries(info: pytest.LogC
     context = b"00-" + b"ab" * 16 + b"-" + b"cd" * 8 + b"-01"
     notes.refuse(Refused([("stamps", b""), (signal_format.TRACE_HEADER, context)]), "no candles record")
     notes.refuse(Refused([], offset=8), "no candles record")
-    first, second = lines(info, "record refused")
+    notes.refuse(Refused([(signal_format.TRACE_HEADER, None)], offset=9), "no candles record")  # as Kafka allows
+    first, second, third = lines(info, "record refused")
     assert ids(first) == {"trace_id": "ab" * 16, "span_id": "cd" * 8}
     assert (first["reason"], first["offset"]) == ("no candles record", 7)
     assert not ids(second)
+    assert not ids(third)
 
 
 def test_a_completion_that_is_lost_is_a_line_with_its_signals_ids(

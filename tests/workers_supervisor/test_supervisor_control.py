@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tests.workers_supervisor.fake_feed import PATIENCE_S, trader
@@ -104,6 +105,32 @@ async def test_what_a_request_of_the_feed_wakes_is_the_newest_connection_alone()
         await asyncio.wait([task])
 
 
+async def test_a_connection_that_is_ending_takes_no_request_from_the_newest() -> None:
+    """Also where it had been woken before that came."""
+
+    class Line:
+        def __init__(self) -> None:
+            self.written: list[bytes] = []
+            self.drained = asyncio.Event()
+
+        def write(self, line: bytes) -> None:
+            self.written.append(line)
+
+        async def drain(self) -> None:
+            self.drained.set()
+
+    feed = ControlServer(Path("/nowhere"), Counter(), lambda _: None, lambda: None)
+    ending, newest = Line(), Line()
+    feed._writer = cast(asyncio.StreamWriter, newest)
+    feed.replace_ring("desk/a@1")
+    for line in (ending, newest):
+        sending = asyncio.create_task(feed._send(cast(asyncio.StreamWriter, line), asyncio.Event()))
+        await asyncio.wait_for(line.drained.wait(), PATIENCE_S)
+        sending.cancel()
+        await asyncio.wait([sending])
+    assert (ending.written, len(newest.written)) == ([], 1)
+
+
 async def test_a_status_that_a_feed_could_not_take_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though nothing has changed since."""
     monkeypatch.setattr(supervise, "MOST_GAP_S", 0.01)
@@ -124,6 +151,30 @@ async def test_a_status_that_a_feed_could_not_take_is_told_again(monkeypatch: py
     publishing.cancel()
     await asyncio.wait([publishing])
     assert answers == []
+
+
+async def test_the_shares_of_a_worker_without_traders_are_told_when_they_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing else of it moves."""
+    monkeypatch.setattr(supervise, "MOST_GAP_S", 0.01)
+    monkeypatch.setattr(supervise, "LEAST_GAP_S", 0.0)
+    made = Supervisor(SupervisorSettings("worker-0", "/nowhere", "/nowhere"))
+    known: dict[str, int] = {}
+    told: list[dict[str, int]] = []
+
+    def send(message: StatusMessage) -> bool:
+        told.append(message.pss_bytes)
+        return True
+
+    monkeypatch.setattr(made._link, "send", send)
+    monkeypatch.setattr(made._shares, "own", lambda: dict(known))
+    publishing = asyncio.create_task(made._publish())
+    await until(lambda: told == [{}])
+    known["supervisor"] = 5
+    await until(lambda: told == [{}, {"supervisor": 5}])
+    publishing.cancel()
+    await asyncio.wait([publishing])
 
 
 async def test_a_catalogue_that_could_not_be_read_is_read_again(
@@ -161,6 +212,38 @@ async def test_a_catalogue_that_could_not_be_read_is_read_again(
     following.cancel()
     await asyncio.wait([following])
     assert read[2:] == [str(tmp_path)] * 2
+
+
+async def test_the_shipped_strategies_are_told_though_they_too_could_not_be_read_at_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder's file that never returns, and a machine that was busy for a while."""
+    answers: dict[str, list[list[dict[str, str]] | None]] = {
+        str(tmp_path): [None, None, None], "": [None, [{"name": "shipped"}]]
+    }  # fmt: skip
+    read: list[str] = []
+    now_s = 0.0
+
+    async def answer(folder: str) -> list[dict[str, str]] | None:
+        read.append(folder)
+        return answers[folder].pop(0)
+
+    def clock() -> float:
+        nonlocal now_s
+        now_s += 10.0 if any(answers.values()) else 0.0
+        return now_s
+
+    monkeypatch.setattr(catalogue_reader, "read_catalogue", answer)
+    monkeypatch.setattr(catalogue_reader, "LOOK_S", 0.0)
+    told: list[str] = []
+    following = asyncio.create_task(
+        catalogue_reader.follow_catalogue(str(tmp_path), lambda one: told.extend(each["name"] for each in one), clock)
+    )
+    await until(lambda: len(read) == 5)
+    following.cancel()
+    await asyncio.wait([following])
+    assert read == [str(tmp_path), "", str(tmp_path), "", str(tmp_path)], "told once, they are not read again"
+    assert told == ["shipped"]
 
 
 async def test_signals_that_the_fork_server_has_no_room_for_reach_it_later() -> None:

@@ -208,9 +208,9 @@ def ids_of(signal_id: str) -> dict[str, str]:
     return {"trace_id": trace_id.hex(), "span_id": span_id_of(trace_id, "acknowledged").hex()}
 
 
-def ids_in(traceparent: bytes) -> dict[str, str]:
-    """The same of a record with W3C context; nothing where it is none."""
-    found = _TRACEPARENT.fullmatch(traceparent)
+def ids_in(traceparent: bytes | None) -> dict[str, str]:
+    """The same of a record with W3C context; nothing where it is none. None: Kafka has headers without a value."""
+    found = _TRACEPARENT.fullmatch(traceparent or b"")
     return {"trace_id": found[1].decode(), "span_id": found[2].decode()} if found else {}
 
 

@@ -125,7 +125,7 @@ class ControlServer:
                 if self._current is not None and self._current is not sent:
                     sent = self._current
                     writer.write(sent)
-                while self._rings:
+                while self._rings and self._writer is writer:
                     writer.write(self._rings.pop(next(iter(self._rings))))
                 async with asyncio.timeout(_WRITE_TIMEOUT_S):
                     await writer.drain()

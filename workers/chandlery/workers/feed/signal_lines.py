@@ -1,7 +1,7 @@
 """Lines in the log about single signals: each with the ids by which the signal's trace is found.
 
 They are written beside all that matters, some time later, and of a flood only the newest are: the others are told by
-number. A trader that fills its ring with rubbish costs its drops' counters, and :data:`MOST_LINES` lines.
+number. A trader that fills its ring with rubbish costs its drops' counters, and :data:`MOST_LINES` lines each half second.
 """
 
 from __future__ import annotations

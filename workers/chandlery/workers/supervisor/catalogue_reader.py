@@ -78,19 +78,20 @@ async def follow_catalogue(
         clock: seconds that never go back.
     """
     seen: Fingerprint | None = None
-    again_s, pause_s = math.inf, FIRST_RETRY_S
+    again_s, pause_s, is_told = math.inf, FIRST_RETRY_S, False
     while True:
         present = fingerprint(strategies_dir)
         is_new = present != seen
         if is_new or clock() >= again_s:
             pause_s = FIRST_RETRY_S if is_new else min(2 * pause_s, LAST_RETRY_S)
-            seen = present
+            seen, is_told = present, is_told and not is_new
             catalogue = await read_catalogue(strategies_dir)
             is_read = catalogue is not None
-            if catalogue is None and strategies_dir and is_new:
+            if catalogue is None and strategies_dir and not is_told:
                 # A file that never returns: without the folder the shipped ones are still there.
                 catalogue = await read_catalogue("")
             if catalogue is not None:
+                is_told = True
                 changed(catalogue)
             again_s = math.inf if is_read else clock() + pause_s
         if not strategies_dir and again_s == math.inf:

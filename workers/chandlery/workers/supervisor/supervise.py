@@ -301,7 +301,7 @@ class Supervisor:
         self._change.set()
 
     async def _publish(self) -> None:
-        last: tuple[int, Statuses] | None = None
+        last: tuple[int, Statuses, dict[str, int]] | None = None
         while True:
             changed = True
             try:
@@ -311,7 +311,7 @@ class Supervisor:
                 changed = False
             self._change.clear()
             self._acknowledge()
-            now = (self._applied[0], self._statuses())
+            now = (self._applied[0], self._statuses(), self._shares.own())
             if changed or now != last:
                 # What a feed that doesn't read has not taken is told once a second until it has.
                 last = now if self._send_status(now[1]) else None
