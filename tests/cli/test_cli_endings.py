@@ -86,6 +86,13 @@ def test_without_a_verb_the_help_is_shown() -> None:
     assert call("--help").returncode == 0
 
 
+def test_without_a_verb_the_help_is_shown_also_where_rich_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TYPER_USE_RICH", "0")
+    done = call()
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.count("Usage: chandlery") == 1
+
+
 def test_without_its_packages_it_names_the_extra_that_brings_them() -> None:
     program = "import sys; sys.modules['aiohttp'] = None\nfrom chandlery.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)

@@ -312,6 +312,8 @@ def test_segments_and_processes_are_told_while_they_are_fresh() -> None:
             "process_resident_memory_bytes 5e+07",
             "process_proportional_memory_bytes 2e+07",
             'chandlery_trader_resident_memory_bytes{trader="desk/one"} 1e+07',
+            'chandlery_trader_resident_memory_bytes{trader="desk/new"} 9e+06',
+            'chandlery_trader_pss_bytes{trader="desk/one"} 4e+06',
             'chandlery_trader_ring_depth{trader="desk/one"} 2',
             'chandlery_trader_ring_capacity{trader="desk/one"} 256',
             'chandlery_trader_lapped_total{trader="desk/one"} 5',
@@ -321,9 +323,11 @@ def test_segments_and_processes_are_told_while_they_are_fresh() -> None:
     (segment,) = segments_of(pools, 101.0)
     assert (segment.worker, segment.size_bytes, segment.series_used) == ("desk/w0", 60_000_000, 3)
     assert (segment.rings, segment.ring_depth, segment.laps) == (1, 2, 5)
-    assert [(one.name, one.kind) for one in processes_of(pools, {}, 101.0)] == [("desk/w0/feed", "feed"), ("desk/one", "trader")]  # fmt: skip
-    # Of Traders no worker tells the proportional share.
-    assert [one.counted_bytes for one in processes_of(pools, {}, 101.0)] == [20_000_000, 10_000_000]
+    assert [(one.name, one.kind, one.rss_bytes, one.pss_bytes) for one in processes_of(pools, {}, 101.0)] == [
+        ("desk/w0/feed", "feed", 50_000_000, 20_000_000),
+        ("desk/new", "trader", 9_000_000, None),  # nobody has looked yet
+        ("desk/one", "trader", 10_000_000, 4_000_000),
+    ]
     assert list(processes_of(pools, {}, 120.0)) == []
 
 

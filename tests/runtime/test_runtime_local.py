@@ -278,6 +278,19 @@ async def test_what_an_ingest_that_ended_has_counted_counts_once(runtime: LocalR
     assert group.ingest_counts()["appended"] == 6
 
 
+async def test_ingests_that_end_before_they_say_anything_add_nothing_to_the_counts(runtime: LocalRuntime) -> None:
+    """As where one is ended by a growth and then can't be started, or dies at each start."""
+    group, _ = group_of(runtime)
+    group.ingest.restarts = 0
+    group.ingest_watch.status = {"frames": 7, "trades": {"received": 5, "appended": 5}}
+    await group.stop_ingest()
+    for restarts in (1, 2):
+        group.ingest.restarts = restarts
+        group.note_ingest_end()
+        assert (group.ingest_counts()["appended"], group.ingest_counts()["frames"]) == (5, 7)
+    assert not group.ingest_exact
+
+
 async def test_what_a_worker_tells_while_all_starts_is_planned_with_once_all_runs(runtime: LocalRuntime) -> None:
     runtime._status_came(has_news=True)
     assert runtime._replan.is_set(), "not at the next look, seconds later"

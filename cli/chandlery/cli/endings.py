@@ -55,9 +55,10 @@ def run(app: typer.Typer, program: str) -> NoReturn:
     except typer.Abort:
         raise SystemExit(INTERRUPTED) from None
     except _UNREADABLE as error:
-        # Without any verb the help was printed already, and is what was wanted.
         if type(error).__name__ != "NoArgsIsHelpError":
             sys.stderr.write(f"chandlery: {unreadable(error)}\n")
+        elif words := str(error):  # the help, which is what was wanted; empty: rich has printed it already
+            sys.stdout.write(f"{words}\n")
         raise SystemExit(InputError.exit_code) from None
     raise SystemExit(code or 0)
 

@@ -329,8 +329,8 @@ class EmbeddedBroker:
         """Why Kafka can't have the port that was asked for."""
         if port_is_free(port):
             return (
-                f"port {port} is claimed by another Kafka that is just starting: "
-                "choose another port for this one, or try again when that one has it"
+                f"port {port} is claimed by another Kafka that is just starting, or starting again: "
+                "choose another port for this one, or end that instance"
             )
         return f"port {port} is held by {holder_of(port)}: end that process, or choose another port for Kafka"
 

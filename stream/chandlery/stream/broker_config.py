@@ -67,7 +67,7 @@ _SETTINGS: Final[dict[str, str | int]] = {
 
 
 def request_threads(cores: int) -> dict[str, int]:
-    """Threads that read and answer requests, and that do them: no more than have cores to run on.
+    """Threads that read and answer requests, and that do them: no more than have cores to run on (one of each at least).
 
     A request goes from one of the first to one of the others and back. On two cores that a whole market shares, the four
     that did them before waited for each other's turns: with one each, frame to signal took 3 to 14 % less time.

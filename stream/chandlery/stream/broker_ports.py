@@ -49,11 +49,11 @@ def port_is_free(port: int) -> bool:
 
 
 class PortClaim:
-    """A port that this process has chosen and will listen on soon.
+    """A port that this process has chosen for its Kafka, for as long as that is wanted.
 
-    A JVM takes seconds until it listens: others that look for a free port meanwhile pass over one that is claimed. The
-    claim is a socket's name that lives in the kernel, beside the ports themselves, and goes with its process; it is no
-    promise of strangers, and whoever doesn't ask for it may still be quicker.
+    A JVM takes seconds until it listens, after a crash too: others that look for a free port meanwhile pass over one that
+    is claimed. The claim is a socket's name that lives in the kernel, beside the ports themselves, and goes with its
+    process; it is no promise of strangers, and whoever doesn't ask for it may still be quicker.
     """
 
     def __init__(self, port: int, held: socket.socket) -> None:
@@ -61,7 +61,7 @@ class PortClaim:
         self._held = held
 
     def release(self) -> None:
-        """Let go of it, when somebody listens there or nobody will."""
+        """Let go of it: nobody will listen there, or not again."""
         self._held.close()
 
 

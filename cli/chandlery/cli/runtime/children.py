@@ -181,9 +181,8 @@ class Child:
                 return
             try:
                 await self._spawn()
-            except (
-                MachineError
-            ) as error:  # no memory, no pids, no room for its log: the old process object ends the next wait at once
+            except MachineError as error:
+                # No memory, no pids, no room for its log: the old process object ends the next wait at once.
                 log.error("process can't be restarted", extra={"child": self.name, "problem": str(error)})
             if self._stop_wanted.is_set():
                 # Whoever asked meanwhile found nothing to end. It has just begun: there is nothing to save.

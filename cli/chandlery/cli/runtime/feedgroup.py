@@ -253,7 +253,8 @@ class FeedGroup:
         except (OSError, msgspec.DecodeError):
             status = self.ingest_watch.status
             self.ingest_exact = False
-        if status:
+        # One that ended before it said anything has nothing to add: what stands there counts already.
+        if status and status is not self._said_last:
             self.earlier_ingest.append(status)
         self.ingest_watch.status = self._said_last = {**status, "connected": False}
 

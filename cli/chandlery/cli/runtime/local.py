@@ -51,6 +51,8 @@ _PREDECESSOR_TIMEOUT_S: Final = 20.0
 _READY_TIMEOUT_S: Final = 20.0
 # What can fail a plan is a full disk: no need to hurry, nor to fill the log.
 _PLAN_AGAIN_S: Final = 2.0
+#: Tasks that end by themselves; the others go on for as long as the run, or not at all.
+_PASSING: Final = ("start", "end worker")
 
 
 class LocalRuntime:
@@ -427,11 +429,8 @@ class LocalRuntime:
         """Tell of a task that ended by an error: what it did isn't done any more."""
         if not task.cancelled() and (error := task.exception()) is not None and self.phase == "running":
             log.error(f"{task.get_name()}: {error}", exc_info=error if not isinstance(error, ChandleryError) else None)
-            passing = task.get_name() in (
-                "start",
-                "end worker",
-            )  # the others go on for as long as the run, or not at all
-            (self._problem_notices if passing else self._ended_notices).append(f"{task.get_name()}: {error}")
+            told = self._problem_notices if task.get_name() in _PASSING else self._ended_notices
+            told.append(f"{task.get_name()}: {error}")
 
     # End ----------------------------------------------------------------------------------------------------
 

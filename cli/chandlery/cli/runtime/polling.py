@@ -24,7 +24,7 @@ _LONG_POLL_MS: Final = 5_000
 #: A status is asked for twice a second and answered within milliseconds, or given up after 2 s: one that is older than two
 #: answers in vain is of before.
 OLD_S: Final = 5.0
-#: The same of a worker's, whose answer may take 5 s, and is given up after 8.
+#: A worker's answer may take 5 s, and is given up after 8: of one that is older an answer was asked for in vain.
 OLD_WORKER_S: Final = 10.0
 StatusT = TypeVar("StatusT")
 

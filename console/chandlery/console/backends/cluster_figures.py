@@ -36,6 +36,7 @@ _TRADER: Final = {
     "errors_total": "errors",
     "lapped_total": "lapped",
     "resident_memory_bytes": "rss_bytes",
+    "pss_bytes": "pss_bytes",
     "warm_candles": "warm_have",
     "warm_candles_needed": "warm_need",
     "ring_depth": "ring_depth",
@@ -53,7 +54,7 @@ _WORKER: Final = {
 
 @dataclass(slots=True)
 class TraderFigures:
-    """One Trader's process as its worker tells of it (docs/telemetry.md)."""
+    """One Trader's process as its worker tells of it (docs/telemetry.md); 0: not told."""
 
     state: str = ""
     calls: int = 0
@@ -62,6 +63,7 @@ class TraderFigures:
     errors: int = 0
     lapped: int = 0
     rss_bytes: int = 0
+    pss_bytes: int = 0
     warm_have: int = 0
     warm_need: int = 0
     ring_depth: int = 0

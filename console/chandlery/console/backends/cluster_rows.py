@@ -224,7 +224,8 @@ def idle(item: Object) -> bool:
 def processes_of(
     pools: Mapping[Names, PoolFigures], feeds: Mapping[Names, FeedFigures], now_s: float
 ) -> Iterator[Measured]:
-    """Memory of every process that told of it lately. Supervisors tell of theirs to nobody without a token."""
+    """Memory of every process that told of it lately. Supervisors and fork servers tell their share alone, not what is
+    resident: they are left out."""
     for (namespace, name), feed in sorted(feeds.items()):
         for kind, process, at_s in (
             ("ingest", feed.ingest_process, feed.ingest_at_s),
@@ -241,7 +242,8 @@ def processes_of(
             # A successor beside its Trader is told of by a key with an @: a process of its own. One that was started
             # again, or by another worker's supervisor, is another process.
             if figures.rss_bytes:
-                yield Measured(trader, "trader", worker.began_s + figures.restarts, figures.rss_bytes)
+                instance, shared = worker.began_s + figures.restarts, figures.pss_bytes or None
+                yield Measured(trader, "trader", instance, figures.rss_bytes, shared)
 
 
 def segments_of(pools: Mapping[Names, PoolFigures], now_s: float) -> Iterator[SegmentUse]:

@@ -1,6 +1,6 @@
 """When signals came, by a clock that is never set back: what windows such as "the last minute" are cut by. Pure.
 
-Wall clocks jump: NTP puts them right, a machine wakes up. A window that reaches from a moment of the wall clock to now
+Wall clocks jump: NTP puts them right, somebody sets them. A window that reaches from a moment of the wall clock to now
 would then hold an hour of signals, or none. So a signal's age is worked out once, when it is read, and from then on it
 grows old by the steady clock of this process.
 """

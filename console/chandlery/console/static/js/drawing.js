@@ -75,7 +75,7 @@ export function stageBar() {
 export function stageLegend() {
   return h(
     "ul",
-    { class: "legend", "aria-label": "Colours of the stages" },
+    { class: "legend", "aria-label": "Colours of the stages, and what else is shown" },
     KNOWN.map((name) => h("li", {}, h("span", { class: `swatch ${stageClass(name)}`, "aria-hidden": "true" }), name)),
     h("li", {}, "beside them: frame to acknowledged signal; times are UTC"),
   );
