@@ -27,7 +27,7 @@ from chandlery.workers.feed.board import Receipt
 from chandlery.workers.feed.forming_signals import FormingSignals
 from chandlery.workers.feed.notes import Notes
 from chandlery.workers.feed.ring_drain import RingDrain, Tally
-from chandlery.workers.feed.signal_lines import MOST_LINES, SignalLines
+from chandlery.workers.feed.signal_lines import MOST_DROPS, SignalLines
 from chandlery.workers.feed.tracing import Tracing
 from chandlery.workers.segment import SignalRing
 
@@ -114,11 +114,11 @@ def test_a_corrupt_ring_names_the_newest_signal_that_was_taken_from_it(
 
 def test_a_flood_of_drops_costs_few_lines_and_hides_no_published_signal(info: pytest.LogCaptureFixture) -> None:
     told = SignalLines()
-    for number in range(MOST_LINES + 300):
+    for number in range(MOST_DROPS + 300):
         told.dropped("desk/a", signal("a", number), "bad_signal", "why")
     told.completion_lost("ab" * 16, "too many wait")
     told.end()
-    assert len(lines(info, "signal dropped")) == MOST_LINES
+    assert len(lines(info, "signal dropped")) == MOST_DROPS
     (more,) = lines(info, "more signals dropped than are named here")
     assert more["signals"] == 300
     assert [ids(line) for line in lines(info, "completion lost")] == [ids_of("ab" * 16)]

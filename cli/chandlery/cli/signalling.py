@@ -50,7 +50,8 @@ def signals(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Signals from the signals topic, oldest first."""
-    quieten_client()  # that Kafka is away is told once, at the end
+    if not follow:  # else the client's own words are all that tells of a Kafka that is away meanwhile
+        quieten_client()  # that Kafka is away is told once, at the end
     asyncio.run(_signals(current_view(state), follow=follow, trader=trader, last=last, json=json))
 
 

@@ -1,7 +1,7 @@
 """Lines in the log about single signals: each with the ids by which the signal's trace is found.
 
 They are written beside all that matters, some time later, and of a flood only the newest are: the others are told by
-number. A trader that fills its ring with rubbish costs its drops' counters, and :data:`MOST_LINES` lines each half second.
+number. A trader that fills its ring with rubbish costs its drops' counters, and :data:`MOST_DROPS` lines each half second.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ log = logging.getLogger("chandlery.feed.signals")
 
 #: Of half a second, for each kind of line.
 MOST_LINES: Final = 200
+#: Of those that a broken trader can make without end: few enough that a pod's log of 10 MB still holds ten minutes.
+MOST_DROPS: Final = 20
 #: Company is waited for this long, so that nothing is written while a burst of signals is still under way.
 LINGER_S: Final = 0.5
 #: What happens to every Trader that starts again, or hands over: nobody has to look into it.
@@ -74,7 +76,7 @@ class SignalLines:
             return
         waiting = self._waiting[words]
         waiting.append(_Line(level, words, facts))
-        if len(waiting) > MOST_LINES:
+        if len(waiting) > (MOST_DROPS if words == "signal dropped" else MOST_LINES):
             waiting.popleft()
             self._more[words] += 1
         self._any.set()
