@@ -123,6 +123,46 @@ async def test_a_silent_exchange_is_left_and_come_back_to(exchange: ExchangeServ
         await live.until("it is counted", lambda: live.ingest.counts.reconnects >= 1)
 
 
+async def test_a_market_that_rests_keeps_its_connection_its_heartbeats_and_its_trades(
+    exchange: ExchangeServer, tmp_path: Path
+) -> None:
+    async with _live(exchange, tmp_path, symbols=["BTC/USDT"], silence_timeout_ms=300) as live:
+        first = await exchange.next_connection()
+        await exchange.send(_btc(1))
+        await live.until("the first is had", lambda: live.ingest.counts.received == 1)
+        for number in (2, 3):
+            beside = await exchange.next_connection()  # it has been quiet for longer than a connection is trusted
+            before = live.ingest.counts.heartbeats
+            await live.until("time goes on", lambda before=before: live.ingest.counts.heartbeats > before + 2)  # type: ignore[misc]
+            await exchange.send(_btc(number))
+            await asyncio.wait_for(beside.closed.wait(), 10)
+        await live.until("all are had", lambda: live.ingest.status().symbols["BTC/USDT"].last_id == 3)
+        assert not first.closed.is_set()
+        assert (live.ingest.counts.reconnects, live.ingest.counts.connected) == (0, True)
+        assert live.ingest.status().symbols["BTC/USDT"].gap_ids == 0
+    assert sorted(set(live.sink.ids("BTC/USDT"))) == [1, 2, 3]
+    marks = live.sink.watermarks("BTC/USDT")
+    assert marks == sorted(marks)
+
+
+async def test_a_connection_that_answers_and_sends_no_data_any_more_is_left_for_one_that_does(
+    exchange: ExchangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chandlery.stream.ingest.binance._IN_STEP_S", 0.05)
+    async with _live(exchange, tmp_path, symbols=["BTC/USDT"], silence_timeout_ms=200) as live:
+        stuck = await exchange.next_connection()
+        await exchange.send(_btc(1))
+        await live.until("the first is had", lambda: live.ingest.counts.received == 1)
+        beside = await exchange.next_connection()
+        await beside.send(_btc(2))
+        await asyncio.wait_for(stuck.closed.wait(), 10)
+        await live.until("it is counted", lambda: live.ingest.counts.reconnects == 1)
+        await beside.send(_btc(3))
+        await live.until("it goes on", lambda: live.ingest.status().symbols["BTC/USDT"].last_id == 3)
+        assert live.ingest.counts.connected
+        assert stuck.pings, "it was asked, and answered"
+
+
 async def test_an_exchange_that_refuses_is_tried_until_it_accepts(exchange: ExchangeServer, tmp_path: Path) -> None:
     exchange.refuse = True
     async with _live(exchange, tmp_path) as live:

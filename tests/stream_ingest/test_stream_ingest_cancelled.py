@@ -17,11 +17,16 @@ from chandlery.stream.ingest.options import BinanceOptions
 class SlowToClose:
     """A connection whose peer takes its time to say goodbye."""
 
-    def __init__(self, *, ready: bool) -> None:
-        self.ready = asyncio.Event()
+    def __init__(self, *, ready: bool, quiet: bool = False) -> None:
+        self.ready, self.quiet, self.spoke = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        if quiet:
+            self.quiet.set()
         self.closing, self.goodbye = asyncio.Event(), asyncio.Event()
         if ready:
             self.ready.set()
+
+    def trust(self) -> None:
+        self.quiet.clear()
 
     async def run(self) -> None:
         try:
@@ -31,14 +36,16 @@ class SlowToClose:
             await self.goodbye.wait()
 
 
-@pytest.mark.parametrize("ready", [True, False])
-async def test_a_source_told_to_end_while_a_connection_hands_over_ends_the_next_one_too(ready: bool) -> None:
+@pytest.mark.parametrize(("ready", "quiet"), [(True, False), (False, False), (False, True)])
+async def test_a_source_told_to_end_while_a_connection_hands_over_ends_the_next_one_too(
+    ready: bool, quiet: bool
+) -> None:
     source: Any = BinanceSource(BinanceOptions(), ["BTC/USDT"], 250, 10_000, new_counts({}), VirtualClock())
-    old, successor = SlowToClose(ready=True), SlowToClose(ready=ready)
+    old, successor = SlowToClose(ready=True, quiet=quiet), SlowToClose(ready=ready)
     successor.goodbye.set()
     current = asyncio.create_task(old.run())
     before = asyncio.all_tasks()
-    handing_over = asyncio.create_task(source._hand_over(cast(Connection, successor), current))
+    handing_over = asyncio.create_task(source._hand_over(cast(Connection, old), cast(Connection, successor), current))
     if ready:
         await old.closing.wait()
     else:

@@ -160,8 +160,8 @@ class FeedGroup:
     async def follow(self, *, symbols: bool, intervals: bool) -> None:
         """Restart what must know of new symbols or intervals. The session goes on where it stood.
 
-        The market stands still for as long as the restarts take (a few seconds); no trade is lost: a continuous
-        exchange's gap shows as one, a replay or synthetic market resumes where it was.
+        The market stands still for as long as the restarts take (a few seconds). A replay or synthetic market resumes where
+        it was; what an exchange trades meanwhile is missing, and counted as a gap.
 
         Raises:
             ChandleryError: one of them does not come back by now; it goes on being started.

@@ -43,6 +43,9 @@ _CONNECT_TIMEOUT_S: Final = 10.0
 # The exchange's answer to our close frame isn't worth waiting for: what it sent before has been read.
 _CLOSE_TIMEOUT_S: Final = 0.5
 _MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+# Streams of one exchange are not in step by up to 0.2 s, and two connections not by as much again; ten times that, and
+# well below the five seconds of lateness that the aggregator allows.
+_IN_STEP_S: Final = 2.0
 # Ten minutes lie between our age limit and the exchange's 24 hours: room for ten tries.
 _HANDOVER_RETRY_S: Final = 60.0
 FIRST_BACKOFF_S: Final = 0.25
@@ -102,7 +105,8 @@ class BinanceSource:
     Args:
         options: see :class:`BinanceOptions`. symbols: unified symbols.
         heartbeat_ms: silence after which a symbol's watermark moves without a trade.
-        silence_timeout_ms: a connection that brings no data for this long is replaced.
+        silence_timeout_ms: a connection that brings nothing at all for this long, no pong either, is lost. One that brings
+            no data only, as of a market that rests, gets a second one beside it, and is left if that one brings some.
 
     Raises:
         InputError: more streams than one connection carries.
@@ -177,33 +181,67 @@ class BinanceSource:
         """
         self._current = Connection(self, http, outlet)
         task = asyncio.create_task(self._current.run())
-        age_s = self._options.max_connection_age_s
+        renew_s = left_s = self._options.max_connection_age_s
+        began_ns = self._clock.monotonic_ns()
         try:
             while True:
-                await asyncio.wait({task}, timeout=age_s)
+                await self._grown_old_or_quiet(task, left_s)
                 if task.done():
                     await task
-                successor = await self._hand_over(Connection(self, http, outlet), task)
-                task = successor or task
-                age_s = self._options.max_connection_age_s
-                if successor is None:
-                    age_s = min(age_s, _HANDOVER_RETRY_S)
+                doubted = self._current.quiet.is_set()
+                successor = await self._hand_over(self._current, Connection(self, http, outlet), task)
+                now_ns = self._clock.monotonic_ns()
+                if successor is not None:
+                    task, began_ns, renew_s = successor, now_ns, self._options.max_connection_age_s
+                elif not doubted:
+                    began_ns, renew_s = now_ns, min(self._options.max_connection_age_s, _HANDOVER_RETRY_S)
+                left_s = max(0.0, renew_s - (now_ns - began_ns) / 1e9)
         finally:
             self._counts.connected = False
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _hand_over(self, successor: Connection, task: asyncio.Task[None]) -> asyncio.Task[None] | None:
+    async def _grown_old_or_quiet(self, task: asyncio.Task[None], age_s: float) -> None:
+        """Return when the current connection ended, is as old as this, or has brought no data for too long."""
+        assert self._current is not None
+        quiet = asyncio.create_task(self._current.quiet.wait())
+        try:
+            await asyncio.wait({task, quiet}, timeout=age_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            quiet.cancel()
+
+    async def _spoke(self, quiet: Connection, successor: Connection, ends: set[asyncio.Task[None]]) -> bool:
+        """Whether a quiet connection brings data too, once there are any: then it is the market that rested."""
+        spoke, ready = (asyncio.create_task(one.wait()) for one in (quiet.spoke, successor.ready))
+        try:
+            await asyncio.wait({spoke, ready, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done() and not spoke.done():
+                await asyncio.wait({spoke, *ends}, timeout=_IN_STEP_S, return_when=asyncio.FIRST_COMPLETED)
+            return spoke.done()
+        finally:
+            spoke.cancel()
+            ready.cancel()
+
+    async def _hand_over(
+        self, current: Connection, successor: Connection, task: asyncio.Task[None]
+    ) -> asyncio.Task[None] | None:
         """Let both run until the successor has data, so that nothing is missed; some trades come twice.
 
+        Args:
+            task: in which the current one runs.
+
         Returns:
-            The successor's task, or None where it failed and the current connection was kept.
+            The successor's task, or None where it failed, or wasn't needed, and the current connection was kept.
         """
         next_task = asyncio.create_task(successor.run())
         ready = asyncio.create_task(successor.ready.wait())
+        rests = False
         try:
-            await asyncio.wait({next_task, ready, task}, return_when=asyncio.FIRST_COMPLETED)
-            replaced = successor.ready.is_set() and not next_task.done()
+            if current.quiet.is_set():
+                rests = await self._spoke(current, successor, {next_task, task})
+            else:
+                await asyncio.wait({next_task, ready, task}, return_when=asyncio.FIRST_COMPLETED)
+            replaced = successor.ready.is_set() and not next_task.done() and not rests
             retired = task if replaced else next_task
             retired.cancel()
             await asyncio.gather(retired, return_exceptions=True)
@@ -214,13 +252,19 @@ class BinanceSource:
             raise
         finally:
             ready.cancel()
+        doubted = current.quiet.is_set()
         if not replaced:
-            log.warning("a successor connection failed; keeping the old one")
+            current.trust()
+            if rests:
+                log.info("the market rested, not the connection")
+            else:
+                log.warning("a successor connection failed; keeping the old one")
             return None
+        successor.trust()
         self._current = successor
         self._counts.reconnects += 1
         self.up(successor)
-        log.info("connection renewed before its age limit")
+        log.info("connection renewed", extra={"because": "no data" if doubted else "age"})
         return next_task
 
     def up(self, connection: Connection) -> None:
@@ -247,7 +291,7 @@ class BinanceSource:
 
     @property
     def silence_ns(self) -> int:
-        """Longest time without data that a connection is kept."""
+        """Longest time without a word that a connection is kept, and without data that it isn't doubted."""
         return self._silence_ns
 
     def take(self, data: bytes, connection: Connection, outlet: Outlet) -> None:
@@ -320,7 +364,11 @@ class BinanceSource:
 
 
 class Connection:
-    """One WebSocket: reads it, answers pings, subscribes, watches for silence."""
+    """One WebSocket: reads it, answers pings, subscribes, watches for silence.
+
+    Attributes:
+        ready: it has brought data. quiet: it has brought none for longer than is usual. spoke: it has, since it was.
+    """
 
     def __init__(self, source: BinanceSource, http: aiohttp.ClientSession, outlet: Outlet) -> None:
         self._source = source
@@ -329,9 +377,12 @@ class Connection:
         self._clock = source.clock
         self._data_ns = 0
         self._alive_ns = 0
+        self._trusted_ns = 0
         self.time = ExchangeTime()
         self.subscription = Subscription(source.streams)
         self.ready = asyncio.Event()
+        self.quiet = asyncio.Event()
+        self.spoke = asyncio.Event()
 
     async def run(self) -> None:
         """Connect and read until the connection ends.
@@ -354,6 +405,11 @@ class Connection:
         finally:
             self.time.disconnected()
             await socket.close()
+
+    def trust(self) -> None:
+        """It is kept: don't doubt it before it has been quiet for as long again."""
+        self._trusted_ns = self._clock.monotonic_ns()
+        self.quiet.clear()
 
     async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._data_ns = self._alive_ns = self._clock.monotonic_ns()
@@ -382,8 +438,8 @@ class Connection:
             if message.type is aiohttp.WSMsgType.TEXT:
                 self._data_ns = self._alive_ns
                 self._source.take(message.data.encode(), self, self._outlet)
-                if not self.ready.is_set():
-                    self.ready.set()
+                self.ready.set()
+                self.spoke.set()
             elif message.type is aiohttp.WSMsgType.PING:
                 self.time.alive(self._alive_ns)
                 await socket.pong(message.data)
@@ -397,15 +453,20 @@ class Connection:
                 raise ConnectionLost(f"closed by the exchange, code {socket.close_code}")
 
     async def _watch(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        """End a connection without data; ask a quiet one for a pong, which proves that nothing is stuck."""
-        period_s = min(self._source.silence_ns / 4e9, 0.25)
+        """End a connection without a word; doubt one without data; ask a quiet one for a pong."""
+        source = self._source
+        period_s = min(source.silence_ns / 4e9, 0.25)
         pinged_ns = 0
         while True:
             await self._clock.sleep(period_s)
             now_ns = self._clock.monotonic_ns()
-            if now_ns - self._data_ns > self._source.silence_ns:
-                raise ConnectionLost(f"no data for {self._source.silence_ns // 1_000_000} ms")
-            if now_ns - max(self._alive_ns, pinged_ns) >= _PING_PERIOD_NS:
+            if now_ns - self._alive_ns > source.silence_ns:
+                raise ConnectionLost(f"no data and no pong for {source.silence_ns // 1_000_000} ms")
+            if now_ns - max(self._data_ns, self._trusted_ns) > source.silence_ns and not self.quiet.is_set():
+                # A pong says that the way is free, not that the exchange still sends.
+                self.spoke.clear()
+                self.quiet.set()
+            if now_ns - max(self._alive_ns, pinged_ns) >= min(_PING_PERIOD_NS, source.silence_ns // 3):
                 pinged_ns = now_ns
                 await socket.ping()
 
