@@ -16,6 +16,7 @@ from tests.cli.test_cli_views import a_signal, text_of
 
 from chandlery.cli.plugin.asking import explained, pod_of
 from chandlery.cli.plugin.changes import changes_of, differences
+from chandlery.cli.plugin.deciding import _approvable
 from chandlery.cli.plugin.inside import part_of
 from chandlery.cli.plugin.kubectl import ChangedError, ForbiddenError, Kubectl, NotFoundError
 from chandlery.cli.plugin.loglines import read_line
@@ -36,7 +37,7 @@ from chandlery.console.statuses import feed_state, kept_by, pool_state, trader_s
 from chandlery.core.assignment import Assignment, TraderAssignment, encode
 from chandlery.core.durations import format_duration
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
-from chandlery.core.resources import Trader
+from chandlery.core.resources import CHANGED_IN_PLACE, Trader
 from chandlery.core.signals import Life, Signal, Word
 from chandlery.operator.children.workers import ASSIGNMENT_KEY
 
@@ -123,6 +124,21 @@ def test_advice_names_the_very_trader_and_never_a_pod_that_isnt_there() -> None:
     assert advice("WorkerUnready", msgspec.structs.replace(row, pod="")) == ""
     assert advice("CrashLoop", row) == "kubectl chandlery logs sma -n desk"
     assert advice("BadParameter", row) == ""
+
+
+def test_what_no_approval_would_let_run_is_neither_approved_nor_advised_to_be() -> None:
+    message = f"ConfigMap desk/code {CHANGED_IN_PLACE}, which no approval of generation 2 covers: give it a new name"
+    waits = {"observedGeneration": 2, "runningGeneration": 2}
+    ready = {**_ready("False", "AwaitingApproval"), "message": message}
+    item = a_trader(status={**waits, "conditions": [ready]})
+    item["spec"]["rollout"] = "Manual"
+    for asked in (None, 2):
+        with pytest.raises(InputError, match="can be approved as it is: ConfigMap desk/code was changed in place"):
+            _approvable(item, asked)
+    assert advice("AwaitingApproval", trader_state(item)) == ""
+    ready["message"] = "generation 2 waits for the annotation"
+    assert _approvable(item, None) == 2
+    assert advice("AwaitingApproval", trader_state(item)) == "kubectl chandlery approve sma -n desk"
 
 
 def test_feeds_and_pools_that_say_nothing_yet_still_have_a_row() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -21,7 +22,7 @@ from chandlery.operator.cache import Cache, Dirty, hold
 from chandlery.operator.children.naming import Defaults, Object
 from chandlery.operator.conditions import WorkerView, pool_state
 from chandlery.operator.events import Events
-from chandlery.operator.feeds import Feeds
+from chandlery.operator.feeds import GRACE_S, Feeds
 from chandlery.operator.kubernetes.api import Kind, Page
 from chandlery.operator.kubernetes.follow import Followed
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, STATEFUL_SET
@@ -48,6 +49,8 @@ class Server:
         for component in ("ingest", "aggregator"):
             self.ready(component)
         self.statuses: list[Object] = []
+        self.deleted: list[tuple[Kind, str]] = []
+        self.is_told_late = False
         self.events: list[str] = []
         self.version = 100
 
@@ -71,6 +74,19 @@ class Server:
         elif kind in self.there:
             self.there[kind].objects["default", meta["name"]] = {**body, "metadata": meta}
         return {"metadata": meta}
+
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
+        self.deleted.append((kind, name))
+        if not self.is_told_late:
+            self.tell_deleted()
+
+    def tell_deleted(self) -> None:
+        for kind, name in self.deleted:
+            self.there[kind].objects.pop(("default", name), None)
+
+    def children(self) -> list[str]:
+        found = [name for kind in (STATEFUL_SET, CONFIG_MAP) for _, name in self.there[kind].objects]
+        return sorted(found)
 
     async def merge(self, kind: Kind, namespace: str, name: str, patch: Object, *, subresource: str = "") -> Object:
         return patch
@@ -106,7 +122,23 @@ class Market:
         self.cache.put("MarketFeed", feed_body(**spec))
         self.cache.put("TraderPool", pool_body())
         self.cache.put("Trader", trader_body())
+        self.plan()
+
+    def plan(self) -> None:
         self.planner.plan(("default", "quants"), {}, configmaps={}, namespaces={}, catalogue=None, now_ms=1)
+
+    def put(self, name: str, symbol: str, interval: str = "1s") -> None:
+        self.cache.put("Trader", trader_body(name, market={"symbols": [symbol], "interval": interval}))
+        self.plan()
+
+    def drop(self, name: str) -> None:
+        self.cache.drop(f"Trader-default-{name}")
+        self.plan()
+
+    def settings(self, component: str) -> dict[str, Any]:
+        item = self.server.there[CONFIG_MAP].objects["default", f"market-{component}"]
+        found: dict[str, Any] = json.loads(item["data"][f"{component}.json"])
+        return found
 
     async def look(self) -> dict[str, Any]:
         """One reconcile; the feed's condition Ready afterwards."""
@@ -138,6 +170,104 @@ async def market(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         yield made
         for runner in runners:
             await runner.cleanup()
+
+
+class Clock:
+    """The steady clock as feeds read it."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("chandlery.operator.feeds.time", made)
+    return made
+
+
+CHILDREN = ["market-aggregator", "market-aggregator", "market-ingest", "market-ingest"]
+
+
+async def test_a_feed_of_which_nobody_asks_anything_any_more_ends_its_pods_once_and_says_idle_once(
+    market: Market, clock: Clock
+) -> None:
+    server = market.server
+    market.answers["ingest"] = {"session": 7}
+    assert (await market.look())["reason"] == "Running"
+    assert server.children() == CHILDREN
+    market.drop("one")
+    for after_s in (0.0, GRACE_S - 1):
+        clock.now_s = 1000.0 + after_s
+        assert (await market.look())["reason"] == "Running"
+        assert (server.children(), server.deleted) == (CHILDREN, []), "it may only be edited"
+    clock.now_s = 1000.0 + GRACE_S
+    server.is_told_late = True
+    writes, versions = len(server.statuses), server.version
+    for _ in range(3):  # what was deleted still seems to be there
+        assert (await market.look())["reason"] == "Idle"
+        clock.now_s += 1
+    server.tell_deleted()
+    assert server.children() == []
+    for _ in range(3):
+        clock.now_s += GRACE_S
+        await market.look()
+    assert len(server.statuses) == writes + 1
+    assert server.version == versions + 1, "nothing else was written"
+    assert server.statuses[-1].get("session") is None
+
+
+async def test_a_trader_that_comes_back_to_an_idle_feed_has_its_pods_made_again(market: Market, clock: Clock) -> None:
+    await market.look()
+    first = market.settings("ingest")
+    market.drop("one")
+    await market.look()
+    clock.now_s += GRACE_S
+    assert (await market.look())["reason"] == "Idle"
+    assert market.server.children() == []
+    for _ in range(2):
+        market.put("one", "BTC/USDT")
+        assert (await market.look())["reason"] == "Running"
+        assert market.server.children() == CHILDREN
+        assert market.settings("ingest") == first
+        market.drop("one")
+        await market.look()
+        clock.now_s += GRACE_S - 1
+        assert (await market.look())["reason"] == "Running", "a whole grace, as the first time"
+        clock.now_s += 1
+        assert (await market.look())["reason"] == "Idle"
+
+
+async def test_one_symbol_and_one_interval_of_two_leave_after_their_grace_and_the_rest_stays(
+    market: Market, clock: Clock
+) -> None:
+    market.put("two", "ETH/USDT", "5s")
+    await market.look()
+    assert market.settings("ingest")["symbols"] == ["BTC/USDT", "ETH/USDT"]
+    market.drop("two")
+    await market.look()
+    clock.now_s += GRACE_S - 1
+    await market.look()
+    assert market.settings("ingest")["symbols"] == ["BTC/USDT", "ETH/USDT"]
+    clock.now_s += 1
+    assert (await market.look())["reason"] == "Running"
+    assert (market.settings("ingest")["symbols"], market.settings("aggregator")["intervals"]) == (["BTC/USDT"], ["1s"])
+    assert (market.server.children(), market.server.deleted) == (CHILDREN, [])
+
+
+async def test_before_a_pool_is_planned_nobody_knows_that_it_asks_for_nothing(market: Market, clock: Clock) -> None:
+    await market.look()
+    market.planner.forget(("default", "quants"))
+    await market.look()
+    clock.now_s += GRACE_S
+    await market.look()
+    assert (market.server.children(), market.server.deleted) == (CHILDREN, [])
+    market.drop("one")
+    await market.look()
+    assert market.server.children() == []
 
 
 async def test_what_keeps_ingest_out_of_kafka_is_told_at_the_next_question_and_when_it_is_over(market: Market) -> None:

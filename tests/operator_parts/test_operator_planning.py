@@ -220,6 +220,16 @@ def test_a_symbol_that_nobody_asks_for_stays_for_its_grace_and_no_longer() -> No
     assert grace.next_s(feed, ["a"], ["a"]) is None
 
 
+def test_a_symbol_whose_grace_is_over_gets_no_other_while_it_is_still_seen_to_run() -> None:
+    grace, feed = Grace(300), ("default", "market")
+    for now_s, kept in ((0, ["a"]), (300, []), (301, []), (900, [])):
+        assert grace.with_leaving(feed, [], ["a"], now_s) == kept
+    assert grace.with_leaving(feed, [], [], 901) == []
+    assert grace.with_leaving(feed, [], ["a"], 902) == ["a"], "it runs anew: somebody asked for it meanwhile"
+    assert grace.with_leaving(feed, ["a"], ["a"], 1000) == ["a"]
+    assert grace.with_leaving(feed, [], ["a"], 1299) == ["a"]
+
+
 def test_what_runs_when_the_operator_starts_has_its_whole_grace() -> None:
     grace, feed = Grace(300), ("default", "market")
     assert grace.with_leaving(feed, [], ["old"], 1000) == ["old"]

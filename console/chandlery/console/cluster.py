@@ -12,6 +12,7 @@ from rich.text import Text
 
 from chandlery.console.amounts import count, duration_us, size
 from chandlery.console.tables import plain_table, state_text, symbols_text
+from chandlery.core.resources import CHANGED_IN_PLACE
 
 #: Reasons of a condition Ready that is not True, and that nobody need do anything about.
 AS_WANTED: Final = frozenset({"Suspended"})
@@ -151,6 +152,8 @@ _ADVICE: Final = {
 def advice(reason: str, trader: TraderState | None = None) -> str:
     """What to do about a reason; empty where the operator's own message says all there is to say."""
     text = _ADVICE.get(reason, "")
+    if trader is not None and reason == "AwaitingApproval" and CHANGED_IN_PLACE in trader.message:
+        return ""  # an approval would change nothing
     if trader is None:
         return "" if "{" in text else text
     if "{pod}" in text and not trader.pod:

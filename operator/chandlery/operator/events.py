@@ -65,7 +65,8 @@ class Events:
             )
 
     async def tell(self, held: Held, level: Literal["Normal", "Warning"], reason: str, note: str) -> None:
-        """Tell something of a resource, unless that was told before of this generation. Failing is no failure."""
+        """Tell something of a resource, unless that was told before of this generation. Failing is no failure: it may
+        be told again."""
         said = f"{held.uid}/{held.generation}/{reason}/{note}"
         name = f"{held.key[1]}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
         if name in self._names:
@@ -79,6 +80,7 @@ class Events:
         except StaleError:
             pass  # told by the operator before us
         except ChandleryError as error:
+            self._names.pop(name, None)  # whoever says it again has it told then
             log.warning("event not told", extra={"reason": reason, "of": "/".join(held.key), "problem": str(error)})
 
     def _event(self, held: Held, level: str, reason: str, note: str, name: str) -> Object:

@@ -20,6 +20,7 @@ from chandlery.core.kafka_login import KafkaProblem
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import AggregatorSettings, IngestSettings
+from chandlery.operator.applied import is_owned_by
 from chandlery.operator.cache import Held
 from chandlery.operator.children.feeds import (
     aggregator_of,
@@ -80,6 +81,12 @@ class _Known:
     problem: str = ""
     refused: PodRefusal | None = None
 
+    def forget_pods(self) -> None:
+        """What its pods told, and why they weren't there, is of no pod that shall be."""
+        self.ingest, self.refused = IngestStatus(), None
+        self.asked_s.clear()
+        self.lag.forget()
+
 
 class Feeds:
     """Reconciles feeds by their keys."""
@@ -121,8 +128,11 @@ class Feeds:
                 failure = error
             except ChandleryError as error:
                 failure = error
-            await self._look_for_pods(feed, known)
-            await self._ask(feed, known)
+            if _is_empty(plan):
+                known.forget_pods()  # those that still end have nothing to say of a feed that rests
+            else:
+                await self._look_for_pods(feed, known)
+                await self._ask(feed, known)
         await self._say(held, feed if isinstance(feed, MarketFeed) else None, plan, known)
         if failure is not None:
             raise failure
@@ -135,8 +145,8 @@ class Feeds:
         symbols = self._grace.with_leaving(feed.key, asked.symbols, running.symbols, now_s)
         intervals = self._grace_intervals.with_leaving(feed.key, asked.intervals, running.intervals, now_s)
         due = [
-            self._grace.next_s(feed.key, asked.symbols, running.symbols),
-            self._grace_intervals.next_s(feed.key, asked.intervals, running.intervals),
+            self._grace.next_s(feed.key, asked.symbols, symbols),
+            self._grace_intervals.next_s(feed.key, asked.intervals, intervals),
         ]
         for one in due:
             if one is not None:
@@ -155,7 +165,10 @@ class Feeds:
     async def _carry_out(self, feed: MarketFeed, plan: FeedPlan) -> None:
         tools = self._tools
         kafka = kafka_settings(feed, tools.defaults.kafka, namespace=feed.namespace)
-        if not kafka.bootstrap or not plan.symbols or not plan.intervals:
+        if _is_empty(plan):
+            await self._remove_children(feed)
+            return
+        if not kafka.bootstrap:
             return
         wanted: dict[Component, IngestSettings | AggregatorSettings] = {
             # The aggregator first: what it must build is known to it when ingest appends the first of it.
@@ -168,6 +181,29 @@ class Feeds:
             await tools.children.ensure(SERVICE, feed_service(feed, component))
             await tools.children.ensure(STATEFUL_SET, feed_set(feed, component, kafka, tools.defaults))
             await self._nudge(feed, component, body["metadata"]["annotations"][CONTENT])
+
+    async def _remove_children(self, feed: MarketFeed) -> None:
+        """End ingest and aggregator: nobody asks for anything any more. Their Services stay, which cost nothing. Whoever
+        asks again has them made anew, as after a lost pod: a new session of the market, the same topics."""
+        children = self._tools.children
+        doomed = [
+            (kind, child_name(feed, component))
+            # Ingest's ConfigMap goes last: it tells what runs, should the operator end in between.
+            for kind in (STATEFUL_SET, CONFIG_MAP)
+            for component in ("aggregator", "ingest")
+            if (item := children.seen(kind, (feed.namespace, child_name(feed, component)))) is not None
+            and is_owned_by(item, feed)
+        ]
+        if not doomed:
+            return
+        pools = self._tools.cache.pools_of(feed.key)
+        if not all(self._tools.planner.has_planned(pool) for pool in pools):
+            # What a pool asks for isn't known since the operator's start, and its workers run on meanwhile.
+            self._tools.mark(("feed", *feed.key), _ASK_S)
+            return
+        log.info("nothing is asked of the feed: ingest and aggregator end", extra={"feed": feed.full_name})
+        for kind, name in doomed:
+            await children.delete(kind, feed.namespace, name)
 
     async def _nudge(self, feed: MarketFeed, component: Component, digest: str) -> None:
         """Note the settings' digest on the pod: a changed pod has the kubelet bring its files up to date at once,
@@ -293,3 +329,8 @@ class Feeds:
             tools.cache.drop(held.uid)
         if outcome == "written":
             await tools.events.tell_state(held, state)
+
+
+def _is_empty(plan: FeedPlan) -> bool:
+    """Whether there is nothing to ingest: no symbol, or no interval to build of it."""
+    return not plan.symbols or not plan.intervals

@@ -10,7 +10,7 @@ import msgspec
 from chandlery.core.assignment import Mode, SeriesRef, TraderAssignment
 from chandlery.core.checks import Finding, World, check_pool, check_trader, source_of
 from chandlery.core.manifests import Key
-from chandlery.core.resources import APPROVE_ANNOTATION, Trader
+from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, Trader
 from chandlery.core.transports import Transport
 from chandlery.operator.planner_standing import Standing, content_digest
 from chandlery.operator.planner_types import Desired, Failed, Seen
@@ -71,9 +71,8 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
     if last is not None:
         _number(wanted, trader, last)
         known = {last.digest, *(one.digest for one in standing.entries)}
-        if last.uid == wanted.uid and _awaits_approval(trader, wanted, known):
-            approval = f'{APPROVE_ANNOTATION}: "{wanted.generation}"'
-            message = f"generation {wanted.generation} waits for the annotation {approval}"
+        message = _awaits_approval(trader, wanted, known, standing) if last.uid == wanted.uid else ""
+        if message:
             return _keep(trader, world, old, "AwaitingApproval", message) or Refusal(pool, "AwaitingApproval", message)
     failed, decider = standing.failed, standing.decider
     tried = failed is not None and failed.digest == content_digest(wanted) and not standing.move_failed
@@ -190,14 +189,26 @@ def _number(wanted: TraderAssignment, trader: Trader, last: Seen) -> None:
     wanted.incarnation = last.incarnation
 
 
-def _awaits_approval(trader: Trader, wanted: TraderAssignment, known: set[str]) -> bool:
+def _awaits_approval(trader: Trader, wanted: TraderAssignment, known: set[str], standing: Standing) -> str:
+    """What is waited for before a change may run; empty: nothing."""
     if trader.spec.rollout != "Manual":
-        return False
+        return ""
     # Suspending and resuming change no code and no parameter, nor does going back to what runs: no approval needed.
     modes: tuple[Mode, ...] = ("active", "suspended")
     if known & {content_digest(wanted, mode=mode) for mode in modes}:
-        return False
-    return trader.metadata.annotations.get(APPROVE_ANNOTATION) != str(wanted.generation)
+        return ""
+    of_now = [one.assignment for one in standing.entries if one.assignment.generation == wanted.generation]
+    named = trader.spec.strategy.source
+    if named is not None and any(one.source != wanted.source for one in of_now):
+        # A ConfigMap's text is no part of a generation: whoever approved this one had seen another text.
+        return (
+            f"ConfigMap {trader.namespace}/{named.config_map_ref.name} {CHANGED_IN_PLACE}, which no approval of generation "
+            f"{wanted.generation} covers: give what it holds now a ConfigMap of a new name and apply the Trader with that, "
+            f"or put back what it held"
+        )
+    if trader.metadata.annotations.get(APPROVE_ANNOTATION) == str(wanted.generation):
+        return ""
+    return f'generation {wanted.generation} waits for the annotation {APPROVE_ANNOTATION}: "{wanted.generation}"'
 
 
 def seen_of(old: TraderAssignment, pool: str = "", feed: str = "") -> Seen:

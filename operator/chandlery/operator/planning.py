@@ -67,6 +67,7 @@ class PoolPlanner:
         self._delays = delays or Delays()
         self._memory = Memory()
         self._asked: dict[Key, FeedPlan] = {}
+        self._planned: set[Key] = set()
 
     def adopt(self, assigned: Iterable[tuple[Key, Assignment]]) -> None:
         """Begin with what workers are assigned, by their pools: a Trader may have got another pool while nobody planned.
@@ -113,6 +114,7 @@ class PoolPlanner:
             self._asked.pop(key, None)
             return Planned(None, made.verdicts, None)
         self._remember(made.memory, pools[key].full_name, workers, made.verdicts)
+        self._planned.add(key)
         planned = made.pools[key]
         if planned.feed is None:
             self._asked.pop(key, None)
@@ -139,9 +141,14 @@ class PoolPlanner:
         asked = self._asked.get(key)
         return asked.feed.key if asked is not None else None
 
+    def has_planned(self, key: Key) -> bool:
+        """Whether a pool has been planned, so that it is known what it asks for."""
+        return key in self._planned
+
     def forget(self, key: Key) -> None:
         """A pool is gone."""
         self._asked.pop(key, None)
+        self._planned.discard(key)
 
     def _sound(self, kind: type[Any]) -> dict[Key, Any]:
         return {held.key: held.resource for held in self._cache.all_of(kind.KIND) if isinstance(held.resource, kind)}
@@ -225,21 +232,27 @@ class Grace:
         """What shall run: what is asked for, and of what runs what was asked for lately, sorted.
 
         Args:
-            running: what runs now. One that was never seen to be asked for counts as asked for now.
+            running: what runs now. One that was never seen to be asked for counts as asked for now. One whose time is
+                over is remembered until it is gone from here: what was written may be seen later.
         """
         wanted = set(asked)
+        stays = wanted | set(running)
+        for key in [key for key in self._last_s if key[0] == feed and key[1] not in stays]:
+            del self._last_s[key]
         for name in wanted:
             self._last_s[feed, name] = now_s
         for name in set(running) - wanted:
             if now_s - self._last_s.setdefault((feed, name), now_s) < self._period_s:
                 wanted.add(name)
-            else:
-                del self._last_s[feed, name]
         return sorted(wanted)
 
-    def next_s(self, feed: Key, asked: Iterable[str], running: Iterable[str]) -> float | None:
-        """When the next one's time is over; None: none is leaving."""
-        leaving = set(running) - set(asked)
+    def next_s(self, feed: Key, asked: Iterable[str], kept: Iterable[str]) -> float | None:
+        """When the next one's time is over; None: none is leaving.
+
+        Args:
+            kept: what :meth:`with_leaving` gave.
+        """
+        leaving = set(kept) - set(asked)
         return min(
             (self._last_s[feed, name] + self._period_s for name in leaving if (feed, name) in self._last_s),
             default=None,

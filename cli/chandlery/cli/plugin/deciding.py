@@ -16,7 +16,7 @@ from chandlery.cli.screen import output, remarks
 from chandlery.console.cluster import UNSEEN, TraderState
 from chandlery.console.statuses import kept_by, trader_state
 from chandlery.core.errors import InputError
-from chandlery.core.resources.trader import APPROVE_ANNOTATION
+from chandlery.core.resources.trader import APPROVE_ANNOTATION, CHANGED_IN_PLACE
 
 Trader = Annotated[str, typer.Argument(help="[NAMESPACE/]TRADER", autocompletion=complete_trader)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Have the API server check it, and change nothing.")]
@@ -72,11 +72,14 @@ def _approvable(item: Object, asked: int | None) -> int:
     """The generation to approve.
 
     Raises:
-        InputError: nothing waits, or another generation than the one asked for is the newest.
+        InputError: nothing waits that an approval would let run, or another generation than the one asked for is the
+            newest.
     """
     row = trader_state(item)
     if row.rollout != "Manual":
         raise InputError(f"{row.trader} has rollout: {row.rollout}: its changes run without approval")
+    if row.reason == "AwaitingApproval" and CHANGED_IN_PLACE in row.message:
+        raise InputError(f"nothing of {row.trader} can be approved as it is: {row.message}")
     if asked is not None:
         if asked != row.generation:
             raise InputError(f"the newest generation of {row.trader} is {row.generation}, not {asked}")

@@ -44,6 +44,7 @@ from chandlery.core.resources.kafka import (
 from chandlery.core.resources.pool import Segment, Telemetry, Tier, TraderPool, TraderPoolSpec, Workers
 from chandlery.core.resources.trader import (
     APPROVE_ANNOTATION,
+    CHANGED_IN_PLACE,
     MAX_SOURCE_BYTES,
     ConfigMapKey,
     Informative,
@@ -62,6 +63,7 @@ KINDS: Final[dict[str, type[Resource]]] = {kind.KIND: kind for kind in (MarketFe
 __all__ = [
     "API_VERSION",
     "APPROVE_ANNOTATION",
+    "CHANGED_IN_PLACE",
     "DEFAULT_NAMESPACE",
     "KINDS",
     "MAX_SOURCE_BYTES",

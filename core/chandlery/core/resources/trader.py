@@ -33,6 +33,8 @@ ParameterValue = bool | int | float | str
 MAX_SOURCE_BYTES: Final = 64 * 1024
 #: Annotation with which a change of a Trader with `rollout: Manual` is let through; its value is the generation.
 APPROVE_ANNOTATION: Final = "chandlery.dev/approve-generation"
+#: What is said of a source that is another under the same generation: no approval covers it.
+CHANGED_IN_PLACE: Final = "was changed in place"
 _MIN_MEMORY_BYTES: Final = 32 * 1024 * 1024
 
 
