@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import httpx
+import pytest
+from monitoring.alerts import SIGNAL_S
 from tests.console_api.stage import Stage
 
-from chandlery.console.api.models import Feed, Memory, Pool, ProcessMemory, Trader
-from chandlery.console.api.overview import attention
+from chandlery.console.api.models import Feed, Latency, Memory, Pool, ProcessMemory, Quantiles, Trader
+from chandlery.console.api.overview import SIGNAL_US, attention
 from chandlery.console.backend import Snapshot
 
 
@@ -28,7 +30,7 @@ def test_the_worst_comes_first_and_all_well_says_nothing() -> None:
         feeds=[Feed(feed="a/f", alive=True)],
         pools=[Pool(pool="a/p", workers=1, ready_workers=1)],
     )
-    assert list(attention(well)) == []
+    assert list(attention(well, Quantiles(p99_us=9_000.0, count=500))) == []
     ill = Snapshot(
         traders=[
             Trader(trader="a/a", state="Init"),
@@ -48,7 +50,7 @@ def test_the_worst_comes_first_and_all_well_says_nothing() -> None:
         ),
         notices=["a notice"],
     )
-    assert list(attention(ill)) == [
+    assert list(attention(ill, Quantiles(p99_us=82_000.0, count=20))) == [
         "feed a/f is connected, but no candles come",
         "feed a/g is not connected: refused",
         "Trader a/z is Failed: BadParameter: fast must be below slow",
@@ -56,9 +58,26 @@ def test_the_worst_comes_first_and_all_well_says_nothing() -> None:
         "Trader a/k goes on with its version before: BadParameter: no parameter slwo",
         "pool a/p: 2 Traders wait for room: full",
         "pool a/q: 1 of 2 workers are Ready",
+        "signals are slow: p99 from frame to signal is over 66 ms in the last minute",
         "memory of a/z grows by 90 MB an hour",
         "a notice",
     ]
+
+
+@pytest.mark.parametrize(
+    ("p99_us", "count", "slow"),
+    [(65_536.0, 500, False), (65_537.0, 500, True), (82_000.0, 19, False), (None, 0, False)],
+)
+async def test_signals_that_miss_their_objective_are_said_where_there_are_enough_to_say(
+    api: httpx.AsyncClient, stage: Stage, p99_us: float | None, count: int, slow: bool
+) -> None:
+    stage.signals.summary = Latency(window_s=60, frame_to_signal=Quantiles(p50_us=1.0, p99_us=p99_us, count=count))
+    told = (await api.get("overview")).json()
+    assert (told["slow"], len(told["attention"])) == (slow, int(slow))
+
+
+def test_the_objective_is_that_of_the_alerts() -> None:
+    assert float(SIGNAL_S) * 1e6 == SIGNAL_US
 
 
 async def test_a_thousand_troubles_are_counted_not_listed(api: httpx.AsyncClient, stage: Stage) -> None:

@@ -182,6 +182,48 @@ async def test_one_panel_that_fails_says_so_and_leaves_the_others_live(browser: 
         await error.wait_for(state="hidden")
 
 
+async def broken(page: Page, module: str, line: str) -> None:
+    """Have a module of the console throw where it had this line."""
+
+    async def rewritten(route: Route) -> None:
+        answer = await route.fetch()
+        text = await answer.text()
+        assert text.count(line) == 1
+        await route.fulfill(response=answer, body=text.replace(line, 'throw new Error("a fault of its own");'))
+
+    await page.route(f"**/js/views/{module}.js", rewritten)
+
+
+async def test_a_panel_or_a_view_that_throws_says_so_and_leaves_the_stream_and_the_others_alone(
+    browser: Browser, served: Served
+) -> None:
+    address = await served.start()
+    async with browsing.sight(browser, address) as sight:
+        page = sight.page
+        streams: list[str] = []
+        page.on("request", lambda request: streams.append(request.url) if "/live?" in request.url else None)
+        await broken(page, "overview", "showTiles(tiles, now);")
+        await broken(page, "memory", "put(segments.body, loading());")
+        await sight.open()
+        error = page.get_by_role("region", name="At a glance").locator(".panel-error")
+        await error.wait_for()
+        assert "a fault of the console" in await error.inner_text()
+        # News of another panel, after more than one that the first can't show.
+        await until(lambda: sum("a panel can't show what came" in told for told in sight.complaints) > 1)
+        name = next(iter(served.world.backend.traders))
+        served.world.backend.traders[name] = served.world.backend.traders[name].model_copy(
+            update={"state": "Backoff", "ready": False, "reason": "Exited"}
+        )
+        await page.get_by_role("region", name="Traders", exact=True).first.get_by_text("Backoff").wait_for()
+        assert await page.locator("#link").get_attribute("data-state") == "live"
+        assert len(streams) == 1, "it was never cut"
+
+        await sight.go("#/memory")
+        await page.locator("#view-memory").get_by_text("a fault of the console").wait_for()
+        await sight.show("traders")
+        assert any("the view memory can't be shown" in told for told in sight.complaints)
+
+
 async def test_a_panel_whose_question_fails_offers_to_ask_again(browser: Browser, served: Served) -> None:
     address = await served.start()
     served.world.market.failing = UnavailableError("candles can't be read")

@@ -16,6 +16,7 @@ from tests.e2e.kubectl import Cluster, Namespace
 from tests.support.operator_stage import OperatorProcess, Stage, feed, pool, trader
 from tests.support.simulated_workers import SimulatedWorkers
 
+from chandlery.core.telemetry.exposition import FRESH_S
 from chandlery.operator.kubernetes.kinds import EVENT
 
 _RELEASE: Final = "chandlery"  # names the key Secret as an operator without arguments does
@@ -110,7 +111,7 @@ async def placed(stage: Stage, trader: str) -> list[tuple[str, int]]:
 async def quiet(operator: OperatorProcess) -> bool:
     """Whether every worker has acknowledged and nothing is under way but what waits for a far time."""
     before = await operator.metrics()
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(FRESH_S + 0.1)  # who asks earlier gets the same answer
     after = await operator.metrics()
     keys = ("reconciles_total", "status_writes_total", "child_writes_total")
     still = all(before[f"chandlery_operator_{key}"] == after[f"chandlery_operator_{key}"] for key in keys)

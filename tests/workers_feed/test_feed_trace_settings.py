@@ -1,10 +1,15 @@
-"""Settings of traces that can't be followed: told, and nothing else stands still."""
+"""Settings of traces that can't be followed, or lead to something else: told, and nothing else stands still."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
+from aiohttp import web
 from tests.workers_feed.feed_setup import feed_settings
 from tests.workers_feed.trace_setup import exported, stamped, traced
 
@@ -68,3 +73,52 @@ async def test_what_grpc_cannot_send_is_refused_and_ends_nothing(
         assert await exported(made, [stamped(1), stamped(2)]) == 0
         assert made.dropped == {"refused": 2}
         assert kind in made.problem
+
+
+PAGE = "<!DOCTYPE html><title>Welcome</title>"
+
+
+@asynccontextmanager
+async def a_web_server() -> AsyncIterator[str]:
+    """It answers everything by 200 and a page."""
+
+    async def welcome(_request: web.Request) -> web.Response:
+        return web.Response(text=PAGE, content_type="text/html")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", welcome)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def another_service() -> AsyncIterator[str]:
+    """It has the name of OTLP's and answers something else."""
+    method = grpc.unary_unary_rpc_method_handler(lambda _request, _context: PAGE.encode())
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()
+
+
+@pytest.mark.parametrize(
+    ("serving", "protocol"), [(a_web_server, "http/protobuf"), (another_service, "grpc")], ids=["http", "grpc"]
+)
+async def test_who_says_yes_in_other_words_than_otlps_is_no_receiver(
+    tmp_path: Path, serving: Callable[[], AbstractAsyncContextManager[str]], protocol: str
+) -> None:
+    async with serving() as endpoint:
+        made = Tracing(traced(tmp_path, KafkaSettings("b:9092", "f"), endpoint, protocol), Receipt(), HostClocks(), {})
+        assert await exported(made, [stamped(1), stamped(2)]) == 0
+    assert made.dropped == {"refused": 2}
+    assert made.report()["last_error"] == "an answer that is none of OTLP's"

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import re
 import sys
 from typing import Final
 
 import msgspec
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: What ends a line or is obeyed by a terminal: C0, DEL, C1, and Unicode's own line and paragraph separators.
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _on_one_line(text: str) -> str:
+    """A line feed as ``\\n``, an escape as ``\\x1b``."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 class JsonFormatter(logging.Formatter):
@@ -54,9 +62,9 @@ class TerminalFormatter(logging.Formatter):
         time = dt.datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         facts = " ".join(f"{name}={value}" for name, value in _facts(record).items())
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        line = f"{time} {self._component}  {level}{record.getMessage()}"
+        line = f"{time} {self._component}  {level}{_on_one_line(record.getMessage())}"
         if facts:
-            line += f"  {facts}"
+            line += f"  {_on_one_line(facts)}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from chandlery.core.errors import MachineError
+from chandlery.core.telemetry.exposition import Exposition
 
 Counts = Callable[[], dict[str, float]]
 
@@ -74,8 +74,7 @@ class HealthServer:
         self, listen: tuple[str, int], figures: Figures, healthy: Callable[[], str], ready: Callable[[], str]
     ) -> None:
         self._listen = listen
-        self._registry = CollectorRegistry()
-        self._registry.register(figures)
+        self._exposition = Exposition(figures.collect)
         app = web.Application()
         app.router.add_get("/healthz", _answer(healthy))
         app.router.add_get("/readyz", _answer(ready))
@@ -102,8 +101,9 @@ class HealthServer:
         """Stop listening."""
         await self._runner.cleanup()
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": "text/plain; version=0.0.4"})
+    async def _metrics(self, request: web.Request) -> web.Response:
+        body, content_type = await self._exposition.answer(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 def _answer(problem: Callable[[], str]) -> Handler:

@@ -339,6 +339,7 @@ class Overview(Answer):
 
     Attributes:
         mode: ``local`` (`chandlery up`) or ``cluster``. writable: whether Traders may be changed through this API.
+        slow: p99 of ``frame_to_signal`` is over its objective, 66 ms, where there were signals enough to say (20).
         memory_bytes, memory_measure: the memory's ``total_bytes`` and ``measure``.
         attention: what is not as it should be, one sentence each, the worst first.
         away: what can't be asked now (the instance, Kafka, the API server), and why; empty: all answer.
@@ -356,6 +357,7 @@ class Overview(Answer):
     traders_suspended: int = 0
     signals_per_min: float = 0.0
     frame_to_signal: Quantiles = Field(default_factory=Quantiles)
+    slow: bool = False
     memory_bytes: int = 0
     memory_measure: MemoryMeasure = "RSS"
     attention: list[str] = []

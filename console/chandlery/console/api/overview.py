@@ -6,13 +6,17 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from chandlery.console.api.models import Feed, Latency, Overview, Pool, Trader
+from chandlery.console.api.models import Feed, Latency, Overview, Pool, Quantiles, Trader
 from chandlery.console.backend import Snapshot
 
 #: Sentences of attention that are told; the rest are counted.
 _MOST_TOLD: Final = 20
 #: Growth that a person should see, bytes an hour: 50 MB fill a small node's memory in a day or two.
 _GROWTH_BYTES_PER_H: Final = 50_000_000
+#: A signal shall be acknowledged this soon after its frame, 99 in 100 of them, µs: the objective of the alert rules.
+SIGNAL_US: Final = 65_536
+#: Of fewer signals p99 is their slowest, which says nothing of the others; a desk that is followed has these in a minute.
+ENOUGH_SIGNALS: Final = 20
 #: Reasons of a Ready Trader that is on its way to its newest version: nobody needs to do anything.
 _ROLLING: Final = ("Waiting", "Warming", "HandingOver", "TakingOver")
 #: Reasons of a Ready Trader whose newest version nothing keeps back; that its candles come late a notice tells once for all.
@@ -39,16 +43,22 @@ def overview_of(
             "traders_suspended": len(suspended),
             "signals_per_min": signals_per_min,
             "frame_to_signal": latency.frame_to_signal,
+            "slow": is_slow(latency.frame_to_signal),
             "memory_bytes": snapshot.memory.total_bytes,
             "memory_measure": snapshot.memory.measure,
-            "attention": _shortened([*attention(snapshot)]),
+            "attention": _shortened([*attention(snapshot, latency.frame_to_signal)]),
             "away": list(snapshot.away),
         }
     )
 
 
-def attention(snapshot: Snapshot) -> Iterator[str]:
-    """What is not as it should be, the worst first: feeds, then Traders, pools, memory, notices."""
+def is_slow(frame_to_signal: Quantiles) -> bool:
+    """Whether signals, where there are enough to say, miss their objective."""
+    return frame_to_signal.count >= ENOUGH_SIGNALS and (frame_to_signal.p99_us or 0.0) > SIGNAL_US
+
+
+def attention(snapshot: Snapshot, frame_to_signal: Quantiles) -> Iterator[str]:
+    """What is not as it should be, the worst first: feeds, then Traders, pools, slow signals, memory, notices."""
     yield from (_of_feed(feed) for feed in snapshot.feeds if not feed.alive)
     waiting = [one for one in snapshot.traders if not one.ready and not one.suspended]
     # Those with a reason to mend before those that are only on their way.
@@ -57,6 +67,9 @@ def attention(snapshot: Snapshot) -> Iterator[str]:
     held = [one for one in snapshot.traders if one.ready and not one.suspended and one.reason not in _NOT_HELD]
     yield from map(_of_held, sorted(held, key=lambda one: one.trader))
     yield from (_of_pool(pool) for pool in snapshot.pools if pool.pending or pool.ready_workers < pool.workers)
+    if is_slow(frame_to_signal):
+        # Without the figure, which is another each second: who reads by ear would hear it again and again.
+        yield f"signals are slow: p99 from frame to signal is over {SIGNAL_US / 1e3:.0f} ms in the last minute"
     for process in snapshot.memory.processes:
         if not process.bounded and (process.growth_bytes_per_h or 0) > _GROWTH_BYTES_PER_H:
             yield f"memory of {process.name} grows by {(process.growth_bytes_per_h or 0) / 1e6:.0f} MB an hour"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from chandlery.core.errors import InputError
@@ -133,11 +134,11 @@ def _http_answer(status: int, body: bytes, retry_after: str) -> Answer:
 
 
 def _taken(body: bytes) -> Answer:
-    """A receiver may take a request and leave some of its spans out."""
+    """A receiver may take a request and leave some of its spans out. Who says yes in other words is none."""
     try:
         partial = ExportTraceServiceResponse.FromString(body).partial_success
-    except ValueError:  # protobuf's DecodeError: no OTLP receiver, but it said yes
-        return Answer("taken", "an answer that is none of OTLP's")
+    except DecodeError:  # a web page, say
+        return Answer("refused", "an answer that is none of OTLP's")
     return Answer("taken", partial.error_message[:_MOST_WORDS], rejected=max(0, partial.rejected_spans))
 
 

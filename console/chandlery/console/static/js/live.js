@@ -12,6 +12,8 @@ const SETTLE_MS = 30;
 //: A tab that nobody sees gives its connection back after this: a browser has six for a host, over all its tabs.
 const HIDDEN_MS = 60_000;
 
+const BROKEN = "What came can't be shown: that is a fault of the console. The browser's own console has the details.";
+
 /** Topics whose newest event says all there is. */
 const STATES = new Set(["overview", "pools", "feeds", "latency", "memory"]);
 
@@ -19,6 +21,20 @@ const STATES = new Set(["overview", "pools", "feeds", "latency", "memory"]);
 export function backoffMs(attempt, random = Math.random()) {
   const span = Math.min(BACKOFF_MOST_MS, BACKOFF_FIRST_MS * 2 ** Math.min(attempt, 10));
   return span / 2 + (span / 2) * random;
+}
+
+/** Call one panel's handler. Where it fails that panel says so: the stream and the others go on. */
+function spared(handlers, call) {
+  try {
+    call();
+  } catch (error) {
+    console.error("live: a panel can't show what came:", error);
+    try {
+      handlers.failed?.({ detail: BROKEN });
+    } catch (again) {
+      console.error("live: nor can it say so:", again);
+    }
+  }
 }
 
 /** The topic of a candle event. */
@@ -80,8 +96,8 @@ export class Live {
       if (all.size === 0 && this.#topics.get(topic) === all) this.#topics.delete(topic);
       this.#changed();
     });
-    if (this.#newest.has(topic)) handlers.data(this.#newest.get(topic), topic);
-    if (this.#failed.has(topic)) handlers.failed?.(this.#failed.get(topic));
+    if (this.#newest.has(topic)) spared(handlers, () => handlers.data(this.#newest.get(topic), topic));
+    if (this.#failed.has(topic)) spared(handlers, () => handlers.failed?.(this.#failed.get(topic)));
     if (this.state === "live" && this.#told.has(topic)) this.#opened([handlers]);
     else if (this.state === "reconnecting") this.#opened([handlers]);
     this.#changed();
@@ -91,7 +107,7 @@ export class Live {
   #opened(all) {
     for (const handlers of all) {
       this.#hadOpened.add(handlers);
-      handlers.opened?.();
+      spared(handlers, () => handlers.opened?.());
     }
   }
 
@@ -245,7 +261,7 @@ export class Live {
     }
     if (event === "failed") {
       this.#failed.set(value.topic, value.problem);
-      for (const handlers of this.#of(value.topic)) handlers.failed?.(value.problem);
+      for (const handlers of this.#of(value.topic)) spared(handlers, () => handlers.failed?.(value.problem));
     } else if (event === "signal") {
       if (id) this.#lastId = id;
       this.#give("signals", value, event);
@@ -272,7 +288,7 @@ export class Live {
     if (!this.#topics.has(topic)) return; // a late event of a topic that nobody follows any more
     if (keep) this.#newest.set(topic, value);
     const failed = this.#failed.delete(topic);
-    for (const handlers of this.#of(topic)) handlers.data(value, event);
+    for (const handlers of this.#of(topic)) spared(handlers, () => handlers.data(value, event));
     if (failed) this.#opened(this.#of(topic));
   }
 }

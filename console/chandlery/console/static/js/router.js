@@ -43,7 +43,14 @@ export class Router {
     const root = h("div", { class: "view", id: `view-${name}` });
     put(this.main, root);
     document.title = title ? `${title} · Chandlery` : "Chandlery";
-    view({ ...this.context, scope, root, path, query });
+    try {
+      view({ ...this.context, scope, root, path, query });
+    } catch (error) {
+      console.error(`the view ${name} can't be shown:`, error);
+      scope.close(); // half a view follows nothing
+      const words = "This can't be shown: that is a fault of the console. The browser's own console has the details.";
+      put(root, heading(title || "Chandlery"), h("p", { class: "empty", role: "alert" }, words));
+    }
     this.context.onView(name, title);
     scrollTo(0, 0);
     // Where a keyboard or a screen reader stood is gone: begin at the new heading, but not on the first load.

@@ -59,7 +59,7 @@ function showTiles(tiles, now) {
   tiles.traders.show(`${now.traders_ready}/${now.traders}`, `${said}${suspended}`, now.traders === 0 ? "" : notReady ? "warn" : "good");
   tiles.signals.show(count(Math.round(now.signals_per_min)), "over the last minute");
   const { p50_us: p50, p99_us: p99, count: signals } = now.frame_to_signal;
-  tiles.p99.show(durationUs(p99), signals ? `p50 ${durationUs(p50)}, ${count(signals)} signals` : "no signal yet");
+  tiles.p99.show(durationUs(p99), signals ? `p50 ${durationUs(p50)}, ${count(signals)} signals` : "no signal yet", now.slow ? "warn" : "");
   tiles.memory.show(sizeBytes(now.memory_bytes), now.memory_bytes ? `all processes, ${MEASURES[now.memory_measure]}` : "no process is known yet");
 }
 
