@@ -336,6 +336,8 @@ async def test_old_and_damaged_assignments_are_refused() -> None:
 
 async def test_each_assignment_and_each_attempt_is_a_line_in_the_log_with_its_revision_and_outcome() -> None:
     async with worker() as made:
+        # Whoever is Stalled while the catalogue is read is tried once more then.
+        await made.until(lambda status: bool(status.catalogue))
         made.close(1.0)
         first = await made.applied(made.assign(trader("a", generation=3), trader("b", strategy="no-such")))
         os.kill(first["desk/a"].pid, signal.SIGKILL)

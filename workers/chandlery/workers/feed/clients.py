@@ -70,6 +70,8 @@ async def end_consumer(consumer: AIOKafkaConsumer) -> None:
     with cancellation_kept():
         try:
             async with asyncio.timeout(_STOP_S):
+                # One of its tasks that is cancelled before its first step, as just after the start, would take us with it.
+                await asyncio.sleep(0)
                 await consumer.stop()
         except TimeoutError:
             await consumer._client.close()
