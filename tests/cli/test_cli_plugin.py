@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.cli.plugin_rows import a_ready, a_trader
 from tests.cli.test_cli_views import a_signal, text_of
 
 from chandlery.cli.plugin.asking import explained, pod_of
-from chandlery.cli.plugin.changes import changes_of, differences
 from chandlery.cli.plugin.deciding import _approvable
 from chandlery.cli.plugin.inside import part_of
 from chandlery.cli.plugin.kubectl import ChangedError, ForbiddenError, Kubectl, NotFoundError
@@ -34,40 +34,11 @@ from chandlery.console.cluster import (
     top_table,
 )
 from chandlery.console.statuses import feed_state, kept_by, pool_state, trader_state
-from chandlery.core.assignment import Assignment, TraderAssignment, encode
-from chandlery.core.durations import format_duration
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
-from chandlery.core.resources import CHANGED_IN_PLACE, Trader
+from chandlery.core.resources import CHANGED_IN_PLACE
 from chandlery.core.signals import Life, Signal, Word
-from chandlery.operator.children.workers import ASSIGNMENT_KEY
 
 STAMP = "2026-11-25T12:00:00.123456789Z"
-
-
-def a_trader(name: str = "sma", **changes: Any) -> dict[str, Any]:
-    """A Trader as the API server has it."""
-    item: dict[str, Any] = {
-        "metadata": {"name": name, "namespace": "desk", "generation": 2, "uid": "u", "resourceVersion": "9"},
-        "spec": {
-            "pool": {"name": "quants", "namespace": "platform"},
-            "strategy": {"name": "sma-cross"},
-            "market": {"symbols": ["BTC/USDT", "ETH/USDT", "SOL/USDT"], "interval": "1m"},
-        },
-        "status": {
-            "observedGeneration": 2, "runningGeneration": 2, "pod": "quants-0-0", "worker": "quants-0", "signals": 1234,
-            "latency": {"p50": "3.1ms", "p99": "9.8ms", "count": 20},
-            "conditions": [_ready("True", "Running")],
-        },
-    }  # fmt: skip
-    item.update(changes)
-    return item
-
-
-def _ready(status: str, reason: str, message: str = "") -> dict[str, str]:
-    return {
-        "type": "Ready", "status": status, "reason": reason, "message": message,
-        "lastTransitionTime": "2026-11-25T12:00:00Z",
-    }  # fmt: skip
 
 
 def a_row(ready: str = "True", reason: str = "Running", **more: Any) -> TraderState:
@@ -83,7 +54,7 @@ def test_a_trader_of_another_namespaces_pool_has_its_pod_there() -> None:
         pod_of(row)
 
 
-@pytest.mark.parametrize("status", [{}, {"observedGeneration": 1, "conditions": [_ready("True", "Running")]}])
+@pytest.mark.parametrize("status", [{}, {"observedGeneration": 1, "conditions": [a_ready("True", "Running")]}])
 def test_what_the_operator_has_not_looked_at_counts_as_unknown(status: dict[str, Any]) -> None:
     row = trader_state(a_trader(status=status))
     assert (row.ready, row.reason) == ("Unknown", "Unseen")
@@ -129,7 +100,7 @@ def test_advice_names_the_very_trader_and_never_a_pod_that_isnt_there() -> None:
 def test_what_no_approval_would_let_run_is_neither_approved_nor_advised_to_be() -> None:
     message = f"ConfigMap desk/code {CHANGED_IN_PLACE}, which no approval of generation 2 covers: give it a new name"
     waits = {"observedGeneration": 2, "runningGeneration": 2}
-    ready = {**_ready("False", "AwaitingApproval"), "message": message}
+    ready = {**a_ready("False", "AwaitingApproval"), "message": message}
     item = a_trader(status={**waits, "conditions": [ready]})
     item["spec"]["rollout"] = "Manual"
     for asked in (None, 2):
@@ -411,73 +382,6 @@ def test_the_plugin_needs_neither_kafka_nor_http_nor_the_local_runtimes_packages
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_what_a_change_would_change_is_told_field_by_field() -> None:
-    item = a_trader()
-    item["spec"]["strategy"] = {
-        "name": "mine", "parameters": {"fast": 5, "new": True}, "source": {"configMapRef": {"name": "own"}},
-    }  # fmt: skip
-    item["spec"]["transport"] = "Pipe"
-    trader = Trader.model_validate({"apiVersion": "chandlery.dev/v1alpha1", **item})
-    running = TraderAssignment(
-        trader="desk/sma", uid="u", strategy="mine", symbols=["BTC/USDT"], interval="1m",
-        parameters={"fast": 3, "old": "x"}, source="a\nb\n", tier=trader.spec.tier,
-        signal_ttl_ms=trader.signal_ttl_ms, cooldown_ms=1_500, memory_bytes=trader.spec.resources.memory,
-    )  # fmt: skip
-    assert list(differences(running, trader, "a\nc\nd\n")) == [
-        "strategy.parameters.fast: 3 → 5",
-        "strategy.parameters.new: not set → true",
-        "strategy.parameters.old: x → not set",
-        "strategy.source: 2 lines more, 1 less",
-        "market.symbols: BTC/USDT → BTC/USDT, ETH/USDT, SOL/USDT",
-        "transport: not set → Pipe",
-        f"signals.cooldown: 1s500ms → {format_duration(trader.spec.signals.cooldown)}",
-    ]
-
-
-class Answers(Kubectl):
-    """A cluster that answers what a test says, by the end of the path; what it doesn't say may not be read."""
-
-    def __init__(self, **answers: dict[str, Any]) -> None:
-        object.__setattr__(self, "answers", answers)
-
-    def get(self, path: str) -> dict[str, Any]:
-        for name, answer in vars(self)["answers"].items():
-            if path.endswith(f"/{name.replace('_', '-')}"):
-                found: dict[str, Any] = answer
-                return found
-        raise ForbiddenError(f"{path}: forbidden")
-
-
-@pytest.mark.parametrize(
-    ("of_pool", "runs", "wanted", "told"),
-    [
-        ("Pipe", None, "Pipe", []),
-        ("SharedMemory", "SharedMemory", None, []),
-        ("SharedMemory", None, "Pipe", ["transport: SharedMemory → Pipe"]),
-        ("Pipe", "SharedMemory", None, ["transport: SharedMemory → Pipe"]),
-        ("Pipe", "Pipe", "Pipe", []),
-        ("", None, "Pipe", ["transport: not set → Pipe"]),
-    ],
-)
-def test_a_transport_that_is_its_pools_anyway_is_no_change(
-    of_pool: str, runs: Any, wanted: str | None, told: list[str]
-) -> None:
-    item = {"apiVersion": "chandlery.dev/v1alpha1", "kind": "Trader", **a_trader()}
-    item["spec"] = {**item["spec"], **({"transport": wanted} if wanted else {})}
-    trader = Trader.model_validate(item)
-    running = TraderAssignment(
-        trader="desk/sma", uid="u", strategy="sma-cross", symbols=list(trader.spec.market.symbols), interval="1m",
-        tier=trader.spec.tier, signal_ttl_ms=trader.signal_ttl_ms, cooldown_ms=trader.spec.signals.cooldown,
-        memory_bytes=trader.spec.resources.memory, transport=runs,
-    )  # fmt: skip
-    kept = {"data": {ASSIGNMENT_KEY: encode(Assignment("quants-0", 1, "", [running])).decode()}}
-    pool = {"metadata": {"name": "quants"}, "spec": {"feed": {"name": "market"}, "transport": of_pool}}
-    kubectl = Answers(quants_0_assignment=kept, **({"quants": pool} if of_pool else {}))
-    row = trader_state(item)
-    assert (row.worker, row.pod_namespace) == ("quants-0", "platform")
-    assert changes_of(kubectl, item, row) == told
 
 
 def test_a_status_shows_an_escape_of_a_strategy_and_sends_none_to_the_terminal() -> None:

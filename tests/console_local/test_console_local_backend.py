@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from chandlery.console.backend import Backend, BadFieldError, ConflictError, Not
 from chandlery.console.backends import local
 from chandlery.console.backends.local import LocalBackend
 from chandlery.console.backends.local_models import MarketTime, feed_of, kind_of, trader_of
-from chandlery.console.backends.local_shares import MemoryShares, pss_bytes
+from chandlery.console.backends.local_shares import LocalShares
 from chandlery.console.backends.memory_history import LEAST_MS, SETTLING_MS, WINDOW_MS, Measured, MemoryHistory
 from chandlery.console.model import FeedRow, PoolRow, ProcessRow, SegmentRow, TraderRow, View
 from chandlery.console.settings import LocalSettings
@@ -379,11 +378,11 @@ def test_what_fills_a_store_of_fixed_size_is_told_as_bounded(kind: str, bounded:
 def test_new_processes_are_looked_at_at_once_and_known_ones_in_turn() -> None:
     read: list[int] = []
 
-    def size_of(pid: int) -> int | None:
+    def size_of(pid: int) -> int:
         read.append(pid)
-        return None if pid == 3 else pid * 100
+        return 0 if pid == 3 else pid * 100
 
-    shares = MemoryShares(size_of)
+    shares = LocalShares(size_of)
     assert shares.look(range(1, 11)) == {pid: pid * 100 for pid in range(1, 11) if pid != 3}
     for _ in range(5):
         read.clear()
@@ -393,10 +392,3 @@ def test_new_processes_are_looked_at_at_once_and_known_ones_in_turn() -> None:
     assert shares.look([5, 20]) == {5: 500, 20: 2_000}
     assert sorted(read) == [5, 20]
     assert shares.look([]) == {}
-
-
-def test_the_share_of_a_process_is_what_the_kernel_says() -> None:
-    own = pss_bytes(os.getpid())
-    assert own is not None
-    assert own > 1_000_000
-    assert pss_bytes(2**30) is None

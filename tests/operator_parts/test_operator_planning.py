@@ -87,10 +87,8 @@ def test_a_trader_that_changes_its_pool_counts_its_incarnations_on() -> None:
     assert plans.plan(("default", "other")).verdicts["default/one"].incarnation == 2
 
 
-@pytest.mark.parametrize("order", [(KEY, ("default", "other")), (("default", "other"), KEY)])
-def test_a_trader_that_changes_its_pool_owns_what_it_owned_whichever_is_planned_first(
-    order: tuple[tuple[str, str], ...],
-) -> None:
+def moved_to_other() -> Plans:
+    """Two planned pools of a feed, and a Trader that is the first's and has just been given to the other."""
     plans = Plans()
     plans.put("MarketFeed", feed_body())
     plans.put("TraderPool", pool_body(), pool_body("other"))
@@ -98,6 +96,14 @@ def test_a_trader_that_changes_its_pool_owns_what_it_owned_whichever_is_planned_
     plans.plan(wall_ms=7_000)
     plans.plan(("default", "other"), wall_ms=8_000)
     plans.put("Trader", trader_body(version=2, generation=2, in_pool="other"))
+    return plans
+
+
+@pytest.mark.parametrize("order", [(KEY, ("default", "other")), (("default", "other"), KEY)])
+def test_a_trader_that_changes_its_pool_owns_what_it_owned_whichever_is_planned_first(
+    order: tuple[tuple[str, str], ...],
+) -> None:
+    plans = moved_to_other()
     for wall_ms in (60_000, 70_000):
         for key in order:
             plans.plan(key, wall_ms=wall_ms)
@@ -143,13 +149,7 @@ def test_one_that_was_deleted_and_made_anew_owns_nothing_of_before() -> None:
 def test_a_planner_that_begins_knows_of_a_pool_change_by_what_the_other_pool_was_assigned(
     order: tuple[tuple[str, str], ...],
 ) -> None:
-    plans = Plans()
-    plans.put("MarketFeed", feed_body())
-    plans.put("TraderPool", pool_body(), pool_body("other"))
-    plans.put("Trader", trader_body(version=1))
-    plans.plan(wall_ms=7_000)
-    plans.plan(("default", "other"), wall_ms=8_000)
-    plans.put("Trader", trader_body(version=2, generation=2, in_pool="other"))
+    plans = moved_to_other()
     plans.planner = PoolPlanner(plans.cache)
     plans.planner.adopt((key, one) for key, workers in plans.workers.items() for one in workers.values())
     for key in order:

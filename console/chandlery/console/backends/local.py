@@ -32,7 +32,7 @@ from chandlery.console.backends.local_models import (
     segment_of,
     trader_of,
 )
-from chandlery.console.backends.local_shares import MemoryShares
+from chandlery.console.backends.local_shares import LocalShares
 from chandlery.console.backends.memory_history import MemoryHistory
 from chandlery.console.model import TraderRow, View, decode_view
 from chandlery.console.settings import LocalSettings
@@ -84,7 +84,7 @@ class LocalBackend:
         self._tag = ""
         self._market_time = MarketTime()
         self._memory = MemoryHistory()
-        self._shares = MemoryShares()
+        self._shares = LocalShares()
         self._looking = asyncio.Lock()
         self._snapshot = Snapshot(away=(self._why_away,))
         self._session: aiohttp.ClientSession | None = None

@@ -257,7 +257,7 @@ class BinanceSource:
             current.trust()
             if rests:
                 log.info("the market rested, not the connection")
-            else:
+            elif not task.done():
                 log.warning("a successor connection failed; keeping the old one")
             return None
         successor.trust()
