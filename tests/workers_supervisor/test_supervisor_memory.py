@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import threading
 
 import pytest
 from tests.workers_feed.feed_setup import until
 from tests.workers_supervisor.fake_feed import trader, worker
 
-from chandlery.core.processes import pss_bytes
 from chandlery.workers.supervisor import memory_shares
 from chandlery.workers.supervisor.memory_shares import FORK_SERVER, PERIOD_S, SETTLED_S, SUPERVISOR, MemoryShares
 
@@ -73,10 +71,25 @@ async def test_the_loop_goes_on_while_a_process_is_looked_at(monkeypatch: pytest
     assert here not in where
 
 
-def test_a_process_that_is_gone_has_no_share() -> None:
-    assert pss_bytes() > 1_000_000
-    assert pss_bytes(os.getpid()) > 1_000_000
-    assert pss_bytes(2**22 + 1) == 0, "beyond any pid"
+async def test_a_look_for_which_no_thread_can_be_started_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(memory_shares, "SETTLED_S", 0.0)
+    monkeypatch.setattr(memory_shares, "GAP_S", 0.0)
+    caplog.set_level("WARNING", logger="chandlery")
+
+    def read(pid: int) -> int:
+        if pid == 4:
+            raise RuntimeError("can't start new thread")
+        return pid * 10
+
+    shares = MemoryShares(lambda: {SUPERVISOR: 4, FORK_SERVER: 5}, read)
+    running = asyncio.create_task(shares.run())
+    await until("the other is known", lambda: shares.own() == {FORK_SERVER: 50})
+    await until("it is told", lambda: "memory of a process not looked at" in caplog.text)
+    assert not running.done()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_status_tells_the_shares_of_traders_supervisor_and_fork_server() -> None:

@@ -7,11 +7,14 @@ the kernel a walk over all pages: about 1 ms for 100 MB, during which the proces
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from chandlery.core.processes import pss_bytes
+
+_log = logging.getLogger("chandlery")
 
 #: Names of processes that are no Trader's; a Trader's is ``namespace/name@INCARNATION``.
 SUPERVISOR: Final = "supervisor"
@@ -60,8 +63,12 @@ class MemoryShares:
         while True:
             look = self.due(loop.time())
             if look is not None:
-                # In a thread: the walk is the kernel's, which needs no interpreter.
-                look.share_bytes = await asyncio.to_thread(self._read, look.pid)
+                try:
+                    # In a thread: the walk is the kernel's, which needs no interpreter.
+                    look.share_bytes = await asyncio.to_thread(self._read, look.pid)
+                except RuntimeError as error:
+                    # No thread can be started, as at a limit of pids: a figure is nothing to end all traders for.
+                    _log.warning("memory of a process not looked at", extra={"pid": look.pid, "error": str(error)})
                 look.due_s = loop.time() + PERIOD_S
             await asyncio.sleep(GAP_S)
 
