@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from tests.kafka_login.secured_broker import PASSWORD, USER, SecuredBroker
 from tests.support.certificates import Authority
@@ -245,3 +246,31 @@ async def test_a_deleted_secret_changes_nothing_for_who_has_read_it(secured: Sec
     await check_login(kafka)
     (secured.secrets / f"gone-{feed}" / "password").unlink()
     await check_login(kafka)
+
+
+async def test_clients_over_tls_end_though_a_request_is_on_its_way(secured: SecuredBroker, feed: str) -> None:
+    """On uvloop, as services run: its TLS connections that are closed just then wait for their end for 30 s."""
+    kafka = secured.scram(feed)
+    await ensure_topics(kafka)
+    topic = topics_of(kafka).trades
+    ended: list[int] = []
+
+    async def end_some() -> None:
+        producer = kafka_client(AIOKafkaProducer, kafka)
+        await producer.start()
+        for _ in range(16):
+            await producer.send_and_wait(topic, b"here")
+        await producer.stop()
+        for turn in range(20):
+            consumer = kafka_client(AIOKafkaConsumer, kafka, fetch_max_wait_ms=100)
+            await consumer.start()
+            consumer.assign([TopicPartition(topic, 0)])
+            consumer.seek(TopicPartition(topic, 0), 0)
+            await consumer.getmany(timeout_ms=10_000)  # and the next fetch begins
+            await asyncio.sleep(0)
+            # A third of what the loop would wait for, and 100 times what it takes.
+            await asyncio.wait_for(consumer.stop(), 10)
+            ended.append(turn)
+
+    await asyncio.to_thread(uvloop.run, end_some())
+    assert ended == list(range(20))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.consumer.group_coordinator import NoGroupCoordinator
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError
 from tests.workers_feed.feed_setup import feed_settings
 
@@ -19,45 +17,10 @@ from chandlery.core.assignment import SeriesRef
 from chandlery.core.errors import InvariantError
 from chandlery.core.settings import KafkaSettings
 from chandlery.workers.feed.catchup import CatchUp
-from chandlery.workers.feed.clients import end_consumer, stop_quickly
 from chandlery.workers.feed.consumer import LiveConsumer
 from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.router import Track
 from chandlery.workers.feed.service import Feed
-
-#: So many turns of the loop after the client's end has begun, at most, it ends tasks of its own.
-TURNS = 5
-
-
-def consumer() -> AIOKafkaConsumer:
-    """As after its start, but that no broker is there: with the task that follows committed offsets."""
-    made = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1")
-    made._coordinator = NoGroupCoordinator(made._client, made._subscription)
-    return made
-
-
-def producer() -> AIOKafkaProducer:
-    """As after its start, but that no broker is there: with the task that sends."""
-    made = AIOKafkaProducer(bootstrap_servers="127.0.0.1:1")
-    made._sender._sender_task = asyncio.create_task(made._sender._sender_routine())
-    return made
-
-
-def ends() -> list[tuple[str, Any]]:
-    return [("consumer", lambda: end_consumer(consumer())), ("producer", lambda: stop_quickly(producer()))]
-
-
-@pytest.mark.parametrize("turns", range(TURNS))
-@pytest.mark.parametrize(("what", "end"), ends(), ids=["consumer", "producer"])
-async def test_who_is_cancelled_while_it_ends_a_client_is_cancelled(what: str, end: Any, turns: int) -> None:
-    ending: Coroutine[Any, Any, None] = end()
-    task = asyncio.create_task(ending)
-    await asyncio.sleep(0)
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    if task.cancel():
-        with pytest.raises(asyncio.CancelledError):
-            await task
 
 
 class Client:

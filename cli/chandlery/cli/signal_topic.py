@@ -14,10 +14,10 @@ from aiokafka.errors import KafkaError
 
 from chandlery.cli.collecting import Collected
 from chandlery.core.errors import UnavailableError
+from chandlery.core.kafka_ending import end_client
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.stream.topics import end_offsets
-from chandlery.workers.feed.clients import end_consumer
 
 #: An answer of a broker on this machine takes milliseconds; 10 s is aiokafka's own retry loop three times over.
 _ANSWER_S: Final = 10.0
@@ -50,7 +50,7 @@ class SignalTopic:
             async with asyncio.timeout(_ANSWER_S):
                 await consumer.start()
         except (KafkaError, OSError, TimeoutError) as error:
-            await end_consumer(consumer)
+            await end_client(consumer)
             raise UnavailableError(f"Kafka at {self._bootstrap} doesn't answer: {error!r}") from error
         self._partitions = [TopicPartition(self._topic, number) for number in sorted(numbers)]
         consumer.assign(self._partitions)
@@ -61,7 +61,7 @@ class SignalTopic:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._consumer is not None:
-            await end_consumer(self._consumer)
+            await end_client(self._consumer)
             self._consumer = None
 
     async def ends(self) -> dict[int, int]:

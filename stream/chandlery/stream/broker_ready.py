@@ -8,7 +8,7 @@ from typing import Final
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from chandlery.core.cancelling import cancellation_kept
+from chandlery.core.kafka_ending import end_client
 
 _REQUEST_TIMEOUT_MS: Final = 2_000
 _CONNECT_TIMEOUT_S: Final = 2.0
@@ -53,6 +53,5 @@ async def is_ready(bootstrap: str, cluster_id: str) -> bool:
     except (KafkaError, OSError):
         return False
     finally:
-        with cancellation_kept():
-            await client.close()
+        await end_client(client)
     return all(partition["leader"] >= 0 for topic in topics for partition in topic["partitions"])

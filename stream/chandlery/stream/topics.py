@@ -19,8 +19,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError, for_code
 
-from chandlery.core.cancelling import cancellation_kept
 from chandlery.core.errors import InputError, LoginError, UnavailableError
+from chandlery.core.kafka_ending import end_client
 from chandlery.core.kafka_login import kafka_client, knock
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import topics_of
@@ -134,8 +134,7 @@ async def end_offsets(kafka: KafkaSettings, topic: str) -> dict[int, int]:
                 await consumer.start()
                 offsets = await consumer.end_offsets([TopicPartition(topic, number) for number in partitions])
         finally:
-            with cancellation_kept():
-                await consumer.stop()
+            await end_client(consumer)
     except (KafkaError, OSError, TimeoutError, _NotYet) as error:
         raise UnavailableError(f"Kafka at {kafka.bootstrap} doesn't answer: {_text(error)}") from error
     return {partition.partition: offset for partition, offset in sorted(offsets.items())}
@@ -218,8 +217,7 @@ async def _admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.start()
         yield admin
     finally:
-        with cancellation_kept():
-            await admin.close()
+        await end_client(admin)
 
 
 async def _create(admin: AIOKafkaAdminClient, plans: list[TopicPlan]) -> None:

@@ -14,10 +14,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from chandlery.core.errors import InvariantError, UnavailableError
+from chandlery.core.kafka_ending import end_client
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.stream.topics import check_login
-from chandlery.workers.feed.clients import end_consumer
 
 log = logging.getLogger("chandlery.console.reading")
 
@@ -119,7 +119,7 @@ async def open_consumer(kafka: KafkaSettings, *, exact: bool = False) -> AsyncIt
         yield consumer
     finally:
         with translated(kafka):
-            await end_consumer(consumer)
+            await end_client(consumer)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from typing import Final
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
-from chandlery.core.cancelling import cancellation_kept
 from chandlery.core.errors import InputError, UnavailableError
+from chandlery.core.kafka_ending import end_client
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import AGGREGATOR_CLIENT
@@ -69,8 +69,7 @@ async def _ensure(name: str, kafka: KafkaSettings) -> int:
                 raise InputError(f"Kafka doesn't make topic {name}: {message[0] if message else kind.__name__}")
         (topic,) = await admin.describe_topics([name])
     finally:
-        with cancellation_kept():
-            await admin.close()
+        await end_client(admin)
     partitions = topic["partitions"]
     led = all(entry["leader"] >= 0 for entry in partitions)
     return len(partitions) if led else 0

@@ -14,8 +14,8 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from chandlery.core.cancelling import cancellation_kept
 from chandlery.core.errors import UnavailableError
+from chandlery.core.kafka_ending import end_client
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 
@@ -79,7 +79,6 @@ async def next_existing_offset(kafka: KafkaSettings, topic: str, partition: int,
     except (KafkaError, TimeoutError) as error:
         raise UnavailableError(f"{topic} {partition}: can't read from offset {offset}: {error!r}") from error
     finally:
-        with cancellation_kept():
-            await consumer.stop()
+        await end_client(consumer)
     found: int = record.offset
     return found

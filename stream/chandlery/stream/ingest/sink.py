@@ -11,8 +11,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 from aiokafka.structs import TopicPartition
 
-from chandlery.core.cancelling import cancellation_kept
 from chandlery.core.errors import InvariantError, LoginError, UnavailableError
+from chandlery.core.kafka_ending import end_client
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import INGEST_CLIENT, topics_of
@@ -231,13 +231,8 @@ class KafkaSink:
         return UnavailableError(repr(error))
 
     async def _stop(self, producer: AIOKafkaProducer) -> None:
-        # stop() flushes first, which never ends when the broker is away; what it would flush is sent again.
-        with cancellation_kept():
-            try:
-                async with asyncio.timeout(1.0):
-                    await producer.stop()
-            except (TimeoutError, KafkaError):
-                await producer.client.close()
+        # It flushes first, which never ends when the broker is away; what it would flush is sent again.
+        await end_client(producer)
 
     async def close(self) -> None:
         """Let go of the connection."""

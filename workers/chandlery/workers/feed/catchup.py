@@ -20,9 +20,9 @@ from aiokafka.errors import KafkaError
 from chandlery.core.assignment import SeriesRef
 from chandlery.core.clocks import now_ns, unpack_stamps
 from chandlery.core.errors import InvariantError
+from chandlery.core.kafka_ending import end_client
 from chandlery.workers.feed.board import Receipt, SeriesBoard
 from chandlery.workers.feed.candle_rows import stamps_header
-from chandlery.workers.feed.clients import end_consumer
 from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.router import RawRecord, Refuse, Track, decode_record
 
@@ -181,7 +181,7 @@ class CatchUp:
             consumer.seek(tp, job.position)
             await self._read_and_join(consumer, job)
         finally:
-            await end_consumer(consumer)
+            await end_client(consumer)
 
     async def _find_start(self, consumer: AIOKafkaConsumer, job: Job) -> None:
         tp = job.partition

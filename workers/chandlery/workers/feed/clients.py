@@ -8,10 +8,9 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.conn import AIOKafkaConnection, create_conn
-from aiokafka.errors import KafkaError
 
-from chandlery.core.cancelling import cancellation_kept
 from chandlery.core.errors import LoginError, UnavailableError
+from chandlery.core.kafka_ending import end_client
 from chandlery.core.kafka_login import addresses_of, kafka_client, knock
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import CANDLES_CLIENT, SIGNALS_CLIENT
@@ -30,8 +29,8 @@ REQUEST_TIMEOUT_MS: Final = 10_000
 # A busy machine may keep a new connection waiting; one that ends is noticed at once.
 _CONNECT_MS: Final = 5_000
 _RETRY_S: Final = 0.25
-#: The end of a consumer without group takes milliseconds.
-_STOP_S: Final = 1.0
+#: A flush takes milliseconds when the broker is there; a process has 10 s from SIGTERM to SIGKILL.
+_FLUSH_S: Final = 2.0
 #: Why a login isn't even tried: something is wrong with the files it is made from.
 _OF_SECRETS: Final = ("SecretMissing", "BadSecret")
 #: A login that was refused is tried again this often: the broker logs each, and a Secret is mended by a person.
@@ -59,22 +58,6 @@ def candle_consumer(kafka: KafkaSettings) -> AIOKafkaConsumer:
         request_timeout_ms=REQUEST_TIMEOUT_MS,
         retry_backoff_ms=100,
     )
-
-
-async def end_consumer(consumer: AIOKafkaConsumer) -> None:
-    """End a consumer in a bounded time.
-
-    Its fetching task takes a cancellation for one of a request under way where partitions have just been assigned: ended
-    in that moment, it would wait for ever. A second cancellation ends it, which leaves the connections to us.
-    """
-    with cancellation_kept():
-        try:
-            async with asyncio.timeout(_STOP_S):
-                # One of its tasks that is cancelled before its first step, as just after the start, would take us with it.
-                await asyncio.sleep(0)
-                await consumer.stop()
-        except TimeoutError:
-            await consumer._client.close()
 
 
 def forming_consumer(kafka: KafkaSettings, *, urgent: bool) -> AIOKafkaConsumer:
@@ -125,13 +108,7 @@ def note_producer(kafka: KafkaSettings) -> AIOKafkaProducer:
 
 async def stop_quickly(producer: AIOKafkaProducer) -> None:
     """Stop a producer without waiting for a broker that is away: it would flush for ever."""
-    with cancellation_kept():
-        try:
-            # 2 s: a flush takes milliseconds when the broker is there; a process has 10 s from SIGTERM to SIGKILL.
-            async with asyncio.timeout(2.0):
-                await producer.stop()
-        except (TimeoutError, KafkaError) as error:
-            log.debug("producer ended unflushed", extra={"reason": repr(error)})
+    await end_client(producer, within_s=_FLUSH_S)
 
 
 class BrokerWatch:

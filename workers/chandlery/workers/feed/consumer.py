@@ -18,8 +18,8 @@ from aiokafka.errors import KafkaError
 
 from chandlery.core.behind import Behind
 from chandlery.core.clocks import now_ns
+from chandlery.core.kafka_ending import end_client
 from chandlery.workers.feed.board import Receipt, SeriesBoard
-from chandlery.workers.feed.clients import end_consumer
 from chandlery.workers.feed.positions import LivePositions
 from chandlery.workers.feed.router import Router
 
@@ -92,7 +92,7 @@ class LiveConsumer:
                 await asyncio.sleep(_RETRY_S)
             finally:
                 self._client = None
-                await end_consumer(consumer)
+                await end_client(consumer)
 
     async def _consume(self, consumer: AIOKafkaConsumer) -> None:
         assigned = -1

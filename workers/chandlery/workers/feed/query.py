@@ -165,8 +165,9 @@ async def signal_records(settings: FeedSettings, prefix: str) -> AsyncIterator[b
     from aiokafka import TopicPartition
     from aiokafka.errors import KafkaError
 
+    from chandlery.core.kafka_ending import end_client
     from chandlery.core.topics import topics_of
-    from chandlery.workers.feed.clients import candle_consumer, end_consumer, quieten_client
+    from chandlery.workers.feed.clients import candle_consumer, quieten_client
 
     quieten_client()
     wanted = re.compile(rb'"id":"' + re.escape(prefix.lower().encode()))
@@ -193,7 +194,7 @@ async def signal_records(settings: FeedSettings, prefix: str) -> AsyncIterator[b
     except (KafkaError, OSError, TimeoutError) as error:
         raise UnavailableError(f"Kafka at {settings.kafka.bootstrap} doesn't answer: {error!r}") from error
     finally:
-        await end_consumer(consumer)
+        await end_client(consumer)
 
 
 async def _print_records(settings: FeedSettings, prefix: str) -> None:

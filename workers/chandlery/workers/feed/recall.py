@@ -20,12 +20,13 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError, TopicAuthorizationFai
 from chandlery.core import clocks
 from chandlery.core.assignment import TraderAssignment
 from chandlery.core.intervals import parse_interval
+from chandlery.core.kafka_ending import end_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.signals import Action
 from chandlery.core.topics import partition_of, topics_of
 from chandlery.core.wire import UNDECODABLE
 from chandlery.workers.feed.admission import RECALLED_IDS, RecentIds
-from chandlery.workers.feed.clients import candle_consumer, end_consumer
+from chandlery.workers.feed.clients import candle_consumer
 from chandlery.workers.feed.forming_signals import FormingSignals
 
 log = logging.getLogger("chandlery.feed.recall")
@@ -210,7 +211,7 @@ class Recall:
                 raise KafkaTimeoutError("nothing came") from None
             self._cut("not all that is published could be looked at", MOST_S)
         finally:
-            await end_consumer(consumer)
+            await end_client(consumer)
 
     async def _read(
         self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], wanted: Mapping[str, int]

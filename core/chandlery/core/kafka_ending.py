@@ -1,0 +1,70 @@
+"""How a client of aiokafka's is ended: in a bounded time, and without harm to who ends it.
+
+Its own end (aiokafka 0.14: ``AIOKafkaConsumer.stop``, ``AIOKafkaProducer.stop``, ``AIOKafkaAdminClient.close``) cancels tasks
+of its own and awaits them. It may wait for ever, take a cancellation of its caller for one of those tasks', and raise
+the cancellation of a task that had not begun, or of a connection whose end was given up, as if its caller were cancelled.
+So it runs as a task of its own here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+log = logging.getLogger("chandlery.kafka")
+
+#: The end of a client that has nothing to send takes milliseconds.
+END_S: Final = 1.0
+#: A task that took the first cancellation for another's ends with the second, in a few turns of the loop.
+_SECOND_S: Final = 0.1
+#: Ends that go on behind somebody who was cancelled: a task that nobody holds could be collected half way.
+_left: set[asyncio.Task[None]] = set()
+
+
+async def end_client(client: Any, *, within_s: float = END_S) -> None:
+    """End a consumer, a producer or an admin client, whatever state it is in.
+
+    Args:
+        client: not to be used any more. within_s: for how long a producer's end is waited for; it sends what it has.
+
+    Raises:
+        asyncio.CancelledError: this task, and no other, was asked to end; the client ends nevertheless.
+    """
+    ending = asyncio.create_task(_end(client))
+    _left.add(ending)
+    ending.add_done_callback(_ended)
+    try:
+        await asyncio.wait({ending}, timeout=within_s)
+        if not ending.done():
+            ending.cancel()
+            await asyncio.wait({ending}, timeout=_SECOND_S)
+    finally:
+        ending.cancel()  # nothing, if it is done
+        _cut(client)
+
+
+async def _end(client: Any) -> None:
+    # A task of its own that is cancelled before its first step, as just after the start, would cut this short.
+    await asyncio.sleep(0)
+    await (client.stop if hasattr(client, "stop") else client.close)()
+
+
+def _ended(ending: asyncio.Task[None]) -> None:
+    _left.discard(ending)
+    if not ending.cancelled() and (error := ending.exception()) is not None:
+        log.debug("client ended badly", extra={"reason": repr(error)})
+
+
+def _cut(client: Any) -> None:
+    """Close the connections that there still are, without waiting for anything.
+
+    A producer that has records left keeps its own, so that they still go when the broker is back.
+    """
+    inner = getattr(client, "_client", None)
+    if inner is None:
+        return
+    if inner._sync_task is not None:
+        inner._sync_task.cancel()
+    for connection in list(inner._conns.values()):
+        connection.close()
