@@ -23,6 +23,7 @@ from chandlery.workers.control_messages import (
     decode_status,
     line_of,
 )
+from chandlery.workers.feed.connections import Connections
 
 log = logging.getLogger("chandlery.feed.control")
 
@@ -53,7 +54,7 @@ class ControlServer:
         self._current: bytes | None = None
         self._rings: dict[str, bytes] = {}
         self._wake = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._serve)
 
     @property
     def connected(self) -> bool:
@@ -63,7 +64,7 @@ class ControlServer:
     async def start(self) -> None:
         """Listen."""
         self._path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, str(self._path), limit=MAX_LINE_BYTES)
+        self._server = await asyncio.start_unix_server(self._connections.accept, str(self._path), limit=MAX_LINE_BYTES)
 
     async def stop(self) -> None:
         """Close the socket and the connection."""
@@ -71,9 +72,7 @@ class ControlServer:
             self._server.close()
         if self._writer is not None:
             self._writer.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._connections.stop()
         self._path.unlink(missing_ok=True)
 
     def assign(self, message: AssignmentMessage) -> None:
@@ -87,10 +86,6 @@ class ControlServer:
         self._wake.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
         if self._writer is not None:
             self._writer.close()
         self._writer = writer

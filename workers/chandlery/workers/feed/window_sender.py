@@ -16,6 +16,7 @@ from typing import Final
 
 from chandlery.core.absence import Absence
 from chandlery.core.assignment import SeriesRef, TraderAssignment
+from chandlery.workers.feed.connections import Connections
 from chandlery.workers.feed.sequencing import Change
 from chandlery.workers.segment import SegmentReader, SeriesReader
 from chandlery.workers.windows import encode_absence, encode_window
@@ -93,20 +94,18 @@ class WindowSender:
         self._traders: dict[str, TraderAssignment] = {}
         self._connections: dict[str, _Connection] = {}
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._served = Connections(self._serve)
 
     async def start(self) -> None:
         """Listen."""
         self._path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, str(self._path))
+        self._server = await asyncio.start_unix_server(self._served.accept, str(self._path))
 
     async def stop(self) -> None:
         """Close the socket and every connection."""
         if self._server is not None:
             self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._served.stop()
         self._reader.close()
         self._path.unlink(missing_ok=True)
 
@@ -151,10 +150,6 @@ class WindowSender:
                 connection.wake.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
         connection: _Connection | None = None
         name = ""
         try:
