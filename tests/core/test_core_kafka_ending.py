@@ -155,3 +155,20 @@ async def test_who_was_cancelled_before_goes_through_all_steps_of_its_end(end: C
     with pytest.raises(asyncio.CancelledError):
         await task
     assert steps == ["producer", "consumer"]
+
+
+async def test_a_producer_that_still_has_records_goes_on_behind_who_ends_it_and_ends_when_they_are_taken() -> None:
+    taken, ended = asyncio.Event(), asyncio.Event()
+
+    class Producer(Ending):
+        def flush(self) -> None:
+            """It has this, as Kafka's has."""
+
+    async def flushing() -> None:
+        await taken.wait()
+        ended.set()
+
+    await end_client(Producer(flushing), within_s=0.01)
+    assert not ended.is_set()
+    taken.set()
+    await asyncio.wait_for(ended.wait(), 20)

@@ -25,8 +25,10 @@ _left: set[asyncio.Task[None]] = set()
 async def end_client(client: Any, *, within_s: float = END_S) -> None:
     """End a consumer, a producer or an admin client, whatever state it is in.
 
+    A producer that still has records goes on behind this until the broker has taken them, and ends then.
+
     Args:
-        client: not to be used any more. within_s: for how long a producer's end is waited for; it sends what it has.
+        client: not to be used any more. within_s: for how long its end is waited for.
 
     Raises:
         asyncio.CancelledError: this task, and no other, was asked to end; the client ends nevertheless.
@@ -34,14 +36,16 @@ async def end_client(client: Any, *, within_s: float = END_S) -> None:
     ending = asyncio.create_task(_end(client))
     _left.add(ending)
     ending.add_done_callback(_ended)
+    flushes = hasattr(client, "flush")
     try:
         await asyncio.wait({ending}, timeout=within_s)
-        if not ending.done():
+        if not flushes and not ending.done():
             ending.cancel()
             await asyncio.wait({ending}, timeout=_SECOND_S)
     finally:
-        ending.cancel()  # nothing, if it is done
-        _cut(client)
+        if not flushes:
+            ending.cancel()  # nothing, if it is done
+            _cut(client)
 
 
 async def _end(client: Any) -> None:
@@ -57,10 +61,7 @@ def _ended(ending: asyncio.Task[None]) -> None:
 
 
 def _cut(client: Any) -> None:
-    """Close the connections that there still are, without waiting for anything.
-
-    A producer that has records left keeps its own, so that they still go when the broker is back.
-    """
+    """Close the connections that there still are, without waiting for anything."""
     inner = getattr(client, "_client", None)
     if inner is None:
         return
