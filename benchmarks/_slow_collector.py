@@ -21,7 +21,7 @@ _THREADS: Final = 4
 _TAKEN: Final = b""
 
 
-class _Late(grpc.GenericRpcHandler):
+class _Late(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
     """Every call, whatever its name."""
 
     def __init__(self, delay_s: float) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import os
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,7 +80,7 @@ def _take_turns(manifests: Path, state: Path, process: subprocess.Popen[bytes], 
         say(f"spell {number + 1} of {2 * pairs}: {arm}")
         write(manifests, other, traders(other, suspended=True))
         write(manifests, arm, traders(arm, suspended=False))
-        until(lambda arm=arm: _runs(state, arm), _DEADLINE_S, f"the traders of {arm} alone", process, 0.1)  # type: ignore[misc]
+        until(partial(_runs, state, arm), _DEADLINE_S, f"the traders of {arm} alone", process, 0.1)
         time.sleep(_SETTLE_S)
         begun_ns = now_ns()
         time.sleep(spell_s)
