@@ -15,6 +15,7 @@ from aiohttp import ClientSession, web
 from benchmarks import operator_ready, quickstart, scrapes, signal_beside_grpc
 from benchmarks._accounts import AccountOf, Sides, Signalled, Spell, accounts_within, in_turns, rows_of_sides
 from benchmarks._slow_collector import slow_collector
+from benchmarks._up import without_telemetry
 
 from chandlery.console.summary import LatencyFigures, Quantiles, Summary
 from chandlery.core.latency import STAGES
@@ -151,6 +152,15 @@ def test_both_pools_have_the_same_traders_and_one_of_them_exports(tmp_path: Path
         sides[spec.pool.name].append((spec.strategy, spec.market, spec.trigger))
     assert len(sides["plain"]) == 20
     assert sides["plain"] == sides["traced"]
+
+
+def test_traces_of_a_measured_run_go_where_its_manifests_say_and_nowhere_else() -> None:
+    asked = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317",
+        "OTEL_TRACES_SAMPLER": "always_on",
+        "HOME": "/root",
+    }
+    assert without_telemetry(asked) == {"HOME": "/root"}
 
 
 def test_without_a_trace_taken_there_is_no_figure() -> None:
