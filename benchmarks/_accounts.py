@@ -98,6 +98,11 @@ def wake_to_signal_us(account: AccountOf) -> float | None:
     return sum(parts) if len(parts) == len(WAKE_TO_SIGNAL) else None
 
 
+def acknowledged_us(account: AccountOf) -> float | None:
+    """In its ring until the broker has acknowledged it, the feed's part of the way, µs; None where a stamp is missing."""
+    return next((part_us for name, part_us, _, _ in account.stages if name == "acknowledged"), None)
+
+
 def share_of(samples: Sequence[float], share: float) -> float:
     """A percentile; NaN where there was nothing to measure."""
     return percentile(samples, share) if samples else float("nan")
@@ -106,7 +111,11 @@ def share_of(samples: Sequence[float], share: float) -> float:
 def rows_of_sides(name: str, sides: Sides, beside_what: str) -> list[Row]:
     """How long signals take beside something, with the same without it as peer, and the ratio of both."""
     rows: list[Row] = []
-    figures = {"wake_to_signal": wake_to_signal_us, "frame_to_signal": frame_to_signal_us}
+    figures = {
+        "wake_to_signal": wake_to_signal_us,
+        "acknowledged": acknowledged_us,
+        "frame_to_signal": frame_to_signal_us,
+    }
     for figure, of in figures.items():
         without, beside = (_known(accounts, of) for accounts in sides)
         note = f"{len(beside)} signals beside {beside_what}; peer: {len(without)} without, in turns of one run"

@@ -55,6 +55,8 @@ def test_wake_to_signal_is_the_traders_three_stages_and_what_lacks_one_is_left_o
     assert (p50.value, p50.peer) == (60.0, 30.0)
     assert rows["x/wake_to_signal/p50_ratio"].value == 2.0
     assert p50.note.startswith("2 signals beside something; peer: 2 without")
+    last = rows["x/acknowledged/p50"]
+    assert (last.value, last.peer) == (20.0, 10.0), "one stage, and of those that have it"
     whole = rows["x/frame_to_signal/p99"]
     assert (whole.value, whole.peer) == (20.0 * len(STAGES), 4_000.0)
 
