@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from typing import Final, NamedTuple
 
@@ -54,6 +55,16 @@ def census(pid: int) -> dict[str, list[Measured]]:
         if kind and memory is not None:
             found[kind].append(Measured(memory, times.user + times.system))
     return dict(found)
+
+
+def pids(pid: int, kind: str) -> list[int]:
+    """Process ids of one kind, of the run with process id ``pid``; not of ``trader``, which are told by their parents."""
+    found: list[int] = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if _kind(" ".join(process.cmdline())) == kind:
+                found.append(process.pid)
+    return found
 
 
 def _kind(words: str) -> str:

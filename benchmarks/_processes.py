@@ -25,12 +25,18 @@ _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 #: For what takes a second or two on an idle machine.
 DEADLINE_S: Final = 120.0
 _POLL_S: Final = 0.25
+_CPUCLOCK_SCHED: Final = 2
 
 
 def cpu_s(pid: int) -> float:
     """User and system time of a process so far, s, in steps of 10 ms."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def cpu_ns(pid: int) -> int:
+    """CPU of all of a process's threads so far, ns, as exact as the kernel counts it: clock_getcpuclockid(3)."""
+    return time.clock_gettime_ns(~pid << 3 | _CPUCLOCK_SCHED)
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Final, NamedTuple
 
 from benchmarks._fleet import Fleet, memory_folder
+from benchmarks._processes import cpu_ns
 from benchmarks._trades import records, symbols
 from chandlery.core.assignment import TraderAssignment
 from chandlery.core.clocks import HEADER_NAME, HostClocks, Stamps, now_ns, wall_offset_ns
@@ -46,7 +47,6 @@ _SETTLE_S: Final = 0.02
 _DRAIN_S: Final = 60.0
 #: Until every market has closed candles: 10 s of each.
 _WARM_RECORDS: Final = 5_500
-_CPUCLOCK_SCHED: Final = 2
 _QUIET: Final = """
 from chandlery.workers.strategy import Strategy
 
@@ -255,10 +255,10 @@ def trader_pairs(ticks: int, pairs: int, share: float) -> list[tuple[float, floa
                 used: dict[bool, float] = {}
                 for on in (False, True) if number % 2 else (True, False):
                     feed.tell(tracing if on else None)
-                    calls, before = fleet.counters("calls")[0], _cpu_ns(pid)
+                    calls, before = fleet.counters("calls")[0], cpu_ns(pid)
                     runner.run(_paced(feed, made[at : at + ticks], tracing))
                     runner.run(_settled(lambda: fleet.counters("calls")[0], calls))
-                    used[on] = (_cpu_ns(pid) - before) / ticks / 1_000
+                    used[on] = (cpu_ns(pid) - before) / ticks / 1_000
                     at += ticks
                 found.append((used[False], used[True]))
             assert not fleet.counters("signals")[0]
@@ -285,11 +285,6 @@ async def _settled(calls: Callable[[], int], before: int) -> None:
         while (now := calls()) == before or now != seen:
             seen = now
             await asyncio.sleep(_SETTLE_S)
-
-
-def _cpu_ns(pid: int) -> int:
-    """CPU of all of a process's threads, ns: clock_getcpuclockid(3)."""
-    return time.clock_gettime_ns(~pid << 3 | _CPUCLOCK_SCHED)
 
 
 @contextmanager

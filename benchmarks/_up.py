@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -59,13 +60,19 @@ def write_manifests(folder: Path, manifests: Sequence[dict[str, Any]]) -> Path:
     return folder
 
 
+def without_telemetry(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which traces go nowhere but where the manifests say: an exporter beside it would be in every figure."""
+    return {name: value for name, value in environment.items() if not name.startswith("OTEL_")}
+
+
 def start(manifests: Path, state: Path, *options: str, console: str = "off") -> subprocess.Popen[bytes]:
     """``chandlery up`` without a view; its log lines go to ``state/../up.txt``; console: where that listens."""
     words = [sys.executable, "-m", "chandlery.cli", "up", "-f", str(manifests), "--state", str(state), "--no-view"]
     # What is measured is the market's way; a console beside it would be in every figure.
     words += ["--console", console]
     with (state.parent / "up.txt").open("ab") as log:
-        return subprocess.Popen([*words, *options], stdout=subprocess.PIPE, stderr=log)
+        environment = without_telemetry(os.environ)
+        return subprocess.Popen([*words, *options], stdout=subprocess.PIPE, stderr=log, env=environment)
 
 
 def summary_of(process: subprocess.Popen[bytes], state: Path, run_s: float) -> Summary:

@@ -14,11 +14,9 @@ import asyncio
 import signal
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
+from benchmarks._accounts import AccountOf, Spell, accounts_within, feeds_of, newest_signals, share_of
 from benchmarks._census import census
 from benchmarks._hops import three_hops
 from benchmarks._processes import broker
@@ -37,11 +35,9 @@ from benchmarks._up import (
     write_manifests,
 )
 from benchmarks.harness import Row, percentile, run, say
-from chandlery.cli.endpoint import Endpoint
 from chandlery.console.summary import Summary
 from chandlery.core.clocks import now_ns
 from chandlery.core.latency import STAGES
-from chandlery.core.settings import FeedSettings, read_settings
 
 MARKETS: Final = 10
 TRADERS: Final = 20
@@ -78,36 +74,7 @@ async def _floor(records: int) -> list[int]:
         return await three_hops(kafka.bootstrap, records, 100.0)
 
 
-class _AccountOf(msgspec.Struct):
-    stages: list[tuple[str, float, float, str]]
-    frame_to_signal_us: float | None
-    visible_to_decided_us: float | None
-
-
-class _StampsOf(msgspec.Struct):
-    received_ns: int = 0
-
-
-class _SignalOf(msgspec.Struct):
-    stamps: _StampsOf
-
-
-class _Signalled(msgspec.Struct):
-    """What is used of an entry of the feed's ``/v1/signals``."""
-
-    signal: _SignalOf
-    account: _AccountOf
-
-
-async def _newest_signals(state: Path) -> list[_Signalled]:
-    """The newest 1,000 acknowledged signals of the run's one worker."""
-    [settings] = [read_settings(str(path), FeedSettings) for path in state.glob("settings/feed-*.json")]
-    async with Endpoint(Path(settings.listen.removeprefix("unix:")), timeout_s=10.0) as endpoint:
-        body = await endpoint.get("/v1/signals?limit=1000")
-    return msgspec.json.decode(body, type=list[_Signalled])
-
-
-def _rows(steady: list[_AccountOf], summary: Summary, floor: list[int]) -> list[Row]:
+def _rows(steady: list[AccountOf], summary: Summary, floor: list[int]) -> list[Row]:
     whole_ms = [each.frame_to_signal_us / 1_000 for each in steady if each.frame_to_signal_us is not None]
     decided_us = [each.visible_to_decided_us for each in steady if each.visible_to_decided_us is not None]
     stages_us: defaultdict[str, list[float]] = defaultdict(list)
@@ -119,7 +86,7 @@ def _rows(steady: list[_AccountOf], summary: Summary, floor: list[int]) -> list[
     rows = [
         Row(
             f"frame_to_signal/{name}",
-            _share(whole_ms, share),
+            share_of(whole_ms, share),
             "ms",
             floor=percentile(floor, share) / 1e6,
             goal=goals[name],
@@ -133,18 +100,14 @@ def _rows(steady: list[_AccountOf], summary: Summary, floor: list[int]) -> list[
         note = f"{latency.count:,} signals, those of the start too"
         rows.append(Row(f"frame_to_signal/whole_run/{name}", value_of(latency, name) / 1_000, "ms", note=note))
     for name, share in shares:
-        rows.append(Row(f"frame_to_signal/visible_to_decided/{name}", _share(decided_us, share), "µs"))
+        rows.append(Row(f"frame_to_signal/visible_to_decided/{name}", share_of(decided_us, share), "µs"))
     for stage in STAGES:
         for name, share in shares:
-            rows.append(Row(f"frame_to_signal/{stage}/{name}", _share(stages_us[stage], share), "µs"))
+            rows.append(Row(f"frame_to_signal/{stage}/{name}", share_of(stages_us[stage], share), "µs"))
     return rows
 
 
-def _share(samples: list[float], share: float) -> float:
-    return percentile(samples, share) if samples else float("nan")
-
-
-def _run(steady_s: float) -> tuple[list[_AccountOf], Summary, list[Row]]:
+def _run(steady_s: float) -> tuple[list[AccountOf], Summary, list[Row]]:
     """One run: accounts of the steady state, the summary, and the CPU of each kind of process meanwhile."""
     with state_folder() as folder:
         state = folder / "s"
@@ -157,12 +120,13 @@ def _run(steady_s: float) -> tuple[list[_AccountOf], Summary, list[Row]]:
             begun_ns, before = now_ns(), census(process.pid)
             time.sleep(steady_s)
             ended_ns, after = now_ns(), census(process.pid)
-            signals = asyncio.run(_newest_signals(state))
+            [feed] = feeds_of(state)
+            signals = asyncio.run(newest_signals(feed))
             process.send_signal(signal.SIGTERM)
             summary = summary_of(process, state, 0.0)
         finally:
             stop(process)
-    steady = [each.account for each in signals if begun_ns <= each.signal.stamps.received_ns <= ended_ns]
+    steady = accounts_within(signals, Spell(begun_ns, ended_ns))
     took_s = (ended_ns - begun_ns) / 1e9
     rows = []
     for kind, measured in after.items():

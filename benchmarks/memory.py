@@ -2,8 +2,9 @@
 
 Each trader decides on five of the 100 symbols at 1s; history of 500 candles a series, so that every window is
 full. Processes are counted when every trader has been called five times, the traders' fork server apart. PSS
-counts a shared page by its share, so the sum of PSS is what the machine gives. Floor: a bare Python process that has
-imported numpy, beside all of them, so that it shares as many pages of both.
+counts a shared page by its share, so the sum of PSS is what the machine gives. Floor: an empty interpreter. Peer of a
+trader: a bare Python process that has imported numpy, the least that a strategy in a process of its own takes. Both beside
+all of them, so that they share as many pages.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from benchmarks._census import Measured, census
 from benchmarks._trades import symbols
@@ -71,41 +72,56 @@ def _mb(measured: list[Measured], what: Literal["rss", "pss"]) -> float:
     return sum(each.memory.pss if what == "pss" else each.memory.rss for each in measured) / _MB
 
 
-def bare_process() -> Memory:
-    """A Python process that has imported numpy and does nothing.
+class Bare(NamedTuple):
+    """Processes that do nothing: an interpreter alone, and one that has imported numpy."""
+
+    empty: Memory
+    numpy: Memory
+
+
+def bare_processes() -> Bare:
+    """Both, measured one after the other.
 
     Raises:
-        ChildProcessError: it can't be started, or its memory can't be read.
+        ChildProcessError: one can't be started, or its memory can't be read.
     """
-    words = [sys.executable, "-c", "import sys, numpy; print(flush=True); sys.stdin.read()"]
+    return Bare(_bare("sys"), _bare("sys, numpy"))
+
+
+def _bare(modules: str) -> Memory:
+    words = [sys.executable, "-c", f"import {modules}; print(flush=True); sys.stdin.read()"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         ready = process.stdout.readline()
         memory = memory_of(process.pid)
         process.communicate()
     if not ready or memory is None:
-        raise ChildProcessError(f"a bare Python process with numpy ended with {process.returncode}")
+        raise ChildProcessError(f"a bare Python process with {modules} ended with {process.returncode}")
     return memory
 
 
-def rows_of(found: dict[str, list[Measured]], bare: Memory, segment_bytes: int, note: str) -> list[Row]:
+def rows_of(found: dict[str, list[Measured]], bare: Bare, segment_bytes: int, note: str) -> list[Row]:
     """PSS and RSS of every kind of process, and what the goals are about."""
     traders = [each.memory for each in found["trader"]]
     worker = [each for kind in WORKER_KINDS for each in found[kind]]
-    floors = {"pss": bare.pss / _MB, "rss": bare.rss / _MB}
+    floors = {"pss": bare.empty.pss / _MB, "rss": bare.empty.rss / _MB}
+    peers = {"pss": bare.numpy.pss / _MB, "rss": bare.numpy.rss / _MB}
     rows = [
         Row(
             "memory/trader_pss",
             statistics.fmean(each.pss for each in traders) / _MB,
             "MB",
+            peer=peers["pss"],
             floor=floors["pss"],
             goal=GOAL_TRADER_MB,
-            note=f"mean of {len(traders)}, the largest {max(each.pss for each in traders) / _MB:.1f} MB; {note}",
+            note=f"mean of {len(traders)}, the largest {max(each.pss for each in traders) / _MB:.1f} MB; peer: Python "
+            f"with numpy; floor: an empty interpreter; {note}",
         ),
         Row(
             "memory/trader_rss",
             statistics.fmean(each.rss for each in traders) / _MB,
             "MB",
+            peer=peers["rss"],
             floor=floors["rss"],
             note=f"mean, the largest {max(each.rss for each in traders) / _MB:.1f} MB",
         ),
@@ -126,7 +142,8 @@ def rows_of(found: dict[str, list[Measured]], bare: Memory, segment_bytes: int, 
             floor = None if kind == "kafka" else floors[what]  # a JVM
             note = f"{len(measured)} processes" if len(measured) > 1 else ""
             rows.append(Row(f"memory/{kind}_{what}", _mb(measured, what), "MB", floor=floor, note=note))
-    rows += [Row(f"memory/bare_{what}", floors[what], "MB", note="Python with numpy, beside them") for what in kinds]
+    for name, of, told in (("empty", floors, "an interpreter alone"), ("bare", peers, "Python with numpy")):
+        rows += [Row(f"memory/{name}_{what}", of[what], "MB", note=f"{told}, beside them") for what in kinds]
     rows.append(Row("memory/segment", segment_bytes / _MB, "MB", note="the file, reserved as a whole"))
     return rows
 
@@ -148,7 +165,7 @@ def measure(quick: bool) -> list[Row]:
                 0.25,
             )
             found = census(process.pid)
-            bare = bare_process()
+            bare = bare_processes()
             segment_bytes = sum(path.stat().st_size for path in segments_of(state))
             summary = summary_of(process, folder / "s", run_s)
         finally:

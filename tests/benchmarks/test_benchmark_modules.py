@@ -108,9 +108,10 @@ def test_processes_are_told_apart_by_their_command() -> None:
     assert isinstance(census(os.getpid()), dict)
 
 
-def test_memory_has_pss_and_rss_of_every_kind_of_process_and_the_bare_ones_as_floor() -> None:
-    bare = memory.bare_process()
-    assert bare.rss >= bare.pss > 0
+def test_memory_has_pss_and_rss_of_every_kind_of_process_beside_an_empty_interpreter_and_one_with_numpy() -> None:
+    bare = memory.bare_processes()
+    assert bare.empty.rss >= bare.empty.pss > 0
+    assert bare.numpy.rss > bare.empty.rss
     kinds = ("up", "kafka", "ingest", "aggregator", "feed", "supervisor", "nursery")
     found = {kind: [Measured(Memory(rss=3_000_000, pss=2_000_000), 0.0)] for kind in kinds}
     found["trader"] = [Measured(Memory(rss=rss, pss=1_000_000), 0.0) for rss in (2_000_000, 4_000_000)]
@@ -125,8 +126,11 @@ def test_memory_has_pss_and_rss_of_every_kind_of_process_and_the_bare_ones_as_fl
         "memory/kafka_pss",
         "memory/kafka_rss",
     }
-    assert floors["memory/trader_pss"] == rows["memory/bare_pss"].value == bare.pss / 1e6
-    assert floors["memory/feed_rss"] == rows["memory/bare_rss"].value == bare.rss / 1e6
+    assert floors["memory/trader_pss"] == rows["memory/empty_pss"].value == bare.empty.pss / 1e6
+    assert floors["memory/feed_rss"] == rows["memory/empty_rss"].value == bare.empty.rss / 1e6
+    peers = {name: row.peer for name, row in rows.items() if row.peer is not None}
+    assert peers == {f"memory/trader_{what}": rows[f"memory/bare_{what}"].value for what in ("pss", "rss")}
+    assert peers["memory/trader_rss"] == bare.numpy.rss / 1e6
 
 
 def test_the_manifest_that_edits_write_is_a_trader_of_the_quickstart_and_its_versions_differ(tmp_path: Path) -> None:
@@ -138,6 +142,28 @@ def test_the_manifest_that_edits_write_is_a_trader_of_the_quickstart_and_its_ver
         assert not found.problems
         versions.append(found.traders["default", edits.NAME].spec.strategy.parameters)
     assert versions[0] != versions[1]
+
+
+def test_the_symbols_that_edits_bring_are_none_of_the_quickstarts(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples" / "quickstart", tmp_path / "m")
+
+    def symbols_of() -> set[str]:
+        found = read_manifests([str(tmp_path / "m")])
+        assert not found.problems
+        return {symbol for trader in found.traders.values() for symbol in trader.spec.market.symbols}
+
+    before = symbols_of()
+    (tmp_path / "m" / "edited.yaml").write_text(edits.manifest(5, edits.new_symbol(3)), encoding="utf-8")
+    assert symbols_of() - before == {edits.new_symbol(3)}
+    assert edits.new_symbol(3) != edits.new_symbol(4)
+
+
+def test_edits_tell_of_new_symbols_without_a_goal_and_of_the_slowest() -> None:
+    taken = {"added": [0.1, 0.2], "new_symbol": [1.5, 2.5, 1.6]}
+    rows = {row.name: row for row in edits.rows_of(taken, 0.1)}
+    assert rows["edits/added"].goal == edits.GOAL_S
+    assert (rows["edits/new_symbol"].value, rows["edits/new_symbol"].goal) == (1.6, None)
+    assert rows["edits/new_symbol_max"].value == 2.5
 
 
 def test_the_floor_of_edits_is_told_of_every_write(tmp_path: Path) -> None:
