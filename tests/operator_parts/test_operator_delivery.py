@@ -57,6 +57,19 @@ class Pod:
         return Reply(200, b"{}")
 
 
+class Keep:
+    """Writes as the pod keeps, and answers only when told to."""
+
+    def __init__(self, pod: Pod) -> None:
+        self.written, self.answered = asyncio.Event(), asyncio.Event()
+        self._pod = pod
+
+    async def __call__(self, assignment: Assignment) -> None:
+        await self._pod.keep(assignment)
+        self.written.set()
+        await self.answered.wait()
+
+
 def traders(*names: str) -> list[TraderAssignment]:
     return [TraderAssignment(name, "u", "sma-cross", ["BTC/USDT"], "1s") for name in names]
 
@@ -110,6 +123,21 @@ async def test_what_somebody_else_kept_is_gone_above() -> None:
         await until(lambda: delivered(delivery) and delivery.assignment.sequence == 10)
     assert pod.kept is not None
     assert pod.kept.sequence == 10
+
+
+async def test_what_goes_while_it_is_being_kept_is_kept_again() -> None:
+    pod = Pod()
+    delivery = ClusterDelivery(NOTHING, pod, keep := Keep(pod))
+    async with under_way(delivery.run()):
+        delivery.want(wanting("default/a"))
+        await keep.written.wait()
+        pod.kept = None  # somebody deleted it, and that is heard of before the answer to the write comes
+        delivery.keep_again()
+        keep.answered.set()
+        await until(lambda: delivered(delivery) and pod.kept is not None)
+        await asyncio.wait_for(delivery.kept(), 10)
+    assert pod.kept == delivery.assignment
+    assert pod.order == [("kept", 1), ("pushed", 1), ("kept", 1), ("pushed", 1)]
 
 
 async def test_a_refusal_to_keep_is_told_and_ends_with_a_state_that_can_be_kept() -> None:
