@@ -39,6 +39,9 @@ class Pod:
         self.kept = assignment
         self.order.append(("kept", assignment.sequence))
 
+    def lose(self) -> None:
+        self.kept = None
+
     async def call(self, method: str, path: str, body: bytes | None = None, *, timeout_s: float | None = None) -> Reply:
         await asyncio.sleep(0)
         fault = self.faults.pop(0) if self.faults else ""
@@ -131,7 +134,7 @@ async def test_what_goes_while_it_is_being_kept_is_kept_again() -> None:
     async with under_way(delivery.run()):
         delivery.want(wanting("default/a"))
         await keep.written.wait()
-        pod.kept = None  # somebody deleted it, and that is heard of before the answer to the write comes
+        pod.lose()  # somebody deletes it, and that is heard of before the answer to the write comes
         delivery.keep_again()
         keep.answered.set()
         await until(lambda: delivered(delivery) and pod.kept is not None)
