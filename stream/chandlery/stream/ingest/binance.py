@@ -244,7 +244,7 @@ class BinanceSource:
             else:
                 await asyncio.wait({next_task, ready, task}, return_when=asyncio.FIRST_COMPLETED)
             lost = task.exception() if task.done() else None
-            better = isinstance(lost, ConnectionLost) or (successor.ready.is_set() and not rests)
+            better = isinstance(lost, ConnectionLost) or (lost is None and successor.ready.is_set() and not rests)
             replaced = better and not next_task.done()
             retired = task if replaced else next_task
             retired.cancel()
