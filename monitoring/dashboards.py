@@ -49,6 +49,18 @@ def quantile(share: float, family: str, by: str = "", where: str = "") -> str:
     return f"histogram_quantile({share}, sum by ({labels}) (rate({family}_bucket{where}[{RATE}])))"
 
 
+def rates_by_reason(counter: str, from_start: str) -> str:
+    """Rates of a counter whose reasons are born on their first event: ``none`` at zero before, where there is who counts.
+
+    A zero for whatever isn't there would say the same of a process that is away, and of a name that is wrong.
+
+    Args:
+        from_start: a counter that the same process has from its start.
+    """
+    zero = f'label_replace(0 * sum(rate({from_start}[{RATE}])), "reason", "none", "", "")'
+    return f"sum by (reason) (rate({counter}[{RATE}])) or on () {zero}"
+
+
 def one(title: str, expr: str, unit: str = "short", **more: Any) -> Panel:
     """A number to be read at a look."""
     return Panel(title, (Query(expr),), unit, "stat", width=4, **more)
@@ -60,13 +72,12 @@ OVERVIEW: Final = Board(
     (
         one("Feeds alive", "sum(chandlery_feed_broker_connected)"),
         one("Markets alive", "sum(chandlery_ingest_connected)"),
-        one("Traders Active", 'sum(chandlery_trader_state{state="Active"})'),
+        one("Traders Active", 'sum(chandlery_trader_state{state="Active"}) or 0 * sum(chandlery_feed_traders)'),
         one("Signals a minute", f"sum(rate(chandlery_feed_signals_published_total[{RATE}])) * 60"),
         one("Frame to signal, p99", quantile(0.99, "chandlery_frame_to_signal_seconds"), "s"),
         one(
             "Memory",
-            "sum(process_proportional_memory_bytes) + (sum(chandlery_trader_pss_bytes) or vector(0)) "
-            "+ (sum(chandlery_worker_pss_bytes) or vector(0))",
+            "sum(process_proportional_memory_bytes or chandlery_trader_pss_bytes or chandlery_worker_pss_bytes)",
             "bytes",
             description="Each process's share (PSS): what several share is counted once.",
         ),
@@ -89,7 +100,8 @@ OVERVIEW: Final = Board(
             (
                 Query(f"sum(rate(chandlery_feed_signals_published_total[{RATE}]))", "published"),
                 Query(
-                    f"sum by (reason) (rate(chandlery_feed_signals_dropped_total[{RATE}])) or vector(0)", "{{reason}}"
+                    rates_by_reason("chandlery_feed_signals_dropped_total", "chandlery_feed_signals_emitted_total"),
+                    "dropped: {{reason}}",
                 ),
             ),
             "ops",
@@ -105,10 +117,10 @@ OVERVIEW: Final = Board(
         Panel(
             "Left out, by reason",
             (
-                Query(f"sum by (reason) (rate(chandlery_feed_drops_total[{RATE}])) or vector(0)", "feed {{reason}}"),
+                Query(rates_by_reason("chandlery_feed_drops_total", "chandlery_feed_records_total"), "feed {{reason}}"),
                 Query(f"sum by (reason) (rate(chandlery_aggregator_drops_total[{RATE}]))", "aggregator {{reason}}"),
                 Query(
-                    f"sum by (reason) (rate(chandlery_ingest_trades_dropped_total[{RATE}])) or vector(0)",
+                    rates_by_reason("chandlery_ingest_trades_dropped_total", "chandlery_ingest_trades_received_total"),
                     "ingest {{reason}}",
                 ),
             ),
@@ -281,8 +293,16 @@ FEED: Final = Board(
                     "{{namespace}}/{{chandlery_dev_feed}} to the exchange",
                 ),
                 Query(
+                    f"rate(chandlery_ingest_kafka_reconnects_total{_FEED}[{RATE}])",
+                    "{{namespace}}/{{chandlery_dev_feed}} to Kafka, ingest",
+                ),
+                Query(
+                    f"rate(chandlery_aggregator_reconnects_total{_FEED}[{RATE}])",
+                    "{{namespace}}/{{chandlery_dev_feed}} to Kafka, aggregator {{instance}}",
+                ),
+                Query(
                     f"rate(chandlery_feed_reconnects_total{_FEED}[{RATE}])",
-                    "{{namespace}}/{{chandlery_dev_feed}} to Kafka {{instance}}",
+                    "{{namespace}}/{{chandlery_dev_feed}} to Kafka, feed {{instance}}",
                 ),
             ),
             "ops",
@@ -369,7 +389,8 @@ LATENCY: Final = Board(
                 Query(f"sum(rate(chandlery_feed_traces_exported_total[{RATE}]))", "exported"),
                 Query("sum(chandlery_feed_traces_waiting)", "waiting"),
                 Query(
-                    f"sum by (reason) (rate(chandlery_feed_traces_dropped_total[{RATE}])) or vector(0)", "{{reason}}"
+                    rates_by_reason("chandlery_feed_traces_dropped_total", "chandlery_feed_traces_built_total"),
+                    "dropped: {{reason}}",
                 ),
             ),
         ),

@@ -39,6 +39,9 @@ class Pod:
         self.kept = assignment
         self.order.append(("kept", assignment.sequence))
 
+    def lose(self) -> None:
+        self.kept = None
+
     async def call(self, method: str, path: str, body: bytes | None = None, *, timeout_s: float | None = None) -> Reply:
         await asyncio.sleep(0)
         fault = self.faults.pop(0) if self.faults else ""
@@ -55,6 +58,19 @@ class Pod:
         if fault == "answer lost":
             raise UnavailableError("cut")
         return Reply(200, b"{}")
+
+
+class Keep:
+    """Writes as the pod keeps, and answers only when told to."""
+
+    def __init__(self, pod: Pod) -> None:
+        self.written, self.answered = asyncio.Event(), asyncio.Event()
+        self._pod = pod
+
+    async def __call__(self, assignment: Assignment) -> None:
+        await self._pod.keep(assignment)
+        self.written.set()
+        await self.answered.wait()
 
 
 def traders(*names: str) -> list[TraderAssignment]:
@@ -110,6 +126,21 @@ async def test_what_somebody_else_kept_is_gone_above() -> None:
         await until(lambda: delivered(delivery) and delivery.assignment.sequence == 10)
     assert pod.kept is not None
     assert pod.kept.sequence == 10
+
+
+async def test_what_goes_while_it_is_being_kept_is_kept_again() -> None:
+    pod = Pod()
+    delivery = ClusterDelivery(NOTHING, pod, keep := Keep(pod))
+    async with under_way(delivery.run()):
+        delivery.want(wanting("default/a"))
+        await keep.written.wait()
+        pod.lose()  # somebody deletes it, and that is heard of before the answer to the write comes
+        delivery.keep_again()
+        keep.answered.set()
+        await until(lambda: delivered(delivery) and pod.kept is not None)
+        await asyncio.wait_for(delivery.kept(), 10)
+    assert pod.kept == delivery.assignment
+    assert pod.order == [("kept", 1), ("pushed", 1), ("kept", 1), ("pushed", 1)]
 
 
 async def test_a_refusal_to_keep_is_told_and_ends_with_a_state_that_can_be_kept() -> None:

@@ -171,10 +171,11 @@ async def test_one_that_runs_and_no_longer_answers_is_silent(tmp_path: Path) -> 
     one = child(tmp_path, "import time; time.sleep(600)")
     await one.start()
     now_s = time.monotonic()
-    assert not one.is_silent(0.0, 5.0), "it has only been started"
+    assert not one.is_silent(0.0, 5.0, 200.0), "it has only been started"
     one.started_s = now_s - 100
-    assert one.is_silent(now_s - 6, 5.0)
-    assert not one.is_silent(now_s - 4, 5.0)
-    assert not one.is_silent(now_s - 101, 5.0), "another process said that"
+    assert one.is_silent(now_s - 6, 5.0, 200.0)
+    assert not one.is_silent(now_s - 4, 5.0, 200.0)
+    assert not one.is_silent(now_s - 101, 5.0, 200.0), "another process said that"
+    assert one.is_silent(now_s - 101, 5.0, 90.0), "begun anew, it never answered"
     await one.stop(10)
-    assert not one.is_silent(now_s - 6, 5.0)
+    assert not one.is_silent(now_s - 6, 5.0, 90.0)

@@ -340,9 +340,27 @@ async def test_a_process_that_runs_and_has_not_answered_for_a_while_is_silent(tm
     assert silent_of(runtime) == set(), "they don't even run"
     now_s = time.monotonic()
     for child in (group.aggregator, worker.feed):
-        child.state, child.started_s = "running", now_s - 100
+        child.state, child.started_s = "running", now_s - 20
     assert silent_of(runtime) == set(), "they have only been started"
     group.aggregator_watch.told_s = worker.watch.told_s = now_s - OLD_S - 1
     assert silent_of(runtime) == {SLOW}
     worker.watch.told_s = now_s - OLD_WORKER_S - 1
+    assert silent_of(runtime) == {SLOW, FEED}
+
+
+async def test_one_that_was_begun_anew_and_never_answered_is_silent_once_a_start_would_be_over(tmp_path: Path) -> None:
+    runtime = runtime_of(tmp_path, "{synthetic: {seed: 7}}")
+    made = await runtime._next_plan()
+    group = runtime.feeds["default", "market"] = runtime._new_feed(runtime.wanted.manifests.feeds["default", "market"])
+    worker = runtime._new_worker(made, ("default", "demo"), "demo-0")
+    now_s = time.monotonic()
+    group.aggregator_watch.told_s = worker.watch.told_s = now_s - 100  # the processes before them said that
+    for child in (group.aggregator, worker.feed):
+        child.state, child.started_s = "running", now_s - 20
+    assert silent_of(runtime) == set()
+    for child in (group.aggregator, worker.feed):
+        child.started_s = now_s - 50
+    assert silent_of(runtime) == {FEED}
+    for child in (group.aggregator, worker.feed):
+        child.started_s = now_s - 70
     assert silent_of(runtime) == {SLOW, FEED}

@@ -70,6 +70,7 @@ async def test_a_broker_killed_and_back_loses_nothing(tmp_path: Path) -> None:
             await broker.start()
             await load.end()
         await aggregator.until_applied(await end_offsets(kafka, topics_of(kafka).trades))
+        await aggregator.until(lambda status: bool(status["reconnects"] >= 1), "the broker's return is told")
         assert await aggregator.terminate() == 0, aggregator.log()
         check_exact(load, await Appended.read(kafka, SESSION), aggregator.final()["symbols"])
         assert aggregator.starts == 1, "it reconnected by itself"

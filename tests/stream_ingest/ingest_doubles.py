@@ -27,6 +27,7 @@ class MemorySink:
     """Keeps what is sent, decoded. ``gate`` closed: nothing is acknowledged, as when the broker is away."""
 
     problem: UnavailableError | None = None
+    reconnects = 0
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -39,6 +40,9 @@ class MemorySink:
 
     async def start(self) -> None:
         await self.gate.wait()
+
+    async def watch(self) -> None:
+        await asyncio.Event().wait()
 
     def channel(self, partition: int) -> int:
         return 0

@@ -271,6 +271,22 @@ async def test_a_connection_is_renewed_before_its_age_limit_without_a_gap(
     assert set(live.sink.ids("BTC/USDT")) == set(range(1, last + 1))
 
 
+async def test_a_connection_that_ends_while_its_successor_waits_for_data_is_followed_by_it(
+    exchange: ExchangeServer, tmp_path: Path
+) -> None:
+    async with _live(exchange, tmp_path, options={"max_connection_age_s": 0.15}) as live:
+        old = await exchange.next_connection()
+        successor = await exchange.next_connection()  # the market rests: neither has brought anything
+        assert isinstance(live.ingest._options, BinanceOptions)
+        live.ingest._options.max_connection_age_s = 3_600.0
+        old.cut()
+        await live.until("it is counted", lambda: live.ingest.counts.reconnects == 1)
+        await live.until("the successor stands", lambda: live.ingest.counts.connected)
+        await successor.send(_btc(1))
+        await live.until("it goes on", lambda: live.ingest.status().symbols["BTC/USDT"].last_id == 1)
+        assert (exchange.accepted, live.ingest.counts.reconnects) == (2, 1)
+
+
 async def test_what_was_received_is_appended_before_a_stop_ends(exchange: ExchangeServer, tmp_path: Path) -> None:
     async with _live(exchange, tmp_path) as live:
         await exchange.next_connection()

@@ -23,6 +23,7 @@ class HeldSink:
     """Holds each request until the test acknowledges it. Partition 9 goes another way than the others."""
 
     problem: UnavailableError | None = None
+    reconnects = 0
 
     def __init__(self) -> None:
         self.requests: list[list[Batch]] = []
@@ -30,6 +31,9 @@ class HeldSink:
         self._begun = asyncio.Event()
 
     async def start(self) -> None:
+        return
+
+    async def watch(self) -> None:
         return
 
     def channel(self, partition: int) -> int:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.support.exchange_server import other_frame, trade_frame
 
 from chandlery.stream.ingest.frames import (
+    EVENT_KINDS,
     MalformedFrame,
     OtherFrame,
     TradeAmounts,
@@ -49,12 +50,27 @@ def test_a_raw_stream_trade_without_an_envelope_is_read() -> None:
         (b'{"result":null,"id":1}', "response", 0),
         (b'{"error":{"code":2,"msg":"no"},"id":1}', "error", 0),
         (b'{"code":2,"msg":"no"}', "error", 0),
+        # Events that only call themselves an answer have none of its text.
+        (b'{"stream":"x@error","data":{"e":"error","E":5}}', "other", 5),
+        (b'{"e":"response","E":9}', "other", 9),
     ],
 )
 def test_other_frames_are_known_by_kind_and_exchange_time(data: bytes, kind: str, exchange_ms: int) -> None:
     frame = read_frame(data)
     assert isinstance(frame, OtherFrame)
     assert (frame.kind, frame.exchange_ms) == (kind, exchange_ms)
+
+
+@given(st.text(max_size=40), st.sampled_from(["event", "stream", "bare"]))
+def test_however_many_kinds_an_exchange_names_there_are_few_to_count(kind: str, where: str) -> None:
+    frame = {
+        "event": {"stream": "btcusdt@x", "data": {"e": kind}},
+        "stream": {"stream": f"btcusdt@{kind}", "data": {}},
+        "bare": {"e": kind},
+    }[where]
+    read = read_frame(json.dumps(frame).encode())
+    assert isinstance(read, OtherFrame)
+    assert read.kind in EVENT_KINDS | {"other"}
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,10 @@ async def test_a_broker_killed_and_back_costs_nothing(tmp_path: Path) -> None:
             ids = ids_of(stored, symbol)
             assert list(dict.fromkeys(ids)) == list(range(1, 8_001))
         assert ingest.counts.appended == 24_000
+        await until("its return is told", lambda: ingest.status().kafka_reconnects >= 1, ingest.status)
+        told = {one.name: one.samples[0].value for one in ingest._families() if one.samples}
+        assert told["chandlery_ingest_kafka_reconnects"] == ingest.status().kafka_reconnects
+        assert told["chandlery_ingest_reconnects"] == 0, "the market never went"
     finally:
         stop.set()
         await task

@@ -83,6 +83,8 @@ def test_every_process_shows_its_figures_to_prometheus(tmp_path: Path) -> None:
         until(lambda: (row := up.trader("one")) is not None and row.signals > 2, "signals")
         groups = json.loads((up.state / "prometheus-targets.json").read_text())
         targets = {group["labels"]["process"]: group["targets"][0] for group in groups}
+        pools = {group["labels"]["process"]: group["labels"].get("chandlery_dev_pool") for group in groups}
+        assert pools == {"ingest-market": None, "aggregator-market": None, "feed-demo-0": "demo"}
         assert targets.keys() == {"ingest-market", "aggregator-market", "feed-demo-0"}
         found: dict[str, float] = {}
         for target in targets.values():

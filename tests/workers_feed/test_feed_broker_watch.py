@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from chandlery.core import broker_watch
 from chandlery.core.errors import LoginError, UnavailableError
 from chandlery.core.settings import KafkaSettings
 from chandlery.workers.feed import clients
-from chandlery.workers.feed.clients import BrokerWatch
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, *answers: Exception) -> None:
@@ -19,7 +19,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, *answers: Exception) -> None:
     async def knock(*_: object, **__: object) -> None:
         raise left.pop(0)
 
-    monkeypatch.setattr(clients, "knock", knock)
+    monkeypatch.setattr(broker_watch, "knock", knock)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ async def test_a_secret_that_came_is_not_missing_any_more_though_the_broker_does
 ) -> None:
     refused = LoginError("no", reason=reason)
     answering(monkeypatch, refused, UnavailableError("nothing"))
-    watch = BrokerWatch(KafkaSettings(bootstrap="none:1", feed="market"))
+    watch = clients.broker_watch(KafkaSettings(bootstrap="none:1", feed="market"))
     connect: Callable[[asyncio.Event], Awaitable[object]] = watch._connect
     await connect(asyncio.Event())
     assert watch.problem is refused

@@ -74,6 +74,20 @@ def test_opentelemetrys_messages_read_what_is_written(spans: list[Span], trader:
         ]
 
 
+def test_what_is_remembered_has_a_bound_and_what_was_forgotten_is_encoded_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chandlery.workers.feed.span_encoder._MOST_ABOUTS", 3)
+    spans = [
+        Span("n", "internal", "feed", b"t" * 16, b"s" * 8, b"", 1, 2, (("chandlery.number", number),), {})
+        for number in range(10)
+    ]
+    one = Encoder({"feed": {}}, "")
+    for span in [*spans, *spans[::-1], *spans]:
+        assert one.encode([span], "") == Encoder({"feed": {}}, "").encode([span], "")
+        assert len(one._abouts) <= 3
+
+
 @pytest.mark.parametrize(
     "changes",
     [

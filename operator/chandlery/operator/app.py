@@ -379,6 +379,7 @@ class Operator:
             "child_writes": self._children.writes,
             "events": self._events.told,
             "ghosts_dropped": self._sweeper.dropped,
+            "watch_reconnects": sum(one.reconnects for one in self._followed),
         }
 
     def _gauges(self) -> dict[str, float]:

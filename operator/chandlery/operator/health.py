@@ -54,6 +54,7 @@ HELP = {
     "child_writes": "Children written",
     "events": "Kubernetes events written",
     "ghosts_dropped": "Resources dropped because a list did not have them",
+    "watch_reconnects": "Times that a watch of the API server went on after it had failed",
     "queue": "Pools and feeds that wait for a reconcile, or are in one",
     "watch_silence_seconds": "Longest time that one of the watches has brought nothing; each brings something in 25 s",
     "traders": "Traders in the cache",

@@ -95,6 +95,8 @@ class ClusterDelivery(Delivery):
         self._write = keep
         self._kept_sequence = assignment.sequence
         self._kept = asyncio.Event()
+        #: How often what was kept went: it may have been what was just written.
+        self._times_lost = 0
 
     def want(self, assignment: Assignment) -> bool:
         """See :meth:`Delivery.want`."""
@@ -108,7 +110,10 @@ class ClusterDelivery(Delivery):
 
     async def _keep(self, assignment: Assignment) -> None:
         if self._kept_sequence != assignment.sequence:
+            lost_before = self._times_lost
             await self._write(assignment)
+            if self._times_lost != lost_before:
+                return  # whoever told so has set the delivery going once more: it is written again then
             self._kept_sequence = assignment.sequence
             self._kept.set()
 
@@ -125,6 +130,7 @@ class ClusterDelivery(Delivery):
     def keep_again(self) -> None:
         """What was kept is gone, or not what was kept: keep and push it once more."""
         self._kept_sequence = 0
+        self._times_lost += 1
         if self.assignment.sequence:
             self.nudge()
 

@@ -123,9 +123,13 @@ class Child:
         if self.pid:
             self._send(signal.SIGKILL)
 
-    def is_silent(self, told_s: float, old_s: float) -> bool:
-        """Whether the process that runs has answered, and no more for ``old_s``. told_s: when it last did (monotonic)."""
-        return self.state == "running" and told_s > self.started_s and time.monotonic() - told_s > old_s
+    def is_silent(self, told_s: float, old_s: float, start_s: float) -> bool:
+        """Whether the process that runs has answered, and no more for ``old_s``, or never yet, and was begun longer than
+        ``start_s`` ago. told_s: when it, or one before it, last did (monotonic)."""
+        if self.state != "running":
+            return False
+        now_s = time.monotonic()
+        return now_s - told_s > old_s if told_s > self.started_s else now_s - self.started_s > start_s
 
     def last_lines(self, count: int = 5) -> list[str]:
         """The last lines of its log."""

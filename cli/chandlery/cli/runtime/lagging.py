@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from chandlery.cli.runtime import feedgroup, workergroup
 from chandlery.cli.runtime.polling import OLD_S, OLD_WORKER_S
 from chandlery.core.behind import Lag
 from chandlery.core.durations import format_duration
@@ -116,14 +117,15 @@ def parts_of(runtime: LocalRuntime) -> dict[Part, int]:
 
 
 def silent_of(runtime: LocalRuntime) -> set[Part]:
-    """Parts whose process runs and has not answered for too long: their last word is no news of now."""
+    """Parts whose process runs and has not answered for too long, or, begun anew, not within the time that a start may take:
+    their last word is no news of now."""
     silent = {
         Part(group.aggregator.name, "aggregator")
         for group in runtime.feeds.values()
-        if group.aggregator.is_silent(group.aggregator_watch.told_s, OLD_S)
+        if group.aggregator.is_silent(group.aggregator_watch.told_s, OLD_S, feedgroup.START_TIMEOUT_S)
     }
     return silent | {
         Part(group.feed.name, "feed")
         for group in runtime.workers.values()
-        if group.feed.is_silent(group.watch.told_s, OLD_WORKER_S)
+        if group.feed.is_silent(group.watch.told_s, OLD_WORKER_S, workergroup.START_TIMEOUT_S)
     }

@@ -29,12 +29,13 @@ class MetricsPorts:
         self._ports: dict[str, int] = {}
         self._labels: dict[str, dict[str, str]] = {}
 
-    def listen(self, process: str, component: str, feed: tuple[str, str] | None = None) -> str:
+    def listen(self, process: str, component: str, feed: tuple[str, str] | None = None, pool: str = "") -> str:
         """Where a process listens, such as ``127.0.0.1:9464``.
 
         Args:
             component: what it is, as a pod's label ``app.kubernetes.io/component`` says it.
-            feed: namespace and name of the MarketFeed that it serves; None: of all.
+            feed: namespace and name of the MarketFeed that it serves; None: of all. pool: name of its TraderPool, if it is
+                a worker's.
         """
         self._ports.setdefault(process, self._first + len(self._ports))
         if process not in self._labels:
@@ -42,6 +43,8 @@ class MetricsPorts:
             labels = {"app_kubernetes_io_part_of": "chandlery", "app_kubernetes_io_component": component}
             if feed is not None:
                 labels |= {"namespace": feed[0], "chandlery_dev_feed": feed[1]}
+            if pool:
+                labels["chandlery_dev_pool"] = pool
             self._labels[process] = {"process": process, **labels}
             self._write()
         return f"127.0.0.1:{self._ports[process]}"

@@ -119,7 +119,7 @@ def feed_of(
         rings_dir=str(state.rings(label)),
         assignment_file=str(state.assignment(label)),
         final_status=str(state.final(f"feed-{label}")),
-        metrics_listen=_metrics(options, f"feed-{label}", "worker", pool.spec.feed.key(pool.namespace)),
+        metrics_listen=_metrics(options, f"feed-{label}", "worker", pool.spec.feed.key(pool.namespace), pool.name),
         log_level=options.log_level,
     )
     return msgspec.structs.replace(settings, **_transport(pool, options))
@@ -144,8 +144,8 @@ def _transport(pool: TraderPool, options: UpOptions) -> dict[str, Any]:
     return {"transport": transport_of(pool, options), "transport_for_all": options.transport is not None}
 
 
-def _metrics(options: UpOptions, process: str, component: str, feed: tuple[str, str]) -> str:
-    return options.metrics.listen(process, component, feed) if options.metrics is not None else ""
+def _metrics(options: UpOptions, process: str, component: str, feed: tuple[str, str], pool: str = "") -> str:
+    return options.metrics.listen(process, component, feed, pool) if options.metrics is not None else ""
 
 
 def by_length(intervals: Iterable[str]) -> list[str]:

@@ -46,6 +46,7 @@ class Followed:
     Attributes:
         metadata_only: whether ``objects`` have nothing but their metadata.
         objects: by (namespace, name). listed: whether they have been listed at least once.
+        reconnects: times that the watch showed a sign of life again after it had failed.
         answered_s: monotonic time of the watch's last sign of life: an event, a bookmark, an end in time. A list is
             none, for lists may come through where watches don't.
     """
@@ -65,6 +66,8 @@ class Followed:
         self.objects: dict[Names, Object] = {}
         self.listed = False
         self.answered_s = time.monotonic()
+        self.reconnects = 0
+        self._failed = False
         self._api = api
         self._namespace = namespace
         self._selector = selector
@@ -107,6 +110,9 @@ class Followed:
                 attempt = 0
             except ChandleryError as error:
                 attempt += 1
+                # A version that is too old to go on from says nothing against the server.
+                away = isinstance(error, UnavailableError) and not isinstance(error, GoneError | StaleError)
+                self._failed = self._failed or (self.listed and away)
                 if isinstance(error, StaleError) or attempt % _MOST_FAILURES == 0:
                     self._version = ""
                 if isinstance(error, GoneError | RefusedError) and attempt % 12 == 1:
@@ -133,7 +139,8 @@ class Followed:
         )  # fmt: skip
         try:
             async for what, item in changes:
-                self.answered_s, brought = time.monotonic(), True
+                brought = True
+                self._lives()
                 self._version = item["metadata"]["resourceVersion"]
                 if what != "BOOKMARK":
                     self._set(names_of(item), None if what == "DELETED" else item)
@@ -146,7 +153,12 @@ class Followed:
             raise
         if not brought and time.monotonic() - began_s < _IN_TIME * self._watch_s:
             raise UnavailableError(f"watch {self.kind.plural}: ended before its time, and brought nothing")
+        self._lives()
+
+    def _lives(self) -> None:
         self.answered_s = time.monotonic()
+        self.reconnects += self._failed
+        self._failed = False
 
     def _set(self, names: Names, item: Object | None) -> None:
         before = self.objects.get(names)

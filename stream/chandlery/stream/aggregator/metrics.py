@@ -28,6 +28,9 @@ def families(
     labelled.follow(symbols)
     yield InfoMetricFamily("chandlery_aggregator", "The instance", value={"instance": status.instance})
     yield gauge("chandlery_aggregator_ready", "Whether its partitions are there and recovered", status.ready)
+    yield counter(
+        "chandlery_aggregator_reconnects", "Times the broker came back after having been away", status.reconnects
+    )
     yield counter("chandlery_aggregator_records", "Records applied", status.records)
     yield counter("chandlery_aggregator_outputs", "Records appended", status.outputs)
     yield counter("chandlery_aggregator_checkpoints", "Checkpoints taken", status.checkpoints)

@@ -9,7 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from aiokafka.conn import create_conn
+
 from chandlery.core.behind import Behind
+from chandlery.core.broker_watch import BrokerWatch
 from chandlery.core.clocks import HEADER_NAME, HostClocks, Stamps, now_ns, wall_offset_ns
 from chandlery.core.errors import LoginError, UnavailableError
 from chandlery.core.histogram import Histogram
@@ -66,6 +69,7 @@ class Aggregator:
         self._topics: Topics = topics_of(settings.kafka)
         self._instance = Instance(settings.data_dir)
         self._outputs = Outputs.to(settings.kafka)
+        self._watch = BrokerWatch(settings.kafka, create_conn)
         self._faust = FaustSide(
             settings,
             self._instance.name,
@@ -141,6 +145,7 @@ class Aggregator:
             dead_letters=sum(state.dead_letters for state in self._partitions.values()),
             offset_gaps=self._offset_gaps,
             healed=self._healed,
+            reconnects=self._watch.reconnects,
         )
 
     # --- its life -----------------------------------------------------------------------------------------
@@ -191,6 +196,7 @@ class Aggregator:
             asyncio.create_task(app.wait_until_stopped(), name="faust"),
             asyncio.create_task(self._checkpoint_forever(), name="checkpoints"),
             asyncio.create_task(self._each_second(), name="seconds"),
+            asyncio.create_task(self._watch.run(), name="broker"),
         ]
         try:
             await asyncio.wait([*tasks, self._failure], return_when=asyncio.FIRST_COMPLETED)
@@ -201,7 +207,7 @@ class Aggregator:
         if self._failure.done():
             self._failure.result()
         for task in tasks:
-            if task.done() and not task.cancelled() and task.get_name() in ("checkpoints", "seconds"):
+            if task.done() and not task.cancelled() and task.get_name() in ("checkpoints", "seconds", "broker"):
                 task.result()
         self._outputs.check()
         if not stop.is_set():

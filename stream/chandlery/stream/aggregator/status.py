@@ -85,7 +85,7 @@ class Status(msgspec.Struct):
         records: records applied by this process. records_per_s: over the last seconds.
         offset_gaps: holes in the input's offsets that the broker has nothing for (retention).
         healed: saved states that were older than their manifest.
-        kafka_problem: why Kafka can't be entered; None: it can.
+        kafka_problem: why Kafka can't be entered; None: it can. reconnects: times that it came back after having been away.
     """
 
     ready: bool
@@ -104,6 +104,7 @@ class Status(msgspec.Struct):
     healed: int
     kafka_problem: KafkaProblem | None = None
     behind_ms: int = 0
+    reconnects: int = 0
 
 
 class RateMeter:

@@ -156,6 +156,7 @@ class Ingest:
             self._dispatcher.latencies_ns,
             self._waiting_for_go,
             problem_of(self._sink.problem),
+            self._sink.reconnects,
         )
 
     def _families(self) -> Iterable[Metric]:
@@ -187,16 +188,17 @@ class Ingest:
         market = asyncio.create_task(self._market())
         saver = asyncio.create_task(self._save_positions())
         stopped = asyncio.create_task(stop.wait())
+        watch = asyncio.create_task(self._sink.watch())
         try:
             try:
-                await self._until_over(market, saver, stopped)
+                await self._until_over(market, stopped, saver, watch)
             finally:
                 await self._stop_market(market)
                 await self._drain()
         finally:
-            for task in (market, saver, stopped):
+            for task in (market, saver, stopped, watch):
                 task.cancel()
-            await asyncio.gather(market, saver, stopped, return_exceptions=True)
+            await asyncio.gather(market, saver, stopped, watch, return_exceptions=True)
             await self._dispatcher.close()
             try:
                 try:
@@ -212,10 +214,10 @@ class Ingest:
                 self._failure.exception()
 
     async def _until_over(
-        self, market: asyncio.Task[None], saver: asyncio.Task[None], stopped: asyncio.Task[bool]
+        self, market: asyncio.Task[None], stopped: asyncio.Task[bool], *others: asyncio.Task[None]
     ) -> None:
         assert self._failure is not None
-        pending: set[asyncio.Future[Any]] = {market, saver, stopped, self._failure}
+        pending: set[asyncio.Future[Any]] = {market, stopped, *others, self._failure}
         while True:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for future in done:

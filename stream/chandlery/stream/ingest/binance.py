@@ -227,6 +227,8 @@ class BinanceSource:
     ) -> asyncio.Task[None] | None:
         """Let both run until the successor has data, so that nothing is missed; some trades come twice.
 
+        Where the current one ends meanwhile, the successor goes on in its place: another would only come later.
+
         Args:
             task: in which the current one runs.
 
@@ -241,7 +243,9 @@ class BinanceSource:
                 rests = await self._spoke(current, successor, {next_task, task})
             else:
                 await asyncio.wait({next_task, ready, task}, return_when=asyncio.FIRST_COMPLETED)
-            replaced = successor.ready.is_set() and not next_task.done() and not rests
+            lost = task.exception() if task.done() else None
+            better = isinstance(lost, ConnectionLost) or (lost is None and successor.ready.is_set() and not rests)
+            replaced = better and not next_task.done()
             retired = task if replaced else next_task
             retired.cancel()
             await asyncio.gather(retired, return_exceptions=True)
@@ -263,8 +267,10 @@ class BinanceSource:
         successor.trust()
         self._current = successor
         self._counts.reconnects += 1
-        self.up(successor)
-        log.info("connection renewed", extra={"because": "no data" if doubted else "age"})
+        self._counts.connected = False
+        if successor.stands:
+            self.up(successor)
+        log.info("connection renewed", extra={"because": str(lost or ("no data" if doubted else "age"))})
         return next_task
 
     def up(self, connection: Connection) -> None:
@@ -367,7 +373,7 @@ class Connection:
     """One WebSocket: reads it, answers pings, subscribes, watches for silence.
 
     Attributes:
-        ready: it has brought data. quiet: it has brought none for longer than is usual. spoke: it has, since it was.
+        stands: it is connected. ready: it has brought data. quiet: it has brought none for longer than is usual. spoke: it has, since it was.
     """
 
     def __init__(self, source: BinanceSource, http: aiohttp.ClientSession, outlet: Outlet) -> None:
@@ -380,6 +386,7 @@ class Connection:
         self._trusted_ns = 0
         self.time = ExchangeTime()
         self.subscription = Subscription(source.streams)
+        self.stands = False
         self.ready = asyncio.Event()
         self.quiet = asyncio.Event()
         self.spoke = asyncio.Event()
@@ -414,6 +421,7 @@ class Connection:
     async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._data_ns = self._alive_ns = self._clock.monotonic_ns()
         self.time.connected(self._data_ns)
+        self.stands = True
         self._source.up(self)
         tasks = [
             asyncio.create_task(self._read(socket)),

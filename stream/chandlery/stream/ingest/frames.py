@@ -16,6 +16,14 @@ from chandlery.stream.ingest.decimals import parse_decimal
 
 # 2100-01-01: a time beyond it is garbage, and as a watermark it would close every candle there will ever be.
 _LAST_SENSIBLE_MS: Final = 4_102_444_800_000
+#: Events and streams of the exchange that are told apart. Whatever else it, or who speaks in its place, names is ``other``:
+#: kinds are counted each on its own, and a name that anybody may invent must not make a counter.
+EVENT_KINDS: Final = frozenset(
+    {
+        "trade", "aggTrade", "kline", "depthUpdate", "depth", "depth5", "depth10", "depth20", "bookTicker", "avgPrice",
+        "24hrTicker", "24hrMiniTicker", "1hTicker", "4hTicker", "1dTicker", "serverShutdown",
+    }
+)  # fmt: skip
 # A trade is announced after it happened; a minute covers any skew between an exchange's machines.
 _MAX_AHEAD_MS: Final = 60_000
 
@@ -50,7 +58,8 @@ class OtherFrame(msgspec.Struct):
     """A frame that is no trade.
 
     Attributes:
-        kind: event name (``depthUpdate``), or ``bookTicker``-like stream kind, or ``response``, ``other``.
+        kind: event name (``depthUpdate``) or ``bookTicker``-like stream kind, one of :data:`EVENT_KINDS`; or ``response``,
+            ``error``, ``other``.
         exchange_ms: exchange's event time, 0 where the frame has none.
         payload: the frame, for kinds that need a closer look (``response``, ``error``); else empty.
     """
@@ -127,15 +136,18 @@ def _read_other(data: bytes) -> OtherFrame | MalformedFrame:
     if max(frame.E, frame.data.E if frame.data is not None else 0) >= _LAST_SENSIBLE_MS:
         return MalformedFrame("time")
     if frame.data is not None:
-        kind = frame.data.e or frame.stream.partition("@")[2].partition("@")[0] or "other"
-        return OtherFrame(kind, frame.data.E)
+        return OtherFrame(_known(frame.data.e or frame.stream.partition("@")[2].partition("@")[0]), frame.data.E)
     if frame.e:
-        return OtherFrame(frame.e, frame.E)
+        return OtherFrame(_known(frame.e), frame.E)
     if bytes(frame.error) not in (b"", b"null") or frame.code is not None:
         return OtherFrame("error", payload=data)
     if bytes(frame.result) or frame.id is not None:
         return OtherFrame("response", payload=data)
     return OtherFrame("other")
+
+
+def _known(kind: str) -> str:
+    return kind if kind in EVENT_KINDS else "other"
 
 
 def read_amounts(trade: TradeEvent) -> TradeAmounts | MalformedFrame:

@@ -25,6 +25,11 @@ def families(status: Status, appending: Histogram, labelled: Labelled, now_s: fl
     yield InfoMetricFamily("chandlery_ingest", "The source", value={"source": status.source})
     yield gauge("chandlery_ingest_connected", "Whether the source delivers", status.connected)
     yield counter("chandlery_ingest_reconnects", "Reconnects to the source", status.reconnects)
+    yield counter(
+        "chandlery_ingest_kafka_reconnects",
+        "Times the broker came back after having been away",
+        status.kafka_reconnects,
+    )
     yield counter("chandlery_ingest_frames", "Messages had from the source", status.frames)
     yield counter("chandlery_ingest_skipped_frames", "Frames without a trade of ours", status.skipped_frames, "kind")
     yield counter("chandlery_ingest_malformed_frames", "Frames that can't be read", status.malformed, "reason")

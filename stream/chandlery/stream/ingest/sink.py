@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 from aiokafka.structs import TopicPartition
 
+from chandlery.core.broker_watch import BrokerWatch
 from chandlery.core.errors import InvariantError, LoginError, UnavailableError
 from chandlery.core.kafka_ending import end_client
 from chandlery.core.kafka_login import kafka_client
@@ -58,8 +60,15 @@ class Sink(Protocol):
 
     problem: UnavailableError | None
 
+    @property
+    def reconnects(self) -> int:
+        """Times that the broker came back after having been away."""
+
     async def start(self) -> None:
         """Connect; waits for ever while there is nobody to connect to."""
+
+    async def watch(self) -> None:
+        """Notice when the broker goes and when it is back, once connected; until cancelled."""
 
     def channel(self, partition: int) -> int:
         """Which way a partition goes: batches of one channel travel together, one request at a time."""
@@ -92,6 +101,13 @@ class KafkaSink:
         self._renewing = asyncio.Lock()
         self.problem: UnavailableError | None = None
         self._away = False
+        self._watch = BrokerWatch(kafka, create_conn)
+        self._started = asyncio.Event()
+
+    @property
+    def reconnects(self) -> int:
+        """See :class:`Sink`."""
+        return self._watch.reconnects
 
     async def start(self) -> None:
         """Make the topics where absent and connect; waits for ever while the broker is away.
@@ -111,6 +127,12 @@ class KafkaSink:
             else:
                 break
         await self._renew(None)
+        self._started.set()
+
+    async def watch(self) -> None:
+        """See :class:`Sink`. Before the start nobody has been there who could come back."""
+        await self._started.wait()
+        await self._watch.run()
 
     def channel(self, partition: int) -> int:
         """The partition's leader: aiokafka keeps one request a node in flight."""

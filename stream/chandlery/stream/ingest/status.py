@@ -48,6 +48,7 @@ class Status(msgspec.Struct):
         records: records appended, of every kind; heartbeats: those of them without trades.
         clock_offset_ms: exchange's wall clock minus ours, None where it isn't known.
         unknown_symbols, replayed: see :class:`chandlery.stream.ingest.counts.Counts`.
+        reconnects: to the source. kafka_reconnects: times that Kafka came back after having been away.
         kafka_problem: why nothing can be appended now; None: it can, or that isn't known.
         appended_us: time from a trade's receipt to its acknowledgement over the last 4,096 records: p50, p99.
     """
@@ -70,6 +71,7 @@ class Status(msgspec.Struct):
     appended_us: dict[str, int]
     kafka_problem: KafkaProblem | None = None
     replayed: float | None = None
+    kafka_reconnects: int = 0
 
 
 def build_status(
@@ -79,6 +81,7 @@ def build_status(
     latencies_ns: Sequence[int],
     waiting_for_go: bool,
     kafka_problem: KafkaProblem | None = None,
+    kafka_reconnects: int = 0,
 ) -> Status:
     """The status now."""
     dropped = dict(counts.dropped)
@@ -108,6 +111,7 @@ def build_status(
             for symbol, one in counts.symbols.items()
         },
         reconnects=counts.reconnects,
+        kafka_reconnects=kafka_reconnects,
         heartbeats=counts.heartbeats,
         records=counts.records,
         clock_offset_ms=None if counts.clock_offset_ms is None else round(counts.clock_offset_ms, 3),

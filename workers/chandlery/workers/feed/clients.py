@@ -1,17 +1,16 @@
-"""Kafka clients as the feed needs them, and whether the broker is there."""
+"""Kafka clients as the feed needs them."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.conn import AIOKafkaConnection, create_conn
+from aiokafka.conn import create_conn
 
-from chandlery.core.errors import LoginError, UnavailableError
+from chandlery.core.broker_watch import BrokerWatch
 from chandlery.core.kafka_ending import end_client
-from chandlery.core.kafka_login import addresses_of, kafka_client, knock
+from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import CANDLES_CLIENT, SIGNALS_CLIENT
 
@@ -26,15 +25,8 @@ SHOWN_FETCH_BYTES: Final = 1_000_000
 #: A local broker answers within milliseconds and restarts in about 4 s; a request that takes longer than this
 #: is given up and sent again.
 REQUEST_TIMEOUT_MS: Final = 10_000
-# A busy machine may keep a new connection waiting; one that ends is noticed at once.
-_CONNECT_MS: Final = 5_000
-_RETRY_S: Final = 0.25
 #: A flush takes milliseconds when the broker is there; a process has 10 s from SIGTERM to SIGKILL.
 _FLUSH_S: Final = 2.0
-#: Why a login isn't even tried: something is wrong with the files it is made from.
-_OF_SECRETS: Final = ("SecretMissing", "BadSecret")
-#: A login that was refused is tried again this often: the broker logs each, and a Secret is mended by a person.
-_LOGIN_RETRY_S: Final = 1.0
 
 
 def quieten_client() -> None:
@@ -43,6 +35,11 @@ def quieten_client() -> None:
     The feed says once that the broker is gone and once that it is back.
     """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+def broker_watch(kafka: KafkaSettings) -> BrokerWatch:
+    """Whether the broker is there."""
+    return BrokerWatch(kafka, create_conn)
 
 
 def candle_consumer(kafka: KafkaSettings) -> AIOKafkaConsumer:
@@ -109,62 +106,3 @@ def note_producer(kafka: KafkaSettings) -> AIOKafkaProducer:
 async def stop_quickly(producer: AIOKafkaProducer) -> None:
     """Stop a producer without waiting for a broker that is away: it would flush for ever."""
     await end_client(producer, within_s=_FLUSH_S)
-
-
-class BrokerWatch:
-    """Holds one idle connection to the broker, logged in, to know at once when it goes and when it is back.
-
-    Attributes:
-        connected: now. reconnects: times it came back after having been away.
-        problem: why it can't be entered; None: it can, or just isn't there.
-
-    Raises:
-        InputError: an address in ``kafka.bootstrap`` is not host:port.
-    """
-
-    def __init__(self, kafka: KafkaSettings) -> None:
-        addresses_of(kafka.bootstrap)
-        self._kafka = kafka
-        self.connected = False
-        self.reconnects = 0
-        self.problem: LoginError | None = None
-
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        ever = False
-        while True:
-            gone = asyncio.Event()
-            connection = await self._connect(gone)
-            if connection is None:
-                if self.connected:
-                    self.connected = False
-                    log.warning("broker gone")
-                await asyncio.sleep(_RETRY_S if self.problem is None else _LOGIN_RETRY_S)
-                continue
-            if not self.connected:
-                self.connected = True
-                self.reconnects += ever
-                log.info("broker connected", extra={"reconnects": self.reconnects})
-                ever = True
-            try:
-                await gone.wait()  # set when the broker goes or tires of an idle connection
-            finally:
-                connection.close()
-
-    async def _connect(self, gone: asyncio.Event) -> AIOKafkaConnection | None:
-        try:
-            connection = await knock(
-                create_conn, self._kafka, request_timeout_ms=_CONNECT_MS, on_close=lambda *_: gone.set()
-            )
-        except LoginError as error:
-            if str(error) != str(self.problem):
-                log.error("can't enter Kafka", extra={"reason": error.reason, "problem": str(error)})
-            self.problem = error
-            return None
-        except UnavailableError as error:
-            log.debug("no connection", extra={"reason": str(error)})
-            if self.problem is not None and self.problem.reason in _OF_SECRETS:
-                self.problem = None  # they were read: what was wrong with them isn't any more, whatever the broker does
-            return None
-        self.problem = None
-        return connection

@@ -24,7 +24,7 @@ from chandlery.workers.feed.api import Api
 from chandlery.workers.feed.assignments import AssignmentStore, Outcome
 from chandlery.workers.feed.board import Receipt, SeriesBoard
 from chandlery.workers.feed.catchup import CatchUp
-from chandlery.workers.feed.clients import BrokerWatch, candle_consumer, forming_consumer, quieten_client
+from chandlery.workers.feed.clients import broker_watch, candle_consumer, forming_consumer, quieten_client
 from chandlery.workers.feed.consumer import LiveConsumer
 from chandlery.workers.feed.control import ControlServer
 from chandlery.workers.feed.drain import Drain
@@ -69,7 +69,7 @@ class Feed:
         self._topics = topics_of(settings.kafka)
         self._rings_dir = Path(settings.rings_dir)
         # What can be wrong with the settings is found before anything is made.
-        self._watch = BrokerWatch(settings.kafka)
+        self._watch = broker_watch(settings.kafka)
         self._api = Api(self, settings.listen, Token(settings.token, settings.token_file))
         for folder in (settings.shm_dir, settings.rings_dir):
             _make_folder(folder)
