@@ -11,6 +11,21 @@ RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
   --no-annotate --no-emit-index-url --custom-compile-command 'make lock'
 NATIVE := $(wildcard workers/chandlery/workers/segment/*.[ch])
 
+PIP = $(BIN)/python -m pip install --disable-pip-version-check
+
+# Pip's lines on the locked packages as one line that counts: fetched ones as they come, then those that are in place.
+define COUNTED
+  all=$$(grep -c == requirements.lock) begun= ; \
+  while read -r -t 1 word name _ || [ $$? -gt 128 ]; do \
+    case $$word in \
+      Collecting) here=$$((here + 1)); printf '\r\033[K   fetching %d of %d: %s' $$here $$all "$${name%%==*}";; \
+      Installing) begun=yes;; \
+      "") there=($(VENV)/lib/python*/site-packages/*.dist-info); \
+        [ -z "$$begun" ] || printf '\r\033[K   unpacking %d of %d' $$(($${#there[@]} < here ? $${#there[@]} : here)) $$here;; \
+    esac; \
+  done; printf '\r\033[K'
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help up test proof e2e images bench bench-peers fuzz lint format docs dashboards crds manifests lock setup clean
 
@@ -24,16 +39,17 @@ $(VENV)/.packages: requirements.lock
 	  || { echo "Chandlery needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.11 …" >&2; exit 3; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
 	  || { echo "Python's venv module is missing. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 3; }
-	@echo "== packages into $(VENV) (first time: about a minute)"
+	@echo "== packages into $(VENV) (first time: one to three minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@if [ -t 1 ] && [ -z "$$CI" ]; then set -o pipefail; $(PIP) --progress-bar off -r requirements.lock | { $(COUNTED); }; \
+	  else $(PIP) --quiet -r requirements.lock; fi
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.packages pyproject.toml setup.py $(NATIVE)
 	@command -v $${CC:-cc} >/dev/null \
 	  || { echo "A C compiler is missing. On Debian or Ubuntu: apt-get install gcc libc6-dev python3-dev" >&2; exit 3; }
 	@echo "== building the C extension"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PIP) --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 up: setup ## the main job: the quickstart's traders on this machine (Ctrl-C ends it); ARGS='--for 60s' for more
@@ -48,7 +64,7 @@ proof: setup ## the segment's protocol, checked by spin, and mutations that it m
 e2e: setup images ## the tests on a real Kubernetes on this machine, or on the cluster of KUBECONFIG; needs root
 	@test -n "$$CHANDLERY_E2E_KUBECONFIG$$KUBECONFIG" || $(BIN)/python -m tests.e2e.cluster build
 	@test -n "$$CHANDLERY_E2E_KUBECONFIG$$KUBECONFIG" || $(BIN)/python -m tests.e2e.flux \
-	  || echo "Flux's controller can't be built here: its tests are skipped"
+	  || echo "Flux's controller can't be built here: its tests are skipped, in CI they fail"
 	@$(BIN)/python -m tests.e2e.jaeger || echo "Jaeger can't be built here: its tests are skipped, in CI they fail"
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
 
@@ -57,7 +73,7 @@ images: setup ## images as archives in build/images, without Docker; ROLES='work
 
 $(VENV)/.peers: $(VENV)/.packages benchmarks/requirements.lock
 	@echo "== the benchmarks' peers into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.lock
+	@$(PIP) --quiet -r benchmarks/requirements.lock
 	@touch $@
 
 bench-peers: setup $(VENV)/.peers ## what benchmarks compare with: ZeroMQ, iceoryx2, Redis's client (the server: apt-get install redis-server)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import shutil
 import sys
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from benchmarks._fanout_work import WINDOW, Case, OwnWindow, as_message, candles
 from benchmarks.fanout import Found, rows_of
 from benchmarks.harness import Row, run
 from benchmarks.window_cost import memory, window_times
+from tests.support.needed import missing, need
 
 from chandlery.stream.broker import EmbeddedBroker
 
@@ -51,10 +53,10 @@ def _assert_whole(found: Mapping[Case, Measured]) -> None:
 
 @pytest.mark.parametrize("mechanism", _mechanisms(), ids=lambda each: each.name)
 def test_a_mechanism_gives_a_sample_for_every_subscribed_reader_and_candle(mechanism: Mechanism) -> None:
-    if mechanism.name in _PACKAGES:
-        pytest.importorskip(_PACKAGES[mechanism.name], reason="the peers are not installed: make bench-peers")
-    if mechanism.name == "redis" and shutil.which("redis-server") is None:
-        pytest.skip("no redis-server: apt-get install redis-server")
+    if mechanism.name in _PACKAGES and importlib.util.find_spec(_PACKAGES[mechanism.name]) is None:
+        missing(f"needs the peer {mechanism.name}: make bench-peers")
+    if mechanism.name == "redis":
+        need("redis-server", "redis-server")
     _assert_whole(perform(mechanism, READERS, PLAN))
 
 

@@ -90,8 +90,8 @@ def _cluster(wanted: Wanted) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def helm() -> str:
-    """The program, as built for the tests."""
-    return str(build() / "helm")
+    """The program: as built for the tests, or that of ``PATH`` where the cluster isn't this run's own."""
+    return "helm" if foreign_kubeconfig() else str(build() / "helm")
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from tests.e2e.flux.controller import kustomize_controller
 from tests.e2e.flux.repository import Repository, served_repository
 from tests.e2e.kubectl import Cluster, Namespace
 from tests.e2e.operator_cases import quiet
+from tests.support.needed import missing
 from tests.support.operator_stage import Object, OperatorProcess, Stage, conditions_of
 
 from chandlery.operator.kubernetes.api import GoneError, Kind
@@ -36,13 +37,13 @@ STEP_S = 60.0
 
 @pytest.fixture(scope="session")
 def flux(control_plane: Cluster) -> Path:
-    """The folder of Flux's program; its kinds are known to the cluster."""
+    """The folder of Flux's program, which in CI must be had; its kinds are known to the cluster."""
     if control_plane.binaries is None:
         pytest.skip("a cluster that isn't this run's own may have a Flux of its own")
     try:
         folder = build()
     except ClusterError as error:
-        pytest.skip(f"Flux's kustomize-controller can't be built here: {error}")
+        missing(f"Flux's kustomize-controller can't be built here: {error}")
     control_plane.apply(folder / DEFINITIONS, "--server-side")
     control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
     return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import yaml
 from monitoring.__main__ import CHART, files
 from monitoring.alerts import ALERTS, Alert, groups
 from monitoring.dashboards import BOARDS
+from tests.support.needed import need
 
 ROOT = Path(__file__).parents[2]
 
@@ -186,9 +186,7 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
 def test_each_alert_fires_on_what_it_says_and_not_else(tmp_path: Path, alert: Alert) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian: prometheus)")
+    promtool = need("promtool", "prometheus")
     case = CASES[alert.name]
     # The one rule alone: all of them over eight hours take a while.
     (tmp_path / "rules.yaml").write_text(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import shlex
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
+from tests.support.needed import need
 
 HERE = Path(__file__).parent
 HEADERS = HERE.parents[1] / "workers/chandlery/workers/segment"
@@ -23,17 +22,6 @@ COMPILE_LIMIT_S = 120  # two seconds as a rule
 def compiler() -> str:
     """The C compiler that Python was built with."""
     return shlex.split(sysconfig.get_config_var("CC") or "cc")[0]
-
-
-def need(program: str, package: str) -> str:
-    """Where a program is. Skips where it isn't installed; in CI that is a failure."""
-    found = shutil.which(program)
-    if found is None:
-        sentence = f"needs {program} (Debian package {package})"
-        if os.environ.get("CI") == "true":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
-    return found
 
 
 def compile_c(

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from tests.segment_memory.barriers import CAUGHT, DOUBLED
-from tests.segment_memory.compiling import HERE, compile_c, need
+from tests.segment_memory.compiling import HERE, compile_c
 from tests.segment_memory.weak_memory import Site, WeakMemory
+from tests.support.needed import need
 
 RACE_FOUND = 66  # ThreadSanitizer's exit code
 RUN_LIMIT_S = 120  # three seconds as a rule, on a busy machine ten

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest
 
 from chandlery.core.errors import MachineError
 from chandlery.stream.broker import EmbeddedBroker
-from chandlery.stream.broker_ports import claim_port, ephemeral_port, next_free_port
+from chandlery.stream.broker_ports import claim_port, ephemeral_port, holder_of, next_free_port, port_is_free
 
 CLAIMANT = """
 import sys
@@ -37,6 +40,30 @@ def test_a_port_that_another_process_claimed_is_passed_over_until_that_process_i
     again = claim_port(claimed)
     assert again is not None
     again.release()
+
+
+def test_an_ephemeral_port_is_one_that_a_server_can_listen_on_at_once() -> None:
+    with socket.create_server(("127.0.0.1", ephemeral_port())) as server:
+        port = server.getsockname()[1]
+        assert not port_is_free(port)
+        assert f"pid {os.getpid()} " in holder_of(port)
+    assert port_is_free(port), "nothing of the look for it is left"
+
+
+def test_an_ephemeral_port_is_none_that_somebody_listens_on() -> None:
+    with contextlib.ExitStack() as servers:
+        ports: set[int] = set()
+        for _ in range(200):
+            port = ephemeral_port()
+            assert port not in ports
+            ports.add(port)
+            servers.enter_context(socket.create_server(("127.0.0.1", port)))
+
+
+def test_an_ephemeral_port_is_of_the_range_that_the_kernel_gives_of_its_own_choice() -> None:
+    lowest, highest = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split())
+    ports = [ephemeral_port() for _ in range(50)]
+    assert all(lowest <= port <= highest for port in ports)
 
 
 def test_brokers_that_choose_before_either_listens_choose_different_ports(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ for a series that no process has, and each dot leads to a trace."""
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import time
@@ -22,21 +21,17 @@ from monitoring.alerts import ALERTS, process
 from monitoring.dashboards import BOARDS, FEED, RATE
 from tests.runtime.up_process import Up, teller, until, write_manifests
 from tests.support.free_ports import free_ports
+from tests.support.needed import need
 from tests.support.operator_figures import served_figures
 from tests.support.otlp_receiver import Receiver, http_receiver
 from tests.support.promql import names_exported, names_in
 from tests.support.promtool import promtool_finds_nothing
 
-pytestmark = [
-    pytest.mark.broker,
-    pytest.mark.slow,
-    pytest.mark.timeout(400),
-    pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"),
-]
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @contextmanager
-def prometheus(folder: Path, targets: Path) -> Iterator[str]:
+def prometheus(program: str, folder: Path, targets: Path) -> Iterator[str]:
     """A Prometheus that asks these targets every half second; its address."""
     port = free_ports(1)
     scrape = {"job_name": "chandlery", "file_sd_configs": [{"files": [str(targets)], "refresh_interval": "1s"}]}
@@ -44,7 +39,7 @@ def prometheus(folder: Path, targets: Path) -> Iterator[str]:
     config.write_text(
         yaml.safe_dump({"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": [scrape]})
     )
-    words = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}"]
+    words = [program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}"]
     words += [f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage", "--log.level=warn"]
     with (folder / "prometheus.log").open("wb") as log:
         server = subprocess.Popen(words, stdout=log, stderr=log)
@@ -81,13 +76,14 @@ class Watched(NamedTuple):
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    program = need("prometheus", "prometheus")
     folder = tmp_path_factory.mktemp("watched")
     manifests = write_manifests(folder / "m", one=teller("one"), two=teller("two", "ETH/USDT"))
     with pytest.MonkeyPatch.context() as patch, http_receiver() as receiver:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
         with Up(folder, manifests, "--metrics-port", str(free_ports(4)), "--console", "127.0.0.1:0") as up:
             up.running()
-            with prometheus(folder, up.state / "prometheus-targets.json") as address:
+            with prometheus(program, folder, up.state / "prometheus-targets.json") as address:
                 yield Watched(up, address, receiver)
             assert up.end() == 0, up.said
 
