@@ -85,6 +85,9 @@ def test_a_status_shows_what_runs_and_says_what_to_do_about_the_rest() -> None:
 
 def test_suspended_as_somebody_wanted_is_all_well() -> None:
     assert cluster_status([], [], [a_row(), a_row("False", "Suspended")]).ready
+    pool = PoolState("desk/quants", "False", "Suspended", workers=1, ready_workers=1, message="spec.suspend is true")
+    seen = cluster_status([], [pool], [a_row("False", "Suspended")])
+    assert (seen.ready, seen.attention) == (True, [])
     assert not cluster_status([], [], [a_row("False", "CrashLoop")]).ready
     assert not cluster_status([FeedState("desk/market", "False", "Starting")], [], []).ready
 

@@ -104,6 +104,8 @@ def _set_suspend(kubectl: Kubectl, name: str, wanted: bool, *, dry_run: bool, js
     done = "suspended" if wanted else "resumed"
     if bool(item["spec"].get("suspend", False)) == wanted:
         already = f"{row.trader} is suspended already" if wanted else f"{row.trader} is not suspended"
+        if not wanted and row.reason == "Suspended":  # with its pool
+            already += f" by itself: {row.message}"
         _tell(json, dry_run, row, already, suspend=wanted)
         return
     _patched(kubectl, item, {"spec": {"suspend": wanted}}, lambda _now: None, dry_run=dry_run)
