@@ -10,7 +10,7 @@ import msgspec
 from chandlery.core.assignment import Mode, SeriesRef, TraderAssignment
 from chandlery.core.checks import Finding, World, check_pool, check_trader, source_of
 from chandlery.core.manifests import Key
-from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, Trader
+from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, OF_ITS_POOL, Trader
 from chandlery.core.transports import Transport
 from chandlery.operator.planner_standing import Standing, content_digest
 from chandlery.operator.planner_types import Desired, Failed, Seen
@@ -120,7 +120,7 @@ def _suspended(trader: Trader, world: World) -> str:
     pool = world.pools[trader.spec.pool.key(trader.namespace)]
     if not pool.spec.suspend:
         return "spec.suspend is true" if trader.spec.suspend else ""
-    of_pool = f"of its TraderPool {pool.full_name}"
+    of_pool = f"{OF_ITS_POOL} {pool.full_name}"
     return f"spec.suspend is true, and that {of_pool} too" if trader.spec.suspend else f"spec.suspend {of_pool} is true"
 
 
