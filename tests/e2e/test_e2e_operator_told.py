@@ -78,7 +78,7 @@ async def test_a_suspended_pool_has_its_traders_decide_nothing_in_their_places_u
         assert now == places
 
 
-async def test_what_keeps_a_worker_out_of_kafka_is_told_by_its_pool_and_traders_until_it_is_mended(
+async def test_what_keeps_a_worker_out_of_kafka_is_told_once_each_by_its_pool_and_its_traders(
     on_control_plane: Namespace, tmp_path: Path
 ) -> None:
     async with staged(on_control_plane, tmp_path) as (stage, ns):
@@ -96,10 +96,6 @@ async def test_what_keeps_a_worker_out_of_kafka_is_told_by_its_pool_and_traders_
                 assert (found["Ready"]["status"], found["Ready"]["message"]) == ("False", words)
                 assert found["Stalled"]["status"] == stalled, "a Secret may come by itself"
                 await until_told_once(stage, ns, name, reason)
-        worker.feed = {}
-        worker.bump()
-        await stage.until_reason(ns, "quants", "Running", TRADER_POOL)
-        await stage.until_reason(ns, "one", "Running")
 
 
 @asynccontextmanager
