@@ -102,7 +102,12 @@ def test_who_resumes_a_trader_of_a_suspended_pool_is_told_that_it_decides_nothin
     item["spec"]["suspend"] = itself
     monkeypatch.setattr("chandlery.cli.plugin.deciding.find_trader", lambda _kubectl, _name: item)
     patched: list[Any] = []
-    monkeypatch.setattr(Kubectl, "patch", lambda *given, **_: patched.append(given[-1]) or item)
+
+    def patch(*given: Any, **_: Any) -> Any:
+        patched.append(given[-1])
+        return item
+
+    monkeypatch.setattr(Kubectl, "patch", patch)
     _set_suspend(Kubectl(), "sma", False, dry_run=False, json=True)
     told = json.loads(capsys.readouterr().out)["message"]
     assert told == (
