@@ -16,7 +16,7 @@ from tests.cli.plugin_rows import a_ready, a_trader
 from tests.cli.test_cli_views import a_signal, text_of
 
 from chandlery.cli.plugin.asking import explained, pod_of
-from chandlery.cli.plugin.deciding import _approvable
+from chandlery.cli.plugin.deciding import _approvable, _set_suspend
 from chandlery.cli.plugin.inside import part_of
 from chandlery.cli.plugin.kubectl import ChangedError, ForbiddenError, Kubectl, NotFoundError
 from chandlery.cli.plugin.loglines import read_line
@@ -35,7 +35,7 @@ from chandlery.console.cluster import (
 )
 from chandlery.console.statuses import feed_state, kept_by, pool_state, trader_state
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
-from chandlery.core.resources import CHANGED_IN_PLACE
+from chandlery.core.resources import CHANGED_IN_PLACE, OF_ITS_POOL
 from chandlery.core.signals import Life, Signal, Word
 
 STAMP = "2026-11-25T12:00:00.123456789Z"
@@ -85,8 +85,36 @@ def test_a_status_shows_what_runs_and_says_what_to_do_about_the_rest() -> None:
 
 def test_suspended_as_somebody_wanted_is_all_well() -> None:
     assert cluster_status([], [], [a_row(), a_row("False", "Suspended")]).ready
+    pool = PoolState("desk/quants", "False", "Suspended", workers=1, ready_workers=1, message="spec.suspend is true")
+    seen = cluster_status([], [pool], [a_row("False", "Suspended")])
+    assert (seen.ready, seen.attention) == (True, [])
     assert not cluster_status([], [], [a_row("False", "CrashLoop")]).ready
     assert not cluster_status([FeedState("desk/market", "False", "Starting")], [], []).ready
+
+
+@pytest.mark.parametrize("itself", [True, False])
+def test_who_resumes_a_trader_of_a_suspended_pool_is_told_that_it_decides_nothing_yet(
+    itself: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "spec.suspend is true, and that " if itself else "spec.suspend "
+    ready = a_ready("False", "Suspended", f"{said}{OF_ITS_POOL} platform/quants too: it keeps its place")
+    item = a_trader(status={"observedGeneration": 2, "conditions": [ready]})
+    item["spec"]["suspend"] = itself
+    monkeypatch.setattr("chandlery.cli.plugin.deciding.find_trader", lambda _kubectl, _name: item)
+    patched: list[Any] = []
+
+    def patch(*given: Any, **_: Any) -> Any:
+        patched.append(given[-1])
+        return item
+
+    monkeypatch.setattr(Kubectl, "patch", patch)
+    _set_suspend(Kubectl(), "sma", False, dry_run=False, json=True)
+    told = json.loads(capsys.readouterr().out)["message"]
+    assert told == (
+        f"{'resumed desk/sma' if itself else 'desk/sma is not suspended'}, but decides nothing as long as its TraderPool "
+        "platform/quants is suspended (spec.suspend)"
+    )
+    assert [one["spec"] for one in patched] == ([{"suspend": False}] if itself else [])
 
 
 def test_advice_names_the_very_trader_and_never_a_pod_that_isnt_there() -> None:

@@ -292,6 +292,11 @@ def test_what_is_ready_all_the_same_keeps_its_reason() -> None:
     full = {**READY, "status": "False", "reason": "PoolFull", "message": "raise spec.workers.max"}
     row = trader_row(kept_trader(a_trader("one", {"observedGeneration": 1, "conditions": [full]})), {}, 1.0, 0)
     assert (row.ready, row.state, row.message) == (False, "PoolFull", "raise spec.workers.max")
+    paused = {**READY, "status": "False", "reason": "Suspended", "message": "spec.suspend of its TraderPool is true"}
+    row = trader_row(kept_trader(a_trader("one", {**STATUS, "conditions": [paused]})), {}, 1.0, 0)
+    assert (row.ready, row.state, row.suspended) == (False, "Suspended", True), (
+        "with its pool: it needs nobody's attention"
+    )
     unseen = trader_row(kept_trader(a_trader("one", {**STATUS, "observedGeneration": 0})), {}, 1.0, 0)
     assert (unseen.ready, unseen.state) == (False, "Unseen")
 

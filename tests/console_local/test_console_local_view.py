@@ -55,6 +55,37 @@ async def test_the_console_is_in_the_view_from_the_moment_its_port_is_known(runt
     assert viewer.view().console is None
 
 
+_SUSPENDED_POOL = """
+---
+apiVersion: chandlery.dev/v1alpha1
+kind: MarketFeed
+metadata: {name: market}
+spec: {source: {synthetic: {}}}
+---
+apiVersion: chandlery.dev/v1alpha1
+kind: TraderPool
+metadata: {name: demo}
+spec: {feed: {name: market}, suspend: true}
+"""
+
+
+async def test_traders_of_a_suspended_pool_are_suspended_in_the_view_and_in_what_they_are_told(
+    tmp_path: Path,
+) -> None:
+    manifests = parse_manifests(TWO + _SUSPENDED_POOL)
+    assert not manifests.problems
+    (tmp_path / "s").mkdir()
+    runtime = LocalRuntime(UpOptions(manifests=("-",), state=tmp_path / "s"), Wanted(manifests, [], []), [], say)
+    made = await runtime._next_plan()
+    (assignment,) = made.pools["default", "demo"].workers.values()
+    assert [one.mode for one in assignment.traders] == ["suspended", "suspended"]
+    rows = Viewer(runtime, RecentSignals()).view().traders
+    assert [(row.trader, row.suspended, row.reason) for row in rows] == [
+        ("default/one", True, "Suspended"), ("default/two", True, "Suspended"),
+    ]  # fmt: skip
+    assert "spec.suspend of its TraderPool default/demo is true" in rows[0].message
+
+
 def worker(status: WorkerStatus | None) -> Any:
     return SimpleNamespace(label="demo-0", watch=SimpleNamespace(status=status))
 

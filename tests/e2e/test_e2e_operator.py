@@ -42,6 +42,7 @@ async def test_an_applied_trader_runs_and_every_status_says_so(on_control_plane:
         }  # fmt: skip
         status = one["status"]
         assert (status["observedGeneration"], status["runningGeneration"], status["pod"]) == (1, 1, "quants-0-0")
+        assert status["code"] == "simulated", "what its worker says that it runs"
         market = (await stage.api.get(MARKET_FEED, ns, "market"))["status"]
         assert (market["symbols"], market["intervals"], market["pools"]) == (["BTC/USDT"], ["1s"], 1)
         quants = (await stage.api.get(TRADER_POOL, ns, "quants"))["status"]
@@ -143,6 +144,8 @@ async def test_a_full_pool_names_the_field_to_raise_and_raising_it_helps(
         await stage.until_reason(ns, "two", "PoolFull")
         assert "spec.workers.max" in conditions_of(await stage.api.get(TRADER, ns, "two"))["Ready"]["message"]
         await stage.until_reason(ns, "quants", "PoolFull", TRADER_POOL)
+        await until_told_once(stage, ns, "two", "PoolFull")
+        await until_told_once(stage, ns, "quants", "PoolFull")
         await stage.apply(pool(ns, room=1, most=2))
         await stage.until_reason(ns, "two", "Running")
         assert len({address for address, _ in await placed(stage, f"{ns}/two")}) == 1
@@ -326,10 +329,12 @@ async def test_traders_of_another_namespace_run_where_its_labels_allow_it(
             await running_one(stage, ns, allowedTraders={"namespaces": selector})
             await stage.apply(trader(desk, "guest", pool={"name": "quants", "namespace": ns}))
             await stage.until_reason(desk, "guest", "NotAllowed")
+            await until_told_once(stage, desk, "guest", "NotAllowed")
             await stage.api.merge(NAMESPACE, "", desk, {"metadata": {"labels": {"team": "quant"}}})
             await stage.until_reason(desk, "guest", "Running")
             await stage.api.merge(NAMESPACE, "", desk, {"metadata": {"labels": {"team": None}}})
             await stage.until_reason(desk, "guest", "NotAllowed")
+            assert (await told(stage, desk, "guest")).count("NotAllowed") == 1, "it says the same again"
         finally:
             await stage.api.delete(NAMESPACE, "", desk)
 

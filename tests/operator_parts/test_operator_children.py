@@ -266,6 +266,21 @@ def test_spans_name_the_pods_that_ingest_and_aggregator_run_in() -> None:
         }
 
 
+def test_workers_of_a_pool_spread_over_nodes_and_are_evicted_one_at_a_time() -> None:
+    pool = a_pool()
+    made = workers.worker_set(pool, "quants-0", KAFKA, DEFAULTS)["spec"]["template"]
+    (spread,) = made["spec"]["topologySpreadConstraints"]
+    assert (spread["maxSkew"], spread["topologyKey"]) == (1, "kubernetes.io/hostname")
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway", "a cluster of one node gets them all"
+    budget = pools.disruption_budget(pool)["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert "minAvailable" not in budget
+    other = workers.worker_set(a_pool(name="other"), "other-0", KAFKA, DEFAULTS)["spec"]["template"]
+    for chosen in (spread["labelSelector"]["matchLabels"], budget["selector"]["matchLabels"]):
+        assert chosen.items() <= made["metadata"]["labels"].items(), "of all workers of the pool together"
+        assert not chosen.items() <= other["metadata"]["labels"].items(), "and of no other's"
+
+
 def test_children_go_with_their_owner_and_need_no_finalizer() -> None:
     for made in (
         workers.worker_set(a_pool(), "quants-0", KAFKA, DEFAULTS),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
 import pytest
 from tests.operator_parts.operator_bodies import trader_body
 
@@ -9,7 +14,7 @@ from chandlery.core.errors import ChandleryError, UnavailableError
 from chandlery.operator.cache import hold
 from chandlery.operator.conditions import State
 from chandlery.operator.events import Events
-from chandlery.operator.kubernetes.api import Kind, Object, RefusedError, StaleError
+from chandlery.operator.kubernetes.api import GoneError, Kind, Object, RefusedError, StaleError
 
 
 class Creator:
@@ -45,3 +50,72 @@ async def test_an_event_that_is_there_already_is_told() -> None:
     for _ in range(2):
         await events.tell(held, "Warning", "PoolFull", "no room")
     assert (len(api.asked), events.told) == (1, 0)
+
+
+@asynccontextmanager
+async def running(events: Events, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[int]]:
+    """Events that try again, without waiting; gives how many attempts had failed in a row before each."""
+    attempts: list[int] = []
+
+    async def at_once(attempt: int, _chance: float) -> None:
+        attempts.append(attempt)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("chandlery.operator.events.backoff", at_once)
+    task = asyncio.create_task(events.run())
+    yield attempts
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline, "not within 30 s"
+        await asyncio.sleep(0)
+
+
+async def test_what_the_api_server_could_not_take_is_tried_again_though_nobody_says_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api = Creator(*(UnavailableError(f"{status}") for status in (500, 429, 503)))
+    events = Events(api, "test")
+    async with running(events, monkeypatch) as attempts:
+        await events.tell(hold("Trader", trader_body("one")), "Warning", "PoolFull", "no room")
+        await events.tell(hold("Trader", trader_body("two")), "Warning", "PoolFull", "no room")
+        await until(lambda: events.told == 2)
+        assert (len(events), events.dropped) == (0, 0)
+        assert len(api.asked) == 5
+        assert attempts == [1, 2], "ever more slowly"
+        # And neither again.
+        await events.tell(hold("Trader", trader_body("one")), "Warning", "PoolFull", "no room")
+        assert len(api.asked) == 5
+        api.answers.append(UnavailableError("no answer"))
+        await events.tell(hold("Trader", trader_body("three")), "Warning", "PoolFull", "no room")
+        await until(lambda: events.told == 3)
+        assert attempts == [1, 2, 1], "the next trouble begins anew"
+
+
+@pytest.mark.parametrize("error", [RefusedError("403 the namespace ends"), GoneError("404 no namespace")])
+async def test_what_is_refused_or_has_no_namespace_any_more_is_not_tried_again_but_counted(
+    error: ChandleryError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = Creator(UnavailableError("no answer"), error)
+    events = Events(api, "test")
+    async with running(events, monkeypatch):
+        await events.tell(hold("Trader", trader_body()), "Warning", "PoolFull", "no room")
+        await until(lambda: events.dropped == 1)
+        assert (len(events), events.told, len(api.asked)) == (0, 0, 2)
+
+
+async def test_of_too_many_that_wait_the_oldest_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chandlery.operator.events._MOST_WAITING", 2)
+    api = Creator(*(UnavailableError("no answer") for _ in range(3)))
+    events = Events(api, "test")
+    for number in range(3):
+        await events.tell(hold("Trader", trader_body(f"t{number}")), "Warning", "PoolFull", "no room")
+    assert (len(events), events.dropped) == (2, 1)
+    async with running(events, monkeypatch):
+        await until(lambda: events.told == 2)
+    assert [name.partition(".")[0] for name in api.asked[3:]] == ["t1", "t2"]

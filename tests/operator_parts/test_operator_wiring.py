@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 import pytest
 from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
 
+from chandlery.core.errors import UnavailableError
 from chandlery.core.kube_credentials import Credentials
 from chandlery.operator.app import Operator
 from chandlery.operator.cache import Dirty
@@ -23,6 +25,7 @@ from chandlery.operator.kubernetes.kinds import (
     STATEFUL_SET,
 )
 from chandlery.operator.options import read_options
+from chandlery.operator.watching import Sweeper
 from chandlery.operator.workers import Workers
 
 POOL, FEED = ("pool", "default", "quants"), ("feed", "default", "market")
@@ -125,3 +128,39 @@ async def test_each_change_of_a_namespace_has_everything_looked_at() -> None:
         changed = item("desk", version, namespace="", metadata={"labels": labels})
         assert watching.marks(NAMESPACE, changed) == {POOL, FEED}
     assert watching.marks(NAMESPACE, item("desk", 9, namespace=""), gone=True) == {POOL, FEED}
+
+
+@pytest.mark.parametrize("how", ["it fails", "it finds a watch dead"])
+async def test_a_sweep_that_can_not_go_on_ends_the_operators_run_with_what_is_wrong(
+    how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The API server is left out: lists bring nothing, and kopf only waits to be told to stop."""
+    options = read_options(["--worker-image", "workers:1", "--listen", "127.0.0.1:0"])
+    operator = Operator(options, Credentials("http://none", None))
+
+    async def nothing_there() -> None:
+        """Of any kind."""
+
+    async def key() -> bytes:
+        return b"k" * 32
+
+    async def kopf_runs(*, stop_flag: asyncio.Event, **_: Any) -> None:
+        await stop_flag.wait()
+
+    async def sweep(sweeper: Sweeper) -> None:
+        if how == "it fails":
+            raise LookupError("no such number")
+        sweeper._dead("the watch of traders brings nothing")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(operator, "_follow", lambda: None)
+    monkeypatch.setattr(operator, "_list_all", nothing_there)
+    monkeypatch.setattr(operator, "_token_key", key)
+    monkeypatch.setattr("chandlery.operator.app.kopf.operator", kopf_runs)
+    monkeypatch.setattr(Sweeper, "run", sweep)
+    wrong = "sweep failed: LookupError" if how == "it fails" else "the watch of traders brings nothing"
+    with pytest.raises(UnavailableError, match=wrong):
+        async with asyncio.timeout(30):
+            await operator.run()
+    assert not operator._tasks, "the other parts have ended with it"
+    assert ("no such number" in caplog.text) == (how == "it fails"), "a defect is in the log whole"

@@ -47,6 +47,7 @@ def pools(draw: st.DrawFn) -> list[TraderPool]:
                 spare=draw(st.integers(0, min(2, most))),
                 per_worker=draw(st.integers(1, 4)),
                 series=draw(st.sampled_from([2, 4, 512])),
+                suspend=draw(st.sampled_from([False, False, True])),
             )
         )
     return made

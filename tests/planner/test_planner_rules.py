@@ -303,6 +303,39 @@ def test_a_suspended_trader_keeps_its_place() -> None:
     assert result.verdicts["default/b"].reason == "PoolFull"
 
 
+def test_a_suspended_pool_suspends_all_its_traders_in_their_places_and_gives_each_back_as_it_was() -> None:
+    world = World()
+    side = pool("side")
+    traders = [trader("a"), trader("b", suspend=True), trader("c", pool={"name": "side"})]
+    names = ["a", "b", "c"]
+    before = world.step(desired(feed(), pool(), side, *traders))
+    paused = world.step(desired(feed(), pool(suspend=True), side, *traders))
+    assert [assignment_of(paused, name).mode for name in names] == ["suspended", "suspended", "active"]
+    assert [paused.verdicts[f"default/{name}"].reason for name in names] == ["Suspended", "Suspended", ""]
+    assert "spec.suspend of its TraderPool default/pool is true" in paused.verdicts["default/a"].message
+    both = paused.verdicts["default/b"].message
+    assert both.startswith("spec.suspend is true, and that of its TraderPool default/pool too")
+    assert {name: one.worker for name, one in paused.verdicts.items()} == {
+        name: one.worker for name, one in before.verdicts.items()
+    }
+    again = world.step(desired(feed(), pool(), side, *traders))
+    assert [assignment_of(again, name).mode for name in names] == ["active", "suspended", "active"]
+    assert again.verdicts["default/b"].message.startswith("spec.suspend is true: ")
+
+
+def test_a_suspended_pool_suspends_what_a_bad_edit_left_running_and_needs_no_approval() -> None:
+    world = World()
+    traders = [trader("a"), trader("b", rollout="Manual")]
+    world.step(desired(feed(), pool(), *traders))
+    problems = {("default", "a"): [problem("BadParameter")]}
+    made = world.step(desired(feed(), pool(suspend=True), *traders, problems=problems))
+    assert [assignment_of(made, name).mode for name in ("a", "b")] == ["suspended", "suspended"]
+    assert made.verdicts["default/b"].reason == "Suspended"
+    made = world.step(desired(feed(), pool(), *traders))
+    assert [assignment_of(made, name).mode for name in ("a", "b")] == ["active", "active"]
+    assert [made.verdicts[f"default/{name}"].reason for name in ("a", "b")] == ["", ""]
+
+
 def test_a_manual_rollout_waits_for_its_generation() -> None:
     world = World()
     world.step(desired(feed(), pool(), trader("a", rollout="Manual")))

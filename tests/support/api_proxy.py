@@ -1,4 +1,5 @@
-"""A proxy before a real API server that can swallow watches: it answers them, and lets nothing through."""
+"""A proxy before a real API server that can swallow watches: it answers them, and lets nothing through. It can also answer
+in the API server's place, as one does that is too busy, or hang up."""
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ class ApiProxy:
         swallows: asked with each watch's plural; True: its headers come, and nothing else ever. It takes hold of
             watches that run already too.
         cuts: like that; True: the watch ends at once, without anything.
+        refuses: asked with method and plural of each request; a status: that is the answer, and the API server never hears
+            of it; 0: it is passed on; -1: there is no answer.
         lists, watches: plural of every request that came through, in order.
         kubeconfig: for who shall go through the proxy.
     """
@@ -30,6 +33,7 @@ class ApiProxy:
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
         self.swallows: Callable[[str], bool] = lambda _plural: False
         self.cuts: Callable[[str], bool] = lambda _plural: False
+        self.refuses: Callable[[str, str], int] = lambda _method, _plural: 0
         self.lists: list[str] = []
         self.watches: list[str] = []
         self.kubeconfig = folder / "proxied.kubeconfig"
@@ -68,6 +72,10 @@ class ApiProxy:
         headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
         is_watch = request.query.get("watch") in ("1", "true")
         (self.watches if is_watch else self.lists).append(plural)
+        if refused := self.refuses(request.method, plural):
+            if refused < 0 and request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=refused if refused > 0 else 500)
         url = f"{self._credentials.server}{request.path_qs}"
         timeout = aiohttp.ClientTimeout(total=None)
         body = await request.read() or None

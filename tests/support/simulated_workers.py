@@ -38,6 +38,7 @@ class SimulatedWorker:
     Attributes:
         pushed: sequence and hash of every assignment as it came, repetitions and refused ones too.
         supervisor: whether it says that its supervisor is connected. denies: whether it takes no token.
+        feed: what its feed says of itself.
     """
 
     assignment: Assignment | None = None
@@ -46,6 +47,7 @@ class SimulatedWorker:
     refused: int = 0
     supervisor: bool = True
     denies: bool = False
+    feed: dict[str, Any] = field(default_factory=dict)
     states: dict[str, TraderStatus] = field(default_factory=dict)
     successors: dict[str, TraderStatus] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,7 +88,7 @@ class SimulatedWorker:
             supervisor_connected=self.supervisor,
             traders=self.states,
             catalogue=CATALOGUE,
-            feed={},
+            feed=self.feed,
             successors=self.successors,
         )
 

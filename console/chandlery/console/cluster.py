@@ -175,7 +175,7 @@ def cluster_status(
         if feed.ready != "True":
             attention.append(Attention(f"marketfeed {feed.feed}", feed.reason, feed.message, advice(feed.reason)))
     for pool in pools:
-        if pool.ready != "True" or pool.pending:
+        if (pool.ready != "True" and pool.reason not in AS_WANTED) or pool.pending:
             told = pool.message or (f"{pool.pending} Traders wait for room" if pool.pending else "")
             attention.append(Attention(f"traderpool {pool.pool}", pool.reason, told, advice(pool.reason)))
     for trader in traders:

@@ -155,6 +155,7 @@ class Operator:
         self._spawn(self._queue.run(), "queue")
         self._spawn(self._sweeper.run(), "sweep")
         self._spawn(self._resync(), "resync")
+        self._spawn(self._events.run(), "events")
         log.info(
             "operator up",
             extra={
@@ -378,6 +379,7 @@ class Operator:
             "status_conflicts": self._statuses.conflicts,
             "child_writes": self._children.writes,
             "events": self._events.told,
+            "events_dropped": self._events.dropped,
             "ghosts_dropped": self._sweeper.dropped,
             "watch_reconnects": sum(one.reconnects for one in self._followed),
         }
@@ -386,6 +388,7 @@ class Operator:
         links = self._workers.all().values() if self._workers is not None else ()
         return {
             "queue": len(self._queue),
+            "events_waiting": len(self._events),
             "watch_silence_seconds": time.monotonic() - min((one.answered_s for one in self._followed), default=0.0),
             "traders": sum(1 for _ in self._cache.all_of(Trader.KIND)),
             "workers": len(links),

@@ -313,6 +313,9 @@ def pool_state(held: Held, plan: PoolPlan | None, workers: Sequence[WorkerView],
     if unready:
         left = any(worker.was_ready and not worker.ready for worker in workers)
         return State("WorkersUnready" if left else "WorkersStarting", unready)
+    if plan.pool.spec.suspend:
+        message = "spec.suspend is true: its workers stay, and its traders keep their places and decide nothing"
+        return State("Suspended", message, settled=True)
     if plan.pending:
         return State("PoolFull", "some of its traders find no room: raise spec.workers.max", ready=True)
     slowest = max(workers, key=lambda worker: worker.lags_ms, default=None)

@@ -54,6 +54,9 @@ GRACE_S: Final = 300.0
 #: How often ingest is asked which symbols its exchange doesn't have, which session it is in, and whether Kafka takes
 #: what it appends; and the aggregator, how far it is behind.
 _ASK_S: Final = 5.0
+#: Both answer out of their memory, in milliseconds, and are asked at once. A first packet that is lost is sent again after
+#: 1 s, and as much is left for a pod that is busy; a feed whose pods are silent is still looked at every 5 + 2 = 7 s.
+_ANSWER_S: Final = 2.0
 _COMPONENTS: Final[tuple[Component, ...]] = ("ingest", "aggregator")
 
 
@@ -270,7 +273,7 @@ class Feeds:
         host = f"[{address}]" if ":" in address else address
         port = INGEST_PORT if component == "ingest" else AGGREGATOR_PORT
         try:
-            async with asyncio.timeout(2.0), self._session.get(f"http://{host}:{port}/v1/status") as answer:
+            async with asyncio.timeout(_ANSWER_S), self._session.get(f"http://{host}:{port}/v1/status") as answer:
                 body = await answer.read()
             if component == "ingest":
                 return msgspec.json.decode(body, type=IngestStatus)

@@ -53,6 +53,8 @@ HELP = {
     "status_conflicts": "Statuses not written because the resource had changed",
     "child_writes": "Children written",
     "events": "Kubernetes events written",
+    "events_dropped": "Kubernetes events not written: refused, or too many waited for the API server",
+    "events_waiting": "Kubernetes events that the API server could not take, to be tried again",
     "ghosts_dropped": "Resources dropped because a list did not have them",
     "watch_reconnects": "Times that a watch of the API server went on after it had failed",
     "queue": "Pools and feeds that wait for a reconcile, or are in one",

@@ -10,7 +10,7 @@ import msgspec
 from chandlery.core.assignment import Mode, SeriesRef, TraderAssignment
 from chandlery.core.checks import Finding, World, check_pool, check_trader, source_of
 from chandlery.core.manifests import Key
-from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, Trader
+from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, OF_ITS_POOL, Trader
 from chandlery.core.transports import Transport
 from chandlery.operator.planner_standing import Standing, content_digest
 from chandlery.operator.planner_types import Desired, Failed, Seen
@@ -78,10 +78,9 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
     tried = failed is not None and failed.digest == content_digest(wanted) and not standing.move_failed
     # Also while the old one only restarts: what is there no more when that fails could not be gone back to.
     if failed is not None and tried and decider is not None and decider.failure() is None:
-        return _keep_before(trader, decider.assignment, failed, wanted.generation)
-    if trader.spec.suspend:
-        message = "spec.suspend is true: it keeps its place and decides nothing"
-        return Candidate(pool, wanted, "Suspended", message)
+        return _keep_before(trader, world, decider.assignment, failed, wanted.generation)
+    if said := _suspended(trader, world):
+        return Candidate(pool, wanted, "Suspended", f"{said}: it keeps its place and decides nothing")
     return Candidate(pool, wanted)
 
 
@@ -92,9 +91,9 @@ def _leaves_the_old(finding: Finding, old: TraderAssignment | None) -> bool:
     return finding.reason in KEEPS_THE_OLD or source_alone
 
 
-def _keep_before(trader: Trader, old: TraderAssignment, failed: Failed, generation: int) -> Candidate:
+def _keep_before(trader: Trader, world: World, old: TraderAssignment, failed: Failed, generation: int) -> Candidate:
     message = f"generation {generation} failed before it took over: {failed.message or failed.reason}"
-    kept = msgspec.structs.replace(old, mode=_mode(trader))
+    kept = msgspec.structs.replace(old, mode=_mode(trader, world))
     stays = (
         f" (generation {old.generation} goes on; mend generation {generation} and apply it again, "
         f"or apply what generation {old.generation} was)"
@@ -108,12 +107,21 @@ def _keep(trader: Trader, world: World, old: TraderAssignment | None, reason: st
     if old is None or not _still_has_its_symbols(old, pool, world):
         return None
     # Suspending takes effect whatever else stands in the manifest.
-    kept = msgspec.structs.replace(old, mode=_mode(trader))
+    kept = msgspec.structs.replace(old, mode=_mode(trader, world))
     return Candidate(pool, kept, reason, message, f" (generation {old.generation} stays)")
 
 
-def _mode(trader: Trader) -> Mode:
-    return "suspended" if trader.spec.suspend else "active"
+def _mode(trader: Trader, world: World) -> Mode:
+    return "suspended" if _suspended(trader, world) else "active"
+
+
+def _suspended(trader: Trader, world: World) -> str:
+    """Who wants that a Trader decides nothing: itself, or its pool, for all that it runs; empty: nobody."""
+    pool = world.pools[trader.spec.pool.key(trader.namespace)]
+    if not pool.spec.suspend:
+        return "spec.suspend is true" if trader.spec.suspend else ""
+    of_pool = f"{OF_ITS_POOL} {pool.full_name}"
+    return f"spec.suspend is true, and that {of_pool} too" if trader.spec.suspend else f"spec.suspend {of_pool} is true"
 
 
 def _first_finding(trader: Trader, desired: Desired, world: World) -> Finding | None:
@@ -154,7 +162,7 @@ def _assignment(trader: Trader, world: World) -> TraderAssignment:
         warmup=spec.market.warmup,
         trigger=spec.trigger,
         transport=spec.transport,
-        mode=_mode(trader),
+        mode=_mode(trader, world),
         tier=spec.tier,
         signal_ttl_ms=trader.signal_ttl_ms,
         cooldown_ms=spec.signals.cooldown,

@@ -16,7 +16,7 @@ from chandlery.cli.screen import output, remarks
 from chandlery.console.cluster import UNSEEN, TraderState
 from chandlery.console.statuses import kept_by, trader_state
 from chandlery.core.errors import InputError
-from chandlery.core.resources.trader import APPROVE_ANNOTATION, CHANGED_IN_PLACE
+from chandlery.core.resources.trader import APPROVE_ANNOTATION, CHANGED_IN_PLACE, OF_ITS_POOL
 
 Trader = Annotated[str, typer.Argument(help="[NAMESPACE/]TRADER", autocompletion=complete_trader)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Have the API server check it, and change nothing.")]
@@ -104,12 +104,15 @@ def _set_suspend(kubectl: Kubectl, name: str, wanted: bool, *, dry_run: bool, js
     done = "suspended" if wanted else "resumed"
     if bool(item["spec"].get("suspend", False)) == wanted:
         already = f"{row.trader} is suspended already" if wanted else f"{row.trader} is not suspended"
+        already += "" if wanted else _with_its_pool(row)
         _tell(json, dry_run, row, already, suspend=wanted)
         return
     _patched(kubectl, item, {"spec": {"suspend": wanted}}, lambda _now: None, dry_run=dry_run)
     told = f"{done} {row.trader}"
     if not wanted and row.rollout == "Manual":
         told += " (suspending and resuming need no approval)"
+    if not wanted:
+        told += _with_its_pool(row)
     _tell(json, dry_run, row, told, suspend=wanted)
     if keeper := kept_by(item):
         remarks().print(
@@ -117,6 +120,13 @@ def _set_suspend(kubectl: Kubectl, name: str, wanted: bool, *, dry_run: bool, js
             "change it there too, or have it left alone (docs/gitops.md)",
             style="yellow", markup=False,
         )  # fmt: skip
+
+
+def _with_its_pool(row: TraderState) -> str:
+    """That a Trader which isn't suspended itself decides nothing all the same; empty: it does."""
+    if row.reason != "Suspended" or OF_ITS_POOL not in row.message:
+        return ""
+    return f", but decides nothing as long as its TraderPool {row.pool} is suspended (spec.suspend)"
 
 
 def _patched(kubectl: Kubectl, item: Object, body: Object, check: Any, *, dry_run: bool) -> Object:

@@ -106,7 +106,7 @@ class Viewer:
             row.strategy = trader.spec.strategy.name
             row.symbols = list(trader.spec.market.symbols)
             row.interval = trader.spec.market.interval
-            row.suspended = trader.spec.suspend
+            row.suspended = trader.spec.suspend or verdict.reason == "Suspended"
             row.transport = self._transport(trader)
         if status is not None:
             _copy(status, row)

@@ -105,7 +105,7 @@ def _status_row(item: Object) -> Trader:
     state = trader_state(item)
     status: TraderStatus = read_status("Trader", item.get("status"))
     reason, message = _to_be_known(state, status)
-    suspended = bool(item["spec"].get("suspend", False))
+    suspended = bool(item["spec"].get("suspend", False)) or state.reason in AS_WANTED  # by itself, or with its pool
     return Trader(
         trader=state.trader,
         state="Suspended" if suspended else state.reason or UNSEEN,

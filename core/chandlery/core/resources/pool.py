@@ -139,6 +139,9 @@ class TraderPoolSpec(Spec):
     pod_template: Annotated[
         dict[str, JsonValue], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
     ] = Field(default={}, description="Laid over the worker's pod template (metadata and spec), in a cluster.")
+    suspend: Flag = Field(
+        default=False, description="true: workers stay, and all its traders keep their places and decide nothing."
+    )
     allowed_traders: Access = Field(default=Access(), description="Traders that may use this pool.")
     allow_config_map_strategies: Flag = Field(
         default=False, description="Whether traders may bring their strategy's source in a ConfigMap."

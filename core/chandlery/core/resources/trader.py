@@ -35,6 +35,8 @@ MAX_SOURCE_BYTES: Final = 64 * 1024
 APPROVE_ANNOTATION: Final = "chandlery.dev/approve-generation"
 #: What is said of a source that is another under the same generation: no approval covers it.
 CHANGED_IN_PLACE: Final = "was changed in place"
+#: What is said of a Trader that its pool suspends: resuming the Trader alone has it decide nothing yet.
+OF_ITS_POOL: Final = "of its TraderPool"
 _MIN_MEMORY_BYTES: Final = 32 * 1024 * 1024
 
 
