@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -100,6 +102,54 @@ def test_the_live_view_shows_a_broken_trader_before_sound_ones() -> None:
     view = a_view(traders=100)
     view.traders.append(TraderRow("default/zz-broken", "Stalled", reason="CrashLoop"))
     assert "zz-broken" in text_of(live_view(view, 20))
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 140, 200])
+def test_the_live_view_shows_latency_and_memory_of_each_trader_in_one_line_at_every_width(width: int) -> None:
+    view = a_view(traders=0)
+    view.traders = [
+        TraderRow(
+            f"trading-desk/donchian-breakout-{symbol.lower()}", "Suspended", ready=True, strategy="donchian-breakout",
+            symbols=[f"{symbol}/USDT", f"{symbol}/EUR", f"{symbol}/BTC"], interval="15m", calls=1_234_567 + at, signals=12_345 + at,
+            frame_to_signal_p50_us=12_300.0 + at * 100, frame_to_signal_p99_us=145_600.0 + at * 100, rss_bytes=121_000_000 + at * 100_000,
+        )
+        for at, symbol in enumerate(("BTC", "ETH"))
+    ]  # fmt: skip
+    view.traders.append(TraderRow("default/bad", "Stalled", reason="UnknownStrategy", message="no strategy x " * 20))
+    view.signals = [msgspec.structs.replace(view.signals[0], reason="why " * 50)]
+    lines = [line.rstrip() for line in text_of(live_view(view, 24, width), width).splitlines()]
+    (head,) = (line.split() for line in lines if line.startswith("NAME"))
+    assert {"STATE", "CALLS", "SIGNALS", "P50", "P99", "MEMORY"} <= set(head)
+    assert ("STRATEGY" in head) == (width == 200)
+    begin = next(at for at, line in enumerate(lines) if line.startswith("NAME")) + 1
+    bad, *rows = lines[begin : begin + 3]
+    assert bad.split()[0] == "default/bad"
+    assert "  Stalled  " in bad
+    for at, row in enumerate(rows):
+        assert row.startswith("trading-desk/donch")
+        for told in (
+            "Suspended",
+            f"{1_234_567 + at:,}",
+            f"{12_345 + at:,}",
+            f"{12.3 + at / 10:.1f} ms",
+            f"{145.6 + at / 10:.1f} ms",
+        ):
+            assert told in row
+        assert f"{121.0 + at / 10:.1f} MB" in row
+    assert lines[begin + 3].startswith("default/bad: Stalled (UnknownStrategy no strategy x no strategy x")
+    assert [lines[begin + 3][-1], lines[begin + 4]] == ["…", ""]
+    assert max(map(len, lines)) <= width
+
+
+def test_the_live_view_leaves_room_for_traders_where_many_have_something_to_say() -> None:
+    view = a_view()
+    view.traders = [TraderRow(f"default/t{n:02d}", "Stalled", message=f"why {n}") for n in range(50)]
+    lines = text_of(live_view(view, 24, 80), 80).splitlines()
+    assert len(lines) <= 24
+    rows = [line for line in lines if re.match(r"default/t\d+ ", line)]
+    reasons = [line for line in lines if re.match(r"default/t\d+: Stalled \(why", line)]
+    assert len(rows) > len(reasons) > 0
+    assert f"… and {50 - len(rows)} more: chandlery get traders" in lines
 
 
 def test_a_replay_shows_how_far_it_is_until_it_is_over() -> None:
