@@ -19,7 +19,7 @@ from chandlery.cli.plugin.kubectl import ForbiddenError, Kubectl
 from chandlery.cli.plugin.options import Form, Json, Output
 from chandlery.cli.plugin.resources import fetch_items, fetch_status, find_trader
 from chandlery.cli.screen import output, remarks
-from chandlery.console.inside import rings_inside, segment_inside
+from chandlery.console.inside import readers_of, rings_inside, segment_inside
 from chandlery.console.model import SignalRow, signal_row
 from chandlery.console.statuses import trader_state
 from chandlery.console.tables import signals_table
@@ -195,6 +195,7 @@ def segment(
     full, (namespace, pod) = row.trader, pod_of(row)
     told = ask(kubectl, namespace, pod, "segment", "rings")
     if json:
+        told["segment"]["readers"] = readers_of(told["segment"], told["rings"])
         print(msgspec.json.encode({"pod": f"{namespace}/{pod}", **told}).decode())
         return
     shown, rings = told["segment"], told["rings"]
