@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from chandlery.cli.collecting import Collected, Found, as_json, by_prefix, row_of
+from chandlery.cli.collecting import Collected, Found, as_json, by_prefix, row_of, traced_as_json
 from chandlery.cli.getting import Kind, rows_of, select, table_of
 from chandlery.cli.signalling import is_of, signals_of
 from chandlery.console.amounts import duration_us, size, timestamp
@@ -254,7 +254,14 @@ def test_a_waterfall_gives_up_words_before_bars_and_never_a_figure(width: int, b
 def test_a_waterfall_names_each_clock_as_the_console_does() -> None:
     names = ("received", "appended", "aggregated", "emitted", "fed")
     signal = a_signal(stamps=SignalStamps(**{f"{name}_ns": at * 7_000_000 for at, name in enumerate(names, 1)}))
-    completion = Completion(signal.id, signal.trader, acknowledged_ns=44_000_000, wall_offset_ns=1, host="c0ffee42" * 4)
+    completion = Completion(
+        signal.id,
+        signal.trader,
+        acknowledged_ns=44_000_000,
+        wall_offset_ns=1,
+        origin="0ddba11f" * 4,
+        host="c0ffee42" * 4,
+    )
     collected = Collected()
     for record in (signal, completion):
         collected.add(encode(record))
@@ -262,7 +269,8 @@ def test_a_waterfall_names_each_clock_as_the_console_does() -> None:
     lines = text_of(signal_waterfall(*found)).splitlines()
     entry = entry_of(signal, "default/market", Key(0, "", 0, 0))
     entry.complete(completion)
-    told = {stage.name: stage.clock_name for stage in detail(entry, SignalLife((Step("active", 0),)), "").waterfall}
+    page = detail(entry, SignalLife((Step("active", 0),)), "")
+    told = {stage.name: stage.clock_name for stage in page.waterfall}
     assert told == {
         "appended": "broker's clock", "aggregated": "host clock c0ffee42", "emitted": "host clock c0ffee42",
         "fed": "host clock", "acknowledged": "host clock",
@@ -270,8 +278,41 @@ def test_a_waterfall_names_each_clock_as_the_console_does() -> None:
     for name, clock in told.items():
         (line,) = (line for line in lines if line.startswith(name))
         assert f"  {clock} " in line
+    assert page.received_host == "0ddba11f"
+    assert "begins with the frame received, by host clock 0ddba11f" in lines
     alone = text_of(signal_waterfall(signal))
+    assert "begins with the frame received" not in alone, "by the same clock as all else"
     assert "host's wall clock" in next(line for line in alone.splitlines() if line.startswith("aggregated"))
+
+
+def test_a_traced_signal_as_json_has_the_stages_that_the_console_shows() -> None:
+    names = ("received", "appended", "aggregated", "emitted", "fed", "published", "woken", "decided", "signalled")
+    stamps = SignalStamps(**{f"{name}_ns": at**2 * 7_000_000 for at, name in enumerate(names, 1)}, exchange_ns=5)
+    signal = a_signal(stamps=stamps)
+    completion = Completion(
+        signal.id,
+        signal.trader,
+        acknowledged_ns=800_000_000,
+        wall_offset_ns=1,
+        origin="0ddba11f" * 4,
+        host="c0ffee42" * 4,
+    )
+    collected = Collected()
+    for record in (signal, completion):
+        collected.add(encode(record))
+    (found,) = signals_of(collected)
+    told = msgspec.json.decode(traced_as_json(found))
+    entry = entry_of(signal, "default/market", Key(0, "", 0, 0))
+    entry.complete(completion)
+    page = detail(entry, SignalLife((Step("active", 0),)), "")
+    assert told["stages"] == [stage.model_dump() for stage in page.waterfall]
+    assert [stage["name"] for stage in told["stages"]] == [*names[1:], "acknowledged"]
+    assert {stage["duration_us"] > 0 for stage in told["stages"]} == {True}
+    assert sum(stage["duration_us"] for stage in told["stages"]) == pytest.approx(told["whole_us"])
+    for name in ("whole_us", "frame_to_signal_us", "visible_to_decided_us", "skew_us", "transit_us", "corrected"):
+        assert told[name] == getattr(page, name)
+    assert (told["received_host"], told["stages"][1]["host"]) == ("0ddba11f", "c0ffee42")
+    assert decode_record(traced_as_json(found).encode()) == found.signal, "it is still the record"
 
 
 def test_a_signal_without_stamps_still_has_a_waterfall() -> None:

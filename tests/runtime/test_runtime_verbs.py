@@ -14,6 +14,8 @@ import pytest
 from tests.cli.test_cli_inside import table_of
 from tests.runtime.up_process import DEADLINE_S, Up, teller, until, write_manifests
 
+from chandlery.core.latency import STAGES
+
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
@@ -83,7 +85,10 @@ def test_signals_of_the_past_are_listed_and_one_is_traced(up: Up) -> None:
         "host clock",
     ):
         assert expected in shown
-    assert json.loads(call(up, "trace", lines[0]["id"], "--json"))["stamps"]["acknowledged_ns"] > 0
+    told = json.loads(call(up, "trace", lines[0]["id"], "--json"))
+    assert told["stamps"]["acknowledged_ns"] > 0
+    assert [stage["name"] for stage in told["stages"]] == list(STAGES)
+    assert sum(stage["duration_us"] for stage in told["stages"]) == pytest.approx(told["whole_us"])
     assert "no signal" in call(up, "trace", "zzzz", code=2)
 
 

@@ -183,7 +183,7 @@ class StageTime(Answer):
     Attributes:
         start_us: from the account's begin. share: of the whole, 0 … 1.
         uncertainty_us: the duration is right within ± this. clock: by which its ends were read.
-        host: whose clock (short boot id), or ``exchange`` or ``broker``; empty: the worker's host. clock_name: the same for a person,
+        host: whose clock read its end (short boot id), or ``broker``; empty: the worker's host. clock_name: the same for a person,
             as `chandlery trace` has it.
         meaning: what happened, for a person.
     """
@@ -237,6 +237,8 @@ class SignalDetail(Signal):
 
     Attributes:
         waterfall: its stages; their durations sum to ``whole_us``.
+        received_host: whose clock (short boot id) stamped the frame received, with which the first of them begins; empty: the
+            worker's host.
         skew_us, transit_us, recorded_skew_us: of the exchange's clock, shown beside the stages (docs/telemetry.md).
         lifecycle: (state, at_ms), oldest first; begins with ``detected``, ends with ``state``. A ``confirmed`` in it is
             followed by the ``active`` of the same moment.
@@ -252,6 +254,7 @@ class SignalDetail(Signal):
     strategy_us: float = 0.0
     whole_us: float = 0.0
     waterfall: list[StageTime] = []
+    received_host: str = ""
     corrected: int = 0
     skew_us: float | None = None
     transit_us: float | None = None
