@@ -72,6 +72,29 @@ def test_traders_table_shows_reason_and_message_of_a_stalled_one() -> None:
     assert "default/t1" in shown
 
 
+def test_a_feeds_wide_row_tells_what_was_lost_by_its_kind() -> None:
+    lost = FeedRow(
+        "default/market",
+        "binance",
+        connected=True,
+        late=1,
+        duplicate=2,
+        missing_ids=12_345,
+        dropped=4,
+        dead_letters=5,
+        reconnects=6,
+    )
+    head, row = text_of(table_of(Kind.feeds, [lost], wide=True)).splitlines()
+    for name, told in zip(
+        ("LATE", "DUPLICATE", "MISSING", "DROPPED", "DEAD", "RECONNECTS"),
+        ("1", "2", "12,345", "4", "5", "6"),
+        strict=True,
+    ):
+        end = head.index(name) + len(name)
+        assert row[:end].split()[-1] == told
+        assert name not in text_of(table_of(Kind.feeds, [lost], wide=False))
+
+
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize("wide", [False, True])
 def test_every_kind_has_a_table_with_as_many_lines_as_rows(kind: Kind, wide: bool) -> None:

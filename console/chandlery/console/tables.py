@@ -147,13 +147,15 @@ def symbols_text(symbols: Sequence[str], most: int = 2) -> str:
 
 
 def feeds_table(feeds: Iterable[FeedRow], *, wide: bool = False) -> Table:
-    """Market feeds."""
-    right = ("FRAMES", "TRADES", "TRADES/S", "CLOSED", "LAG", "LATE", "DUPLICATE")
+    """Market feeds. wide: with what was left out, and why."""
+    left_out = ("LATE", "DUPLICATE", "MISSING", "DROPPED", "DEAD", "RECONNECTS")
+    right = ("FRAMES", "TRADES", "TRADES/S", "CLOSED", "LAG", *left_out)
     columns = ["NAME", "SOURCE", "CONNECTED", "SYMBOLS", "INTERVALS", "FRAMES", "TRADES", "TRADES/S", "CLOSED", "LAG"]
-    columns += (["LATE", "DUPLICATE", "SESSION"] if wide else []) + ["MESSAGE"]
+    columns += ([*left_out, "SESSION"] if wide else []) + ["MESSAGE"]
     table = plain_table(*columns, right=right)
     for row in feeds:
-        extra = [count(row.late), count(row.duplicate), str(row.session)] if wide else []
+        told = (row.late, row.duplicate, row.missing_ids, row.dropped, row.dead_letters, row.reconnects)
+        extra = [*map(count, told), str(row.session)] if wide else []
         table.add_row(
             row.feed,
             row.source,
