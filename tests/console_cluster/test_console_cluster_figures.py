@@ -137,9 +137,13 @@ async def test_an_answer_without_an_end_is_cut_off() -> None:
 
 
 async def test_a_feeds_pods_tell_whether_it_is_alive_and_how_quick_its_market_is() -> None:
-    ingest = {"connected": True, "finished": False, "frames": 12, "trades": {"appended": 100}}
+    ingest: dict[str, Any] = {
+        "connected": True, "finished": False, "frames": 12, "trades": {"appended": 100, "dropped": {}}, "reconnects": 2,
+        "symbols": {"BTC/USDT": {"gap_ids": 0, "trades": 70}, "ETH/USDT": {"gap_ids": 0}}, "malformed": {"json": 0},
+    }  # fmt: skip
     aggregator = {
         "ready": True,
+        "dead_letters": 0,
         "lag": 2,
         "behind_ms": 70,
         "totals": {"candles": {"closed": 9}, "counts": {"late": 1, "duplicate": 3}},
@@ -154,10 +158,15 @@ async def test_a_feeds_pods_tell_whether_it_is_alive_and_how_quick_its_market_is
         poller = Poller(lambda: ([], [("desk", "market")]), resolve=places)
         async with aiohttp.ClientSession() as session:
             await poller.turn(session)
-            ingest["trades"] = {"appended": 200}
+            feed = poller.feeds["desk", "market"]
+            assert feed_row(item, feed, feed.ingest_at_s).lost_age_ms is None
+            ingest["trades"] = {"appended": 200, "dropped": {"buffer": 3}}
+            ingest["malformed"] = {"json": 4}
+            ingest["symbols"]["ETH/USDT"]["gap_ids"] = 11
+            aggregator["dead_letters"] = 5
             await poller.turn(session)
-        feed = poller.feeds["desk", "market"]
         row = feed_row(item, feed, feed.ingest_at_s)
+    assert (row.missing_ids, row.dropped, row.dead_letters, row.reconnects, row.lost_age_ms) == (11, 7, 5, 2, 0)
     assert places.asked[:2] == ["market-ingest.desk.svc:8081", "market-aggregator.desk.svc:8082"]
     assert row.alive
     assert row.behind_ms == 70

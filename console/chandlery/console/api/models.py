@@ -131,6 +131,9 @@ class Feed(Answer):
         alive: connected to its exchange (or its replay ended in order), and candles keep coming.
         watermark_age_ms: how old the newest candle update seen here is; null: none yet.
         lag: records that the aggregator is behind. behind_ms: for how long the oldest of them has waited.
+        missing_ids: trades that the exchange's ids tell of and that haven't come. dropped: frames that couldn't be read, and
+            trades that ingest gave up. dead_letters: records that the aggregator couldn't read. reconnects: of ingest.
+        lost_age_ms: how long ago missing_ids, dropped or dead_letters were last seen to grow; null: never.
     """
 
     feed: str
@@ -148,6 +151,11 @@ class Feed(Answer):
     behind_ms: int = 0
     late: int = 0
     duplicate: int = 0
+    missing_ids: int = 0
+    dropped: int = 0
+    dead_letters: int = 0
+    reconnects: int = 0
+    lost_age_ms: int | None = None
     watermark_age_ms: int | None = None
     message: str = ""
 

@@ -96,6 +96,11 @@ class WorkerFigures:
 
 class _Trades(msgspec.Struct):
     appended: int = 0
+    dropped: dict[str, int] = {}
+
+
+class _Symbol(msgspec.Struct):
+    gap_ids: int = 0
 
 
 class KafkaProblem(msgspec.Struct):
@@ -112,6 +117,19 @@ class IngestFigures(msgspec.Struct):
     frames: int = 0
     trades: _Trades = msgspec.field(default_factory=_Trades)
     kafka_problem: KafkaProblem | None = None
+    malformed: dict[str, int] = {}
+    symbols: dict[str, _Symbol] = {}
+    reconnects: int = 0
+
+    @property
+    def missing_ids(self) -> int:
+        """Trades that the exchange's ids tell of and that haven't come."""
+        return sum(symbol.gap_ids for symbol in self.symbols.values())
+
+    @property
+    def dropped(self) -> int:
+        """Frames that couldn't be read, and trades given up."""
+        return sum(self.malformed.values()) + sum(self.trades.dropped.values())
 
 
 class _TradeCounts(msgspec.Struct):
@@ -134,6 +152,7 @@ class AggregatorFigures(msgspec.Struct):
     ready: bool = False
     lag: int = 0
     behind_ms: int = 0
+    dead_letters: int = 0
     totals: _Totals = msgspec.field(default_factory=_Totals)
 
 

@@ -201,12 +201,15 @@ def feed_row(item: Object, figures: FeedFigures | None, now_s: float) -> Feed:
     ingest, aggregator = figures.ingest, figures.aggregator
     row.connected, row.finished = ingest.connected, ingest.finished
     row.frames, row.trades, row.trades_per_s = ingest.frames, ingest.trades.appended, round(figures.trades_per_s, 3)
+    row.missing_ids, row.dropped, row.reconnects = ingest.missing_ids, ingest.dropped, ingest.reconnects
+    row.lost_age_ms = figures.loss.age_ms(now_s)
     if ingest.kafka_problem is not None:
         row.message = row.message or printable(ingest.kafka_problem.message)
     if aggregator is not None:
         row.lag, row.behind_ms = aggregator.lag, aggregator.behind_ms
         row.candles_closed = aggregator.totals.candles.closed
         row.late, row.duplicate = aggregator.totals.counts.late, aggregator.totals.counts.duplicate
+        row.dead_letters = aggregator.dead_letters
     row.alive = (
         state.ready != "False"
         and (ingest.connected or ingest.finished)
