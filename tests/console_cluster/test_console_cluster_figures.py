@@ -98,7 +98,8 @@ async def test_a_workers_own_figures_are_read_as_it_tells_them(tmp_path: Path, u
     async with running_feed(settings) as feed, api(settings) as client, supervisor(settings) as said:
         await put(client, assignment(1, *[trader(name, ["BTC/USDT"]) for name in "abc"]))
         status = TraderStatus("Active", calls=10, signals=3, restarts=1, errors=2, rss_bytes=5_000, lapped=4)
-        said.say(sequence=1, hash="x", traders={f"desk/{name}": status for name in "abc"})
+        shares = {"supervisor": 30, "fork_server": 20}
+        said.say(sequence=1, hash="x", traders={f"desk/{name}": status for name in "abc"}, pss_bytes=shares)
         await until("told", lambda: feed.status().traders["desk/a"].calls == 10)
         host, _, port = feed.metrics_address.rpartition(":")
         poller = await turns(Places(quants_workers=[(host, int(port))]), 1, [QUANTS])
@@ -112,6 +113,7 @@ async def test_a_workers_own_figures_are_read_as_it_tells_them(tmp_path: Path, u
     one = worker.traders["desk/a"]
     assert (one.state, one.calls, one.signals, one.restarts, one.errors) == ("Active", 10, 3, 1, 2)
     assert (one.rss_bytes, one.lapped) == (5_000, 4)
+    assert (worker.supervisor_pss_bytes, worker.fork_server_pss_bytes) == (30, 20)
 
 
 async def test_a_pod_that_never_answers_costs_one_time_out_and_is_said_after_a_while() -> None:
@@ -320,6 +322,9 @@ def test_segments_and_processes_are_told_while_they_are_fresh() -> None:
             "chandlery_feed_series_capacity 500",
             "process_resident_memory_bytes 5e+07",
             "process_proportional_memory_bytes 2e+07",
+            'chandlery_worker_pss_bytes{process="supervisor"} 3e+07',
+            'chandlery_worker_pss_bytes{process="fork_server"} 7e+06',
+            'chandlery_worker_pss_bytes{process="rss"} 1',
             'chandlery_trader_resident_memory_bytes{trader="desk/one"} 1e+07',
             'chandlery_trader_resident_memory_bytes{trader="desk/new"} 9e+06',
             'chandlery_trader_pss_bytes{trader="desk/one"} 4e+06',
@@ -334,6 +339,8 @@ def test_segments_and_processes_are_told_while_they_are_fresh() -> None:
     assert (segment.rings, segment.ring_depth, segment.laps) == (1, 2, 5)
     assert [(one.name, one.kind, one.rss_bytes, one.pss_bytes) for one in processes_of(pools, {}, 101.0)] == [
         ("desk/w0/feed", "feed", 50_000_000, 20_000_000),
+        ("desk/w0/supervisor", "supervisor", 0, 30_000_000),
+        ("desk/w0/fork_server", "fork_server", 0, 7_000_000),
         ("desk/new", "trader", 9_000_000, None),  # nobody has looked yet
         ("desk/one", "trader", 10_000_000, 4_000_000),
     ]

@@ -127,6 +127,13 @@ async def test_the_memory_tiles_say_which_memory_and_which_process(browser: Brow
             "2 processes, PSS; of 1 only RSS is known, so what those share counts in each"
         )
         assert await sight.page.locator("tbody tr td:nth-child(4)").all_inner_texts() == ["10.0 MB RSS", "4.0 MB PSS"]
+        shared = ProcessMemory(name="desk/w0/supervisor", kind="supervisor", rss_bytes=0, pss_bytes=3_000_000)
+        served.world.backend.memory = memory(shared, process("default/b"))
+        await tile_is(sight, "Total", "7.0 MB")
+        supervisor = sight.page.locator("tbody tr", has_text="desk/w0/supervisor")
+        assert await supervisor.locator("td:nth-child(n+4)").all_inner_texts() == ["3.0 MB PSS", "–", "–"]
+        assert (await tiles(sight))["Growing"] == ("0", "no process above 5 MB/h"), "of a share nothing is said"
+        served.world.backend.memory = memory(process("default/a", pss=None), process("default/b"), measure="mixed")
         await sight.go("#/")
         await sight.page.get_by_text("all processes, PSS, and RSS where that isn’t known").wait_for()
         served.world.backend.memory = memory(process("default/a", pss=None), measure="RSS")

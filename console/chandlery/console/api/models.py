@@ -301,11 +301,11 @@ class Latency(Answer):
 
 
 class ProcessMemory(Answer):
-    """Memory of one process. kind: ``kafka``, ``ingest``, ``aggregator``, ``feed``, ``supervisor``, ``trader``, …"""
+    """Memory of one process. kind: ``kafka``, ``ingest``, ``aggregator``, ``feed``, ``supervisor``, ``fork_server``, ``trader``, …"""
 
     name: str
     kind: str
-    #: Resident: what it shares with others counts in each of them.
+    #: Resident: what it shares with others counts in each of them; 0: only its share is told.
     rss_bytes: int
     #: Proportional: what it shares is divided among those who share it; null: nobody tells.
     pss_bytes: int | None = None
@@ -331,9 +331,10 @@ class Memory(Answer):
     """Where the memory is.
 
     Attributes:
-        total_bytes: of all processes, each by its proportional share where that is known, else by what is resident.
+        total_bytes: of all these processes, each by its proportional share where that is known, else by what is resident. In
+            a cluster those of feeds and workers; operator, console and Kafka aren't among them.
         measure: which of the two the total is; ``mixed``: it is not known of all.
-        total_rss_bytes: all that is resident; what processes share is in it as often as they share it.
+        total_rss_bytes: all that is resident and told; what processes share is in it as often as they share it.
         history: (at_ms, total_bytes), oldest first, at most ten minutes.
     """
 

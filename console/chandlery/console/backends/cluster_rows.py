@@ -228,7 +228,7 @@ def processes_of(
     pools: Mapping[Names, PoolFigures], feeds: Mapping[Names, FeedFigures], now_s: float
 ) -> Iterator[Measured]:
     """Memory of every process that told of it lately. Supervisors and fork servers tell their share alone, not what is
-    resident: they are left out."""
+    resident."""
     for (namespace, name), feed in sorted(feeds.items()):
         for kind, process, at_s in (
             ("ingest", feed.ingest_process, feed.ingest_at_s),
@@ -241,6 +241,12 @@ def processes_of(
         if worker.rss_bytes:
             shared = worker.pss_bytes or None
             yield Measured(f"{namespace}/{worker.worker}/feed", "feed", worker.began_s, worker.rss_bytes, shared)
+        for kind, adds in (
+            ("supervisor", worker.supervisor_pss_bytes),
+            ("fork_server", worker.fork_server_pss_bytes),
+        ):
+            if adds:
+                yield Measured(f"{namespace}/{worker.worker}/{kind}", kind, worker.began_s, 0, adds)
         for trader, figures in sorted(worker.traders.items()):
             # A successor beside its Trader is told of by a key with an @: a process of its own. One that was started
             # again, or by another worker's supervisor, is another process.
