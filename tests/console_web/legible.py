@@ -1,4 +1,5 @@
-"""What of a page people can't read, or a screen reader can't name: contrast below WCAG AA, names that are missing, ids twice."""
+"""What of a page people can't read, or a screen reader can't name: contrast below WCAG AA, missing names, ids
+that are there twice, words over their cell."""
 
 from __future__ import annotations
 
@@ -45,6 +46,10 @@ FAULTS: Final = r"""() => {
   }
   const ids = [...document.querySelectorAll("[id]")].map(({ id }) => id);
   for (const id of ids.filter((id, at) => ids.indexOf(id) !== at)) faults.add(`twice: #${id}`);
+  for (const one of document.querySelectorAll(".two-lines > *")) {
+    const room = one.closest("td").getBoundingClientRect();
+    if (one.checkVisibility() && one.getBoundingClientRect().right > room.right + 0.5) faults.add(`over its cell: ${one.textContent}`);
+  }
   const heads = document.querySelectorAll("h1").length;
   if (heads !== 1) faults.add(`${heads} headings of the first level`);
   return [...faults];

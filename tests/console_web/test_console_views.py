@@ -155,6 +155,8 @@ async def test_on_a_desktop_each_view_is_legible_and_named_in_light_and_dark(
 ) -> None:
     async with browsing.sight(browser, demo, viewport={"width": 1280, "height": 860}, color_scheme=scheme) as sight:
         await sight.open()
+        await sight.seen(".trader-table tbody tr")
+        assert await sight.page.evaluate(FAULTS) == []
         for view in VIEWS:
             await sight.show(view)
             assert await sight.page.evaluate(FAULTS) == [], view
