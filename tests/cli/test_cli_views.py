@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from chandlery.cli.collecting import Collected, Found, as_json, by_prefix, row_of
+from chandlery.cli.collecting import Collected, Found, as_json, by_prefix, row_of, traced_as_json
 from chandlery.cli.getting import Kind, rows_of, select, table_of
 from chandlery.cli.signalling import is_of, signals_of
 from chandlery.console.amounts import duration_us, size, timestamp
@@ -70,6 +72,29 @@ def test_traders_table_shows_reason_and_message_of_a_stalled_one() -> None:
     assert "default/t1" in shown
 
 
+def test_a_feeds_wide_row_tells_what_was_lost_by_its_kind() -> None:
+    lost = FeedRow(
+        "default/market",
+        "binance",
+        connected=True,
+        late=1,
+        duplicate=2,
+        missing_ids=12_345,
+        dropped=4,
+        dead_letters=5,
+        reconnects=6,
+    )
+    head, row = text_of(table_of(Kind.feeds, [lost], wide=True)).splitlines()
+    for name, told in zip(
+        ("LATE", "DUPLICATE", "MISSING", "DROPPED", "DEAD", "RECONNECTS"),
+        ("1", "2", "12,345", "4", "5", "6"),
+        strict=True,
+    ):
+        end = head.index(name) + len(name)
+        assert row[:end].split()[-1] == told
+        assert name not in text_of(table_of(Kind.feeds, [lost], wide=False))
+
+
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize("wide", [False, True])
 def test_every_kind_has_a_table_with_as_many_lines_as_rows(kind: Kind, wide: bool) -> None:
@@ -100,6 +125,54 @@ def test_the_live_view_shows_a_broken_trader_before_sound_ones() -> None:
     view = a_view(traders=100)
     view.traders.append(TraderRow("default/zz-broken", "Stalled", reason="CrashLoop"))
     assert "zz-broken" in text_of(live_view(view, 20))
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 140, 200])
+def test_the_live_view_shows_latency_and_memory_of_each_trader_in_one_line_at_every_width(width: int) -> None:
+    view = a_view(traders=0)
+    view.traders = [
+        TraderRow(
+            f"trading-desk/donchian-breakout-{symbol.lower()}", "Suspended", ready=True, strategy="donchian-breakout",
+            symbols=[f"{symbol}/USDT", f"{symbol}/EUR", f"{symbol}/BTC"], interval="15m", calls=1_234_567 + at, signals=12_345 + at,
+            frame_to_signal_p50_us=12_300.0 + at * 100, frame_to_signal_p99_us=145_600.0 + at * 100, rss_bytes=121_000_000 + at * 100_000,
+        )
+        for at, symbol in enumerate(("BTC", "ETH"))
+    ]  # fmt: skip
+    view.traders.append(TraderRow("default/bad", "Stalled", reason="UnknownStrategy", message="no strategy x " * 20))
+    view.signals = [msgspec.structs.replace(view.signals[0], reason="why " * 50)]
+    lines = [line.rstrip() for line in text_of(live_view(view, 24, width), width).splitlines()]
+    (head,) = (line.split() for line in lines if line.startswith("NAME"))
+    assert {"STATE", "CALLS", "SIGNALS", "P50", "P99", "MEMORY"} <= set(head)
+    assert ("STRATEGY" in head) == (width == 200)
+    begin = next(at for at, line in enumerate(lines) if line.startswith("NAME")) + 1
+    bad, *rows = lines[begin : begin + 3]
+    assert bad.split()[0] == "default/bad"
+    assert "  Stalled  " in bad
+    for at, row in enumerate(rows):
+        assert row.startswith("trading-desk/donch")
+        for told in (
+            "Suspended",
+            f"{1_234_567 + at:,}",
+            f"{12_345 + at:,}",
+            f"{12.3 + at / 10:.1f} ms",
+            f"{145.6 + at / 10:.1f} ms",
+        ):
+            assert told in row
+        assert f"{121.0 + at / 10:.1f} MB" in row
+    assert lines[begin + 3].startswith("default/bad: Stalled (UnknownStrategy no strategy x no strategy x")
+    assert [lines[begin + 3][-1], lines[begin + 4]] == ["…", ""]
+    assert max(map(len, lines)) <= width
+
+
+def test_the_live_view_leaves_room_for_traders_where_many_have_something_to_say() -> None:
+    view = a_view()
+    view.traders = [TraderRow(f"default/t{n:02d}", "Stalled", message=f"why {n}") for n in range(50)]
+    lines = text_of(live_view(view, 24, 80), 80).splitlines()
+    assert len(lines) <= 24
+    rows = [line for line in lines if re.match(r"default/t\d+ ", line)]
+    reasons = [line for line in lines if re.match(r"default/t\d+: Stalled \(why", line)]
+    assert len(rows) > len(reasons) > 0
+    assert f"… and {50 - len(rows)} more: chandlery get traders" in lines
 
 
 def test_a_replay_shows_how_far_it_is_until_it_is_over() -> None:
@@ -204,7 +277,14 @@ def test_a_waterfall_gives_up_words_before_bars_and_never_a_figure(width: int, b
 def test_a_waterfall_names_each_clock_as_the_console_does() -> None:
     names = ("received", "appended", "aggregated", "emitted", "fed")
     signal = a_signal(stamps=SignalStamps(**{f"{name}_ns": at * 7_000_000 for at, name in enumerate(names, 1)}))
-    completion = Completion(signal.id, signal.trader, acknowledged_ns=44_000_000, wall_offset_ns=1, host="c0ffee42" * 4)
+    completion = Completion(
+        signal.id,
+        signal.trader,
+        acknowledged_ns=44_000_000,
+        wall_offset_ns=1,
+        origin="0ddba11f" * 4,
+        host="c0ffee42" * 4,
+    )
     collected = Collected()
     for record in (signal, completion):
         collected.add(encode(record))
@@ -212,7 +292,8 @@ def test_a_waterfall_names_each_clock_as_the_console_does() -> None:
     lines = text_of(signal_waterfall(*found)).splitlines()
     entry = entry_of(signal, "default/market", Key(0, "", 0, 0))
     entry.complete(completion)
-    told = {stage.name: stage.clock_name for stage in detail(entry, SignalLife((Step("active", 0),)), "").waterfall}
+    page = detail(entry, SignalLife((Step("active", 0),)), "")
+    told = {stage.name: stage.clock_name for stage in page.waterfall}
     assert told == {
         "appended": "broker's clock", "aggregated": "host clock c0ffee42", "emitted": "host clock c0ffee42",
         "fed": "host clock", "acknowledged": "host clock",
@@ -220,8 +301,41 @@ def test_a_waterfall_names_each_clock_as_the_console_does() -> None:
     for name, clock in told.items():
         (line,) = (line for line in lines if line.startswith(name))
         assert f"  {clock} " in line
+    assert page.received_host == "0ddba11f"
+    assert "begins with the frame received, by host clock 0ddba11f" in lines
     alone = text_of(signal_waterfall(signal))
+    assert "begins with the frame received" not in alone, "by the same clock as all else"
     assert "host's wall clock" in next(line for line in alone.splitlines() if line.startswith("aggregated"))
+
+
+def test_a_traced_signal_as_json_has_the_stages_that_the_console_shows() -> None:
+    names = ("received", "appended", "aggregated", "emitted", "fed", "published", "woken", "decided", "signalled")
+    stamps = SignalStamps(**{f"{name}_ns": at**2 * 7_000_000 for at, name in enumerate(names, 1)}, exchange_ns=5)
+    signal = a_signal(stamps=stamps)
+    completion = Completion(
+        signal.id,
+        signal.trader,
+        acknowledged_ns=800_000_000,
+        wall_offset_ns=1,
+        origin="0ddba11f" * 4,
+        host="c0ffee42" * 4,
+    )
+    collected = Collected()
+    for record in (signal, completion):
+        collected.add(encode(record))
+    (found,) = signals_of(collected)
+    told = msgspec.json.decode(traced_as_json(found))
+    entry = entry_of(signal, "default/market", Key(0, "", 0, 0))
+    entry.complete(completion)
+    page = detail(entry, SignalLife((Step("active", 0),)), "")
+    assert told["stages"] == [stage.model_dump() for stage in page.waterfall]
+    assert [stage["name"] for stage in told["stages"]] == [*names[1:], "acknowledged"]
+    assert {stage["duration_us"] > 0 for stage in told["stages"]} == {True}
+    assert sum(stage["duration_us"] for stage in told["stages"]) == pytest.approx(told["whole_us"])
+    for name in ("whole_us", "frame_to_signal_us", "visible_to_decided_us", "skew_us", "transit_us", "corrected"):
+        assert told[name] == getattr(page, name)
+    assert (told["received_host"], told["stages"][1]["host"]) == ("0ddba11f", "c0ffee42")
+    assert decode_record(traced_as_json(found).encode()) == found.signal, "it is still the record"
 
 
 def test_a_signal_without_stamps_still_has_a_waterfall() -> None:

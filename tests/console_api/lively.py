@@ -327,7 +327,7 @@ class World:
         ]  # fmt: skip
         trades = 12_000 + 70 * self.steps
         self.backend.feeds = [
-            Feed(feed=BINANCE, alive=True, connected=True, source="binance", symbols=list(PRICES), intervals=list(INTERVALS), frames=trades, trades=trades, trades_per_s=690.0 + self.random.randrange(20), candles_closed=900 + self.steps // 10, lag=self.random.randrange(3), late=2, duplicate=1),
+            Feed(feed=BINANCE, alive=True, connected=True, source="binance", symbols=list(PRICES), intervals=list(INTERVALS), frames=trades, trades=trades, trades_per_s=690.0 + self.random.randrange(20), candles_closed=900 + self.steps // 10, lag=self.random.randrange(3), late=2, duplicate=1, missing_ids=14, reconnects=1),
             Feed(feed=REPLAY, alive=True, connected=True, source="replay", symbols=list(PRICES)[:2], intervals=list(INTERVALS), frames=trades // 2, trades=trades // 2, trades_per_s=310.0 + self.random.randrange(20), candles_closed=400 + self.steps // 10),
         ]  # fmt: skip
 

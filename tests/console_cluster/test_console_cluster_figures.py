@@ -98,7 +98,8 @@ async def test_a_workers_own_figures_are_read_as_it_tells_them(tmp_path: Path, u
     async with running_feed(settings) as feed, api(settings) as client, supervisor(settings) as said:
         await put(client, assignment(1, *[trader(name, ["BTC/USDT"]) for name in "abc"]))
         status = TraderStatus("Active", calls=10, signals=3, restarts=1, errors=2, rss_bytes=5_000, lapped=4)
-        said.say(sequence=1, hash="x", traders={f"desk/{name}": status for name in "abc"})
+        shares = {"supervisor": 30, "fork_server": 20}
+        said.say(sequence=1, hash="x", traders={f"desk/{name}": status for name in "abc"}, pss_bytes=shares)
         await until("told", lambda: feed.status().traders["desk/a"].calls == 10)
         host, _, port = feed.metrics_address.rpartition(":")
         poller = await turns(Places(quants_workers=[(host, int(port))]), 1, [QUANTS])
@@ -112,6 +113,7 @@ async def test_a_workers_own_figures_are_read_as_it_tells_them(tmp_path: Path, u
     one = worker.traders["desk/a"]
     assert (one.state, one.calls, one.signals, one.restarts, one.errors) == ("Active", 10, 3, 1, 2)
     assert (one.rss_bytes, one.lapped) == (5_000, 4)
+    assert (worker.supervisor_pss_bytes, worker.fork_server_pss_bytes) == (30, 20)
 
 
 async def test_a_pod_that_never_answers_costs_one_time_out_and_is_said_after_a_while() -> None:
@@ -137,9 +139,13 @@ async def test_an_answer_without_an_end_is_cut_off() -> None:
 
 
 async def test_a_feeds_pods_tell_whether_it_is_alive_and_how_quick_its_market_is() -> None:
-    ingest = {"connected": True, "finished": False, "frames": 12, "trades": {"appended": 100}}
+    ingest: dict[str, Any] = {
+        "connected": True, "finished": False, "frames": 12, "trades": {"appended": 100, "dropped": {}}, "reconnects": 2,
+        "symbols": {"BTC/USDT": {"gap_ids": 0, "trades": 70}, "ETH/USDT": {"gap_ids": 0}}, "malformed": {"json": 0},
+    }  # fmt: skip
     aggregator = {
         "ready": True,
+        "dead_letters": 0,
         "lag": 2,
         "behind_ms": 70,
         "totals": {"candles": {"closed": 9}, "counts": {"late": 1, "duplicate": 3}},
@@ -154,10 +160,15 @@ async def test_a_feeds_pods_tell_whether_it_is_alive_and_how_quick_its_market_is
         poller = Poller(lambda: ([], [("desk", "market")]), resolve=places)
         async with aiohttp.ClientSession() as session:
             await poller.turn(session)
-            ingest["trades"] = {"appended": 200}
+            feed = poller.feeds["desk", "market"]
+            assert feed_row(item, feed, feed.ingest_at_s).lost_age_ms is None
+            ingest["trades"] = {"appended": 200, "dropped": {"buffer": 3}}
+            ingest["malformed"] = {"json": 4}
+            ingest["symbols"]["ETH/USDT"]["gap_ids"] = 11
+            aggregator["dead_letters"] = 5
             await poller.turn(session)
-        feed = poller.feeds["desk", "market"]
         row = feed_row(item, feed, feed.ingest_at_s)
+    assert (row.missing_ids, row.dropped, row.dead_letters, row.reconnects, row.lost_age_ms) == (11, 7, 5, 2, 0)
     assert places.asked[:2] == ["market-ingest.desk.svc:8081", "market-aggregator.desk.svc:8082"]
     assert row.alive
     assert row.behind_ms == 70
@@ -316,6 +327,9 @@ def test_segments_and_processes_are_told_while_they_are_fresh() -> None:
             "chandlery_feed_series_capacity 500",
             "process_resident_memory_bytes 5e+07",
             "process_proportional_memory_bytes 2e+07",
+            'chandlery_worker_pss_bytes{process="supervisor"} 3e+07',
+            'chandlery_worker_pss_bytes{process="fork_server"} 7e+06',
+            'chandlery_worker_pss_bytes{process="rss"} 1',
             'chandlery_trader_resident_memory_bytes{trader="desk/one"} 1e+07',
             'chandlery_trader_resident_memory_bytes{trader="desk/new"} 9e+06',
             'chandlery_trader_pss_bytes{trader="desk/one"} 4e+06',
@@ -330,6 +344,8 @@ def test_segments_and_processes_are_told_while_they_are_fresh() -> None:
     assert (segment.rings, segment.ring_depth, segment.laps) == (1, 2, 5)
     assert [(one.name, one.kind, one.rss_bytes, one.pss_bytes) for one in processes_of(pools, {}, 101.0)] == [
         ("desk/w0/feed", "feed", 50_000_000, 20_000_000),
+        ("desk/w0/supervisor", "supervisor", 0, 30_000_000),
+        ("desk/w0/fork_server", "fork_server", 0, 7_000_000),
         ("desk/new", "trader", 9_000_000, None),  # nobody has looked yet
         ("desk/one", "trader", 10_000_000, 4_000_000),
     ]

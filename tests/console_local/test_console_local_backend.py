@@ -16,7 +16,7 @@ from chandlery.cli.runtime.folder import Snapshot as FilesOnDisk
 from chandlery.console.backend import Backend, BadFieldError, ConflictError, NotFoundError, RefusedError
 from chandlery.console.backends import local
 from chandlery.console.backends.local import LocalBackend
-from chandlery.console.backends.local_models import MarketTime, feed_of, kind_of, trader_of
+from chandlery.console.backends.local_models import Losses, MarketTime, feed_of, kind_of, trader_of
 from chandlery.console.backends.local_shares import LocalShares
 from chandlery.console.backends.memory_history import LEAST_MS, SETTLING_MS, WINDOW_MS, Measured, MemoryHistory
 from chandlery.console.model import FeedRow, PoolRow, ProcessRow, SegmentRow, TraderRow, View
@@ -305,6 +305,30 @@ def test_a_feed_is_alive_while_its_market_time_moves_on() -> None:
     assert alive(90.0), "a replay that ended in order is no fault"
     market_time.note([], 91.0)
     assert feed_of(row, market_time, 91.0, answers=True).watermark_age_ms is None
+
+
+def test_a_feed_tells_what_it_lost_and_when_that_was_last_seen_to_grow() -> None:
+    losses = Losses()
+    row = FeedRow("default/market", "binance", reconnects=1)
+
+    def seen(now_s: float) -> int | None:
+        losses.note([row], now_s)
+        return losses.age_ms(row.feed, now_s + 1.0)
+
+    assert seen(0.0) is None
+    for name, now_s in (("missing_ids", 10.0), ("dropped", 20.0), ("dead_letters", 30.0)):
+        setattr(row, name, 3)
+        assert seen(now_s) == 1_000
+    assert seen(40.0) == 11_000
+    row.missing_ids = 1
+    assert seen(50.0) == 21_000, "some came late, or ingest began anew: nothing was lost"
+    told = feed_of(row, MarketTime(), 51.0, answers=True, lost_age_ms=losses.age_ms(row.feed, 51.0))
+    assert (told.missing_ids, told.dropped, told.dead_letters, told.reconnects) == (1, 3, 3, 1)
+    assert told.lost_age_ms == 21_000
+    losses.note([], 60.0)
+    assert losses.age_ms(row.feed, 60.0) is None
+    row.dropped, row.dead_letters, row.missing_ids = 0, 0, 1
+    assert seen(70.0) == 1_000, "what is found at the first look may be of now"
 
 
 def test_the_age_of_a_row_is_that_of_what_its_worker_told() -> None:

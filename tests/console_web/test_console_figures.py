@@ -127,6 +127,13 @@ async def test_the_memory_tiles_say_which_memory_and_which_process(browser: Brow
             "2 processes, PSS; of 1 only RSS is known, so what those share counts in each"
         )
         assert await sight.page.locator("tbody tr td:nth-child(4)").all_inner_texts() == ["10.0 MB RSS", "4.0 MB PSS"]
+        shared = ProcessMemory(name="desk/w0/supervisor", kind="supervisor", rss_bytes=0, pss_bytes=3_000_000)
+        served.world.backend.memory = memory(shared, process("default/b"))
+        await tile_is(sight, "Total", "7.0 MB")
+        supervisor = sight.page.locator("tbody tr", has_text="desk/w0/supervisor")
+        assert await supervisor.locator("td:nth-child(n+4)").all_inner_texts() == ["3.0 MB PSS", "–", "–"]
+        assert (await tiles(sight))["Growing"] == ("0", "no process above 5 MB/h"), "of a share nothing is said"
+        served.world.backend.memory = memory(process("default/a", pss=None), process("default/b"), measure="mixed")
         await sight.go("#/")
         await sight.page.get_by_text("all processes, PSS, and RSS where that isn’t known").wait_for()
         served.world.backend.memory = memory(process("default/a", pss=None), measure="RSS")
@@ -158,6 +165,7 @@ async def test_a_feeds_card_says_whether_it_lives_and_how_late_it_is(browser: Br
     served.world.backend.feeds = [
         Feed(feed="default/a", alive=True, connected=True, source="binance", symbols=["BTC/USDT"], intervals=["1m"],
              trades_per_s=712.4, lag=3, behind_ms=4_200, late=2, duplicate=1, trades=12_345, frames=6_789,
+             missing_ids=1_234, dropped=5, dead_letters=6, reconnects=7, lost_age_ms=1_000,
              candles_closed=77, watermark_age_ms=800),
         Feed(feed="default/b", connected=True, source="replay", message="no candle for 40 s", watermark_age_ms=40_000),
         Feed(feed="default/c", source="binance"),
@@ -180,6 +188,10 @@ async def test_a_feeds_card_says_whether_it_lives_and_how_late_it_is(browser: Br
             "Lag": "3 records, 4 s behind",
             "Late trades": "2",
             "Doubled trades": "1",
+            "Missing trades": "1,234",
+            "Dropped": "5",
+            "Dead letters": "6",
+            "Reconnects": "7",
             "Trades": "12,345",
             "Frames": "6,789",
             "Candles closed": "77",
@@ -189,6 +201,8 @@ async def test_a_feeds_card_says_whether_it_lives_and_how_late_it_is(browser: Br
         assert (said[1][1]["Newest candle"], said[2][1]["Newest candle"]) == ("40 s ago", "none yet")
         assert said[3][1]["Lag"] == "1 record"
         assert await cards.nth(1).locator(".message").inner_text() == "no candle for 40 s"
+        await sight.page.goto(f"{address}/#/")
+        await sight.page.get_by_text("feed default/a lost some of its market in the last ten minutes").wait_for()
         assert sight.complaints == []
 
 

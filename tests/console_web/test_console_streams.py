@@ -238,6 +238,10 @@ async def test_a_panel_whose_question_fails_offers_to_ask_again(browser: Browser
         served.world.market.failing = None
         await page.wait_for_selector(".chart-box[data-candles]:not([data-candles='0'])")
         await candles.locator(".panel-error").wait_for(state="hidden")
+        await page.route("**/api/v1/traders/default/none", lambda route: route.fulfill(status=503))
+        await sight.go("#/traders/default/none")
+        await page.get_by_text("This Trader can’t be asked after now.").wait_for()
+        assert await page.get_by_text("Nothing is known of this Trader.").count() == 0, "it may well be there"
 
 
 async def test_a_server_that_is_away_at_first_is_waited_for(browser: Browser, served: Served) -> None:

@@ -6,6 +6,7 @@ import pytest
 from playwright.async_api import Browser
 from tests.console_web import browsing
 from tests.console_web.browsing import VIEWS, Sight
+from tests.console_web.legible import FAULTS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -146,6 +147,29 @@ async def test_no_view_is_wider_than_a_phone(browser: Browser, demo: str, width:
             await page.show(view)
             assert await page.overflow() <= 0, view
         assert page.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_on_a_desktop_each_view_is_legible_and_named_in_light_and_dark(
+    browser: Browser, demo: str, scheme: str
+) -> None:
+    async with browsing.sight(browser, demo, viewport={"width": 1280, "height": 860}, color_scheme=scheme) as sight:
+        await sight.open()
+        await sight.seen(".trader-table tbody tr")
+        assert await sight.page.evaluate(FAULTS) == []
+        for view in VIEWS:
+            await sight.show(view)
+            assert await sight.page.evaluate(FAULTS) == [], view
+            assert await sight.overflow() <= 0, view
+        assert sight.complaints == []
+        # That it finds what there is to find.
+        await sight.page.evaluate(
+            """() => { const [main] = document.getElementsByTagName("main");
+            main.insertAdjacentHTML("beforeend", "<p id='main'>pale</p><button></button><h1>again</h1>");
+            main.querySelector("p:last-of-type").style.color = "color-mix(in srgb, currentColor 30%, transparent)" }"""
+        )
+        faults = await sight.page.evaluate(FAULTS)
+        assert [fault.split(":")[0].split(" ")[0] for fault in faults] == ["contrast", "no", "twice", "2"]
 
 
 @pytest.mark.parametrize("width", [360, 390])

@@ -350,6 +350,7 @@ def test_the_segment_and_the_ring_of_a_trader_are_shown_from_inside_its_pod(desk
     assert re.search(rf"^{plugin.namespace}/chatty +\d+/\d+", shown, re.MULTILINE)
     whole = plugin.json("debug", "segment", "chatty")
     assert {row["symbol"] for row in whole["segment"]["series"]} == {"BTC/USDT", "ETH/USDT"}
+    assert whole["segment"]["readers"][f"{plugin.namespace}/chatty"]["lapped"] == 0
     assert set(plugin.json("debug", "signals", "chatty")) == {f"{plugin.namespace}/chatty"}
 
 

@@ -12,12 +12,13 @@ import pytest
 
 from chandlery.cli import running
 from chandlery.cli.runtime import ending, local, recent
-from chandlery.cli.runtime.counting import Evidence, WorkerEvidence
+from chandlery.cli.runtime.counting import Evidence, FeedEvidence, WorkerEvidence, summarise
 from chandlery.cli.runtime.desired import Wanted
 from chandlery.cli.runtime.draining import Draining
 from chandlery.cli.runtime.feedstarts import FeedStarts, pause_s
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
+from chandlery.cli.runtime.viewing import Viewer
 from chandlery.core.errors import MachineError, UnavailableError
 from chandlery.core.manifests import ManifestSet
 from chandlery.core.resources import MarketFeed
@@ -276,6 +277,29 @@ async def test_what_an_ingest_that_ended_has_counted_counts_once(runtime: LocalR
     assert group.ingest_counts()["appended"] == 5
     group.ingest_watch.status = {"frames": 1, "trades": {"received": 1, "appended": 1}}
     assert group.ingest_counts()["appended"] == 6
+
+
+async def test_what_a_feed_lost_is_in_its_row_and_in_the_summarys_drops(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, _ = group_of(runtime)
+    runtime.feeds[KEY] = group
+    monkeypatch.setattr(runtime, "children", list)  # its processes are stand-ins
+    (row,) = Viewer(runtime, recent.RecentSignals()).view().feeds
+    assert row.missing_ids == row.dropped == row.dead_letters == row.reconnects == 0
+    group.ingest_watch.status = {
+        "reconnects": 1, "symbols": {"BTC/USDT": {"gap_ids": 7}, "ETH/USDT": {"gap_ids": 0}},
+        "malformed": {"json": 2}, "trades": {"received": 9, "appended": 6, "dropped": {"buffer": 3}},
+    }  # fmt: skip
+    await group.stop_ingest()
+    await group.ingest.resume()
+    group.ingest_watch.status = {"reconnects": 2, "symbols": {"BTC/USDT": {"gap_ids": 4}}}
+    group.aggregator_watch.status = {"dead_letters": 5}
+    (row,) = Viewer(runtime, recent.RecentSignals()).view().feeds
+    assert (row.missing_ids, row.dropped, row.dead_letters, row.reconnects) == (11, 5, 5, 3)
+    feed = FeedEvidence(group.ingest_counts(), True, {}, {})
+    summary = summarise(Evidence("1", 1, 1.0, [], [], feeds=[feed]))
+    assert summary.drops == {"ingest_buffer": 3, "malformed_json": 2, "missing_ids": 11}
 
 
 async def test_ingests_that_end_before_they_say_anything_add_nothing_to_the_counts(runtime: LocalRuntime) -> None:

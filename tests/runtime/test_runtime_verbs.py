@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cli.test_cli_inside import table_of
 from tests.runtime.up_process import DEADLINE_S, Up, teller, until, write_manifests
+
+from chandlery.core.latency import STAGES
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -39,6 +42,10 @@ def call(up: Up, *arguments: str, code: int = 0) -> str:
     )  # fmt: skip
     assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout or done.stderr
+
+
+def number(cell: str) -> int:
+    return int(cell.replace(",", ""))
 
 
 def test_get_lists_every_kind_as_table_and_as_json(up: Up) -> None:
@@ -78,7 +85,10 @@ def test_signals_of_the_past_are_listed_and_one_is_traced(up: Up) -> None:
         "host clock",
     ):
         assert expected in shown
-    assert json.loads(call(up, "trace", lines[0]["id"], "--json"))["stamps"]["acknowledged_ns"] > 0
+    told = json.loads(call(up, "trace", lines[0]["id"], "--json"))
+    assert told["stamps"]["acknowledged_ns"] > 0
+    assert [stage["name"] for stage in told["stages"]] == list(STAGES)
+    assert sum(stage["duration_us"] for stage in told["stages"]) == pytest.approx(told["whole_us"])
     assert "no signal" in call(up, "trace", "zzzz", code=2)
 
 
@@ -129,8 +139,26 @@ def test_debug_shows_the_segment_and_the_rings(up: Up) -> None:
     segment = call(up, "debug", "segment")
     for expected in ("BTC/USDT", "ETH/USDT", "generation", "DOORBELL", "default/one", "LAPPED"):
         assert expected in segment
-    assert json.loads(call(up, "debug", "segment", "demo-0", "--json"))["header"]["rows"] == 1_000
-    assert "default/two" in call(up, "debug", "signals")
+    readers = table_of(segment, "READER")
+    assert list(readers) == ["default/one", "default/two"]
+    told = json.loads(call(up, "debug", "segment", "demo-0", "--json"))
+    assert told["header"]["rows"] == 1_000
+    assert told["readers"].keys() == readers.keys()
+    for name, row in readers.items():
+        now = told["readers"][name]
+        assert row["DOORBELL"] == str(now["doorbell"])
+        for column in ("RUNG", "CALLS", "LAPPED", "RERUNS", "STALE"):
+            assert 0 <= number(row[column]) <= now[column.lower()], "the one was asked before the other"
+        assert number(row["CALLS"]) > 0
+    assert {row["symbol"] for row in told["series"]} == {"BTC/USDT", "ETH/USDT"}
+    rings = table_of(call(up, "debug", "signals"), "RING")
+    assert list(rings) == ["default/one", "default/two"]
+    for row in rings.values():
+        assert row["DEPTH"].endswith("/256")
+        assert number(row["HEAD"]) >= number(row["TAIL"]) > 0
+        assert number(row["SIGNALS"]) > 0
+        assert row["BLOCKED"] == "0"
+        assert "LAST ERROR" not in row
     assert "demo-0" in call(up, "debug", "signals", "nowhere", code=2)
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from chandlery.console.model import SignalRow, signal_row
 from chandlery.core.errors import InputError
-from chandlery.core.latency import account
+from chandlery.core.latency import account, short_host, timeline
 from chandlery.core.signal_life import Lives, SignalLife
 from chandlery.core.signals import Completion, Life, Signal, SignalsRecord, completed, decode_record
 from chandlery.core.wire import UNDECODABLE
@@ -23,11 +23,13 @@ class Found(NamedTuple):
     Attributes:
         life: as it is now; None: it isn't known.
         host: boot id of the host that stamped ``aggregated`` and ``emitted``; empty: the Trader's, or it isn't known.
+        origin: of the one that stamped ``received``, with which the account begins; empty likewise.
     """
 
     signal: Signal
     life: SignalLife | None = None
     host: str = ""
+    origin: str = ""
 
 
 @dataclass
@@ -37,15 +39,16 @@ class Collected:
     Attributes:
         signals: the first record of each id, with the completion's stamp where there was one.
         published: signal records, repetitions included. undecodable: records that are none of the topic's.
-        hosts: of the completions of ``signals``, by id: see :class:`Found`.
+        hosts, origins: of the completions of ``signals``, by id: see :class:`Found`.
         confirmed: ids of signals on forming candles that a close has confirmed.
-        lives: of the signals. These and ``hosts`` are those of a topic, not what was merged.
+        lives: of the signals. These, ``hosts`` and ``origins`` are those of a topic, not what was merged.
     """
 
     signals: dict[str, Signal] = field(default_factory=dict)
     published: int = 0
     undecodable: int = 0
     hosts: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
     confirmed: set[str] = field(default_factory=set)
     lives: Lives = field(default_factory=Lives)
     _early: dict[str, Completion] = field(default_factory=dict)
@@ -86,6 +89,7 @@ class Collected:
         """A signal is told, and what comes of it later is of no interest here."""
         del self.signals[identity]
         self.hosts.pop(identity, None)
+        self.origins.pop(identity, None)
         self.lives.forget(identity)
 
     def merge(self, other: Collected) -> None:
@@ -103,6 +107,8 @@ class Collected:
             signal.stamps = completed(signal.stamps, completion)
             if completion.host:
                 self.hosts[completion.id] = sys.intern(completion.host)
+            if completion.origin:
+                self.origins[completion.id] = sys.intern(completion.origin)
 
 
 def row_of(signal: Signal, life: SignalLife | None = None) -> SignalRow:
@@ -117,6 +123,17 @@ def as_json(found: Found) -> str:
         told |= {"state": found.life.state, "life": found.life.steps, "ended_by": found.life.ended_by}
         told["expires_ms"] = found.life.expires_ms
     return msgspec.json.encode(told).decode()
+
+
+def traced_as_json(found: Found) -> str:
+    """As :func:`as_json`, and with it its account in the words of the API's signals (docs/openapi.json): ``stages``, whose
+    durations sum to ``whole_us``, and what else the waterfall says."""
+    told = account(found.signal.stamps)
+    rest = told._asdict()
+    del rest["stages"], rest["start_ns"]
+    stages = [stage._asdict() for stage in timeline(told, found.host)]
+    more = {"stages": stages, **rest, "received_host": short_host(found.origin)}
+    return msgspec.json.encode({**msgspec.json.decode(as_json(found)), **more}).decode()
 
 
 def by_prefix(signals: Iterable[Signal], prefix: str, listed_by: str = "`chandlery signals` lists them") -> Signal:

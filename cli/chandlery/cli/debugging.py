@@ -13,7 +13,7 @@ from chandlery.cli.endings import ends_well
 from chandlery.cli.instance import ask_process, current_view, feed_process
 from chandlery.cli.options import DEFAULT_STATE, Json, State
 from chandlery.cli.screen import output
-from chandlery.console.inside import rings_inside, segment_inside
+from chandlery.console.inside import readers_of, rings_inside, segment_inside
 
 Worker = Annotated[str | None, typer.Argument(help="Worker, such as quants-0; may be left out if there is one.")]
 
@@ -30,11 +30,11 @@ def register(app: typer.Typer) -> None:
 def segment(worker: Worker = None, json: Json = False, state: State = DEFAULT_STATE) -> None:
     """A worker's segment: header, series, fill, revisions, doorbells, readers, lapped counts."""
     process = feed_process(current_view(state), worker)
-    body, rings = ask_process(process, "/v1/segment"), ask_process(process, "/v1/rings")
+    told, rings = _object(ask_process(process, "/v1/segment")), _object(ask_process(process, "/v1/rings"))
     if json:
-        print(body.decode())
+        print(msgspec.json.encode({**told, "readers": readers_of(told, rings)}).decode())
         return
-    output().print(segment_inside(_object(body), _object(rings), time.monotonic_ns()))
+    output().print(segment_inside(told, rings, time.monotonic_ns()))
 
 
 def signals(worker: Worker = None, json: Json = False, state: State = DEFAULT_STATE) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Final, NamedTuple
 
 import typer
 
-from chandlery.cli.collecting import Collected, Found, as_json, by_prefix, row_of
+from chandlery.cli.collecting import Collected, Found, as_json, by_prefix, row_of, traced_as_json
 from chandlery.cli.endings import ends_well
 from chandlery.cli.instance import current_view
 from chandlery.cli.options import DEFAULT_STATE, Json, State
@@ -65,7 +65,7 @@ def trace(
     found = {one.signal.id: one for one in asyncio.run(_all(current_view(state).feeds))}
     one = found[by_prefix((each.signal for each in found.values()), signal).id]
     if json:
-        print(as_json(one))
+        print(traced_as_json(one))
     else:
         output().print(signal_waterfall(*one))
 
@@ -107,7 +107,12 @@ def signals_of(collected: Collected) -> list[Found]:
     """The signals of a topic with their lives as they are now, in the order in which they were read."""
     now_ms = _now_ms()
     return [
-        Found(one, collected.lives.of(one.id, now_ms), collected.hosts.get(one.id, ""))
+        Found(
+            one,
+            collected.lives.of(one.id, now_ms),
+            collected.hosts.get(one.id, ""),
+            collected.origins.get(one.id, ""),
+        )
         for one in collected.signals.values()
     ]
 

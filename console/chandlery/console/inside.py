@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -12,6 +12,8 @@ from chandlery.console.amounts import count, size, timestamp
 from chandlery.console.tables import figures_table, plain_table
 
 Info = Mapping[str, Any]
+#: Counters of a reader.
+_FATES: Final = ("calls", "lapped", "reruns", "stale")
 
 
 def segment_inside(segment: Info, rings: Info, now_ns: int) -> RenderableType:
@@ -74,18 +76,28 @@ def _series(segment: Info) -> RenderableType:
     return table
 
 
-def _readers(segment: Info, rings: Info) -> RenderableType:
+def readers_of(segment: Info, rings: Info) -> dict[str, dict[str, Any]]:
+    """Who reads a segment, by Trader: its doorbell with how often that was rung (None, of one that reads a pipe), and
+    what became of its calls: ``lapped`` are closed candles that it came too late for."""
     bells, piped = segment.get("bells", []), frozenset(segment.get("piped", []))
-    table = plain_table(
-        "READER", "DOORBELL", "RUNG", "CALLS", "LAPPED", "RERUNS", "STALE",
-        right=("DOORBELL", "RUNG", "CALLS", "LAPPED", "RERUNS", "STALE"),
-    )  # fmt: skip
+    readers: dict[str, dict[str, Any]] = {}
     for trader, bell in sorted(segment.get("traders", {}).items()):
         counters = rings.get(trader, {}).get("counters", {})
-        rung = bells[bell] if 0 <= bell < len(bells) else 0
-        figures = (counters.get(name, 0) for name in ("calls", "lapped", "reruns", "stale"))
-        told = ("pipe", "–") if trader in piped else (str(bell), count(int(rung)))
-        table.add_row(trader, *told, *(count(int(figure)) for figure in figures))
+        rung = int(bells[bell]) if 0 <= bell < len(bells) else 0
+        readers[trader] = {
+            "doorbell": None if trader in piped else bell,
+            "rung": None if trader in piped else rung,
+            **{name: int(counters.get(name, 0)) for name in _FATES},
+        }
+    return readers
+
+
+def _readers(segment: Info, rings: Info) -> RenderableType:
+    numbers = ("DOORBELL", "RUNG", *(name.upper() for name in _FATES))
+    table = plain_table("READER", *numbers, right=numbers)
+    for trader, told in readers_of(segment, rings).items():
+        bell = ("pipe", "–") if told["doorbell"] is None else (str(told["doorbell"]), count(told["rung"]))
+        table.add_row(trader, *bell, *(count(told[name]) for name in _FATES))
     return table
 
 

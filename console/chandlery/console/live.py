@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.panel import Panel
 from rich.text import Text
 
 from chandlery.console.amounts import count, duration_us, size
-from chandlery.console.lines import feed_line, is_replaying, replayed_text, signal_line
+from chandlery.console.lines import feed_line, is_replaying, replayed_text, signal_line, trader_line
 from chandlery.console.model import FeedRow, TraderRow, View
 from chandlery.console.summary import SETTLING_S, LatencyFigures, Summary
 from chandlery.console.tables import figures_table, narrow_traders_table, traders_table
@@ -19,8 +20,12 @@ from chandlery.console.waterfall import bar
 #: Lines of a screen that aren't rows of traders or signals: heads, feeds, notices, rules.
 _FIXED_LINES: Final = 9
 _FEWEST_SIGNALS: Final = 3
-#: Columns that the whole table of traders takes.
+#: Of the lines for traders, one in so many says why one of them isn't well.
+_LINES_A_REASON: Final = 3
+#: Columns of a wide terminal.
 _WIDE: Final = 140
+#: Columns that no table needs.
+_UNLIMITED: Final = 10_000
 #: Columns of a bar that fills as a replay goes on.
 _REPLAY_BAR: Final = 40
 #: Columns that the first line takes with the console's address in it.
@@ -32,17 +37,19 @@ def live_view(view: View, height: int, width: int = _WIDE) -> RenderableType:
     replays = [feed for feed in view.feeds if is_replaying(feed)]
     room = max(height - _FIXED_LINES - len(view.feeds) - len(replays) - len(view.notices), 6)
     most_traders = max(room - _FEWEST_SIGNALS - 2, 3)
-    traders = worst_first(view.traders)[:most_traders]
+    in_order = worst_first(view.traders)
+    reasons = [row for row in in_order if row.reason or row.message][: most_traders // _LINES_A_REASON]
+    traders = in_order[: most_traders - len(reasons)]
     hidden = len(view.traders) - len(traders)
-    signals = view.signals[-max(room - len(traders) - 2, _FEWEST_SIGNALS) :]
+    signals = view.signals[-max(room - len(traders) - len(reasons) - 2, _FEWEST_SIGNALS) :]
     parts: list[RenderableType] = [
-        _head(view, width),
+        _one_line(_head(view, width)),
         *(_one_line(Text(feed_line(feed))) for feed in view.feeds),
         *(_one_line(_replay_bar(feed)) for feed in replays),
         Text(),
     ]
-    shown = sorted(traders, key=lambda row: row.trader)
-    parts.append(traders_table(shown) if width >= _WIDE else narrow_traders_table(shown))
+    parts.append(_Traders(sorted(traders, key=lambda row: row.trader)))
+    parts.extend(_one_line(Text(trader_line(row), style="yellow")) for row in reasons)
     if hidden:
         parts.append(Text(f"… and {hidden} more: chandlery get traders", style="dim"))
     parts.append(Text())
@@ -51,6 +58,21 @@ def live_view(view: View, height: int, width: int = _WIDE) -> RenderableType:
         parts.append(Text("no signals yet", style="dim"))
     parts.extend(Text(notice, style="bold yellow") for notice in view.notices)
     return Group(*parts)
+
+
+class _Traders:
+    """The table of traders: with what was asked for where all of it has room, else what happens alone."""
+
+    def __init__(self, rows: Sequence[TraderRow]) -> None:
+        self._rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        whole = traders_table(self._rows, messages=False)
+        # Unlimited: a measure within the options is never wider than they are.
+        wanted = Measurement.get(console, options.update(width=_UNLIMITED), whole).maximum
+        # Also where it happens to fit a narrow terminal: the next figure that grows would turn it back.
+        fits = options.max_width >= max(_WIDE, wanted)
+        yield whole if fits else narrow_traders_table(self._rows)
 
 
 def _head(view: View, width: int) -> Text:

@@ -61,6 +61,8 @@ class FeedRow(msgspec.Struct):
         topic, prefix, partitions: its topics are ``{prefix}{topic}.trades`` and so on, each with so many partitions.
         aggregator_lag: records that the aggregator has not applied yet; behind_ms: for how long the oldest has waited.
         lagging: whether that has been too much for a while; then ``message`` says so.
+        missing_ids: trades that the exchange's ids tell of and that haven't come. dropped: frames that couldn't be read, and
+            trades that ingest gave up. dead_letters: records that the aggregator couldn't read. reconnects: of ingest.
         replayed: how much of a replay is over, 0 … 1; None: the feed is none, or it has no end.
         watermark_ms: up to where the market's time has come (event time; of the symbol that is furthest); 0: unknown.
     """
@@ -90,6 +92,10 @@ class FeedRow(msgspec.Struct):
     behind_ms: int = 0
     lagging: bool = False
     replayed: float | None = None
+    missing_ids: int = 0
+    dropped: int = 0
+    dead_letters: int = 0
+    reconnects: int = 0
 
     def kafka(self) -> KafkaSettings:
         """Where the feed's topics are, and how that Kafka is entered."""

@@ -80,8 +80,11 @@ def signals_table(signals: Iterable[SignalRow], *, wide: bool = False) -> Table:
 
 
 def narrow_traders_table(traders: Iterable[TraderRow]) -> Table:
-    """Traders for terminals of 80 columns: what happens, not what was asked for."""
-    table = plain_table("NAME", "STATE", "CALLS", "SIGNALS", "P50", "MESSAGE", right=("CALLS", "SIGNALS", "P50"))
+    """Traders for terminals of 80 columns: what happens, not what was asked for. Long names end in an ellipsis."""
+    right = ("CALLS", "SIGNALS", "P50", "P99", "MEMORY")
+    table = plain_table("NAME", "STATE", *right, right=right)
+    # All other columns are as wide as they must be: numbers that are cut tell something else.
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "ellipsis"
     for row in traders:
         table.add_row(
             row.trader,
@@ -89,16 +92,22 @@ def narrow_traders_table(traders: Iterable[TraderRow]) -> Table:
             count(row.calls),
             count(row.signals),
             duration_us(row.frame_to_signal_p50_us),
-            " ".join(part for part in (row.reason, row.message) if part),
+            duration_us(row.frame_to_signal_p99_us),
+            size(row.rss_bytes),
         )
     return table
 
 
-def traders_table(traders: Iterable[TraderRow], *, wide: bool = False) -> Table:
-    """Traders: READY REASON STRATEGY SYMBOLS INTERVAL …, as ``kubectl get traders`` will show them."""
+def traders_table(traders: Iterable[TraderRow], *, wide: bool = False, messages: bool = True) -> Table:
+    """Traders: READY STATE STRATEGY SYMBOLS INTERVAL …, as ``kubectl get traders`` shows them.
+
+    Args:
+        wide: with worker, transport, pid and more. messages: with the column that says why, which wraps.
+    """
     right = ("CALLS", "SIGNALS", "P50", "P99", "MEMORY", "RESTARTS", "PID", "WARM")
     columns = ["NAME", "READY", "STATE", "STRATEGY", "SYMBOLS", "INTERVAL", "CALLS", "SIGNALS", "P50", "P99", "MEMORY"]
-    columns += ["RESTARTS"] + (["WORKER", "TRANSPORT", "PID", "WARM", "CANDLE"] if wide else []) + ["MESSAGE"]
+    columns += ["RESTARTS"] + (["WORKER", "TRANSPORT", "PID", "WARM", "CANDLE"] if wide else [])
+    columns += ["MESSAGE"] if messages else []
     table = plain_table(*columns, right=right)
     for row in traders:
         extra = (
@@ -126,7 +135,7 @@ def traders_table(traders: Iterable[TraderRow], *, wide: bool = False) -> Table:
             size(row.rss_bytes),
             str(row.restarts),
             *extra,
-            " ".join(part for part in (row.reason, row.message) if part),
+            *([" ".join(part for part in (row.reason, row.message) if part)] if messages else []),
         )
     return table
 
@@ -138,13 +147,15 @@ def symbols_text(symbols: Sequence[str], most: int = 2) -> str:
 
 
 def feeds_table(feeds: Iterable[FeedRow], *, wide: bool = False) -> Table:
-    """Market feeds."""
-    right = ("FRAMES", "TRADES", "TRADES/S", "CLOSED", "LAG", "LATE", "DUPLICATE")
+    """Market feeds. wide: with what was left out, and why."""
+    left_out = ("LATE", "DUPLICATE", "MISSING", "DROPPED", "DEAD", "RECONNECTS")
+    right = ("FRAMES", "TRADES", "TRADES/S", "CLOSED", "LAG", *left_out)
     columns = ["NAME", "SOURCE", "CONNECTED", "SYMBOLS", "INTERVALS", "FRAMES", "TRADES", "TRADES/S", "CLOSED", "LAG"]
-    columns += (["LATE", "DUPLICATE", "SESSION"] if wide else []) + ["MESSAGE"]
+    columns += ([*left_out, "SESSION"] if wide else []) + ["MESSAGE"]
     table = plain_table(*columns, right=right)
     for row in feeds:
-        extra = [count(row.late), count(row.duplicate), str(row.session)] if wide else []
+        told = (row.late, row.duplicate, row.missing_ids, row.dropped, row.dead_letters, row.reconnects)
+        extra = [*map(count, told), str(row.session)] if wide else []
         table.add_row(
             row.feed,
             row.source,

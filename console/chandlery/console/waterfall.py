@@ -11,7 +11,7 @@ from rich.text import Text
 
 from chandlery.console.amounts import duration_us, timestamp
 from chandlery.console.tables import figures_table
-from chandlery.core.latency import MEANINGS, Account, Stage, account, clock_host, clock_name
+from chandlery.core.latency import Account, TimedStage, account, clock_name, short_host, timeline
 from chandlery.core.signal_life import SignalLife
 from chandlery.core.signals import Signal
 from chandlery.core.wording import printable
@@ -24,14 +24,16 @@ _FEWEST_WORDS: Final = 24
 _GAP: Final = 2
 
 
-def signal_waterfall(signal: Signal, life: SignalLife | None = None, host: str = "") -> RenderableType:
+def signal_waterfall(
+    signal: Signal, life: SignalLife | None = None, host: str = "", origin: str = ""
+) -> RenderableType:
     """What the signal says, what became of it, its stages as bars over time, and what its clocks are worth.
 
     Args:
-        host: of its completion.
+        host, origin: of its completion.
     """
     told = account(signal.stamps)
-    return Group(_headline(signal, life), _Stages(told, host), *_remarks(told))
+    return Group(_headline(signal, life), _Stages(told, host), *_remarks(told, short_host(origin)))
 
 
 def _headline(signal: Signal, life: SignalLife | None) -> Table:
@@ -81,26 +83,24 @@ def _table(told: Account, host: str, bars: int, words: int) -> Table:
         table.add_column("", no_wrap=True)
     if words >= _FEWEST_WORDS:
         table.add_column("WHAT", overflow="ellipsis", no_wrap=True, style="dim", max_width=words)
-    start_us = 0.0
-    for stage in told.stages:
+    for stage in timeline(told, host):
         shown: list[RenderableType] = [
             stage.name,
-            duration_us(start_us),
+            duration_us(stage.start_us),
             _length(stage),
-            f"{_share(stage.duration_us, told.whole_us):.0%}",
-            clock_name(clock_host(stage.name, host), stage.clock),
+            f"{stage.share:.0%}",
+            stage.clock_name,
         ]
         if bars:
-            shown.append(bar(start_us, stage.duration_us, told.whole_us, bars))
+            shown.append(bar(stage.start_us, stage.duration_us, told.whole_us, bars))
         if words >= _FEWEST_WORDS:
-            shown.append(MEANINGS.get(stage.name, ""))
+            shown.append(stage.meaning)
         table.add_row(*shown)
-        start_us += stage.duration_us
     table.add_row(Text("whole", style="bold"), "", Text(duration_us(told.whole_us), style="bold"))
     return table
 
 
-def _length(stage: Stage) -> str:
+def _length(stage: TimedStage) -> str:
     # An uncertainty that the shown digits hide anyway would only be noise.
     if stage.uncertainty_us < 0.5 or stage.uncertainty_us * 50 < stage.duration_us:
         return duration_us(stage.duration_us)
@@ -119,8 +119,10 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole > 0 else 0.0
 
 
-def _remarks(told: Account) -> list[Text]:
+def _remarks(told: Account, origin: str) -> list[Text]:
     lines: list[str] = []
+    if origin:
+        lines.append(f"begins with the frame received, by {clock_name(origin, 'monotonic')}")
     if told.frame_to_signal_us is not None:
         lines.append(f"frame to acknowledged signal: {duration_us(told.frame_to_signal_us)}")
     if told.visible_to_decided_us is not None:

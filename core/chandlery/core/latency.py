@@ -74,7 +74,12 @@ def clock_host(stage: str, host: str) -> str:
     """
     if stage == "appended":
         return "broker"
-    return host[:_SHORT] if stage in ("aggregated", "emitted") else ""
+    return short_host(host) if stage in ("aggregated", "emitted") else ""
+
+
+def short_host(host: str) -> str:
+    """Of a host's boot id what is shown of it; empty: the Trader's own host."""
+    return host[:_SHORT]
 
 
 def clock_name(host: str, clock: Clock) -> str:
@@ -127,6 +132,38 @@ class Account(NamedTuple):
     start_ns: int
     transit_us: float | None = None
     transit_uncertainty_us: float = 0.0
+
+
+class TimedStage(NamedTuple):
+    """One stage at its place in an account, as the API and `chandlery trace --json` tell it.
+
+    Attributes:
+        start_us: from the account's begin. share: of the whole, 0 … 1.
+        host: whose clock read its end, see :func:`clock_host`. clock_name, meaning: for a person.
+    """
+
+    name: str
+    start_us: float
+    duration_us: float
+    share: float
+    uncertainty_us: float
+    clock: Clock
+    host: str
+    clock_name: str
+    meaning: str
+
+
+def timeline(told: Account, host: str) -> list[TimedStage]:
+    """An account's stages, each at its place; ``host`` as for :func:`clock_host`."""
+    made: list[TimedStage] = []
+    start_us = 0.0
+    for name, duration_us, uncertainty_us, clock in told.stages:
+        share = duration_us / told.whole_us if told.whole_us > 0 else 0.0
+        whose = clock_host(name, host)
+        named = clock_name(whose, clock)
+        made.append(TimedStage(name, start_us, duration_us, share, uncertainty_us, clock, whose, named, MEANINGS[name]))
+        start_us += duration_us
+    return made
 
 
 class _Point(NamedTuple):

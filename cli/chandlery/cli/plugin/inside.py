@@ -12,14 +12,14 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from chandlery.cli.collecting import Collected, Found, as_json, by_prefix
+from chandlery.cli.collecting import Collected, Found, as_json, by_prefix, traced_as_json
 from chandlery.cli.plugin.asking import ask, pod_of, records_of_signal
 from chandlery.cli.plugin.completion import complete_trader
 from chandlery.cli.plugin.kubectl import ForbiddenError, Kubectl
 from chandlery.cli.plugin.options import Form, Json, Output
 from chandlery.cli.plugin.resources import fetch_items, fetch_status, find_trader
 from chandlery.cli.screen import output, remarks
-from chandlery.console.inside import rings_inside, segment_inside
+from chandlery.console.inside import readers_of, rings_inside, segment_inside
 from chandlery.console.model import SignalRow, signal_row
 from chandlery.console.statuses import trader_state
 from chandlery.console.tables import signals_table
@@ -27,7 +27,7 @@ from chandlery.console.waterfall import signal_waterfall
 from chandlery.core.absence import Absence
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.signal_life import Lives, SignalLife
-from chandlery.core.signals import Life, Signal, encode
+from chandlery.core.signals import Life, Signal
 
 Trader = Annotated[str, typer.Argument(help="[NAMESPACE/]TRADER", autocompletion=complete_trader)]
 #: Topics read at once: each is a client of its own in another pod.
@@ -125,10 +125,12 @@ def trace(
         remarks().print(f"left out: {failure}", style="yellow", markup=False)
     listed = f"the feeds of {where} were asked; `kubectl chandlery signals` lists the newest"
     found = by_prefix(collected.signals.values(), signal, listed)
+    hosts = (collected.hosts.get(found.id, ""), collected.origins.get(found.id, ""))
     if json:
-        print(encode(found).decode())
+        # Without its life, of which another signal's records may tell more.
+        print(traced_as_json(Found(found, None, *hosts)))
     else:
-        output().print(signal_waterfall(found, _told_of(collected, found.id), collected.hosts.get(found.id, "")))
+        output().print(signal_waterfall(found, _told_of(collected, found.id), *hosts))
 
 
 def _told_of(collected: Collected, identity: str) -> SignalLife | None:
@@ -195,6 +197,7 @@ def segment(
     full, (namespace, pod) = row.trader, pod_of(row)
     told = ask(kubectl, namespace, pod, "segment", "rings")
     if json:
+        told["segment"]["readers"] = readers_of(told["segment"], told["rings"])
         print(msgspec.json.encode({"pod": f"{namespace}/{pod}", **told}).decode())
         return
     shown, rings = told["segment"], told["rings"]

@@ -228,7 +228,10 @@ class FeedGroup:
             self._keep_final()
 
     def ingest_counts(self) -> Counter[str]:
-        """``frames``, ``appended`` and ``received`` trades and drops of this run, over all ingest processes."""
+        """``frames``, ``appended`` and ``received`` trades, ``reconnects`` and drops of this run, over all ingest processes.
+
+        ``drop:missing_ids`` are trades that the exchange's ids tell of and that never came, as far as that is known now.
+        """
         total: Counter[str] = Counter()
         # One that was started anew has said nothing yet while what the one before said last stands there.
         told = self.ingest_watch.status is not self._said_last
@@ -238,6 +241,8 @@ class FeedGroup:
             total["frames"] += int(status.get("frames", 0))
             total["received"] += int(trades.get("received", 0))
             total["appended"] += int(trades.get("appended", 0))
+            total["reconnects"] += int(status.get("reconnects", 0))
+            total["drop:missing_ids"] += sum(int(one.get("gap_ids", 0)) for one in status.get("symbols", {}).values())
             for group in ("malformed",):
                 for reason, number in status.get(group, {}).items():
                     total[f"drop:{group}_{reason}"] += int(number)

@@ -216,6 +216,12 @@ class Viewer:
             behind_ms=int(aggregator.get("behind_ms", 0)),
             late=int(totals.get("counts", {}).get("late", 0)),
             duplicate=int(totals.get("counts", {}).get("duplicate", 0)),
+            dropped=sum(
+                number for name, number in counts.items() if name.startswith(("drop:malformed_", "drop:ingest_"))
+            ),
+            missing_ids=counts["drop:missing_ids"],
+            dead_letters=int(aggregator.get("dead_letters", 0)),
+            reconnects=counts["reconnects"],
             message="waiting for the traders" if waiting else self.lagging.words(group.aggregator.name),
             lagging=self.lagging.lags(group.aggregator.name),
             replayed=ingest.get("replayed"),

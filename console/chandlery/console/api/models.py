@@ -131,6 +131,9 @@ class Feed(Answer):
         alive: connected to its exchange (or its replay ended in order), and candles keep coming.
         watermark_age_ms: how old the newest candle update seen here is; null: none yet.
         lag: records that the aggregator is behind. behind_ms: for how long the oldest of them has waited.
+        missing_ids: trades that the exchange's ids tell of and that haven't come. dropped: frames that couldn't be read, and
+            trades that ingest gave up. dead_letters: records that the aggregator couldn't read. reconnects: of ingest.
+        lost_age_ms: how long ago missing_ids, dropped or dead_letters were last seen to grow; null: never.
     """
 
     feed: str
@@ -148,6 +151,11 @@ class Feed(Answer):
     behind_ms: int = 0
     late: int = 0
     duplicate: int = 0
+    missing_ids: int = 0
+    dropped: int = 0
+    dead_letters: int = 0
+    reconnects: int = 0
+    lost_age_ms: int | None = None
     watermark_age_ms: int | None = None
     message: str = ""
 
@@ -183,7 +191,7 @@ class StageTime(Answer):
     Attributes:
         start_us: from the account's begin. share: of the whole, 0 … 1.
         uncertainty_us: the duration is right within ± this. clock: by which its ends were read.
-        host: whose clock (short boot id), or ``exchange`` or ``broker``; empty: the worker's host. clock_name: the same for a person,
+        host: whose clock read its end (short boot id), or ``broker``; empty: the worker's host. clock_name: the same for a person,
             as `chandlery trace` has it.
         meaning: what happened, for a person.
     """
@@ -237,6 +245,8 @@ class SignalDetail(Signal):
 
     Attributes:
         waterfall: its stages; their durations sum to ``whole_us``.
+        received_host: whose clock (short boot id) stamped the frame received, with which the first of them begins; empty: the
+            worker's host.
         skew_us, transit_us, recorded_skew_us: of the exchange's clock, shown beside the stages (docs/telemetry.md).
         lifecycle: (state, at_ms), oldest first; begins with ``detected``, ends with ``state``. A ``confirmed`` in it is
             followed by the ``active`` of the same moment.
@@ -252,6 +262,7 @@ class SignalDetail(Signal):
     strategy_us: float = 0.0
     whole_us: float = 0.0
     waterfall: list[StageTime] = []
+    received_host: str = ""
     corrected: int = 0
     skew_us: float | None = None
     transit_us: float | None = None
@@ -290,11 +301,11 @@ class Latency(Answer):
 
 
 class ProcessMemory(Answer):
-    """Memory of one process. kind: ``kafka``, ``ingest``, ``aggregator``, ``feed``, ``supervisor``, ``trader``, …"""
+    """Memory of one process. kind: ``kafka``, ``ingest``, ``aggregator``, ``feed``, ``supervisor``, ``fork_server``, ``trader``, …"""
 
     name: str
     kind: str
-    #: Resident: what it shares with others counts in each of them.
+    #: Resident: what it shares with others counts in each of them; 0: only its share is told.
     rss_bytes: int
     #: Proportional: what it shares is divided among those who share it; null: nobody tells.
     pss_bytes: int | None = None
@@ -320,9 +331,10 @@ class Memory(Answer):
     """Where the memory is.
 
     Attributes:
-        total_bytes: of all processes, each by its proportional share where that is known, else by what is resident.
+        total_bytes: of all these processes, each by its proportional share where that is known, else by what is resident. In
+            a cluster those of feeds and workers; operator, console and Kafka aren't among them.
         measure: which of the two the total is; ``mixed``: it is not known of all.
-        total_rss_bytes: all that is resident; what processes share is in it as often as they share it.
+        total_rss_bytes: all that is resident and told; what processes share is in it as often as they share it.
         history: (at_ms, total_bytes), oldest first, at most ten minutes.
     """
 

@@ -17,6 +17,8 @@ _GROWTH_BYTES_PER_H: Final = 50_000_000
 SIGNAL_US: Final = 65_536
 #: Of fewer signals p99 is their slowest, which says nothing of the others; a desk that is followed has these in a minute.
 ENOUGH_SIGNALS: Final = 20
+#: What a feed lost is news for this long: a connection that comes back has always missed some, and nobody can fetch it again.
+_LOSS_NEWS_MS: Final = 600_000
 #: Reasons of a Ready Trader that is on its way to its newest version: nobody needs to do anything.
 _ROLLING: Final = ("Waiting", "Warming", "HandingOver", "TakingOver")
 #: Reasons of a Ready Trader whose newest version nothing keeps back; that its candles come late a notice tells once for all.
@@ -58,7 +60,7 @@ def is_slow(frame_to_signal: Quantiles) -> bool:
 
 
 def attention(snapshot: Snapshot, frame_to_signal: Quantiles) -> Iterator[str]:
-    """What is not as it should be, the worst first: feeds, then Traders, pools, slow signals, memory, notices."""
+    """What is not as it should be, the worst first: feeds, then Traders, pools, losses, slow signals, memory, notices."""
     yield from (_of_feed(feed) for feed in snapshot.feeds if not feed.alive)
     waiting = [one for one in snapshot.traders if not one.ready and not one.suspended]
     # Those with a reason to mend before those that are only on their way.
@@ -67,6 +69,9 @@ def attention(snapshot: Snapshot, frame_to_signal: Quantiles) -> Iterator[str]:
     held = [one for one in snapshot.traders if one.ready and not one.suspended and one.reason not in _NOT_HELD]
     yield from map(_of_held, sorted(held, key=lambda one: one.trader))
     yield from (_of_pool(pool) for pool in snapshot.pools if pool.pending or pool.ready_workers < pool.workers)
+    for feed in snapshot.feeds:
+        if feed.lost_age_ms is not None and feed.lost_age_ms < _LOSS_NEWS_MS:
+            yield _of_loss(feed)
     if is_slow(frame_to_signal):
         # Without the figure, which is another each second: who reads by ear would hear it again and again.
         yield f"signals are slow: p99 from frame to signal is over {SIGNAL_US / 1e3:.0f} ms in the last minute"
@@ -79,6 +84,17 @@ def attention(snapshot: Snapshot, frame_to_signal: Quantiles) -> Iterator[str]:
 def _of_feed(feed: Feed) -> str:
     state = "connected, but no candles come" if feed.connected else "not connected"
     return f"feed {feed.feed} is {state}" + (f": {feed.message}" if feed.message else "")
+
+
+def _of_loss(feed: Feed) -> str:
+    # Without figures, as of slow signals; the feed's card has them.
+    kinds = (
+        (feed.missing_ids, "trades are missing by their ids"),
+        (feed.dropped, "frames or trades were dropped"),
+        (feed.dead_letters, "records went to the dead letters"),
+    )
+    what = ", ".join(words for number, words in kinds if number)
+    return f"feed {feed.feed} lost some of its market in the last ten minutes" + (f": {what}" if what else "")
 
 
 def _of_trader(trader: Trader) -> str:

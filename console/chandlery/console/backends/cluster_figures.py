@@ -17,7 +17,14 @@ import msgspec
 _LINE: Final = re.compile(r"^([a-z_]+)(?:\{(.*)\})? (\S+)")
 #: Matched only where the one before ended: a text that is no label costs one look at each of its characters.
 _LABEL: Final = re.compile(r'([a-zA-Z_]\w{0,63})="((?:[^"\\]|\\.){0,2048})"(?:,|\Z)')
-_OURS: Final = ("chandlery_trader_", "chandlery_feed_", "process_resident", "process_proportional", "process_start")
+_OURS: Final = (
+    "chandlery_trader_",
+    "chandlery_feed_",
+    "chandlery_worker_",
+    "process_resident",
+    "process_proportional",
+    "process_start",
+)
 #: A line of ours has one name of at most 127 characters, escaped at worst, and some words more.
 _MOST_LINE_CHARS: Final = 4_096
 _ESCAPED: Final = re.compile(r"\\(.)")
@@ -42,6 +49,8 @@ _TRADER: Final = {
     "ring_depth": "ring_depth",
     "ring_capacity": "ring_capacity",
 }
+#: Processes of a worker that its feed tells of.
+_BESIDE_FEED: Final = ("supervisor", "fork_server")
 _WORKER: Final = {
     "process_start_time_seconds": "began_s",
     "chandlery_feed_segment_bytes": "segment_bytes",
@@ -77,6 +86,7 @@ class WorkerFigures:
 
     Attributes:
         rss_bytes, pss_bytes, began_s: of its feed's process; when it began, Unix s. 0: not told.
+        supervisor_pss_bytes, fork_server_pss_bytes: what each of them adds, which is all that they tell. 0: not told.
         at_s: when the figures were read, of this process's monotonic clock.
         skipped: lines that weren't read, as too long or too many.
     """
@@ -89,6 +99,8 @@ class WorkerFigures:
     rss_bytes: int = 0
     pss_bytes: int = 0
     began_s: int = 0
+    supervisor_pss_bytes: int = 0
+    fork_server_pss_bytes: int = 0
     traders: dict[str, TraderFigures] = field(default_factory=dict)
     at_s: float = 0.0
     skipped: int = 0
@@ -96,6 +108,11 @@ class WorkerFigures:
 
 class _Trades(msgspec.Struct):
     appended: int = 0
+    dropped: dict[str, int] = {}
+
+
+class _Symbol(msgspec.Struct):
+    gap_ids: int = 0
 
 
 class KafkaProblem(msgspec.Struct):
@@ -112,6 +129,19 @@ class IngestFigures(msgspec.Struct):
     frames: int = 0
     trades: _Trades = msgspec.field(default_factory=_Trades)
     kafka_problem: KafkaProblem | None = None
+    malformed: dict[str, int] = {}
+    symbols: dict[str, _Symbol] = {}
+    reconnects: int = 0
+
+    @property
+    def missing_ids(self) -> int:
+        """Trades that the exchange's ids tell of and that haven't come."""
+        return sum(symbol.gap_ids for symbol in self.symbols.values())
+
+    @property
+    def dropped(self) -> int:
+        """Frames that couldn't be read, and trades given up."""
+        return sum(self.malformed.values()) + sum(self.trades.dropped.values())
 
 
 class _TradeCounts(msgspec.Struct):
@@ -134,6 +164,7 @@ class AggregatorFigures(msgspec.Struct):
     ready: bool = False
     lag: int = 0
     behind_ms: int = 0
+    dead_letters: int = 0
     totals: _Totals = msgspec.field(default_factory=_Totals)
 
 
@@ -146,6 +177,8 @@ def worker_figures(text: str, at_s: float) -> WorkerFigures:
             setattr(worker, _WORKER[name], int(value))
         elif name == "chandlery_feed_info":
             worker.worker, worker.transport = labels.get("worker", ""), labels.get("transport", "")
+        elif name == "chandlery_worker_pss_bytes" and labels.get("process") in _BESIDE_FEED:
+            setattr(worker, f"{labels['process']}_pss_bytes", int(value))
         elif name.startswith("chandlery_trader_") and "trader" in labels:
             _take_trader(worker, name.removeprefix("chandlery_trader_"), labels, value)
     # Those beyond the bound of labels share one name, and their figures are nobody's.

@@ -28,6 +28,7 @@ from chandlery.console.backends.cluster_figures import (
     worker_figures,
 )
 from chandlery.console.backends.cluster_follow import Names
+from chandlery.console.backends.losses import LastLoss
 from chandlery.core.errors import UnavailableError
 from chandlery.core.http_errors import in_words
 
@@ -77,6 +78,7 @@ class FeedFigures:
     Attributes:
         ingest_at_s, aggregator_at_s: when each answered last, monotonic: one may be gone while the other goes on.
         problem: also where there is no such pod, which of a feed that nobody needs is as it should be.
+        loss: when either was last seen to lose something.
     """
 
     ingest: IngestFigures | None = None
@@ -88,6 +90,12 @@ class FeedFigures:
     aggregator_at_s: float = 0.0
     problem: str = ""
     failed: int = 0
+    loss: LastLoss = field(default_factory=LastLoss)
+
+    def lost(self) -> int:
+        """All that both told to be lost."""
+        of_ingest = self.ingest.missing_ids + self.ingest.dropped if self.ingest is not None else 0
+        return of_ingest + (self.aggregator.dead_letters if self.aggregator is not None else 0)
 
 
 async def resolve(name: str, port: int) -> list[tuple[str, int]]:
@@ -211,6 +219,7 @@ class Poller:
             feed.ingest, feed.ingest_at_s = figures, now_s
         if aggregator is not None:
             (feed.aggregator, feed.aggregator_process), feed.aggregator_at_s = aggregator, now_s
+        feed.loss.note(feed.lost(), now_s)
         _count(feed, problems)
 
     async def _status(

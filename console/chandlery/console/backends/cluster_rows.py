@@ -201,12 +201,15 @@ def feed_row(item: Object, figures: FeedFigures | None, now_s: float) -> Feed:
     ingest, aggregator = figures.ingest, figures.aggregator
     row.connected, row.finished = ingest.connected, ingest.finished
     row.frames, row.trades, row.trades_per_s = ingest.frames, ingest.trades.appended, round(figures.trades_per_s, 3)
+    row.missing_ids, row.dropped, row.reconnects = ingest.missing_ids, ingest.dropped, ingest.reconnects
+    row.lost_age_ms = figures.loss.age_ms(now_s)
     if ingest.kafka_problem is not None:
         row.message = row.message or printable(ingest.kafka_problem.message)
     if aggregator is not None:
         row.lag, row.behind_ms = aggregator.lag, aggregator.behind_ms
         row.candles_closed = aggregator.totals.candles.closed
         row.late, row.duplicate = aggregator.totals.counts.late, aggregator.totals.counts.duplicate
+        row.dead_letters = aggregator.dead_letters
     row.alive = (
         state.ready != "False"
         and (ingest.connected or ingest.finished)
@@ -225,7 +228,7 @@ def processes_of(
     pools: Mapping[Names, PoolFigures], feeds: Mapping[Names, FeedFigures], now_s: float
 ) -> Iterator[Measured]:
     """Memory of every process that told of it lately. Supervisors and fork servers tell their share alone, not what is
-    resident: they are left out."""
+    resident."""
     for (namespace, name), feed in sorted(feeds.items()):
         for kind, process, at_s in (
             ("ingest", feed.ingest_process, feed.ingest_at_s),
@@ -238,6 +241,12 @@ def processes_of(
         if worker.rss_bytes:
             shared = worker.pss_bytes or None
             yield Measured(f"{namespace}/{worker.worker}/feed", "feed", worker.began_s, worker.rss_bytes, shared)
+        for kind, adds in (
+            ("supervisor", worker.supervisor_pss_bytes),
+            ("fork_server", worker.fork_server_pss_bytes),
+        ):
+            if adds:
+                yield Measured(f"{namespace}/{worker.worker}/{kind}", kind, worker.began_s, 0, adds)
         for trader, figures in sorted(worker.traders.items()):
             # A successor beside its Trader is told of by a key with an @: a process of its own. One that was started
             # again, or by another worker's supervisor, is another process.

@@ -24,6 +24,7 @@ from chandlery.console.backend import (
 )
 from chandlery.console.backends.local_folder import ManifestFolders
 from chandlery.console.backends.local_models import (
+    Losses,
     MarketTime,
     feed_of,
     pids_of,
@@ -83,6 +84,7 @@ class LocalBackend:
         self._why_away = "`chandlery up` has not answered yet"
         self._tag = ""
         self._market_time = MarketTime()
+        self._losses = Losses()
         self._memory = MemoryHistory()
         self._shares = LocalShares()
         self._looking = asyncio.Lock()
@@ -143,6 +145,7 @@ class LocalBackend:
         assert self._view is not None
         self._told_s, self._why_away = time.monotonic(), ""
         self._market_time.note(self._view.feeds, self._told_s)
+        self._losses.note(self._view.feeds, self._told_s)
         # In a thread: on a busy machine the kernel takes its time, and streams don't wait for it.
         async with self._looking:
             shares = await asyncio.to_thread(self._shares.look, pids_of(self._view))
@@ -177,7 +180,12 @@ class LocalBackend:
         return Snapshot(
             traders=[trader_of(row, now_ms, int((now_s - self._told_s) * 1000)) for row in view.traders],
             pools=[pool_of(row) for row in view.pools],
-            feeds=[feed_of(row, self._market_time, now_s, answers=not away) for row in view.feeds],
+            feeds=[
+                feed_of(
+                    row, self._market_time, now_s, answers=not away, lost_age_ms=self._losses.age_ms(row.feed, now_s)
+                )
+                for row in view.feeds
+            ],
             memory=self._memory.told([segment_of(row) for row in view.segments]),
             away=away,
             notices=list(view.notices),

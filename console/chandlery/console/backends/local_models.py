@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from chandlery.console.api.models import Feed, Pool, Quantiles, SegmentUse, Trader
+from chandlery.console.backends.losses import LastLoss
 from chandlery.console.backends.memory_history import Measured
 from chandlery.console.model import FeedRow, PoolRow, SegmentRow, TraderRow, View
 
@@ -88,7 +89,27 @@ def pool_of(row: PoolRow) -> Pool:
     )
 
 
-def feed_of(row: FeedRow, market_time: MarketTime, now_s: float, *, answers: bool) -> Feed:
+class Losses:
+    """When each feed was last seen to lose something."""
+
+    def __init__(self) -> None:
+        self._feeds: dict[str, LastLoss] = {}
+
+    def note(self, feeds: Sequence[FeedRow], now_s: float) -> None:
+        """Take in the newest rows; feeds not among them are forgotten."""
+        self._feeds = {row.feed: self._feeds.get(row.feed, LastLoss()) for row in feeds}
+        for row in feeds:
+            self._feeds[row.feed].note(row.missing_ids + row.dropped + row.dead_letters, now_s)
+
+    def age_ms(self, feed: str, now_s: float) -> int | None:
+        """How long ago the newest loss of a feed was seen, ms; None: there was none."""
+        seen = self._feeds.get(feed)
+        return None if seen is None else seen.age_ms(now_s)
+
+
+def feed_of(
+    row: FeedRow, market_time: MarketTime, now_s: float, *, answers: bool, lost_age_ms: int | None = None
+) -> Feed:
     """One MarketFeed. answers: whether the instance does; one that is away has no feed that is known to be alive."""
     age_ms = market_time.age_ms(row.feed, now_s)
     moves = age_ms is not None and age_ms < _STILL_MS
@@ -108,6 +129,11 @@ def feed_of(row: FeedRow, market_time: MarketTime, now_s: float, *, answers: boo
         behind_ms=row.behind_ms,
         late=row.late,
         duplicate=row.duplicate,
+        missing_ids=row.missing_ids,
+        dropped=row.dropped,
+        dead_letters=row.dead_letters,
+        reconnects=row.reconnects,
+        lost_age_ms=lost_age_ms,
         watermark_age_ms=age_ms,
         message=row.message,
     )

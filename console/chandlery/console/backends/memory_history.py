@@ -28,7 +28,8 @@ class Measured:
 
     Attributes:
         instance: what is another process under the same name (its pid).
-        rss_bytes, pss_bytes: resident, and its share where what is shared is divided; None: that isn't known.
+        rss_bytes, pss_bytes: resident (0: that isn't told), and its share where what is shared is divided; None: that isn't
+            known.
     """
 
     name: str
@@ -76,7 +77,9 @@ class MemoryHistory:
             course = self._courses.get(one.name)
             if course is None or course.instance != one.instance or at_ms < course.begun_ms:
                 course = self._courses[one.name] = _Course(one.instance, at_ms)
-            if at_ms - course.begun_ms >= SETTLING_MS and _add(course.points, at_ms, one.rss_bytes):
+            # Of a share alone nothing is said: it grows when those go with whom it is shared.
+            grown = one.rss_bytes and at_ms - course.begun_ms >= SETTLING_MS
+            if grown and _add(course.points, at_ms, one.rss_bytes):
                 course.growth = growth_bytes_per_h(course.points)
 
     def told(self, segments: Sequence[SegmentUse]) -> Memory:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from chandlery.console.api import models
-from chandlery.core.latency import MEANINGS, Account, account, clock_host, clock_name
+from chandlery.core.latency import account, short_host, timeline
 from chandlery.core.signal_life import SignalLife
 from chandlery.core.signals import Completion, Signal, completed
 from chandlery.core.telemetry import trace_id_of
@@ -33,7 +33,8 @@ class Entry:
         feed: ``namespace/name``. whole: whether its completion is known.
         came_ms: when it was appended, by this process's steady clock (recency.py); 0: nobody asks.
         names, durations_us: of its stages, in order, once it is whole; the names are shared by all alike.
-        host: boot id of the host that stamped ``aggregated`` and ``emitted``; empty: the worker's.
+        host: boot id of the host that stamped ``aggregated`` and ``emitted``, origin of the one that stamped ``received``;
+            empty: the worker's.
         whole_at, word_at: numbers of the events that told the completion, and the newest word about its life; -1: none did.
     """
 
@@ -47,6 +48,7 @@ class Entry:
     frame_to_signal_us: float | None = None
     visible_to_decided_us: float | None = None
     host: str = ""
+    origin: str = ""
     whole_at: int = -1
     word_at: int = -1
 
@@ -60,7 +62,7 @@ class Entry:
         self.durations_us = tuple(stage.duration_us for stage in told.stages)
         self.frame_to_signal_us = told.frame_to_signal_us
         self.visible_to_decided_us = told.visible_to_decided_us
-        self.host = sys.intern(completion.host)
+        self.host, self.origin = sys.intern(completion.host), sys.intern(completion.origin)
 
 
 _names: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -127,7 +129,8 @@ def detail(entry: Entry, life: SignalLife, trace_url: str) -> models.SignalDetai
         session=signal.session,
         strategy_us=max(0, min(signal.strategy_ns, _MOST_NS)) / 1_000,
         whole_us=told.whole_us,
-        waterfall=_waterfall(told, entry.host),
+        waterfall=[models.StageTime(**stage._asdict()) for stage in timeline(told, entry.host)],
+        received_host=short_host(entry.origin),
         corrected=told.corrected,
         skew_us=told.skew_us,
         transit_us=told.transit_us,
@@ -138,25 +141,3 @@ def detail(entry: Entry, life: SignalLife, trace_url: str) -> models.SignalDetai
         trace_id=trace_id,
         trace_url=trace_url.replace("{trace_id}", trace_id),
     )
-
-
-def _waterfall(told: Account, host: str) -> list[models.StageTime]:
-    made: list[models.StageTime] = []
-    start_us = 0.0
-    for stage in told.stages:
-        whose = clock_host(stage.name, host)
-        made.append(
-            models.StageTime(
-                name=stage.name,
-                start_us=start_us,
-                duration_us=stage.duration_us,
-                share=stage.duration_us / told.whole_us if told.whole_us > 0 else 0.0,
-                uncertainty_us=stage.uncertainty_us,
-                clock=stage.clock,
-                host=whose,
-                clock_name=clock_name(whose, stage.clock),
-                meaning=MEANINGS[stage.name],
-            )
-        )
-        start_us += stage.duration_us
-    return made

@@ -9,17 +9,19 @@ import { cellOf, LiveTable } from "../table.js";
 
 //: A process that grows by more than this is looked at, bytes an hour.
 const GROWS = 5_000_000;
+/** Whose memory is told: in a cluster Kafka, operator and console aren't asked for theirs. */
+export const WHOSE = { local: "all processes", cluster: "feeds and workers" };
 export const MEASURES = {
   PSS: "PSS: what they share counts once",
   RSS: "RSS: what they share counts in each",
   mixed: "PSS, and RSS where that isn’t known",
 };
 
-export function memoryView({ scope, root, live }) {
+export function memoryView({ scope, root, live, config }) {
   const tiles = { total: tile("Total", "#/memory"), growing: tile("Growing", "#/memory"), segments: tile("Shared memory", "#/memory"), laps: tile("Laps", "#/memory") };
   const glance = panel("At a glance", { className: "bare" });
   put(glance.body, h("div", { class: "tiles" }, Object.values(tiles).map(({ element }) => element)));
-  const history = panel("Total over time", { note: "all processes, the last ten minutes" });
+  const history = panel("Total over time", { note: `${WHOSE[config.mode] ?? "all that is told"}, the last ten minutes` });
   const line = timeLine();
   put(history.body, line.element);
   const segments = panel("Segments and rings", { note: "what workers share with their Traders" });
@@ -64,9 +66,9 @@ function measured(processes, measure) {
 
 const grows = ({ growth_bytes_per_h: rate, bounded }) => !bounded && (rate ?? 0) > GROWS;
 
-/** How many grow; of a process that began a short while ago nobody can say. */
+/** How many grow; of a process that began a short while ago nobody can say, and never of one whose share alone is told. */
 function showGrowing(into, processes) {
-  const free = processes.filter(({ bounded }) => !bounded);
+  const free = processes.filter(({ bounded, rss_bytes }) => !bounded && rss_bytes > 0);
   const known = free.filter(({ growth_bytes_per_h: rate }) => rate !== null);
   const growing = known.filter(grows);
   const [fastest] = [...growing].sort((one, other) => other.growth_bytes_per_h - one.growth_bytes_per_h);
@@ -147,10 +149,11 @@ function processTable() {
         sort: ({ growth_bytes_per_h: rate }) => rate,
         show: (cell, process) => {
           const rate = process.growth_bytes_per_h;
-          text(cell, rate === null ? "not yet" : growth(rate));
+          const never = process.rss_bytes === 0;
+          text(cell, never ? "–" : rate === null ? "not yet" : growth(rate));
           attr(cell, "data-level", grows(process) ? "warn" : null);
           attr(cell, "class", rate === null || process.bounded ? "num right quiet" : "num right");
-          attr(cell, "title", rate === null ? "known four minutes after a process began" : process.bounded ? "it fills what it may have, and then grows no more" : null);
+          attr(cell, "title", never ? "its share alone is told, and that grows when those go with whom it shares" : rate === null ? "known four minutes after a process began" : process.bounded ? "it fills what it may have, and then grows no more" : null);
         },
       },
     ],

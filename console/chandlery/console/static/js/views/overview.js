@@ -7,7 +7,7 @@ import { icon } from "../icons.js";
 import { empty, loading, panel, tile } from "../parts.js";
 import { stageLegend } from "../drawing.js";
 import { heading } from "../router.js";
-import { MEASURES } from "./memory.js";
+import { MEASURES, WHOSE } from "./memory.js";
 import { LOOK_MS, SignalList } from "./signal_list.js";
 import { traderTable } from "./trader_table.js";
 
@@ -60,7 +60,7 @@ function showTiles(tiles, now) {
   tiles.signals.show(count(Math.round(now.signals_per_min)), "over the last minute");
   const { p50_us: p50, p99_us: p99, count: signals } = now.frame_to_signal;
   tiles.p99.show(durationUs(p99), signals ? `p50 ${durationUs(p50)}, ${count(signals)} signals` : "no signal yet", now.slow ? "warn" : "");
-  tiles.memory.show(sizeBytes(now.memory_bytes), now.memory_bytes ? `all processes, ${MEASURES[now.memory_measure]}` : "no process is known yet");
+  tiles.memory.show(sizeBytes(now.memory_bytes), now.memory_bytes ? `${WHOSE[now.mode]}, ${MEASURES[now.memory_measure]}` : "no process is known yet");
 }
 
 function showAttention(body, { attention, away, feeds, traders, traders_suspended: suspended }) {

@@ -166,6 +166,7 @@ function fallBar(stage, whole) {
 function remarks(signal) {
   const said = [];
   const known = (value) => value !== null && value !== undefined;
+  if (signal.received_host) said.push(`begins with the frame received, by host clock ${signal.received_host}`);
   if (known(signal.frame_to_signal_us)) said.push(`frame to acknowledged signal: ${durationUs(signal.frame_to_signal_us)}`);
   if (known(signal.visible_to_decided_us)) said.push(`visible in the segment to decided: ${durationUs(signal.visible_to_decided_us)}`);
   if (known(signal.skew_us)) {

@@ -64,8 +64,10 @@ export function traderView(context) {
       state.fail(problem, load);
       if (shown.trader !== undefined) return;
       missing = chart.element.hidden = true;
-      put(state.body, empty("Nothing is known of this Trader. ", h("a", { href: "#/traders" }, "All Traders")));
-      put(manifest.body, empty("None is known."));
+      // That nobody answers says nothing of the Trader.
+      const unknown = problem.status === 404;
+      put(state.body, empty(unknown ? "Nothing is known of this Trader. " : "This Trader can’t be asked after now. ", h("a", { href: "#/traders" }, "All Traders")));
+      put(manifest.body, empty(unknown ? "None is known." : "It can’t be asked for now."));
     }
   };
   const changed = (detail) => {
