@@ -128,7 +128,7 @@ def test_who_is_cut_while_catching_up_loses_nothing_of_what_does_not_fit_into_a_
     assert len(told) == 400
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(1, 12), st.integers(0, 30), st.sets(HERE, max_size=2))
 def test_a_position_that_lacks_partitions_gives_every_signal_whatever_is_away_or_cut(
     data: st.DataObject, kept: int, back: int, named: set[tuple[bytes, int]]

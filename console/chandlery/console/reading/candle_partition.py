@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from chandlery.console.reading.candle_book import CandleBook, Lookback
 from chandlery.console.reading.kafka_reading import (
-    IDLE_CHECK_S,
+    LEADER_CHECK_S,
     Away,
     Backoff,
     Span,
@@ -123,9 +123,9 @@ class PartitionReading:
             batches = await next_batches(consumer, self.kafka, timeout_ms=_POLL_MS)
             if batches:
                 self._take(batches)
-                checked_s = time.monotonic()
                 await asyncio.sleep(0)
-            elif time.monotonic() - checked_s >= IDLE_CHECK_S:
+            # Also while records come: they are of some partitions, and others may have nobody who leads them.
+            if time.monotonic() - checked_s >= LEADER_CHECK_S:
                 await self._check(consumer)
                 checked_s = time.monotonic()
 
@@ -162,7 +162,7 @@ class PartitionReading:
         self._updated()
 
     async def _check(self, consumer: AIOKafkaConsumer) -> None:
-        """Nothing came for a while: is there anybody? Raises UnavailableError: there isn't."""
+        """Is there anybody for each partition? Raises UnavailableError: there isn't."""
         for partition, span in (await spans(consumer, self.kafka, consumer.assignment())).items():
             if span.end < self._positions[partition]:
                 raise UnavailableError(f"topic {partition.topic} was made again")

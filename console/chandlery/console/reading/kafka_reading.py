@@ -26,8 +26,8 @@ ANSWER_S: Final = 5.0
 #: How long the broker may sit on an empty fetch: four small requests a second and topic, and none later for it, as
 #: the first record ends the wait.
 FETCH_WAIT_MS: Final = 250
-#: A consumer that gets nothing asks the broker so often whether it is there: it itself would wait for ever.
-IDLE_CHECK_S: Final = 2.0
+#: A consumer asks its brokers so often whether each partition is led: it itself would wait for one for ever.
+LEADER_CHECK_S: Final = 2.0
 #: Records taken in before others have their turn (20 µs each: 10 ms).
 TURN_RECORDS: Final = 500
 _FIRST_PAUSE_S: Final = 0.5

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from chandlery.console.backend import FeedKafka
 from chandlery.console.reading.kafka_reading import (
-    IDLE_CHECK_S,
+    LEADER_CHECK_S,
     Away,
     Backoff,
     Span,
@@ -187,9 +187,9 @@ class SignalReader:
             if batches:
                 self.take(key, batches)
                 self._note_caught_up(consumer, key, batches)
-                checked_s = time.monotonic()
                 await asyncio.sleep(0)
-            elif time.monotonic() - checked_s >= IDLE_CHECK_S:
+            # Also while records come: they are of some partitions, and others may have nobody who leads them.
+            if time.monotonic() - checked_s >= LEADER_CHECK_S:
                 await self._check(consumer, feed, key)
                 checked_s = time.monotonic()
 
@@ -220,7 +220,7 @@ class SignalReader:
                 self.caught_up(known.place)
 
     async def _check(self, consumer: AIOKafkaConsumer, feed: FeedKafka, key: bytes) -> None:
-        """Nothing came for a while: is there anybody? Raises UnavailableError: there isn't."""
+        """Is there anybody for each partition? Raises UnavailableError: there isn't."""
         partitions = consumer.assignment()
         have = await spans(consumer, feed.kafka, partitions)
         for partition, span in have.items():
