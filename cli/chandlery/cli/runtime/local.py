@@ -20,7 +20,7 @@ from chandlery.cli.runtime.broker import Broker
 from chandlery.cli.runtime.children import Child
 from chandlery.cli.runtime.console_process import ConsoleProcess
 from chandlery.cli.runtime.counting import WorkerEvidence
-from chandlery.cli.runtime.desired import Catalogue, Wanted, read_again
+from chandlery.cli.runtime.desired import Catalogue, Wanted, check_again, read_again, waiting_changes
 from chandlery.cli.runtime.feedgroup import FeedGroup
 from chandlery.cli.runtime.feedstarts import FeedStarts
 from chandlery.cli.runtime.folder import Folder, scan
@@ -30,6 +30,7 @@ from chandlery.cli.runtime.reaping import Reaper
 from chandlery.cli.runtime.say import Say
 from chandlery.cli.runtime.settings import kafka_of
 from chandlery.cli.runtime.statedir import RUN_VARIABLE, RunRecord, StateDir, write_atomically
+from chandlery.cli.runtime.strategies import Strategies
 from chandlery.cli.runtime.uplog import log_to
 from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.watch import changes
@@ -41,6 +42,7 @@ from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import KafkaSettings
 from chandlery.operator.planner import Current, Memory, Plan, WorkerNow, desired_of, plan
 from chandlery.stream.topics import end_offsets, ensure_topics
+from chandlery.workers.supervisor.catalogue_reader import Fingerprint
 
 log = logging.getLogger("chandlery.up")
 
@@ -66,7 +68,10 @@ class LocalRuntime:
         signals_from: end offsets of each feed's signals topic when the run began.
     """
 
-    def __init__(self, options: UpOptions, wanted: Wanted, catalogue: Catalogue, say: Say) -> None:
+    def __init__(
+        self, options: UpOptions, wanted: Wanted, catalogue: Catalogue, say: Say, *, seen: Fingerprint | None = None
+    ) -> None:
+        """Describe a run. catalogue, seen: the strategies there are, and their folder before these were read."""
         self.options = options
         self.wanted = wanted
         self.state = StateDir(options.state)
@@ -83,7 +88,7 @@ class LocalRuntime:
         self.plan: Plan | None = None
         self.readiness = Readiness()
         self.signals_from: dict[Key, dict[int, int]] = {}
-        self.catalogue = catalogue
+        self._strategies = Strategies(options.strategies, catalogue, seen)
         self._say = say
         self._folder = Folder(tuple(path for path in options.manifests if path != "-"))
         self._problem_notices: list[str] = []
@@ -128,6 +133,7 @@ class LocalRuntime:
             await group.go()
         self.phase = "running"
         self._spawn(self._follow_manifests(), "follow manifests")
+        self._spawn(self._strategies.follow(self._strategies_changed), "follow strategies")
         self._spawn(self._keep_planning(), "plan")
         self._spawn(self.broker.keep(), "keep broker")
         if self.console is not None:
@@ -341,45 +347,38 @@ class LocalRuntime:
             await self._read_manifests()
 
     async def _read_manifests(self) -> None:
-        kept, previous = set(self._folder.kept), self.wanted.manifests
-        self.wanted = await asyncio.to_thread(read_again, self.options.manifests, kept, previous, self.catalogue)
+        kept, previous, catalogue = set(self._folder.kept), self.wanted.manifests, self.catalogue
+        self.wanted = await asyncio.to_thread(read_again, self.options.manifests, kept, previous, catalogue)
+        if catalogue is not self.catalogue:  # another one came meanwhile
+            self.wanted = check_again(self.wanted, self.catalogue)
+        self._note_problems()
+        self._replan.set()
+
+    def _strategies_changed(self) -> None:
+        # The manifests themselves stay as they were read: whether a file of theirs is gone is the folder's to say.
+        self.wanted = check_again(self.wanted, self.catalogue)
         self._note_problems()
         self._replan.set()
 
     def _note_problems(self) -> None:
         self._problem_notices = [str(problem) for problem in self.wanted.other_problems()]
-        self._problem_notices += self._waiting_changes()
+        feeds, pools = (group.feed for group in self.feeds.values()), (group.pool for group in self.workers.values())
+        self._problem_notices += waiting_changes(self.wanted.manifests, feeds, pools)
         for problem in [*self.wanted.refused, *self.wanted.found]:
             log.warning("manifest problem", extra={"problem": str(problem)})
-
-    def _waiting_changes(self) -> list[str]:
-        """Changes of feeds and pools that running processes can't take in."""
-        manifests = self.wanted.manifests
-        changed = [
-            f"MarketFeed {group.feed.full_name} changed: that takes effect at the next start"
-            for key, group in self.feeds.items()
-            if key in manifests.feeds and manifests.feeds[key].spec != group.feed.spec
-        ]
-        for (key, _), worker in self.workers.items():
-            now, then = manifests.pools.get(key), worker.pool
-            if now is None:
-                continue
-            differs = (now.spec.feed, now.spec.segment, now.spec.transport)
-            if differs != (then.spec.feed, then.spec.segment, then.spec.transport):
-                changed.append(
-                    f"TraderPool {now.full_name} changed its feed, segment or transport: that takes effect at the "
-                    "next start"
-                )
-        return list(dict.fromkeys(changed))
 
     @property
     def notices(self) -> list[str]:
         """What a person should know now."""
         feeds = [self.feed_starts.why(key) for key in self.feed_starts.failed]
         console = self.console.notices if self.console is not None else []
-        return [
-            *self._folder.notices, *self._ended_notices, *self._problem_notices, *self._plan_notices, *feeds, *self.broker.notices, *console
-        ]  # fmt: skip
+        manifests = [*self._folder.notices, *self._strategies.notices, *self._ended_notices, *self._problem_notices]
+        return [*manifests, *self._plan_notices, *feeds, *self.broker.notices, *console]
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The strategies there are."""
+        return self._strategies.catalogue
 
     async def _keep_planning(self) -> None:
         while True:
