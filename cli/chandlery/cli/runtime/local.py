@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
@@ -53,6 +52,9 @@ _PREDECESSOR_TIMEOUT_S: Final = 20.0
 _READY_TIMEOUT_S: Final = 20.0
 # What can fail a plan is a full disk: no need to hurry, nor to fill the log.
 _PLAN_AGAIN_S: Final = 2.0
+# A start that is cancelled kills what it is just starting and lets go of Kafka: 0.1 s, fifty times that on a busy machine.
+_START_END_S: Final = 5.0
+_CANCEL_AGAIN_S: Final = 0.5
 #: Tasks that end by themselves; the others go on for as long as the run, or not at all.
 _PASSING: Final = ("start", "end worker")
 
@@ -98,6 +100,7 @@ class LocalRuntime:
         self._remembered = b""
         self._replan = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._starting: asyncio.Task[Any] | None = None
         self._api: InstanceApi | None = None
         self._reaper = Reaper()
         self._feed_turns: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -114,6 +117,13 @@ class LocalRuntime:
         Raises:
             ChandleryError: it can't start; what was started must be ended by :meth:`abort`.
         """
+        self._starting = asyncio.current_task()
+        try:
+            await self._start(view, written, wrong)
+        finally:
+            self._starting = None
+
+    async def _start(self, view: Callable[[], View], written: Written, wrong: Wrong) -> None:
         await self._take_state()
         if self.console is not None:
             self.console.choose()
@@ -348,24 +358,22 @@ class LocalRuntime:
 
     async def _read_manifests(self) -> None:
         kept, previous, catalogue = set(self._folder.kept), self.wanted.manifests, self.catalogue
-        self.wanted = await asyncio.to_thread(read_again, self.options.manifests, kept, previous, catalogue)
-        if catalogue is not self.catalogue:  # another one came meanwhile
-            self.wanted = check_again(self.wanted, self.catalogue)
-        self._note_problems()
-        self._replan.set()
+        read = await asyncio.to_thread(read_again, self.options.manifests, kept, previous, catalogue)
+        # Other strategies may have come meanwhile.
+        self._want(read if catalogue is self.catalogue else check_again(read, self.catalogue))
 
     def _strategies_changed(self) -> None:
-        # The manifests themselves stay as they were read: whether a file of theirs is gone is the folder's to say.
-        self.wanted = check_again(self.wanted, self.catalogue)
-        self._note_problems()
-        self._replan.set()
+        # The manifests stay as they were read: whether a file of theirs is gone is the folder's to say.
+        self._want(check_again(self.wanted, self.catalogue))
 
-    def _note_problems(self) -> None:
-        self._problem_notices = [str(problem) for problem in self.wanted.other_problems()]
+    def _want(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self._problem_notices = [str(problem) for problem in wanted.other_problems()]
         feeds, pools = (group.feed for group in self.feeds.values()), (group.pool for group in self.workers.values())
-        self._problem_notices += waiting_changes(self.wanted.manifests, feeds, pools)
-        for problem in [*self.wanted.refused, *self.wanted.found]:
+        self._problem_notices += waiting_changes(wanted.manifests, feeds, pools)
+        for problem in [*wanted.refused, *wanted.found]:
             log.warning("manifest problem", extra={"problem": str(problem)})
+        self._replan.set()
 
     @property
     def notices(self) -> list[str]:
@@ -451,12 +459,22 @@ class LocalRuntime:
 
     async def abort(self) -> None:
         """End everything at once, in whatever state it is; nothing of the run is left."""
+        await self._end_start()
         await self.quiesce(at_once=True)
         for child in self.children():
             child.kill()
         self.broker.kill()
         await asyncio.gather(*(child.stop(1.0) for child in self.children()), return_exceptions=True)
         await self.close()
+
+    async def _end_start(self) -> None:
+        """End a start that is under way: what it began after the end of all else would be left behind."""
+        deadline = time.monotonic() + _START_END_S
+        while self._starting is not None and time.monotonic() < deadline:
+            self._starting.cancel()  # again: a library may take one cancellation for its own
+            await asyncio.wait([self._starting], timeout=_CANCEL_AGAIN_S)
+        if self._starting is not None:
+            log.error("the start does not end", extra={"after_s": _START_END_S})
 
     async def close(self) -> None:
         """Let go of sockets, shared memory and the state folder, when every process has ended."""
@@ -467,19 +485,9 @@ class LocalRuntime:
         if self._api is not None:
             await self._api.stop()
         if self.run:
-            await asyncio.to_thread(self._end_rest)
+            await asyncio.to_thread(self.state.end_run, self.run)
         self._reaper.dismiss()
         self.state.release()
-
-    def _end_rest(self) -> None:
-        """Kill what still belongs to the run (grandchildren of killed processes) and remove its shared memory."""
-        deadline = time.monotonic() + 5.0
-        while (left := self.state.leftovers()) and time.monotonic() < deadline:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, 9)
-            time.sleep(0.02)
-        shutil.rmtree(self.state.shm(self.run), ignore_errors=True)
 
     def _read_memory(self) -> None:
         try:
