@@ -46,6 +46,23 @@ async def test_a_child_that_is_killed_comes_back_and_is_counted(tmp_path: Path) 
     assert one.state == "ended"
 
 
+@pytest.mark.parametrize("ask", ["kill", "stop"])
+async def test_a_child_that_is_to_end_while_it_starts_does_not_stay(tmp_path: Path, ask: str) -> None:
+    """Whoever asks in that moment finds no process to end."""
+    one = child(tmp_path, "import time; time.sleep(600)")
+    starting = asyncio.create_task(one.start())
+    await asyncio.sleep(0)
+    assert (one.state, one.pid) == ("new", 0), "it is under way"
+    if ask == "kill":
+        one.kill()
+    else:
+        await one.stop(1)
+    await starting
+    await until(lambda: one.pid == 0, "it has ended")
+    assert one.last_exit == -signal.SIGKILL
+    assert one.restarts == 0
+
+
 async def test_stop_asks_first_and_reports_an_orderly_end(tmp_path: Path) -> None:
     code = (
         "import signal, sys, time\n"

@@ -93,6 +93,16 @@ def test_trades_lost_on_the_way_are_a_problem_where_ingest_knows_what_it_sent(ex
     assert bool(summary.problems) is exact
 
 
+@pytest.mark.parametrize(("arrived", "problems"), [(7, 0), (6, 1)])
+def test_an_ingest_that_was_killed_excuses_no_other_feed_from_saying_what_it_sent(arrived: int, problems: int) -> None:
+    killed = feed(3, {"A/B": symbol(1, counted=5)}, exact=False)
+    other = feed(7, {"A/B": symbol(1, counted=arrived)})
+    for feeds in ([killed, other], [other, killed]):
+        summary = summarise(evidence(feeds=feeds))
+        assert (summary.trades.ingested, summary.trades.received) == (12, 5 + arrived)
+        assert (summary.reconciles, len(summary.problems)) == (not problems, problems)
+
+
 def test_drops_of_every_part_are_named_and_zeros_left_out() -> None:
     ingest = Counter({"drop:ingest_buffer": 3, "drop:malformed_json": 0})
     source = FeedEvidence(ingest, True, {"symbols": {"A/B": symbol(1, session=4)}}, {})

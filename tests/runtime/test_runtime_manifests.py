@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.runtime.up_process import Up, trader, until, write_manifests
+from tests.runtime.up_process import STRATEGIES, Up, trader, until, write_manifests
 
 from chandlery.cli.runtime.statedir import StateDir
 
@@ -48,6 +48,11 @@ def ready(up: Up, name: str) -> bool:
     return row is not None and row.ready
 
 
+def calls(up: Up, name: str) -> int:
+    row = up.trader(name)
+    return row.calls if row is not None else 0
+
+
 def test_a_trader_is_added_edited_and_deleted(up: Up, folder: Path) -> None:
     path = folder / "guest.yaml"
     path.write_text(trader("guest"))
@@ -76,16 +81,71 @@ def test_a_new_symbol_and_interval_reach_a_new_trader_with_history(up: Up, folde
     until(lambda: up.trader("wide") is None, "deleted")
 
 
-def test_a_bad_new_trader_stalls_alone(up: Up, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "reason", "message"),
+    [
+        (
+            trader("bad", strategy="sma-crss"),
+            "UnknownStrategy",
+            'spec.strategy.name: there is no strategy "sma-crss"; there are ',
+        ),
+        (
+            trader("bad", fats=2, slow=5),
+            "BadParameter",
+            'spec.strategy.parameters.fats: sma-cross has no such parameter; it has fast, slow; did you mean "fast"?',
+        ),
+        (
+            trader("bad", fast=2, slow=5000),
+            "BadParameter",
+            "spec.strategy.parameters.slow: must be at most 800, got 5000",
+        ),
+    ],
+    ids=["unknown strategy", "unknown parameter", "out of bounds"],
+)
+def test_a_bad_new_trader_stalls_alone_with_field_value_and_way_out(
+    up: Up, folder: Path, text: str, reason: str, message: str
+) -> None:
     path = folder / "bad.yaml"
-    path.write_text(trader("bad", strategy="nonsense"))
+    others = calls(up, "keep")
+    path.write_text(text)
     until(lambda: up.trader("bad") is not None, "seen")
     row = up.trader("bad")
     assert row is not None
-    assert (row.state, row.reason) == ("Stalled", "UnknownStrategy")
-    assert "nonsense" in row.message
+    assert (row.state, row.reason, row.pid) == ("Stalled", reason, 0)
+    assert row.message.startswith(message)
+    until(lambda: calls(up, "keep") > others, "the others go on")
     path.unlink()
     until(lambda: up.trader("bad") is None, "deleted")
+
+
+def test_a_strategy_that_is_added_and_changed_while_all_runs_is_known_to_its_trader(up: Up, folder: Path) -> None:
+    file = folder.with_name("strategies") / "newcomer.py"
+    path = folder / "newcomer.yaml"
+    path.write_text(trader("newcomer", strategy="newcomer", every=1))
+
+    def refused(reason: str) -> bool:
+        row = up.trader("newcomer")
+        return row is not None and row.reason == reason
+
+    def decides(generation: int) -> bool:
+        row = up.trader("newcomer")
+        return row is not None and (row.state, row.reason) == ("Active", "") and row.generation > generation
+
+    until(lambda: refused("UnknownStrategy"), lambda: f"before there is a file: {up.trader('newcomer')}")
+    text = STRATEGIES.replace("each-candle", "newcomer").replace("EachCandle", "Newcomer")
+    file.write_text(text)
+    until(lambda: decides(0), lambda: f"the new strategy: {up.trader('newcomer')}")
+    first = up.trader("newcomer")
+    assert first is not None
+    path.write_text(trader("newcomer", strategy="newcomer", pace=3))
+    until(lambda: refused("BadParameter"), lambda: f"it has no such parameter yet: {up.trader('newcomer')}")
+    file.write_text(
+        text.replace("    every: int", '    pace: int = parameter(1, ge=1, le=9, doc="new")\n    every: int')
+    )
+    until(lambda: decides(first.generation), lambda: f"the new parameter: {up.trader('newcomer')}")
+    path.unlink()
+    until(lambda: up.trader("newcomer") is None, "deleted")
+    file.unlink()
 
 
 def test_a_symbol_that_its_feed_does_not_list_stalls_the_trader_alone(up: Up, folder: Path) -> None:
@@ -108,10 +168,19 @@ def test_a_symbol_that_its_feed_does_not_list_stalls_the_trader_alone(up: Up, fo
         (lambda text: text.replace("interval: 1s", "interval: 1x"), "BadManifest"),
         (lambda text: text[: text.index("market") + 12], "BadManifest"),
         (lambda text: text.replace('"fast": 2', '"fast": 0'), "BadParameter"),
+        (lambda text: text.replace('"fast": 2', '"fats": 2'), "BadParameter"),
         (lambda text: text.replace("spec:", "spec:\n  colour: red"), "BadManifest"),
         (lambda text: f"{text}---{text}", "BadManifest"),
     ],
-    ids=["bad parameter", "bad field", "half written", "out of bounds", "unknown field", "duplicate name"],
+    ids=[
+        "bad parameter",
+        "bad field",
+        "half written",
+        "out of bounds",
+        "unknown parameter",
+        "unknown field",
+        "duplicate name",
+    ],
 )
 def test_a_bad_edit_keeps_the_version_before_and_says_so(up: Up, folder: Path, damage: object, reason: str) -> None:
     path = folder / "edited.yaml"

@@ -10,20 +10,41 @@ from pathlib import Path
 
 import pytest
 from tests.runtime.up_process import trader, write_manifests
-from tests.segment.segment_mounts import mounted, read_only
+from tests.segment.segment_mounts import lacks_mounts, mounted, read_only
 
 from chandlery.cli import doctor
 from chandlery.stream.broker import EmbeddedBroker
 
 
 def with_shm(mount: str, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a mount namespace of its own, /dev/shm mounted by ``mount``; skips where that is forbidden."""
+    """Run a command in a mount namespace of its own, /dev/shm mounted by ``mount``.
+
+    Where that is forbidden the test is skipped, and fails in CI.
+    """
     allowed = subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, text=True)
     if allowed.returncode:
-        pytest.skip(f"needs the right to mount: {allowed.stderr.strip()}")
+        lacks_mounts(allowed.stderr)
     return subprocess.run(
         ["unshare", "-m", "sh", "-c", f"{mount} && exec {shlex.join(command)}"], capture_output=True, text=True
     )
+
+
+@pytest.mark.parametrize(
+    ("ci", "outcome"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)], ids=["here", "in CI"]
+)
+def test_where_mounting_is_forbidden_tests_of_it_are_skipped_and_fail_in_ci(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ci: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    for name in ("unshare", "mount"):
+        forbidding = tmp_path / name
+        forbidding.write_text("#!/bin/sh\necho 'Operation not permitted' >&2\nexit 1\n")
+        forbidding.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(outcome, match=r"^needs the right to mount .* CAP_SYS_ADMIN.*: Operation not permitted$"):
+        with_shm(SMALL, "true")
+    with pytest.raises(outcome, match="Operation not permitted"), mounted(tmp_path / "place", "size=1m"):
+        raise AssertionError("it was mounted")
 
 
 SMALL = "mount -t tmpfs -o size=2m tmpfs /dev/shm"

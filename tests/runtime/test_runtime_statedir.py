@@ -141,7 +141,8 @@ def start_reaper(run: str, shm: Path, run_file: Path) -> tuple[subprocess.Popen[
     return process, write_end
 
 
-def test_the_reaper_ends_what_does_not_end_by_itself_and_removes_its_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("grace_s", [0.3, 0.0], ids=["within the grace", "one look takes longer than the grace"])
+def test_the_reaper_ends_what_does_not_end_by_itself_and_removes_its_memory(tmp_path: Path, grace_s: float) -> None:
     shm, run_file, run = tmp_path / "shm", tmp_path / "run.json", f"test-{os.getpid()}-{time.time_ns()}"
     (shm / "demo-0").mkdir(parents=True)
     (shm / "demo-0" / "segment").write_text("x")
@@ -153,7 +154,7 @@ def test_the_reaper_ends_what_does_not_end_by_itself_and_removes_its_memory(tmp_
     script = (
         "import runpy, sys; sys.argv = ['reaper', *sys.argv[1:]];"
         f"import importlib.util as u; s = u.spec_from_file_location('r', {reaper.__file__!r});"
-        "r = u.module_from_spec(s); s.loader.exec_module(r); r._GRACE_S = 0.3; r.main()"
+        f"r = u.module_from_spec(s); s.loader.exec_module(r); r._GRACE_S = {grace_s}; r.main()"
     )
     read_end, write_end = os.pipe()
     process = subprocess.Popen([sys.executable, "-c", script, run, str(shm), str(run_file)], stdin=read_end)

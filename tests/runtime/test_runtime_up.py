@@ -166,10 +166,13 @@ def test_a_second_up_is_refused_and_a_second_ctrl_c_ends_at_once(tmp_path: Path)
         assert up.left() == []
 
 
-def test_an_end_during_the_start_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2], ids=["in order", "at once"])
+def test_an_end_during_the_start_leaves_nothing(tmp_path: Path, times: int) -> None:
     manifests = write_manifests(tmp_path / "m", one=teller("one"))
     with Up(tmp_path, manifests) as up:
         until(lambda: "starting feeds" in up.said, lambda: f"it starts: {up.said}")
+        if times == 2:
+            up.process.send_signal(signal.SIGINT)
         assert up.end(signal.SIGTERM) == 130, up.said
         assert up.left() == []
 

@@ -330,7 +330,6 @@ async def test_a_consumer_that_does_not_end_holds_no_look_up(
     kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ensure_topics(kafka_settings)
-    monkeypatch.setattr(clients, "_STOP_S", 0.05)
     ends: list[Callable[[], Awaitable[None]]] = []
 
     async def hang() -> None:

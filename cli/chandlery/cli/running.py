@@ -20,6 +20,7 @@ from chandlery.cli.runtime.ending import end_in_order
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.recent import RecentSignals
+from chandlery.cli.runtime.strategies import look
 from chandlery.cli.runtime.viewing import Viewer
 from chandlery.console.summary import Summary, encode_summary
 
@@ -56,11 +57,12 @@ async def run_up(options: UpOptions, presenter: Presenter, *, json: bool) -> int
     """
     interrupts = Interrupts()
     interrupts.listen()
+    seen = look(options.strategies)
     catalogue = await read_catalogue(options.strategies)
     wanted = read_first(options.manifests, catalogue)
     if interrupts.asked.is_set():
         return INTERRUPTED
-    runtime = LocalRuntime(options, wanted, catalogue, presenter.say)
+    runtime = LocalRuntime(options, wanted, catalogue, presenter.say, seen=seen)
     work = asyncio.create_task(_work(runtime, presenter, interrupts), name="up")
     hard = asyncio.create_task(interrupts.at_once.wait())
     await asyncio.wait({work, hard}, return_when=asyncio.FIRST_COMPLETED)

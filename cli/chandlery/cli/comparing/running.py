@@ -27,6 +27,7 @@ from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.recent import RecentSignals
 from chandlery.cli.runtime.say import Say
 from chandlery.cli.runtime.statedir import write_atomically
+from chandlery.cli.runtime.strategies import look
 from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.viewing import Viewer
 from chandlery.cli.runtime.workergroup import WorkerGroup
@@ -84,11 +85,11 @@ async def _run(asked: Asked, folder: Path, say: Say, interrupted: asyncio.Event)
     manifest.parent.mkdir()
     write_atomically(manifest, manifests(asked, steps_of(asked)[0]).encode())
     options = UpOptions(manifests=(str(manifest.parent),), state=folder / "state", strategies=STRATEGIES)
+    seen = look(options.strategies)
     catalogue = await read_catalogue(options.strategies)
     # How far the start is, is not how far the comparison is.
-    runtime = LocalRuntime(
-        options, read_first(options.manifests, catalogue), catalogue, lambda line, fraction=None: say(line)
-    )
+    wanted = read_first(options.manifests, catalogue)
+    runtime = LocalRuntime(options, wanted, catalogue, lambda line, fraction=None: say(line), seen=seen)
     viewer = Viewer(runtime, RecentSignals())
     work = asyncio.create_task(_work(runtime, viewer, asked, manifest, say), name="compare")
     asked_to_end = asyncio.create_task(interrupted.wait())

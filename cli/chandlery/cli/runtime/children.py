@@ -163,6 +163,9 @@ class Child:
         self.started_s = time.monotonic()
         log.info("process started", extra={"child": self.name, "pid": self._process.pid})
         self._set("running")
+        if self._stop_wanted.is_set():
+            # Whoever asked meanwhile found nothing to end. It has just begun: there is nothing to save.
+            self._send(signal.SIGKILL)
 
     async def _keep(self) -> None:
         attempt = 0
@@ -188,9 +191,6 @@ class Child:
             except MachineError as error:
                 # No memory, no pids, no room for its log: the old process object ends the next wait at once.
                 log.error("process can't be restarted", extra={"child": self.name, "problem": str(error)})
-            if self._stop_wanted.is_set():
-                # Whoever asked meanwhile found nothing to end. It has just begun: there is nothing to save.
-                self._send(signal.SIGKILL)
 
     async def _end_process(self, timeout_s: float, number: signal.Signals) -> bool:
         process = self._process

@@ -84,10 +84,6 @@ def summarise(evidence: Evidence) -> Summary:
     trades, candles, drops = TradeCounts(), CandleCounts(), Counter[str]()
     for feed in evidence.feeds:
         _add_feed(feed, trades, candles, drops)
-    if not all(feed.exact for feed in evidence.feeds):
-        # An ingest that was killed can't say how much of its last second the broker had; what it appends again
-        # the aggregator counts as duplicates.
-        trades.ingested = trades.received
     for worker in evidence.workers:
         drops.update({reason: number for reason, number in worker.feed.get("drops", {}).items()})
         for counts in worker.rings.values():
@@ -118,7 +114,7 @@ def summarise(evidence: Evidence) -> Summary:
 
 
 def _add_feed(feed: FeedEvidence, trades: TradeCounts, candles: CandleCounts, drops: Counter[str]) -> None:
-    trades.ingested += feed.ingest["appended"]
+    received = trades.received
     for name, number in feed.ingest.items():
         if name.startswith("drop:"):
             drops[name.removeprefix("drop:")] += number
@@ -133,6 +129,9 @@ def _add_feed(feed: FeedEvidence, trades: TradeCounts, candles: CandleCounts, dr
                 drops[f"aggregator_{name.removeprefix('dropped.')}"] += number
         for name in ("late", "duplicate", "dead"):
             drops[name] += grown[f"counts.{name}"]
+    # An ingest that was killed can't say how much of its last second the broker had; what it appends again the aggregator
+    # counts as duplicates. The other feeds' do say.
+    trades.ingested += feed.ingest["appended"] if feed.exact else trades.received - received
 
 
 def since(status: Status, before: Status | None) -> Counter[str]:

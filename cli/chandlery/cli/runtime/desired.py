@@ -17,7 +17,8 @@ from chandlery.core.checks import trader_findings
 from chandlery.core.errors import InputError, InvariantError, MachineError, ManifestError
 from chandlery.core.explanations import explain
 from chandlery.core.manifests import STDIN, Key, ManifestSet, Problem, check_against_catalogue, read_manifests
-from chandlery.core.resources import Trader
+from chandlery.core.processes import child_environment
+from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.core.wording import path_text
 
 #: Importing numpy, TA-Lib and the strategies takes 1 s; thirty times that for a cold disk and a busy machine.
@@ -62,9 +63,10 @@ async def read_catalogue(strategies: Path | None) -> Catalogue:
     """
     arguments = ["--strategies", str(strategies)] if strategies is not None else []
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "chandlery.workers.catalogue", *arguments,
+        # By way of processes: a file that never returns must not outlive a command that was killed.
+        sys.executable, "-m", "chandlery.core.processes", sys.executable, "-m", "chandlery.workers.catalogue", *arguments,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
+        env=child_environment(), start_new_session=True,
     )  # fmt: skip
     try:
         async with asyncio.timeout(_CATALOGUE_TIMEOUT_S):
@@ -124,6 +126,34 @@ def read_again(roots: Sequence[str], kept: Iterable[str], previous: ManifestSet,
     # A missing folder is told by the watcher's notice: once is enough.
     refused = [problem for problem in read.problems if problem.identity is not None or problem.file not in roots]
     return Wanted(merged, found, [*refused, *emptied])
+
+
+def check_again(wanted: Wanted, catalogue: Catalogue) -> Wanted:
+    """The same manifests, held against strategies that have changed."""
+    return replace(wanted, found=check_against_catalogue(wanted.manifests, catalogue))
+
+
+def waiting_changes(manifests: ManifestSet, feeds: Iterable[MarketFeed], pools: Iterable[TraderPool]) -> list[str]:
+    """Changes of feeds and pools that running processes can't take in, a sentence each.
+
+    Args:
+        feeds, pools: what the running processes were started with.
+    """
+    changed = [
+        f"MarketFeed {feed.full_name} changed: that takes effect at the next start"
+        for feed in feeds
+        if feed.key in manifests.feeds and manifests.feeds[feed.key].spec != feed.spec
+    ]
+    for then in pools:
+        now = manifests.pools.get(then.key)
+        if now is None:
+            continue
+        differs = (now.spec.feed, now.spec.segment, now.spec.transport)
+        if differs != (then.spec.feed, then.spec.segment, then.spec.transport):
+            changed.append(
+                f"TraderPool {now.full_name} changed its feed, segment or transport: that takes effect at the next start"
+            )
+    return list(dict.fromkeys(changed))
 
 
 def emptied_files(read: ManifestSet, previous: ManifestSet) -> list[Problem]:

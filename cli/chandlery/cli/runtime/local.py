@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
@@ -20,7 +19,7 @@ from chandlery.cli.runtime.broker import Broker
 from chandlery.cli.runtime.children import Child
 from chandlery.cli.runtime.console_process import ConsoleProcess
 from chandlery.cli.runtime.counting import WorkerEvidence
-from chandlery.cli.runtime.desired import Catalogue, Wanted, read_again
+from chandlery.cli.runtime.desired import Catalogue, Wanted, check_again, read_again, waiting_changes
 from chandlery.cli.runtime.feedgroup import FeedGroup
 from chandlery.cli.runtime.feedstarts import FeedStarts
 from chandlery.cli.runtime.folder import Folder, scan
@@ -30,6 +29,7 @@ from chandlery.cli.runtime.reaping import Reaper
 from chandlery.cli.runtime.say import Say
 from chandlery.cli.runtime.settings import kafka_of
 from chandlery.cli.runtime.statedir import RUN_VARIABLE, RunRecord, StateDir, write_atomically
+from chandlery.cli.runtime.strategies import Strategies
 from chandlery.cli.runtime.uplog import log_to
 from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.watch import changes
@@ -41,6 +41,7 @@ from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import KafkaSettings
 from chandlery.operator.planner import Current, Memory, Plan, WorkerNow, desired_of, plan
 from chandlery.stream.topics import end_offsets, ensure_topics
+from chandlery.workers.supervisor.catalogue_reader import Fingerprint
 
 log = logging.getLogger("chandlery.up")
 
@@ -51,6 +52,9 @@ _PREDECESSOR_TIMEOUT_S: Final = 20.0
 _READY_TIMEOUT_S: Final = 20.0
 # What can fail a plan is a full disk: no need to hurry, nor to fill the log.
 _PLAN_AGAIN_S: Final = 2.0
+# A start that is cancelled kills what it is just starting and lets go of Kafka: 0.1 s, fifty times that on a busy machine.
+_START_END_S: Final = 5.0
+_CANCEL_AGAIN_S: Final = 0.5
 #: Tasks that end by themselves; the others go on for as long as the run, or not at all.
 _PASSING: Final = ("start", "end worker")
 
@@ -66,7 +70,10 @@ class LocalRuntime:
         signals_from: end offsets of each feed's signals topic when the run began.
     """
 
-    def __init__(self, options: UpOptions, wanted: Wanted, catalogue: Catalogue, say: Say) -> None:
+    def __init__(
+        self, options: UpOptions, wanted: Wanted, catalogue: Catalogue, say: Say, *, seen: Fingerprint | None = None
+    ) -> None:
+        """Describe a run. catalogue, seen: the strategies there are, and their folder before these were read."""
         self.options = options
         self.wanted = wanted
         self.state = StateDir(options.state)
@@ -83,7 +90,7 @@ class LocalRuntime:
         self.plan: Plan | None = None
         self.readiness = Readiness()
         self.signals_from: dict[Key, dict[int, int]] = {}
-        self.catalogue = catalogue
+        self._strategies = Strategies(options.strategies, catalogue, seen)
         self._say = say
         self._folder = Folder(tuple(path for path in options.manifests if path != "-"))
         self._problem_notices: list[str] = []
@@ -93,6 +100,7 @@ class LocalRuntime:
         self._remembered = b""
         self._replan = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._starting: asyncio.Task[Any] | None = None
         self._api: InstanceApi | None = None
         self._reaper = Reaper()
         self._feed_turns: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -109,6 +117,13 @@ class LocalRuntime:
         Raises:
             ChandleryError: it can't start; what was started must be ended by :meth:`abort`.
         """
+        self._starting = asyncio.current_task()
+        try:
+            await self._start(view, written, wrong)
+        finally:
+            self._starting = None
+
+    async def _start(self, view: Callable[[], View], written: Written, wrong: Wrong) -> None:
         await self._take_state()
         if self.console is not None:
             self.console.choose()
@@ -128,6 +143,7 @@ class LocalRuntime:
             await group.go()
         self.phase = "running"
         self._spawn(self._follow_manifests(), "follow manifests")
+        self._spawn(self._strategies.follow(self._strategies_changed), "follow strategies")
         self._spawn(self._keep_planning(), "plan")
         self._spawn(self.broker.keep(), "keep broker")
         if self.console is not None:
@@ -341,45 +357,36 @@ class LocalRuntime:
             await self._read_manifests()
 
     async def _read_manifests(self) -> None:
-        kept, previous = set(self._folder.kept), self.wanted.manifests
-        self.wanted = await asyncio.to_thread(read_again, self.options.manifests, kept, previous, self.catalogue)
-        self._note_problems()
-        self._replan.set()
+        kept, previous, catalogue = set(self._folder.kept), self.wanted.manifests, self.catalogue
+        read = await asyncio.to_thread(read_again, self.options.manifests, kept, previous, catalogue)
+        # Other strategies may have come meanwhile.
+        self._want(read if catalogue is self.catalogue else check_again(read, self.catalogue))
 
-    def _note_problems(self) -> None:
-        self._problem_notices = [str(problem) for problem in self.wanted.other_problems()]
-        self._problem_notices += self._waiting_changes()
-        for problem in [*self.wanted.refused, *self.wanted.found]:
+    def _strategies_changed(self) -> None:
+        # The manifests stay as they were read: whether a file of theirs is gone is the folder's to say.
+        self._want(check_again(self.wanted, self.catalogue))
+
+    def _want(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self._problem_notices = [str(problem) for problem in wanted.other_problems()]
+        feeds, pools = (group.feed for group in self.feeds.values()), (group.pool for group in self.workers.values())
+        self._problem_notices += waiting_changes(wanted.manifests, feeds, pools)
+        for problem in [*wanted.refused, *wanted.found]:
             log.warning("manifest problem", extra={"problem": str(problem)})
-
-    def _waiting_changes(self) -> list[str]:
-        """Changes of feeds and pools that running processes can't take in."""
-        manifests = self.wanted.manifests
-        changed = [
-            f"MarketFeed {group.feed.full_name} changed: that takes effect at the next start"
-            for key, group in self.feeds.items()
-            if key in manifests.feeds and manifests.feeds[key].spec != group.feed.spec
-        ]
-        for (key, _), worker in self.workers.items():
-            now, then = manifests.pools.get(key), worker.pool
-            if now is None:
-                continue
-            differs = (now.spec.feed, now.spec.segment, now.spec.transport)
-            if differs != (then.spec.feed, then.spec.segment, then.spec.transport):
-                changed.append(
-                    f"TraderPool {now.full_name} changed its feed, segment or transport: that takes effect at the "
-                    "next start"
-                )
-        return list(dict.fromkeys(changed))
+        self._replan.set()
 
     @property
     def notices(self) -> list[str]:
         """What a person should know now."""
         feeds = [self.feed_starts.why(key) for key in self.feed_starts.failed]
         console = self.console.notices if self.console is not None else []
-        return [
-            *self._folder.notices, *self._ended_notices, *self._problem_notices, *self._plan_notices, *feeds, *self.broker.notices, *console
-        ]  # fmt: skip
+        manifests = [*self._folder.notices, *self._strategies.notices, *self._ended_notices, *self._problem_notices]
+        return [*manifests, *self._plan_notices, *feeds, *self.broker.notices, *console]
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The strategies there are."""
+        return self._strategies.catalogue
 
     async def _keep_planning(self) -> None:
         while True:
@@ -452,12 +459,22 @@ class LocalRuntime:
 
     async def abort(self) -> None:
         """End everything at once, in whatever state it is; nothing of the run is left."""
+        await self._end_start()
         await self.quiesce(at_once=True)
         for child in self.children():
             child.kill()
         self.broker.kill()
         await asyncio.gather(*(child.stop(1.0) for child in self.children()), return_exceptions=True)
         await self.close()
+
+    async def _end_start(self) -> None:
+        """End a start that is under way: what it began after the end of all else would be left behind."""
+        deadline = time.monotonic() + _START_END_S
+        while self._starting is not None and time.monotonic() < deadline:
+            self._starting.cancel()  # again: a library may take one cancellation for its own
+            await asyncio.wait([self._starting], timeout=_CANCEL_AGAIN_S)
+        if self._starting is not None:
+            log.error("the start does not end", extra={"after_s": _START_END_S})
 
     async def close(self) -> None:
         """Let go of sockets, shared memory and the state folder, when every process has ended."""
@@ -468,19 +485,9 @@ class LocalRuntime:
         if self._api is not None:
             await self._api.stop()
         if self.run:
-            await asyncio.to_thread(self._end_rest)
+            await asyncio.to_thread(self.state.end_run, self.run)
         self._reaper.dismiss()
         self.state.release()
-
-    def _end_rest(self) -> None:
-        """Kill what still belongs to the run (grandchildren of killed processes) and remove its shared memory."""
-        deadline = time.monotonic() + 5.0
-        while (left := self.state.leftovers()) and time.monotonic() < deadline:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, 9)
-            time.sleep(0.02)
-        shutil.rmtree(self.state.shm(self.run), ignore_errors=True)
 
     def _read_memory(self) -> None:
         try:

@@ -68,10 +68,13 @@ def main() -> None:
     while members(run) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
     # Killed processes take a moment to go: until then their files may still be written. One that the kernel
-    # can't end (stuck in a device) must not keep this process for ever.
-    deadline += _GRACE_S
-    while members(run) and time.monotonic() < deadline:
+    # can't end (stuck in a device) must not keep this process for ever. On a busy machine one look may take longer than
+    # the grace: what is found is killed all the same.
+    deadline = time.monotonic() + _GRACE_S
+    while members(run):
         end(run, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            break
         time.sleep(_POLL_S)
     remove_folder(shm_folder)
     if os.path.exists(run_file):

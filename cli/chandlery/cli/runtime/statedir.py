@@ -18,10 +18,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Final
@@ -38,6 +40,8 @@ _LONGEST_TAIL_BYTES: Final = len("/rings/") + 63 + len("/windows.sock")
 SHM_ROOT: Final = Path("/dev/shm")
 #: Set for every process of a run, so that what a killed run left can be found without any file.
 RUN_VARIABLE: Final = "CHANDLERY_RUN"
+# A killed process is gone within milliseconds, one of 1 GB within 0.1 s; fifty times that on a busy machine.
+_END_RUN_S: Final = 5.0
 
 
 class RunRecord(msgspec.Struct):
@@ -146,6 +150,16 @@ class StateDir:
     def leftovers(self) -> list[int]:
         """Processes of an earlier run over this state that still live (call with the lock held)."""
         return procfs.pids_with_variable(RUN_VARIABLE, f"{self.key}-")
+
+    def end_run(self, run: str) -> None:
+        """Kill what still belongs to a run (grandchildren of killed processes) and remove its shared memory."""
+        deadline = time.monotonic() + _END_RUN_S
+        while (left := procfs.pids_with_variable(RUN_VARIABLE, run)) and time.monotonic() < deadline:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        shutil.rmtree(self.shm(run), ignore_errors=True)
 
     def sweep(self) -> list[str]:
         """Remove what a killed run left: segments, sockets, run.json. Call with the lock held and no leftovers.

@@ -1,0 +1,83 @@
+"""The folder of strategies while an instance runs: its catalogue is read anew when its files change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from chandlery.cli.runtime.desired import Catalogue, read_catalogue
+from chandlery.core.errors import ChandleryError
+from chandlery.workers.supervisor.catalogue_reader import FIRST_RETRY_S, LAST_RETRY_S, Fingerprint, fingerprint
+
+log = logging.getLogger("chandlery.up")
+
+#: How often the folder is looked at: a listing of some tens of names costs less than a millisecond.
+LOOK_S: Final = 0.5
+
+
+def look(folder: Path | None) -> Fingerprint:
+    """The files of the folder as they are now; nothing without a folder."""
+    return fingerprint(str(folder) if folder is not None else "")
+
+
+class Strategies:
+    """The strategies that count.
+
+    Workers tell their catalogues too; but a pool without Traders may have no worker, and its first Trader would be refused
+    for ever.
+
+    Attributes:
+        catalogue: what there is; where it can't be read now, what there was. notices: that it can't be read, and why.
+    """
+
+    def __init__(self, folder: Path | None, catalogue: Catalogue, seen: Fingerprint | None) -> None:
+        """Begin with what was read already.
+
+        Args:
+            folder: of ``--strategies``; None: the shipped ones are all there are.
+            seen: the folder as it was before ``catalogue`` was read; None: not known, so it is read once more.
+        """
+        self.catalogue = catalogue
+        self.notices: list[str] = []
+        self._folder = folder
+        self._seen = seen
+
+    async def follow(self, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        """Call ``changed`` after each new catalogue, until cancelled.
+
+        One that can't be read (a file that never returns, a folder that is gone) is tried again after pauses that grow.
+
+        Args:
+            clock: seconds that never go back.
+        """
+        again_s, pause_s = math.inf, FIRST_RETRY_S
+        while self._folder is not None:
+            present = look(self._folder)
+            if present != self._seen or clock() >= again_s:
+                pause_s = FIRST_RETRY_S if present != self._seen else min(2 * pause_s, LAST_RETRY_S)
+                self._seen = present
+                is_read = await self._read(self._folder, changed)
+                again_s = math.inf if is_read else clock() + pause_s
+            await asyncio.sleep(LOOK_S)
+
+    async def _read(self, folder: Path, changed: Callable[[], None]) -> bool:
+        try:
+            catalogue = await read_catalogue(folder)
+        except (ChandleryError, OSError) as error:
+            told = f"{folder}: its strategies can't be read, those known before count: {error}"
+            if self.notices != [told]:
+                log.warning("strategies can't be read", extra={"problem": str(error)})
+            self.notices = [told]
+            return False
+        self.notices = []
+        if catalogue != self.catalogue:
+            broken = [str(entry["name"]) for entry in catalogue if entry.get("errors")]
+            log.info("strategies changed", extra={"strategies": len(catalogue) - len(broken), "broken": broken})
+            self.catalogue = catalogue
+            changed()
+        return True

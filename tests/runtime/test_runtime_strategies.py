@@ -1,0 +1,134 @@
+"""The folder of strategies while an instance runs, apart from the instance."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.runtime.up_process import STRATEGIES, kill_hard, trader, until
+
+from chandlery.cli.runtime import strategies
+from chandlery.cli.runtime.desired import Catalogue, Wanted, check_again
+from chandlery.cli.runtime.local import LocalRuntime
+from chandlery.cli.runtime.options import UpOptions
+from chandlery.cli.runtime.procfs import pids_with_variable
+from chandlery.cli.runtime.strategies import Strategies, look
+from chandlery.core.errors import MachineError
+from chandlery.core.manifests import parse_manifests
+from chandlery.workers.supervisor.catalogue_reader import FIRST_RETRY_S
+
+KNOWN: Catalogue = [{"name": "known"}]
+NEWER: Catalogue = [{"name": "known"}, {"name": "newer", "errors": ["line 3"]}]
+
+
+class Reading:
+    """Stands in for the process that reads: what it answers by turns, and how often it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: Catalogue | Exception) -> None:
+        self.asked = 0
+        self._answers: Iterator[Catalogue | Exception] = iter(answers)
+        monkeypatch.setattr(strategies, "read_catalogue", self._read)
+        monkeypatch.setattr(strategies, "LOOK_S", 0.0)
+
+    async def _read(self, _: object) -> Catalogue:
+        self.asked += 1
+        answer = next(self._answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def looks(count: int = 5) -> None:
+    """Let who follows look a few times."""
+    for _ in range(4 * count):
+        await asyncio.sleep(0)
+
+
+async def test_strategies_are_read_anew_when_their_folder_changes_and_only_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Reading(monkeypatch, NEWER, NEWER)
+    told: list[Catalogue] = []
+    seen = look(tmp_path)
+    (tmp_path / "newer.py").write_text("written while the first reading was under way")
+    followed = Strategies(tmp_path, KNOWN, seen)
+    following = asyncio.create_task(followed.follow(lambda: told.append(followed.catalogue)))
+    await looks()
+    assert (told, reading.asked) == ([NEWER], 1)
+    (tmp_path / "newer.py").write_text("another comment, the same strategies")
+    await looks()
+    assert (told, reading.asked) == ([NEWER], 2), "nothing to plan anew for"
+    following.cancel()
+
+
+async def test_strategies_that_can_not_be_read_leave_those_known_and_are_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Reading(monkeypatch, MachineError("it hangs"), MachineError("it hangs"), NEWER)
+    now_s, changes = 0.0, 0
+
+    def changed() -> None:
+        nonlocal changes
+        changes += 1
+
+    followed = Strategies(tmp_path, KNOWN, look(tmp_path))
+    following = asyncio.create_task(followed.follow(changed, lambda: now_s))
+    (tmp_path / "hangs.py").write_text("while True: pass")
+    await looks()
+    for pause_s, asked in ((FIRST_RETRY_S - 0.1, 1), (0.1, 2), (2 * FIRST_RETRY_S - 0.1, 2)):
+        now_s += pause_s
+        await looks()
+        assert (reading.asked, changes, followed.catalogue) == (asked, 0, KNOWN), now_s
+        assert followed.notices == [f"{tmp_path}: its strategies can't be read, those known before count: it hangs"]
+    now_s += 0.1
+    await looks()
+    assert (reading.asked, changes, followed.catalogue, followed.notices) == (3, 1, NEWER, [])
+    following.cancel()
+
+
+async def test_a_folder_of_strategies_that_is_gone_leaves_those_known_and_is_said(tmp_path: Path) -> None:
+    """By the real reading: it ends with exit code 2 where there is no folder."""
+    folder = tmp_path / "nowhere"
+    followed = Strategies(folder, KNOWN, (("known.py", 1, 1),))
+    assert not await followed._read(folder, lambda: None)
+    assert "nowhere: no such folder" in followed.notices[0]
+    assert followed.catalogue == KNOWN
+
+
+async def test_manifests_that_were_being_read_when_strategies_changed_are_held_against_the_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chandlery.cli.runtime import local
+
+    manifests = parse_manifests(trader("one", strategy="newer").replace('{"fast": 2, "slow": 5}', "{}"))
+    known: list[dict[str, Any]] = [{"name": "newer", "parameters": {}}]
+    runtime = LocalRuntime(UpOptions((), tmp_path), Wanted(manifests, [], []), [], lambda *_: None)
+
+    def read_meanwhile(_: object, __: object, ___: object, catalogue: Catalogue) -> Wanted:
+        runtime._strategies.catalogue = known
+        return check_again(Wanted(manifests, [], []), catalogue)
+
+    monkeypatch.setattr(local, "read_again", read_meanwhile)
+    await runtime._read_manifests()
+    assert [problem.reason for problem in runtime.wanted.found if problem.reason == "UnknownStrategy"] == []
+
+
+def test_a_strategy_file_that_never_returns_does_not_outlive_a_command_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text(
+        f"import os, time\nos.close(os.open({str(tmp_path / 'begun')!r}, os.O_CREAT))\ntime.sleep(600)\n" + STRATEGIES
+    )
+    mark = f"strategies-{os.getpid()}"
+    command = [sys.executable, "-m", "chandlery.cli", "validate", "-f", str(tmp_path), "--strategies", str(tmp_path)]
+    with subprocess.Popen(
+        command, env={**os.environ, "CHANDLERY_TEST_MARK": mark}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        until(lambda: (tmp_path / "begun").exists(), "the file is being imported")
+        kill_hard(process.pid)
+        process.wait()
+    until(lambda: not pids_with_variable("CHANDLERY_TEST_MARK", mark), "the reading process has ended")
