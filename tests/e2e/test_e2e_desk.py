@@ -20,7 +20,6 @@ from tests.support.exchange_server import ExchangeServer
 from tests.support.otlp_receiver import Receiver, Seen, http_receiver
 
 from chandlery.core.latency import account
-from chandlery.core.signals import Signal
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
@@ -100,7 +99,7 @@ def desk(node: Cluster, images: Images) -> Iterator[Desk]:
 
 def test_an_applied_trader_becomes_ready_and_signals_with_an_account_of_its_latency(desk: Desk) -> None:
     fresh = desk.more_signals("steady", {})
-    signals, completions = desk.signals("steady")
+    signals, completions = desk.all_signals("steady")
     for each in fresh:
         completion = completions[each]
         stamps = msgspec.structs.replace(
@@ -164,7 +163,7 @@ def test_an_upgrade_that_changes_no_image_touches_no_pod_of_a_feed_or_a_pool(des
     for what in ("worker", "incarnation", "runningGeneration", "restarts"):
         assert now[what] == trader[what], what
     assert _ready_since(now) == _ready_since(trader)
-    known = desk.more_signals("steady", {})
+    known, _ = desk.all_signals("steady")
     desk.more_signals("steady", known)
 
 
@@ -184,14 +183,14 @@ def test_a_deleted_worker_pod_comes_back_with_its_traders_while_the_operator_is_
         return pod["metadata"]["uid"] != before and bool(ready) and ready[0]["status"] == "True"
 
     desk.namespace.until("another worker pod", ("pod", WORKER), is_another, START_S)
-    known = desk.more_signals("steady", {})
+    known, _ = desk.all_signals("steady")
     fresh = desk.more_signals("steady", known)
     assert desk.namespace.get(*OPERATOR.split("/"))["status"].get("replicas", 0) == 0
     assert {signal.trader for signal in fresh.values()} == {f"{desk.namespace.name}/steady"}
-    known = desk.more_signals("tireless", {})
+    known, _ = desk.all_signals("tireless")
     desk.more_signals("tireless", known)
-    signals = [record for record in desk.records("tireless") if isinstance(record, Signal)]
-    opens = sorted(signal.open_time_ms for signal in signals)
+    signals, _ = desk.all_signals("tireless")
+    opens = sorted(signal.open_time_ms for signal in signals.values())
     assert opens == list(range(opens[0], opens[-1] + 1, 1_000)), "each second has its signal, once"
     desk.scale_operator(1)
     desk.wait_ready("steady")
@@ -265,7 +264,7 @@ def test_a_trader_over_its_memory_limit_ends_alone(desk: Desk) -> None:
         return [because] == [one["message"] for one in conditions if (one["type"], one["status"]) == ("Ready", "False")]
 
     desk.namespace.until("its condition", ("trader", "glutton"), is_ended, START_S)
-    known = desk.more_signals("steady", {})
+    known, _ = desk.all_signals("steady")
     desk.more_signals("steady", known)
     assert _restarts(desk) == before
     desk.namespace.kubectl("delete", "trader", "glutton")
