@@ -88,6 +88,17 @@ class Desk:
             {record.id: record for record in own if isinstance(record, Completion)},
         )
 
+    def all_signals(self, name: str, timeout_s: float = START_S) -> tuple[dict[str, Signal], dict[str, Completion]]:
+        """The same, asked for again as long as Kafka can't be read (a busy machine takes long to start the reader)."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self.signals(name)
+            except ClusterError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(1.0)
+
     def records(self, name: str) -> list[Signal | Completion]:
         """Every signal and completion of a Trader on the topic.
 

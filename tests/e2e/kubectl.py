@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.e2e.cluster.commands import ClusterError, run
+from tests.e2e.diagnosis import ended_containers, stated
 
 Resource = dict[str, Any]
 Manifest = str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -19,6 +20,7 @@ Manifest = str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 _COMMAND_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.2
 _LOG_LINES: Final = 40
+_LAST_WORDS_LINES: Final = 15
 _COMPONENT_LOG_LINES: Final = 8
 _LINE_LENGTH: Final = 400
 # Each log is a command of 0.1 s, and nobody reads those of a hundred equal pods.
@@ -162,8 +164,16 @@ class Namespace:
         self.cluster.kubectl("delete", "namespace", self.name, "--ignore-not-found", "--wait=false")
 
     def diagnosis(self) -> str:
-        """Events, pods and the ends of their logs: what one looks at first after a failure."""
+        """What one looks at after a failure. First, for reports are cut at their end, what tells most.
+
+        Containers that ended, with their last words; what Chandlery's resources say; events, pods and the ends of their
+        logs.
+        """
         parts = [
+            *self._ends(),
+            _titled(f"statuses in {self.name}", self._statuses()),
+        ]
+        parts += [
             _titled(f"{what} in {self.name}", self._tried(*arguments))
             for what, arguments in (
                 ("resources", ("get", "all,configmaps,secrets", "-o", "wide")),
@@ -172,6 +182,23 @@ class Namespace:
             )
         ]
         return "\n".join((*parts, *self._pods_logs()))
+
+    def _ends(self) -> Iterator[str]:
+        try:
+            ended = list(ended_containers(self.get("pods")["items"]))
+        except ClusterError as error:
+            yield _titled("containers that ended", str(error))
+            return
+        for one in ended[:_TOLD_PODS]:
+            arguments = (one.pod, "-c", one.container, f"--tail={_LAST_WORDS_LINES}", *(("--previous",) * one.again))
+            lines = [line[:_LINE_LENGTH] for line in self._tried("logs", *arguments).splitlines()]
+            yield _titled(f"ended: {one.pod} {one.container}: {one.how}", "\n".join(lines))
+
+    def _statuses(self) -> str:
+        try:
+            return "\n".join(stated(self.get("chandlery")["items"]))
+        except ClusterError as error:  # a cluster without the CustomResourceDefinitions
+            return str(error)
 
     def _pods_logs(self) -> Iterator[str]:
         try:

@@ -166,6 +166,26 @@ async def test_nobody_is_told_anything_without_the_token_and_nothing_is_changed_
 
 @pytest.mark.node
 @pytest.mark.slow
+async def test_a_console_that_is_killed_comes_back_and_tells_the_same(desk: Desk) -> None:
+    namespace = desk.namespace
+    if namespace.cluster.kill is None:
+        pytest.skip("containers of a cluster that isn't this run's own can't be killed")
+    (pod,) = namespace.get("pods", "-l", "app.kubernetes.io/component=console")["items"]
+    await asyncio.to_thread(namespace.kill, pod["metadata"]["name"], "console")
+
+    async def tells_the_same() -> bool:
+        try:
+            async with console_of(desk) as api:
+                told = await api.overview()
+        except (ApiUnavailableError, AssertionError):  # it isn't up yet, or kubectl found nobody to forward to
+            return False
+        return (told.feeds_alive, told.traders, told.traders_ready, told.away) == (1, 1, 1, [])
+
+    await until("the console's answer", tells_the_same, START_S)
+
+
+@pytest.mark.node
+@pytest.mark.slow
 def test_the_chart_tests_its_console_too(desk: Desk) -> None:
     told = desk.namespace.cluster.run("helm", "test", RELEASE, "--namespace", desk.namespace.name, timeout_s=START_S)
     assert told.count("Phase:          Succeeded") == 2

@@ -50,5 +50,6 @@ def test_a_diagnosis_tells_events_and_states_of_a_namespace(on_control_plane: Na
     on_control_plane.apply(_DEPLOYMENT)
     on_control_plane.wait("deployment/many", "condition=Available")
     diagnosis = on_control_plane.diagnosis()
+    assert "\n--- ended" not in f"\n{diagnosis}"
     assert "ScalingReplicaSet" in diagnosis
     assert "deployment.apps/many" in diagnosis

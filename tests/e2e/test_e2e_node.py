@@ -155,3 +155,43 @@ def test_a_container_over_its_memory_limit_ends_alone(on_node: Namespace, images
         return ended.get("reason") == "OOMKilled" and "running" in states.get("modest", {})
 
     on_node.until("the greedy container's end", ("pod", "mixed"), is_killed)
+
+
+def test_a_diagnosis_begins_with_the_last_words_of_a_container_that_was_restarted(
+    on_node: Namespace, images: Images
+) -> None:
+    program = """
+import os, sys, time
+if not os.path.exists("/kept/tried"):
+    open("/kept/tried", "w").close()
+    print("these were my last words")
+    sys.exit(3)
+time.sleep(600)
+"""
+    twice = {
+        "name": "twice",
+        "image": images["workers"],
+        "command": ["python", "-c", program],
+        "volumeMounts": [{"name": "kept", "mountPath": "/kept"}],
+    }
+    on_node.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "restarted"},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "containers": [twice],
+                "volumes": [{"name": "kept", "emptyDir": {}}],
+            },
+        }
+    )
+
+    def is_restarted(pod: dict[str, Any]) -> bool:
+        (one,) = pod["status"].get("containerStatuses", [{"restartCount": 0}])
+        return one["restartCount"] == 1 and "running" in one["state"]
+
+    on_node.until("its second try", ("pod", "restarted"), is_restarted)
+    title, words, *_ = on_node.diagnosis().splitlines()
+    assert title.startswith("--- ended: restarted twice: 1 restarts; ended with exit code 3, reason Error, ran from 20")
+    assert words == "these were my last words"

@@ -177,9 +177,11 @@ class ExchangeServer:
     Args:
         known: symbols it has, in its spelling and lower case (``btcusdt``); None for any. Streams of others
             are answered by an error, whether asked for in the address or by SUBSCRIBE.
+        host: address of this machine that it is reached at.
     """
 
-    def __init__(self, known: Sequence[str] | None = None) -> None:
+    def __init__(self, known: Sequence[str] | None = None, host: str = "127.0.0.1") -> None:
+        self._host = host
         self._known = None if known is None else frozenset(known)
         self._arrivals: asyncio.Queue[ServerConnection] = asyncio.Queue()
         self.connections: list[ServerConnection] = []
@@ -192,7 +194,7 @@ class ExchangeServer:
 
     async def __aenter__(self) -> ExchangeServer:
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, self._host, 0)
         await site.start()
         host, port = self._runner.addresses[0][:2]
         self.base_url = f"ws://{host}:{port}"
