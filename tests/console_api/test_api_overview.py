@@ -27,7 +27,9 @@ async def test_the_overview_counts_what_is_and_leaves_the_suspended_out(api: htt
 def test_the_worst_comes_first_and_all_well_says_nothing() -> None:
     well = Snapshot(
         traders=[Trader(trader="a/a", state="Active", ready=True), Trader(trader="a/s", state="Init", suspended=True)],
-        feeds=[Feed(feed="a/f", alive=True, missing_ids=9, reconnects=2, lost_age_ms=600_000)],  # no news any more
+        feeds=[
+            Feed(feed="a/f", alive=True, missing_ids=9, reconnects=2, lost_ages_ms={"missing_ids": 600_000})
+        ],  # no news any more
         pools=[Pool(pool="a/p", workers=1, ready_workers=1)],
     )
     assert list(attention(well, Quantiles(p99_us=9_000.0, count=500))) == []
@@ -42,8 +44,21 @@ def test_the_worst_comes_first_and_all_well_says_nothing() -> None:
         feeds=[
             Feed(feed="a/f", connected=True),
             Feed(feed="a/g", message="refused"),
-            Feed(feed="a/h", alive=True, missing_ids=9, lost_age_ms=0),
-            Feed(feed="a/i", alive=True, missing_ids=1, dropped=2, dead_letters=3, lost_age_ms=599_999),
+            Feed(
+                feed="a/h",
+                alive=True,
+                missing_ids=9,
+                dropped=1,
+                lost_ages_ms={"missing_ids": 0, "dropped": 600_000, "dead_letters": 0},
+            ),
+            Feed(
+                feed="a/i",
+                alive=True,
+                missing_ids=1,
+                dropped=2,
+                dead_letters=3,
+                lost_ages_ms={"missing_ids": 599_999, "dropped": 1, "dead_letters": 2},
+            ),
         ],
         pools=[Pool(pool="a/p", pending=2, message="full"), Pool(pool="a/q", workers=2, ready_workers=1)],
         memory=Memory(
@@ -63,8 +78,8 @@ def test_the_worst_comes_first_and_all_well_says_nothing() -> None:
         "Trader a/k goes on with its version before: BadParameter: no parameter slwo",
         "pool a/p: 2 Traders wait for room: full",
         "pool a/q: 1 of 2 workers are Ready",
-        "feed a/h lost some of its market in the last ten minutes: trades are missing by their ids",
-        "feed a/i lost some of its market in the last ten minutes: trades are missing by their ids, frames or trades were "
+        "feed a/h has lost some of its market: trades are missing by their ids",
+        "feed a/i has lost some of its market: trades are missing by their ids, frames or trades were "
         "dropped, records went to the dead letters",
         "signals are slow: p99 from frame to signal is over 66 ms in the last minute",
         "memory of a/z grows by 90 MB an hour",

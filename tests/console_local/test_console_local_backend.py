@@ -307,28 +307,27 @@ def test_a_feed_is_alive_while_its_market_time_moves_on() -> None:
     assert feed_of(row, market_time, 91.0, answers=True).watermark_age_ms is None
 
 
-def test_a_feed_tells_what_it_lost_and_when_that_was_last_seen_to_grow() -> None:
+def test_a_feed_tells_what_it_lost_and_when_each_kind_was_last_seen_to_grow() -> None:
     losses = Losses()
     row = FeedRow("default/market", "binance", reconnects=1)
 
-    def seen(now_s: float) -> int | None:
+    def seen(now_s: float) -> dict[str, int]:
         losses.note([row], now_s)
-        return losses.age_ms(row.feed, now_s + 1.0)
+        return losses.ages_ms(row.feed, now_s)
 
-    assert seen(0.0) is None
-    for name, now_s in (("missing_ids", 10.0), ("dropped", 20.0), ("dead_letters", 30.0)):
-        setattr(row, name, 3)
-        assert seen(now_s) == 1_000
-    assert seen(40.0) == 11_000
+    assert seen(0.0) == {}
+    row.missing_ids, row.dropped = 3, 3
+    assert seen(10.0) == {"dropped": 0}, "trades that are missing at one look alone came a little late"
+    row.dropped, row.dead_letters = 0, 3
+    assert seen(20.0) == {"missing_ids": 0, "dropped": 10_000, "dead_letters": 0}
     row.missing_ids = 1
-    assert seen(50.0) == 21_000, "some came late, or ingest began anew: nothing was lost"
-    told = feed_of(row, MarketTime(), 51.0, answers=True, lost_age_ms=losses.age_ms(row.feed, 51.0))
-    assert (told.missing_ids, told.dropped, told.dead_letters, told.reconnects) == (1, 3, 3, 1)
-    assert told.lost_age_ms == 21_000
-    losses.note([], 60.0)
-    assert losses.age_ms(row.feed, 60.0) is None
-    row.dropped, row.dead_letters, row.missing_ids = 0, 0, 1
-    assert seen(70.0) == 1_000, "what is found at the first look may be of now"
+    assert seen(30.0) == {"missing_ids": 10_000, "dropped": 20_000, "dead_letters": 10_000}, "nothing was lost"
+    told = feed_of(row, MarketTime(), 30.0, answers=True, lost_ages_ms=losses.ages_ms(row.feed, 30.0))
+    assert (told.missing_ids, told.dropped, told.dead_letters, told.reconnects) == (1, 0, 3, 1)
+    assert told.lost_ages_ms["dropped"] == 20_000
+    losses.note([], 40.0)
+    assert losses.ages_ms(row.feed, 40.0) == {}
+    assert seen(50.0) == {"dead_letters": 0}, "what is found at the first look may be of now"
 
 
 def test_the_age_of_a_row_is_that_of_what_its_worker_told() -> None:

@@ -165,7 +165,7 @@ async def test_a_feeds_card_says_whether_it_lives_and_how_late_it_is(browser: Br
     served.world.backend.feeds = [
         Feed(feed="default/a", alive=True, connected=True, source="binance", symbols=["BTC/USDT"], intervals=["1m"],
              trades_per_s=712.4, lag=3, behind_ms=4_200, late=2, duplicate=1, trades=12_345, frames=6_789,
-             missing_ids=1_234, dropped=5, dead_letters=6, reconnects=7, lost_age_ms=1_000,
+             missing_ids=1_234, dropped=5, dead_letters=6, reconnects=7, lost_ages_ms={"dropped": 1_000},
              candles_closed=77, watermark_age_ms=800),
         Feed(feed="default/b", connected=True, source="replay", message="no candle for 40 s", watermark_age_ms=40_000),
         Feed(feed="default/c", source="binance"),
@@ -202,7 +202,9 @@ async def test_a_feeds_card_says_whether_it_lives_and_how_late_it_is(browser: Br
         assert said[3][1]["Lag"] == "1 record"
         assert await cards.nth(1).locator(".message").inner_text() == "no candle for 40 s"
         await sight.page.goto(f"{address}/#/")
-        await sight.page.get_by_text("feed default/a lost some of its market in the last ten minutes").wait_for()
+        await sight.page.get_by_text(
+            "feed default/a has lost some of its market: frames or trades were dropped"
+        ).wait_for()
         assert sight.complaints == []
 
 

@@ -34,6 +34,8 @@ def producer() -> AIOKafkaProducer:
 class Connection:
     """One whose end takes for ever, as a TLS connection's may."""
 
+    _writer = None
+
     def __init__(self) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closings = 0
@@ -75,13 +77,19 @@ async def cut_short() -> None:
 @pytest.mark.parametrize("turns", range(TURNS))
 @pytest.mark.parametrize("client", [consumer, producer])
 async def test_who_is_cancelled_while_it_ends_a_client_is_cancelled(client: Callable[[], Any], turns: int) -> None:
-    task = asyncio.create_task(end_client(client()))
+    before, ended = asyncio.all_tasks(), client()
+    task = asyncio.create_task(end_client(ended))
     await asyncio.sleep(0)
     for _ in range(turns):
         await asyncio.sleep(0)
     if task.cancel():
         with pytest.raises(asyncio.CancelledError):
             await task
+    # And it ends nevertheless: nothing of it, and nothing that ends it, is left.
+    async with asyncio.timeout(20):
+        while left := asyncio.all_tasks() - before:
+            await asyncio.wait(left)
+    assert ended._closed
 
 
 @pytest.mark.parametrize("end", [swallowing, failing])
@@ -119,7 +127,7 @@ async def test_a_connection_whose_end_never_comes_harms_nobody() -> None:
     client = consumer()
     connection = Connection()
     client._client._conns["node", 0] = connection
-    await end_client(client, within_s=0.01)
+    await end_client(client, within_s=0.5)  # its other steps are over by then, on a busy machine too
     assert connection.closed.cancelled()
     assert connection.closings
 
@@ -172,3 +180,15 @@ async def test_a_producer_that_still_has_records_goes_on_behind_who_ends_it_and_
     assert not ended.is_set()
     taken.set()
     await asyncio.wait_for(ended.wait(), 20)
+
+
+async def test_a_producer_whose_end_fails_leaves_no_connection_and_no_task() -> None:
+    client = AIOKafkaProducer(bootstrap_servers="127.0.0.1:1")
+    connection = Connection()
+    client.client._conns["node", 0] = connection
+    client.client._sync_task = following = asyncio.create_task(asyncio.Event().wait())
+    client.stop = failing_at_once
+    await end_client(client)
+    assert connection.closings
+    await asyncio.wait([following], timeout=20)
+    assert following.cancelled()

@@ -1,4 +1,4 @@
-"""What the feed says of a Kafka that it can't enter."""
+"""What processes say of a Kafka that they can't enter, and of one that comes back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from chandlery.core import broker_watch
 from chandlery.core.errors import LoginError, UnavailableError
 from chandlery.core.settings import KafkaSettings
+from chandlery.stream.ingest.sink import KafkaSink
 from chandlery.workers.feed import clients
 
 
@@ -36,3 +37,37 @@ async def test_a_secret_that_came_is_not_missing_any_more_though_the_broker_does
     assert watch.problem is refused
     await connect(asyncio.Event())
     assert (watch.problem is refused) is kept
+
+
+async def test_a_broker_that_went_before_the_first_look_comes_back_where_others_had_just_spoken_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    back = asyncio.Event()
+    answers = [False, True]
+
+    class Connection:
+        def close(self) -> None:
+            """It was never one."""
+
+    async def knock(*_: object, **__: object) -> Connection:
+        if not answers.pop(0):
+            raise UnavailableError("nothing")
+        back.set()
+        return Connection()
+
+    monkeypatch.setattr(broker_watch, "knock", knock)
+    monkeypatch.setattr(broker_watch, "_RETRY_S", 0.0)
+    watch = clients.broker_watch(KafkaSettings(bootstrap="none:1", feed="market"))
+    running = asyncio.create_task(watch.run(there=True))
+    await asyncio.wait_for(back.wait(), 20)
+    await asyncio.sleep(0)
+    assert (watch.connected, watch.reconnects) == (True, 1)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_a_login_that_is_refused_once_all_runs_is_what_ingest_says_of_it() -> None:
+    sink = KafkaSink(KafkaSettings(bootstrap="none:1", feed="market"))
+    assert sink.problem is None
+    sink._watch.problem = refused = LoginError("no", reason="KafkaUnauthorized")
+    assert sink.problem is refused

@@ -44,9 +44,13 @@ class BrokerWatch:
         self.reconnects = 0
         self.problem: LoginError | None = None
 
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        ever = False
+    async def run(self, *, there: bool = False) -> None:
+        """Watch until cancelled.
+
+        Args:
+            there: whether the broker has just been spoken with: if it is gone before the first look, its return counts.
+        """
+        ever = self.connected = there
         while True:
             gone = asyncio.Event()
             connection = await self._connect(gone)

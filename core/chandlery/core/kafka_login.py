@@ -21,6 +21,7 @@ import msgspec
 
 from chandlery.core.errors import InputError, InvariantError, LoginError, UnavailableError
 from chandlery.core.kafka_credentials import Credentials, new_context, of_properties, show, stores_of, trust
+from chandlery.core.kafka_ending import abort
 from chandlery.core.kafka_properties import parse_jaas
 from chandlery.core.settings import KafkaSecurity, KafkaSettings
 
@@ -353,11 +354,9 @@ def _current_kind(kind: type[object], login: KafkaLogin) -> type[object]:
         return property(read)
 
     async def close(self: Any) -> None:
-        # Whoever ends a client has its answers, so nothing is lost. Asked politely, a TLS connection of uvloop's (0.23)
-        # that is closed while a request is on its way waits for the end of its shutdown for 30 s.
+        # Whoever ends a client has its answers, so nothing is lost.
         for connection in list(self._conns.values()):
-            if connection._writer is not None:
-                connection._writer.transport.abort()
+            abort(connection)
         await kind.close(self)  # type: ignore[attr-defined]
 
     members = {f"_{name}": live(name) for name in _LIVE}

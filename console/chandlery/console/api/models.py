@@ -133,7 +133,7 @@ class Feed(Answer):
         lag: records that the aggregator is behind. behind_ms: for how long the oldest of them has waited.
         missing_ids: trades that the exchange's ids tell of and that haven't come. dropped: frames that couldn't be read, and
             trades that ingest gave up. dead_letters: records that the aggregator couldn't read. reconnects: of ingest.
-        lost_age_ms: how long ago missing_ids, dropped or dead_letters were last seen to grow; null: never.
+        lost_ages_ms: how long ago missing_ids, dropped and dead_letters were last seen to grow, by name; not there: never.
     """
 
     feed: str
@@ -155,7 +155,7 @@ class Feed(Answer):
     dropped: int = 0
     dead_letters: int = 0
     reconnects: int = 0
-    lost_age_ms: int | None = None
+    lost_ages_ms: dict[str, int] = {}
     watermark_age_ms: int | None = None
     message: str = ""
 

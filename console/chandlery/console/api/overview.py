@@ -69,9 +69,7 @@ def attention(snapshot: Snapshot, frame_to_signal: Quantiles) -> Iterator[str]:
     held = [one for one in snapshot.traders if one.ready and not one.suspended and one.reason not in _NOT_HELD]
     yield from map(_of_held, sorted(held, key=lambda one: one.trader))
     yield from (_of_pool(pool) for pool in snapshot.pools if pool.pending or pool.ready_workers < pool.workers)
-    for feed in snapshot.feeds:
-        if feed.lost_age_ms is not None and feed.lost_age_ms < _LOSS_NEWS_MS:
-            yield _of_loss(feed)
+    yield from filter(None, map(_of_losses, snapshot.feeds))
     if is_slow(frame_to_signal):
         # Without the figure, which is another each second: who reads by ear would hear it again and again.
         yield f"signals are slow: p99 from frame to signal is over {SIGNAL_US / 1e3:.0f} ms in the last minute"
@@ -86,15 +84,17 @@ def _of_feed(feed: Feed) -> str:
     return f"feed {feed.feed} is {state}" + (f": {feed.message}" if feed.message else "")
 
 
-def _of_loss(feed: Feed) -> str:
+def _of_losses(feed: Feed) -> str:
+    """What is news of them; empty: nothing."""
     # Without figures, as of slow signals; the feed's card has them.
-    kinds = (
-        (feed.missing_ids, "trades are missing by their ids"),
-        (feed.dropped, "frames or trades were dropped"),
-        (feed.dead_letters, "records went to the dead letters"),
-    )
-    what = ", ".join(words for number, words in kinds if number)
-    return f"feed {feed.feed} lost some of its market in the last ten minutes" + (f": {what}" if what else "")
+    kinds = {
+        "missing_ids": "trades are missing by their ids",
+        "dropped": "frames or trades were dropped",
+        "dead_letters": "records went to the dead letters",
+    }
+    news = {name for name, age_ms in feed.lost_ages_ms.items() if age_ms < _LOSS_NEWS_MS and getattr(feed, name)}
+    what = ", ".join(words for name, words in kinds.items() if name in news)
+    return f"feed {feed.feed} has lost some of its market: {what}" if what else ""
 
 
 def _of_trader(trader: Trader) -> str:

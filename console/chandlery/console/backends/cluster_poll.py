@@ -28,7 +28,7 @@ from chandlery.console.backends.cluster_figures import (
     worker_figures,
 )
 from chandlery.console.backends.cluster_follow import Names
-from chandlery.console.backends.losses import LastLoss
+from chandlery.console.backends.losses import FeedLosses
 from chandlery.core.errors import UnavailableError
 from chandlery.core.http_errors import in_words
 
@@ -78,7 +78,7 @@ class FeedFigures:
     Attributes:
         ingest_at_s, aggregator_at_s: when each answered last, monotonic: one may be gone while the other goes on.
         problem: also where there is no such pod, which of a feed that nobody needs is as it should be.
-        loss: when either was last seen to lose something.
+        losses: when each kind was last seen to grow.
     """
 
     ingest: IngestFigures | None = None
@@ -90,12 +90,13 @@ class FeedFigures:
     aggregator_at_s: float = 0.0
     problem: str = ""
     failed: int = 0
-    loss: LastLoss = field(default_factory=LastLoss)
+    losses: FeedLosses = field(default_factory=FeedLosses)
 
-    def lost(self) -> int:
-        """All that both told to be lost."""
-        of_ingest = self.ingest.missing_ids + self.ingest.dropped if self.ingest is not None else 0
-        return of_ingest + (self.aggregator.dead_letters if self.aggregator is not None else 0)
+    def note_losses(self, now_s: float) -> None:
+        """Take in what both told to be lost."""
+        missing_ids, dropped = (self.ingest.missing_ids, self.ingest.dropped) if self.ingest is not None else (0, 0)
+        dead_letters = self.aggregator.dead_letters if self.aggregator is not None else 0
+        self.losses.note(missing_ids, dropped, dead_letters, now_s)
 
 
 async def resolve(name: str, port: int) -> list[tuple[str, int]]:
@@ -219,7 +220,7 @@ class Poller:
             feed.ingest, feed.ingest_at_s = figures, now_s
         if aggregator is not None:
             (feed.aggregator, feed.aggregator_process), feed.aggregator_at_s = aggregator, now_s
-        feed.loss.note(feed.lost(), now_s)
+        feed.note_losses(now_s)
         _count(feed, problems)
 
     async def _status(

@@ -202,7 +202,7 @@ def feed_row(item: Object, figures: FeedFigures | None, now_s: float) -> Feed:
     row.connected, row.finished = ingest.connected, ingest.finished
     row.frames, row.trades, row.trades_per_s = ingest.frames, ingest.trades.appended, round(figures.trades_per_s, 3)
     row.missing_ids, row.dropped, row.reconnects = ingest.missing_ids, ingest.dropped, ingest.reconnects
-    row.lost_age_ms = figures.loss.age_ms(now_s)
+    row.lost_ages_ms = figures.losses.ages_ms(now_s)
     if ingest.kafka_problem is not None:
         row.message = row.message or printable(ingest.kafka_problem.message)
     if aggregator is not None:

@@ -182,7 +182,7 @@ class LocalBackend:
             pools=[pool_of(row) for row in view.pools],
             feeds=[
                 feed_of(
-                    row, self._market_time, now_s, answers=not away, lost_age_ms=self._losses.age_ms(row.feed, now_s)
+                    row, self._market_time, now_s, answers=not away, lost_ages_ms=self._losses.ages_ms(row.feed, now_s)
                 )
                 for row in view.feeds
             ],

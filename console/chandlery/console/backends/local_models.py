@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from chandlery.console.api.models import Feed, Pool, Quantiles, SegmentUse, Trader
-from chandlery.console.backends.losses import LastLoss
+from chandlery.console.backends.losses import FeedLosses
 from chandlery.console.backends.memory_history import Measured
 from chandlery.console.model import FeedRow, PoolRow, SegmentRow, TraderRow, View
 
@@ -93,22 +93,22 @@ class Losses:
     """When each feed was last seen to lose something."""
 
     def __init__(self) -> None:
-        self._feeds: dict[str, LastLoss] = {}
+        self._feeds: dict[str, FeedLosses] = {}
 
     def note(self, feeds: Sequence[FeedRow], now_s: float) -> None:
         """Take in the newest rows; feeds not among them are forgotten."""
-        self._feeds = {row.feed: self._feeds.get(row.feed, LastLoss()) for row in feeds}
+        self._feeds = {row.feed: self._feeds.get(row.feed, FeedLosses()) for row in feeds}
         for row in feeds:
-            self._feeds[row.feed].note(row.missing_ids + row.dropped + row.dead_letters, now_s)
+            self._feeds[row.feed].note(row.missing_ids, row.dropped, row.dead_letters, now_s)
 
-    def age_ms(self, feed: str, now_s: float) -> int | None:
-        """How long ago the newest loss of a feed was seen, ms; None: there was none."""
+    def ages_ms(self, feed: str, now_s: float) -> dict[str, int]:
+        """How long ago the newest loss of a feed was seen, ms, by kind; those of which there was none aren't there."""
         seen = self._feeds.get(feed)
-        return None if seen is None else seen.age_ms(now_s)
+        return {} if seen is None else seen.ages_ms(now_s)
 
 
 def feed_of(
-    row: FeedRow, market_time: MarketTime, now_s: float, *, answers: bool, lost_age_ms: int | None = None
+    row: FeedRow, market_time: MarketTime, now_s: float, *, answers: bool, lost_ages_ms: dict[str, int] | None = None
 ) -> Feed:
     """One MarketFeed. answers: whether the instance does; one that is away has no feed that is known to be alive."""
     age_ms = market_time.age_ms(row.feed, now_s)
@@ -133,7 +133,7 @@ def feed_of(
         dropped=row.dropped,
         dead_letters=row.dead_letters,
         reconnects=row.reconnects,
-        lost_age_ms=lost_age_ms,
+        lost_ages_ms=lost_ages_ms or {},
         watermark_age_ms=age_ms,
         message=row.message,
     )

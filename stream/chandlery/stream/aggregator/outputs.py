@@ -7,13 +7,13 @@ behind its input.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Final, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from chandlery.core.errors import UnavailableError
+from chandlery.core.kafka_ending import end_client
 from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import AGGREGATOR_CLIENT
@@ -84,13 +84,12 @@ class Outputs:
         except KafkaError as error:
             raise UnavailableError(f"Kafka doesn't answer: {error}") from error
 
-    async def stop(self) -> None:
+    async def stop(self, within_s: float) -> None:
         """Disconnect; what isn't acknowledged yet is sent first, if there was no failure."""
         if self._error is not None:
             # It would wait for batches that can't go any more; the process ends, and its connections with it.
             return
-        with suppress(KafkaError):
-            await self._producer.stop()
+        await end_client(self._producer, within_s=within_s)
 
     async def append(
         self, topic: str, partition: int, key: bytes, value: bytes, headers: list[Header] | None = None

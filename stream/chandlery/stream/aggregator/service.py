@@ -130,7 +130,7 @@ class Aggregator:
         }
         return Status(
             ready=self._ready,
-            kafka_problem=problem_of(self._problem),
+            kafka_problem=problem_of(self._problem or self._watch.problem),
             instance=self._instance.name,
             intervals=[step.interval.text for step in self._plan.steps],
             symbols=symbols,
@@ -196,7 +196,7 @@ class Aggregator:
             asyncio.create_task(app.wait_until_stopped(), name="faust"),
             asyncio.create_task(self._checkpoint_forever(), name="checkpoints"),
             asyncio.create_task(self._each_second(), name="seconds"),
-            asyncio.create_task(self._watch.run(), name="broker"),
+            asyncio.create_task(self._watch.run(there=True), name="broker"),
         ]
         try:
             await asyncio.wait([*tasks, self._failure], return_when=asyncio.FIRST_COMPLETED)
@@ -230,7 +230,7 @@ class Aggregator:
         try:
             async with asyncio.timeout(_LEAVE_S):
                 await self._faust.app.stop()
-                await self._outputs.stop()
+                await self._outputs.stop(_LEAVE_S)
         except TimeoutError:
             log.warning("Kafka didn't let go in time; the group notices by its session timeout")
 

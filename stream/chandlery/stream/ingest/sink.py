@@ -52,13 +52,11 @@ class Batch(NamedTuple):
 
 
 class Sink(Protocol):
-    """Takes batches and keeps their order within a partition.
+    """Takes batches and keeps their order within a partition."""
 
-    Attributes:
-        problem: why nothing can be sent now, if that is known.
-    """
-
-    problem: UnavailableError | None
+    @property
+    def problem(self) -> UnavailableError | None:
+        """Why nothing can be sent now, if that is known."""
 
     @property
     def reconnects(self) -> int:
@@ -99,10 +97,15 @@ class KafkaSink:
         self._topic = topics_of(kafka).trades
         self._producer: AIOKafkaProducer | None = None
         self._renewing = asyncio.Lock()
-        self.problem: UnavailableError | None = None
+        self._problem: UnavailableError | None = None
         self._away = False
         self._watch = BrokerWatch(kafka, create_conn)
         self._started = asyncio.Event()
+
+    @property
+    def problem(self) -> UnavailableError | None:
+        """See :class:`Sink`. A producer that had got in tells of no login; whoever watches does."""
+        return self._problem or self._watch.problem
 
     @property
     def reconnects(self) -> int:
@@ -119,9 +122,9 @@ class KafkaSink:
             try:
                 await ensure_topics(self._kafka)
             except UnavailableError as error:
-                if str(error) != str(self.problem):
+                if str(error) != str(self._problem):
                     log.warning("still waiting for the broker", extra={"error": str(error)})
-                self.problem = error
+                self._problem = error
                 if isinstance(error, LoginError):
                     await asyncio.sleep(_LOGIN_RETRY_S)
             else:
@@ -132,7 +135,7 @@ class KafkaSink:
     async def watch(self) -> None:
         """See :class:`Sink`. Before the start nobody has been there who could come back."""
         await self._started.wait()
-        await self._watch.run()
+        await self._watch.run(there=True)
 
     def channel(self, partition: int) -> int:
         """The partition's leader: aiokafka keeps one request a node in flight."""
@@ -233,15 +236,15 @@ class KafkaSink:
                 await producer.partitions_for(self._topic)
             except KafkaError as error:
                 await self._stop(producer)
-                self.problem = await self._why(error)
-                log.warning("broker not reachable; trying again", extra={"error": str(self.problem)})
+                self._problem = await self._why(error)
+                log.warning("broker not reachable; trying again", extra={"error": str(self._problem)})
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
             except BaseException:
                 await self._stop(producer)
                 raise
             else:
-                self.problem = None
+                self._problem = None
                 return producer
 
     async def _why(self, error: KafkaError) -> UnavailableError:

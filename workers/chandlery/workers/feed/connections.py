@@ -17,19 +17,19 @@ class Connections:
 
     def __init__(self, serve: Serve) -> None:
         self._serve = serve
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a connection from now on."""
         task = asyncio.create_task(self._serving(reader, writer))
-        self._tasks.add(task)
+        self._tasks[task] = writer
         task.add_done_callback(self._ended)
 
     async def _serving(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._serve(reader, writer)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task).close()  # one that was cut before its first step has not
         if not task.cancelled() and (error := task.exception()) is not None:
             message = "a connection was served badly"
             task.get_loop().call_exception_handler({"message": message, "exception": error, "task": task})
