@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import grpc
 
+from chandlery.core.processes import child_environment
+
 #: A feed has one request under way.
 _THREADS: Final = 4
 #: Encoded, OTLP's answer of success without a word is no byte at all.
@@ -51,8 +53,9 @@ def slow_collector(delay_s: float) -> Iterator[str]:
     Raises:
         ChildProcessError: it didn't start.
     """
-    words = [sys.executable, "-m", "benchmarks._slow_collector", str(delay_s)]
-    with Popen(words, stdout=PIPE, text=True) as process:
+    # By way of processes: it ends with whoever started it, killed or not.
+    words = [sys.executable, "-m", "chandlery.core.processes", sys.executable, "-m", "benchmarks._slow_collector"]
+    with Popen([*words, str(delay_s)], stdout=PIPE, text=True, env=child_environment()) as process:
         try:
             assert process.stdout is not None
             port = process.stdout.readline().strip()

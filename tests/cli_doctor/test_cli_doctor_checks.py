@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.segment.segment_mounts import lacks_mounts
 from tests.support.free_ports import free_ports
 
 from chandlery.cli import doctor, doctor_futex
@@ -38,7 +39,7 @@ def tiny_tmpfs(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
     )
     if mounted.returncode != 0:
-        pytest.skip(f"a tmpfs can't be mounted here: {mounted.stderr.strip()}")
+        lacks_mounts(mounted.stderr)
     try:
         yield folder
     finally:

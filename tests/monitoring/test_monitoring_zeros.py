@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from monitoring.dashboards import BOARDS, RATE
+from tests.support.needed import need
 from tests.support.promql import names_in
 
 QUERIES = [
@@ -25,9 +24,7 @@ _FEED = {
 
 def told(folder: Path, series: dict[str, str], expected: dict[str, list[dict[str, Any]]]) -> None:
     """Each query gives these samples after ten minutes of the series, a value a minute."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian: prometheus)")
+    promtool = need("promtool", "prometheus")
     asked = [
         {
             "expr": expr.replace(RATE, "5m").replace("$trader", ".*").replace("$feed", ".*"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chandlery.cli import running
-from chandlery.cli.runtime import local
+from chandlery.cli.runtime import cutting
 from chandlery.cli.runtime.children import Child
 from chandlery.cli.runtime.desired import Wanted
 from chandlery.cli.runtime.local import LocalRuntime
@@ -69,6 +69,9 @@ async def test_an_abort_while_all_starts_waits_for_the_start_and_leaves_no_child
         pids.append(child.pid)
         await asyncio.Event().wait()
 
+    # The next cancellation comes when the process has begun, on a busy machine too.
+    monkeypatch.setattr(cutting, "_CANCEL_AGAIN_S", 5.0)
+    monkeypatch.setattr(cutting, "_START_END_S", 60.0)
     monkeypatch.setattr(runtime, "_start", start)
     monkeypatch.setattr(runtime, "children", lambda: list(started))
     view: Any = None
@@ -91,8 +94,8 @@ async def test_an_abort_does_not_wait_for_ever_for_a_start_that_does_not_end(
             with contextlib.suppress(asyncio.CancelledError):
                 await end.wait()
 
-    monkeypatch.setattr(local, "_START_END_S", 0.05)
-    monkeypatch.setattr(local, "_CANCEL_AGAIN_S", 0.01)
+    monkeypatch.setattr(cutting, "_START_END_S", 0.05)
+    monkeypatch.setattr(cutting, "_CANCEL_AGAIN_S", 0.01)
     monkeypatch.setattr(runtime, "_start", start)
     view: Any = None
     starting = asyncio.create_task(runtime.start(view, view, view))
@@ -101,3 +104,25 @@ async def test_an_abort_does_not_wait_for_ever_for_a_start_that_does_not_end(
     assert "the start does not end" in caplog.messages
     end.set()
     await asyncio.wait([starting])
+
+
+async def test_an_abort_ends_also_what_starts_beside_though_it_takes_a_cancellation_for_another(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A feed's start, say: the one who waits for all starts is ended before."""
+    begun, swallowed = asyncio.Event(), asyncio.Event()
+
+    async def feed_starts() -> None:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        swallowed.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(cutting, "_CANCEL_AGAIN_S", 0.01)
+    task = runtime._spawn(feed_starts(), "start")
+    await begun.wait()
+    async with asyncio.timeout(20):
+        await runtime.abort()
+    assert swallowed.is_set()
+    assert task.cancelled()

@@ -21,6 +21,7 @@ from chandlery.cli.runtime.procfs import pids_with_variable
 from chandlery.cli.runtime.strategies import Strategies, look
 from chandlery.core.errors import MachineError
 from chandlery.core.manifests import parse_manifests
+from chandlery.workers.discovery import folder_files
 from chandlery.workers.supervisor.catalogue_reader import FIRST_RETRY_S
 
 KNOWN: Catalogue = [{"name": "known"}]
@@ -132,3 +133,11 @@ def test_a_strategy_file_that_never_returns_does_not_outlive_a_command_that_was_
         kill_hard(process.pid)
         process.wait()
     until(lambda: not pids_with_variable("CHANDLERY_TEST_MARK", mark), "the reading process has ended")
+
+
+def test_a_link_to_nothing_blinds_nobody_to_other_files(tmp_path: Path) -> None:
+    """As an editor leaves one beside a file with unsaved changes."""
+    (tmp_path / ".#a.py").symlink_to("somebody@somewhere.1")
+    (tmp_path / "a.py").write_text("")
+    assert [name for name, _, _ in look(tmp_path)] == ["a.py"]
+    assert [path.name for path in folder_files(str(tmp_path))] == ["a.py"]

@@ -151,10 +151,10 @@ def _pick(name: str, module: ModuleType, where: str) -> type[Strategy]:
 
 
 def folder_files(strategies_dir: str) -> list[Path]:
-    """Python files of a strategies folder, sorted; names that begin with an underscore are left alone."""
+    """Python files of a strategies folder, sorted; names that begin with an underscore or a dot are left alone."""
     if not strategies_dir:
         return []
-    return sorted(path for path in Path(strategies_dir).glob("*.py") if not path.name.startswith("_"))
+    return sorted(path for path in Path(strategies_dir).glob("*.py") if not path.name.startswith(("_", ".")))
 
 
 def names_in_text(text: str) -> list[str]:

@@ -19,6 +19,7 @@ from chandlery.cli.runtime.broker import Broker
 from chandlery.cli.runtime.children import Child
 from chandlery.cli.runtime.console_process import ConsoleProcess
 from chandlery.cli.runtime.counting import WorkerEvidence
+from chandlery.cli.runtime.cutting import cut
 from chandlery.cli.runtime.desired import Catalogue, Wanted, check_again, read_again, waiting_changes
 from chandlery.cli.runtime.feedgroup import FeedGroup
 from chandlery.cli.runtime.feedstarts import FeedStarts
@@ -52,9 +53,6 @@ _PREDECESSOR_TIMEOUT_S: Final = 20.0
 _READY_TIMEOUT_S: Final = 20.0
 # What can fail a plan is a full disk: no need to hurry, nor to fill the log.
 _PLAN_AGAIN_S: Final = 2.0
-# A start that is cancelled kills what it is just starting and lets go of Kafka: 0.1 s, fifty times that on a busy machine.
-_START_END_S: Final = 5.0
-_CANCEL_AGAIN_S: Final = 0.5
 #: Tasks that end by themselves; the others go on for as long as the run, or not at all.
 _PASSING: Final = ("start", "end worker")
 
@@ -447,7 +445,10 @@ class LocalRuntime:
         Workers on their way out finish it, within 10 s for the supervisor and 12 s for the feed, unless ``at_once``.
         """
         self.phase = "stopping"
-        for task in self._tasks if at_once else self._tasks - self._endings:
+        if at_once:
+            await cut(lambda: self._tasks)
+            return
+        for task in self._tasks - self._endings:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -469,12 +470,7 @@ class LocalRuntime:
 
     async def _end_start(self) -> None:
         """End a start that is under way: what it began after the end of all else would be left behind."""
-        deadline = time.monotonic() + _START_END_S
-        while self._starting is not None and time.monotonic() < deadline:
-            self._starting.cancel()  # again: a library may take one cancellation for its own
-            await asyncio.wait([self._starting], timeout=_CANCEL_AGAIN_S)
-        if self._starting is not None:
-            log.error("the start does not end", extra={"after_s": _START_END_S})
+        await cut(lambda: [self._starting] if self._starting is not None else [])
 
     async def close(self) -> None:
         """Let go of sockets, shared memory and the state folder, when every process has ended."""

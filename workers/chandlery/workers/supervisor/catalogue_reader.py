@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -34,12 +35,16 @@ def fingerprint(strategies_dir: str) -> Fingerprint:
     """Names, times and sizes of the folder's Python files; empty without a folder."""
     if not strategies_dir:
         return ()
-    try:
-        with os.scandir(strategies_dir) as entries:
-            files = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".py")]
-    except OSError:
-        return ()
-    return tuple(sorted((name, status.st_mtime_ns, status.st_size) for name, status in files))
+    found = []
+    with contextlib.suppress(OSError), os.scandir(strategies_dir) as entries:
+        for entry in entries:
+            if entry.name.endswith(".py"):
+                with contextlib.suppress(
+                    OSError
+                ):  # it went meanwhile, or is a link to nothing: of one file, not of all
+                    status = entry.stat()
+                    found.append((entry.name, status.st_mtime_ns, status.st_size))
+    return tuple(sorted(found))
 
 
 async def read_catalogue(strategies_dir: str) -> list[dict[str, Any]] | None:
