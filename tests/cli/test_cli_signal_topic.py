@@ -17,14 +17,16 @@ from chandlery.console.model import FeedRow, SignalRow, View
 from chandlery.core.errors import InputError, UnavailableError
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.signals import Signal
-from chandlery.workers.feed import clients
 
 
 class Silent:
     """A consumer whose broker has gone silent: it has ten records, and gives none."""
 
+    _writer, _sync_task = None, None
+
     def __init__(self) -> None:
-        self._client = self
+        # Its own client, of one connection.
+        self._client, self._conns = self, {"node": self}
         self.closed = False
 
     async def beginning_offsets(self, partitions: list[Any]) -> dict[Any, int]:
@@ -46,7 +48,7 @@ class Silent:
     async def stop(self) -> None:
         await asyncio.Event().wait()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         self.closed = True
 
 
@@ -64,8 +66,7 @@ async def test_a_broker_that_goes_silent_is_told_and_not_waited_for(monkeypatch:
             await topic.collect()
 
 
-async def test_a_client_that_does_not_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "_STOP_S", 0.05)
+async def test_a_client_that_does_not_end_is_left() -> None:
     topic, consumer = silent()
     async with asyncio.timeout(30):
         await topic.__aexit__(None, None, None)

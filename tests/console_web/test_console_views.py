@@ -161,6 +161,12 @@ async def test_on_a_desktop_each_view_is_legible_and_named_in_light_and_dark(
             await sight.show(view)
             assert await sight.page.evaluate(FAULTS) == [], view
             assert await sight.overflow() <= 0, view
+            # Whatever signal it was that is shown.
+            for action in ("buy", "sell", "close", "custom") if view == "signal" else ():
+                shown = (
+                    f"() => {{ document.querySelector('.action').dataset.action = '{action}'; return ({FAULTS})(); }}"
+                )
+                assert await sight.page.evaluate(shown) == [], action
         assert sight.complaints == []
         # That it finds what there is to find.
         await sight.page.evaluate(
