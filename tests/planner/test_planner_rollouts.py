@@ -197,6 +197,29 @@ def test_a_version_that_failed_is_not_tried_again_because_the_old_one_restarts(h
     assert [(spec.incarnation, spec.parameters["fast"]) for _, spec in fleet.entries(A)] == [(1, 2)]
 
 
+@pytest.mark.parametrize("whose", ["the pool's", "its own"])
+def test_suspending_takes_the_old_one_from_no_trader_whose_new_version_failed(whose: str) -> None:
+    def paused(fast: int) -> Desired:
+        if whose == "its own":
+            return wanted_of(edited(fast, suspend=True))
+        return wanted_of(edited(fast), in_pool=pool(suspend=True))
+
+    fleet = running(wanted_of(edited(2)))
+    bad = wanted_of(edited(BROKEN))
+    fleet.settle(bad, 6)
+    made = fleet.settle(paused(BROKEN), 4)
+    assert [(spec.mode, spec.generation, spec.parameters["fast"]) for _, spec in fleet.entries(A)] == [
+        ("suspended", 1, 2)
+    ]
+    assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("BadStrategy", True)
+    assert "generation 2 failed" in made.verdicts[A].message
+    made = fleet.settle(bad, 6)
+    assert [(spec.mode, spec.generation, spec.parameters["fast"]) for _, spec in fleet.entries(A)] == [("active", 1, 2)]
+    assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("BadStrategy", True)
+    assert "generation 1 goes on" in made.verdicts[A].message
+    assert list(fleet.doubled()) == []
+
+
 @pytest.mark.parametrize("hit", ["pod restarts", "process restarts"])
 def test_an_edit_while_the_old_one_restarts_does_not_throw_it_away(hit: str) -> None:
     fleet = running(wanted_of(edited(2)))

@@ -75,7 +75,9 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
         if message:
             return _keep(trader, world, old, "AwaitingApproval", message) or Refusal(pool, "AwaitingApproval", message)
     failed, decider = standing.failed, standing.decider
-    tried = failed is not None and failed.digest == content_digest(wanted) and not standing.move_failed
+    # What failed was to decide: suspended meanwhile, it is the same version still.
+    is_same = failed is not None and failed.digest == content_digest(wanted, mode="active")
+    tried = is_same and not standing.move_failed
     # Also while the old one only restarts: what is there no more when that fails could not be gone back to.
     if failed is not None and tried and decider is not None and decider.failure() is None:
         return _keep_before(trader, world, decider.assignment, failed, wanted.generation)
