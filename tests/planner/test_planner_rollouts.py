@@ -443,3 +443,24 @@ def test_a_version_that_fits_nowhere_leaves_the_old_one_its_place_while_that_res
     made = fleet.plan(new)
     assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("PoolFull", True)
     assert [spec.incarnation for _, spec in fleet.entries(A)] == [1]
+
+
+@pytest.mark.parametrize("whose", ["the pool's", "its own"])
+def test_suspending_takes_no_version_away_for_lack_of_room_for_the_next(whose: str) -> None:
+    def wanted(*symbols: str, suspended: bool = False) -> Desired:
+        own = trader("a", symbols=symbols, suspend=suspended and whose == "its own")
+        return wanted_of(own, in_pool=pool(most=1, series=2, suspend=suspended and whose == "the pool's"))
+
+    big = ("SOL/USDT", "ADA/USDT", "XRP/USDT")
+    fleet = running(wanted(*TWO))
+    fleet.settle(wanted(*big), 4)
+    for suspended, mode in ((True, "suspended"), (False, "active"), (True, "suspended")):
+        made = fleet.settle(wanted(*big, suspended=suspended), 4)
+        ((_, spec),) = fleet.entries(A)
+        assert (spec.mode, spec.generation, spec.symbols) == (mode, 1, list(TWO))
+        assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("PoolFull", True)
+        assert made.pools[POOL].pending == 0, "it has its place"
+    # One that fits is taken at once.
+    fleet.settle(wanted("SOL/USDT", suspended=True), 2)
+    assert [(spec.mode, spec.symbols) for _, spec in fleet.entries(A)] == [("suspended", ["SOL/USDT"])]
+    assert list(fleet.doubled()) == []
