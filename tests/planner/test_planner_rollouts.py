@@ -212,7 +212,9 @@ def test_suspending_takes_the_old_one_from_no_trader_whose_new_version_failed(wh
         ("suspended", 1, 2)
     ]
     assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("BadStrategy", True)
-    assert "generation 2 failed" in made.verdicts[A].message
+    who = "spec.suspend is true" if whose == "its own" else "spec.suspend of its TraderPool default/pool is true"
+    for words in ("generation 2 failed", f"(generation 1 stays, and decides nothing: {who}; mend generation 2 and"):
+        assert words in made.verdicts[A].message
     made = fleet.settle(bad, 6)
     assert [(spec.mode, spec.generation, spec.parameters["fast"]) for _, spec in fleet.entries(A)] == [("active", 1, 2)]
     assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("BadStrategy", True)
@@ -459,6 +461,9 @@ def test_suspending_takes_no_version_away_for_lack_of_room_for_the_next(whose: s
         ((_, spec),) = fleet.entries(A)
         assert (spec.mode, spec.generation, spec.symbols) == (mode, 1, list(TWO))
         assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("PoolFull", True)
+        who = f"spec.suspend{'' if whose == 'its own' else ' of its TraderPool default/pool'} is true"
+        asleep = f", and decides nothing: {who}" if suspended else ""
+        assert made.verdicts[A].message.endswith(f" (generation 1 stays{asleep})")
         assert made.pools[POOL].pending == 0, "it has its place"
     # One that fits is taken at once.
     fleet.settle(wanted("SOL/USDT", suspended=True), 2)

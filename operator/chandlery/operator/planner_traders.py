@@ -30,6 +30,7 @@ class Candidate:
         assignment: what it shall run, with the incarnation of before.
         reason, message: ``Suspended``, or why the content is that of before, whatever the manifest says now;
             then ``stays`` is the end of the message. failed: the version of now, where it has been tried.
+        suspended: who wants that it decides nothing, in words; empty: nobody.
     """
 
     pool: Key
@@ -38,6 +39,7 @@ class Candidate:
     message: str = ""
     stays: str = ""
     failed: Failed | None = None
+    suspended: str = ""
 
     @property
     def series(self) -> frozenset[SeriesRef]:
@@ -82,7 +84,7 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
     if failed is not None and tried and decider is not None and decider.failure() is None:
         return _keep_before(trader, world, decider.assignment, failed, wanted.generation)
     if said := _suspended(trader, world):
-        return Candidate(pool, wanted, "Suspended", f"{said}: it keeps its place and decides nothing")
+        return Candidate(pool, wanted, "Suspended", f"{said}: it keeps its place and decides nothing", suspended=said)
     return Candidate(pool, wanted)
 
 
@@ -96,11 +98,10 @@ def _leaves_the_old(finding: Finding, old: TraderAssignment | None) -> bool:
 def _keep_before(trader: Trader, world: World, old: TraderAssignment, failed: Failed, generation: int) -> Candidate:
     message = f"generation {generation} failed before it took over: {failed.message or failed.reason}"
     kept = msgspec.structs.replace(old, mode=_mode(trader, world))
-    stays = (
-        f" (generation {old.generation} goes on; mend generation {generation} and apply it again, "
-        f"or apply what generation {old.generation} was)"
-    )
-    return Candidate(trader.spec.pool.key(trader.namespace), kept, failed.reason, message, stays, failed)
+    said = _suspended(trader, world)
+    does = what_stays(old.generation, said) if said else f"generation {old.generation} goes on"
+    stays = f" ({does}; mend generation {generation} and apply it again, or apply what generation {old.generation} was)"
+    return Candidate(trader.spec.pool.key(trader.namespace), kept, failed.reason, message, stays, failed, said)
 
 
 def _keep(trader: Trader, world: World, old: TraderAssignment | None, reason: str, message: str) -> Candidate | None:
@@ -110,7 +111,13 @@ def _keep(trader: Trader, world: World, old: TraderAssignment | None, reason: st
         return None
     # Suspending takes effect whatever else stands in the manifest.
     kept = msgspec.structs.replace(old, mode=_mode(trader, world))
-    return Candidate(pool, kept, reason, message, f" (generation {old.generation} stays)")
+    said = _suspended(trader, world)
+    return Candidate(pool, kept, reason, message, f" ({what_stays(old.generation, said)})", suspended=said)
+
+
+def what_stays(generation: int, suspended: str) -> str:
+    """That a version of before stays; and that it decides nothing, with who wants that, where somebody does."""
+    return f"generation {generation} stays" + (f", and decides nothing: {suspended}" if suspended else "")
 
 
 def _mode(trader: Trader, world: World) -> Mode:
