@@ -15,7 +15,7 @@ from chandlery.core.errors import ChandleryError, UnavailableError
 from chandlery.core.resources import API_VERSION
 from chandlery.operator.cache import Held
 from chandlery.operator.conditions import State
-from chandlery.operator.kubernetes.api import GoneError, Kind, Object, StaleError, backoff
+from chandlery.operator.kubernetes.api import ExistsError, GoneError, Kind, Object, backoff
 from chandlery.operator.kubernetes.kinds import EVENT
 
 log = logging.getLogger("chandlery.operator.events")
@@ -113,7 +113,7 @@ class Events:
         try:
             await self._api.create(EVENT, body)
             self.told += 1
-        except StaleError:
+        except ExistsError:
             pass  # told by the operator before us, or by an attempt whose answer was lost
         except ChandleryError as error:
             self._names.pop(name, None)
