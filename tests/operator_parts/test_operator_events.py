@@ -13,6 +13,7 @@ from tests.operator_parts.operator_bodies import trader_body
 
 from chandlery.core.errors import ChandleryError, UnavailableError
 from chandlery.core.kube_credentials import Credentials
+from chandlery.core.resources import MEANWHILE_NOTHING, OF_ITS_POOL
 from chandlery.operator.cache import hold
 from chandlery.operator.conditions import State
 from chandlery.operator.events import Events
@@ -52,6 +53,16 @@ async def test_an_event_that_is_there_already_is_told() -> None:
     for _ in range(2):
         await events.tell(held, "Warning", "PoolFull", "no room")
     assert (len(api.asked), events.told, len(events)) == (1, 0, 0)
+
+
+async def test_what_is_told_of_a_trader_is_not_told_again_when_it_is_suspended_and_resumed() -> None:
+    events, held = Events(Creator(), "test"), hold("Trader", trader_body())
+    kept = "no such parameter (generation 1 stays)"
+    for message in (kept, f"{kept}{MEANWHILE_NOTHING}spec.suspend {OF_ITS_POOL} desk/quants is true", kept):
+        await events.tell_state(held, State("BadParameter", message, stalled=True))
+        assert events.told == 1
+    await events.tell_state(held, State("BadParameter", "no such other parameter (generation 1 stays)", stalled=True))
+    assert events.told == 2
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from chandlery.operator.planner_placement import (
 )
 from chandlery.operator.planner_rollout import Step, begins_beside, next_step, stands_beside
 from chandlery.operator.planner_standing import Entry, Standing, content_digest
-from chandlery.operator.planner_traders import Candidate, what_stays
+from chandlery.operator.planner_traders import Candidate, asleep
 from chandlery.operator.planner_types import Current, Desired, Failed, Rollout, WorkerNow
 
 
@@ -149,7 +149,7 @@ def _make_do(pool: TraderPool, one: Asked, room: Literal["alone", "old"]) -> Non
         decider = one.standing.decider
         assert decider is not None
         message = full_message(pool, one.candidate, crowded=False)
-        stays = f" ({what_stays(decider.assignment.generation, one.candidate.suspended)})"
+        stays = f" (generation {decider.assignment.generation} stays){asleep(one.candidate.suspended)}"
         kept = replace(one.candidate, reason="PoolFull", message=message, stays=stays)
         one.candidate = kept
         # Suspending and resuming take effect all the same.

@@ -10,7 +10,7 @@ import msgspec
 from chandlery.core.assignment import Mode, SeriesRef, TraderAssignment
 from chandlery.core.checks import Finding, World, check_pool, check_trader, source_of
 from chandlery.core.manifests import Key
-from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, OF_ITS_POOL, Trader
+from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, MEANWHILE_NOTHING, OF_ITS_POOL, Trader
 from chandlery.core.transports import Transport
 from chandlery.operator.planner_standing import Standing, content_digest
 from chandlery.operator.planner_types import Desired, Failed, Seen
@@ -99,8 +99,10 @@ def _keep_before(trader: Trader, world: World, old: TraderAssignment, failed: Fa
     message = f"generation {generation} failed before it took over: {failed.message or failed.reason}"
     kept = msgspec.structs.replace(old, mode=_mode(trader, world))
     said = _suspended(trader, world)
-    does = what_stays(old.generation, said) if said else f"generation {old.generation} goes on"
-    stays = f" ({does}; mend generation {generation} and apply it again, or apply what generation {old.generation} was)"
+    stays = (
+        f" (generation {old.generation} goes on; mend generation {generation} and apply it again, "
+        f"or apply what generation {old.generation} was){asleep(said)}"
+    )
     return Candidate(trader.spec.pool.key(trader.namespace), kept, failed.reason, message, stays, failed, said)
 
 
@@ -112,12 +114,13 @@ def _keep(trader: Trader, world: World, old: TraderAssignment | None, reason: st
     # Suspending takes effect whatever else stands in the manifest.
     kept = msgspec.structs.replace(old, mode=_mode(trader, world))
     said = _suspended(trader, world)
-    return Candidate(pool, kept, reason, message, f" ({what_stays(old.generation, said)})", suspended=said)
+    stays = f" (generation {old.generation} stays){asleep(said)}"
+    return Candidate(pool, kept, reason, message, stays, suspended=said)
 
 
-def what_stays(generation: int, suspended: str) -> str:
-    """That a version of before stays; and that it decides nothing, with who wants that, where somebody does."""
-    return f"generation {generation} stays" + (f", and decides nothing: {suspended}" if suspended else "")
+def asleep(suspended: str) -> str:
+    """The end of the message of a version that is kept: that it decides nothing, where somebody wants that."""
+    return f"{MEANWHILE_NOTHING}{suspended}" if suspended else ""
 
 
 def _mode(trader: Trader, world: World) -> Mode:
