@@ -92,12 +92,13 @@ def test_suspended_as_somebody_wanted_is_all_well() -> None:
     assert not cluster_status([FeedState("desk/market", "False", "Starting")], [], []).ready
 
 
+@pytest.mark.parametrize("reason", ["Suspended", "BadParameter"])
 @pytest.mark.parametrize("itself", [True, False])
 def test_who_resumes_a_trader_of_a_suspended_pool_is_told_that_it_decides_nothing_yet(
-    itself: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    itself: bool, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = "spec.suspend is true, and that " if itself else "spec.suspend "
-    ready = a_ready("False", "Suspended", f"{said}{OF_ITS_POOL} platform/quants too: it keeps its place")
+    ready = a_ready("False", reason, f"{said}{OF_ITS_POOL} platform/quants too: it keeps its place")
     item = a_trader(status={"observedGeneration": 2, "conditions": [ready]})
     item["spec"]["suspend"] = itself
     monkeypatch.setattr("chandlery.cli.plugin.deciding.find_trader", lambda _kubectl, _name: item)

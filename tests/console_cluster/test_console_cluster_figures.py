@@ -312,6 +312,9 @@ def test_what_is_ready_all_the_same_keeps_its_reason() -> None:
     assert (row.ready, row.state, row.suspended) == (False, "Suspended", True), (
         "with its pool: it needs nobody's attention"
     )
+    kept = {**paused, "reason": "PoolFull", "message": f"no room (generation 1 stays); {paused['message']}"}
+    row = trader_row(kept_trader(a_trader("one", {**STATUS, "conditions": [kept]})), {}, 1.0, 0)
+    assert (row.ready, row.state, row.suspended, row.reason) == (False, "Suspended", True, "PoolFull")
     unseen = trader_row(kept_trader(a_trader("one", {**STATUS, "observedGeneration": 0})), {}, 1.0, 0)
     assert (unseen.ready, unseen.state) == (False, "Unseen")
 

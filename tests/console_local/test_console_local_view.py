@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,6 +85,11 @@ async def test_traders_of_a_suspended_pool_are_suspended_in_the_view_and_in_what
         ("default/one", True, "Suspended"), ("default/two", True, "Suspended"),
     ]  # fmt: skip
     assert "spec.suspend of its TraderPool default/demo is true" in rows[0].message
+    # One whose newest version may not run says that, and is no less suspended.
+    kept = replace(made.verdicts["default/one"], reason="BadParameter", keeps=True)
+    runtime.plan = replace(made, verdicts={**made.verdicts, "default/one": kept})
+    (row, _) = Viewer(runtime, RecentSignals()).view().traders
+    assert (row.suspended, row.reason) == (True, "BadParameter")
 
 
 def worker(status: WorkerStatus | None) -> Any:

@@ -73,8 +73,7 @@ class Desk:
 
     def reason(self, name: str, namespace: Namespace | None = None) -> str:
         """Reason of a Trader's condition Ready; empty as long as it has none."""
-        status = (namespace or self.namespace).get("trader", name).get("status", {})
-        return next((each["reason"] for each in status.get("conditions", ()) if each["type"] == "Ready"), "")
+        return reason_of((namespace or self.namespace).get("trader", name))
 
     def signals(self, name: str) -> tuple[dict[str, Signal], dict[str, Completion]]:
         """Signals and completions of a Trader on the topic, by id.
@@ -82,18 +81,18 @@ class Desk:
         Raises:
             ClusterError: Kafka can't be read now.
         """
-        own = self.records(name)
-        return (
-            {record.id: record for record in own if isinstance(record, Signal)},
-            {record.id: record for record in own if isinstance(record, Completion)},
-        )
+        return _by_id(self.records(name))
 
     def all_signals(self, name: str, timeout_s: float = START_S) -> tuple[dict[str, Signal], dict[str, Completion]]:
         """The same, asked for again as long as Kafka can't be read (a busy machine takes long to start the reader)."""
+        return _by_id(self.all_records(name, timeout_s))
+
+    def all_records(self, name: str, timeout_s: float = START_S) -> list[Signal | Completion]:
+        """Every record of :meth:`records`, asked for in the same way: one that is there twice comes twice."""
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                return self.signals(name)
+                return self.records(name)
             except ClusterError:
                 if time.monotonic() > deadline:
                     raise
@@ -138,6 +137,19 @@ class Desk:
             return {status.get("replicas", 0), status.get("readyReplicas", 0)} == {replicas}
 
         self.namespace.until(f"{replicas} operators", OPERATOR.split("/"), is_so, START_S)
+
+
+def _by_id(records: list[Signal | Completion]) -> tuple[dict[str, Signal], dict[str, Completion]]:
+    return (
+        {record.id: record for record in records if isinstance(record, Signal)},
+        {record.id: record for record in records if isinstance(record, Completion)},
+    )
+
+
+def reason_of(trader: Resource) -> str:
+    """Reason of the condition Ready of a Trader as it is there; empty as long as it has none."""
+    conditions = trader.get("status", {}).get("conditions", ())
+    return next((str(each["reason"]) for each in conditions if each["type"] == "Ready"), "")
 
 
 def resource(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import pytest
 import yaml
 from tests.e2e.cluster.commands import ClusterError
 from tests.e2e.conftest import Images
-from tests.e2e.desk import CHART, FEED, POOL, RELEASE, ROLES, START_S, WORKER, Desk, install
+from tests.e2e.desk import CHART, FEED, POOL, RELEASE, ROLES, START_S, WORKER, Desk, install, reason_of
 from tests.e2e.kubectl import Cluster, Namespace
 from tests.support.operator_chaos import api_server_of
 from tests.support.operator_stage import free_port, trader
@@ -237,9 +237,7 @@ async def test_a_writable_console_changes_traders_with_its_own_rights_and_has_no
         assert late.value.problem.status == 409
         assert told.manifest["spec"]["trigger"] == "EveryUpdate"
         assert (await api.suspend_trader(name)).suspended
-        namespace.until(
-            "suspended", ("trader", "through-api"), lambda _: desk.reason("through-api") == "Suspended", START_S
-        )
+        namespace.until("suspended", ("trader", "through-api"), lambda one: reason_of(one) == "Suspended", START_S)
         await api.delete_trader(name)
     namespace.wait("trader/through-api", "delete")
 

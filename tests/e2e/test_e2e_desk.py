@@ -14,12 +14,27 @@ import pytest
 from tests.conftest import LoopThread
 from tests.e2e.cluster.commands import ClusterError
 from tests.e2e.conftest import Images
-from tests.e2e.desk import API, CHART, FEED, OPERATOR, POOL, RELEASE, ROLES, START_S, WORKER, Desk, install, resource
+from tests.e2e.desk import (
+    API,
+    CHART,
+    FEED,
+    OPERATOR,
+    POOL,
+    RELEASE,
+    ROLES,
+    START_S,
+    WORKER,
+    Desk,
+    install,
+    reason_of,
+    resource,
+)
 from tests.e2e.kubectl import Cluster, Namespace, Resource
 from tests.support.exchange_server import ExchangeServer
 from tests.support.otlp_receiver import Receiver, Seen, http_receiver
 
 from chandlery.core.latency import account
+from chandlery.core.signals import Signal
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
@@ -182,8 +197,7 @@ def test_a_deleted_worker_pod_comes_back_with_its_traders_while_the_operator_is_
     assert {signal.trader for signal in fresh.values()} == {f"{desk.namespace.name}/steady"}
     known, _ = desk.all_signals("tireless")
     desk.more_signals("tireless", known)
-    signals, _ = desk.all_signals("tireless")
-    opens = sorted(signal.open_time_ms for signal in signals.values())
+    opens = sorted(record.open_time_ms for record in desk.all_records("tireless") if isinstance(record, Signal))
     assert opens == list(range(opens[0], opens[-1] + 1, 1_000)), "each second has its signal, once"
     desk.scale_operator(1)
     desk.wait_ready("steady")
@@ -290,13 +304,17 @@ def test_in_a_container_that_is_full_one_trader_ends_and_not_the_container(desk:
 
 def test_a_trader_of_another_namespace_runs_only_where_the_pool_lets_it(desk: Desk) -> None:
     neighbour = desk.namespace.cluster.namespace(f"{desk.namespace.name}-neighbour")
+
+    def is_refused(trader: Resource) -> bool:
+        return reason_of(trader) == "NotAllowed"
+
     try:
         neighbour.apply(desk.trader("guest", pool={"name": POOL, "namespace": desk.namespace.name}))
-        neighbour.until("the refusal", ("trader", "guest"), lambda _: desk.reason("guest", neighbour) == "NotAllowed")
+        neighbour.until("the refusal", ("trader", "guest"), is_refused)
         _allow_traders_from(desk, "All")
         neighbour.wait("trader/guest", "condition=Ready", START_S)
         _allow_traders_from(desk, "Same")
-        neighbour.until("the refusal", ("trader", "guest"), lambda _: desk.reason("guest", neighbour) == "NotAllowed")
+        neighbour.until("the refusal", ("trader", "guest"), is_refused)
     finally:
         neighbour.remove()
 
@@ -471,7 +489,11 @@ def test_uninstall_leaves_the_users_resources_and_pods_which_an_operator_install
     install(namespace, {role: images[role] for role in ROLES})
     # Not by its signals: this Kafka is empty, and whoever read of the one before starts again, after the kubelet's pause.
     namespace.kubectl("patch", "trader", "steady", "--type=merge", "--patch", '{"spec": {"suspend": true}}')
-    namespace.until("what is wanted", ("trader", "steady"), lambda _: desk.reason("steady") == "Suspended", START_S)
+
+    def is_suspended(trader: Resource) -> bool:
+        return reason_of(trader) == "Suspended"
+
+    namespace.until("what is wanted", ("trader", "steady"), is_suspended, START_S)
     assert {name: uid for name, (uid, _) in _pods(desk).items() if name in kept} == kept
 
 

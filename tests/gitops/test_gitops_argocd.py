@@ -13,7 +13,8 @@ from lupa.lua51 import LuaRuntime
 from chandlery.core.resources import APPROVE_ANNOTATION, KINDS, Trader
 from chandlery.core.resources.status import Condition, ConditionStatus, TraderStatus, status_manifest
 
-CONFIG_MAP = Path(__file__).parents[2] / "gitops" / "argocd" / "argocd-cm.yaml"
+FOLDER = Path(__file__).parents[2] / "gitops" / "argocd"
+CONFIG_MAP = FOLDER / "argocd-cm.yaml"
 DATA: dict[str, str] = yaml.safe_load(CONFIG_MAP.read_text(encoding="utf-8"))["data"]
 ACTIONS: dict[str, Any] = yaml.safe_load(DATA["resource.customizations.actions.chandlery.dev_Trader"])
 # What Argo CD's sandbox leaves of the libraries' dangerous parts: nothing.
@@ -125,3 +126,12 @@ def test_every_action_that_is_discovered_is_defined_and_the_kinds_field_exists()
     discovered = set(run(ACTIONS["discovery.lua"], trader()))
     assert discovered == {one["name"] for one in ACTIONS["definitions"]}
     assert "suspend" in Trader.model_fields["spec"].annotation.model_fields  # type: ignore[union-attr]
+
+
+def test_the_example_has_argo_cd_leave_alone_what_suspends_any_kind_that_can_be() -> None:
+    documents = yaml.safe_load_all((FOLDER / "applications.yaml").read_text(encoding="utf-8"))
+    (traders,) = (one["spec"] for one in documents if one["metadata"]["name"] == "traders")
+    left = {one["kind"] for one in traders["ignoreDifferences"] if one["jsonPointers"] == ["/spec/suspend"]}
+    can_be = {kind for kind, model in KINDS.items() if "suspend" in model.model_fields["spec"].annotation.model_fields}  # type: ignore[union-attr]
+    assert left == can_be == {"Trader", "TraderPool"}
+    assert "RespectIgnoreDifferences=true" in traders["syncPolicy"]["syncOptions"]

@@ -8,13 +8,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from aiohttp import web
 from tests.operator_parts.operator_bodies import trader_body
 
 from chandlery.core.errors import ChandleryError, UnavailableError
+from chandlery.core.kube_credentials import Credentials
+from chandlery.core.resources import MEANWHILE_NOTHING, OF_ITS_POOL
 from chandlery.operator.cache import hold
 from chandlery.operator.conditions import State
 from chandlery.operator.events import Events
-from chandlery.operator.kubernetes.api import GoneError, Kind, Object, RefusedError, StaleError
+from chandlery.operator.kubernetes.api import ExistsError, GoneError, Kind, KubeApi, Object, RefusedError
 
 
 class Creator:
@@ -45,11 +48,65 @@ async def test_an_event_that_was_not_taken_is_told_by_the_next_who_says_it_and_t
 
 
 async def test_an_event_that_is_there_already_is_told() -> None:
-    api = Creator(StaleError("409 it is there"))
+    api = Creator(ExistsError("409 it is there"))
     events, held = Events(api, "test"), hold("Trader", trader_body())
     for _ in range(2):
         await events.tell(held, "Warning", "PoolFull", "no room")
-    assert (len(api.asked), events.told) == (1, 0)
+    assert (len(api.asked), events.told, len(events)) == (1, 0, 0)
+
+
+async def test_what_is_told_of_a_trader_is_not_told_again_when_it_is_suspended_and_resumed() -> None:
+    events, held = Events(Creator(), "test"), hold("Trader", trader_body())
+    kept = "no such parameter (generation 1 stays)"
+    for message in (kept, f"{kept}{MEANWHILE_NOTHING}spec.suspend {OF_ITS_POOL} desk/quants is true", kept):
+        await events.tell_state(held, State("BadParameter", message, stalled=True))
+        assert events.told == 1
+    await events.tell_state(held, State("BadParameter", "no such other parameter (generation 1 stays)", stalled=True))
+    assert events.told == 2
+
+
+@asynccontextmanager
+async def refusing(*reasons: str) -> AsyncIterator[tuple[KubeApi, list[str]]]:
+    """An API server that answers 409 for these reasons in turn, and then takes what comes; gives what was asked of it."""
+    left, asked = list(reasons), []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((await request.json())["metadata"]["name"])
+        if not left:
+            return web.json_response({}, status=201)
+        return web.json_response({"kind": "Status", "reason": left.pop(0), "message": "no", "code": 409}, status=409)
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    api = KubeApi(Credentials(f"http://127.0.0.1:{runner.addresses[0][1]}", None))
+    try:
+        yield api, asked
+    finally:
+        await api.close()
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("reasons", "asked", "told"),
+    [
+        (["AlreadyExists"], 1, 0),
+        (["Conflict"], 2, 1),  # as of a quota that another write was just counted against
+        (["Conflict", "Conflict", "AlreadyExists"], 3, 0),
+    ],
+)
+async def test_a_conflict_is_tried_again_unless_it_says_that_the_event_is_there(
+    reasons: list[str], asked: int, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with refusing(*reasons) as (api, names):
+        events = Events(api, "test")
+        async with running(events, monkeypatch):
+            for _ in range(2):
+                await events.tell(hold("Trader", trader_body()), "Warning", "PoolFull", "no room")
+                await until(lambda: len(names) == asked and not len(events) and events.told == told)
+        assert (len(names), len(set(names)), events.dropped) == (asked, 1, 0)
 
 
 @asynccontextmanager

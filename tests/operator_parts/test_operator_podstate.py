@@ -57,3 +57,15 @@ def test_a_pool_says_which_workers_are_not_ready_and_why() -> None:
     assert "ImagePullBackOff" in pool_state(held, plan, [stuck], 0, "").message
     lost = WorkerView("quants-0", "quants-0-0", was_ready=True)
     assert pool_state(held, plan, [lost], 0, "").reason == "WorkersUnready"
+
+
+@pytest.mark.parametrize("pending", [0, 2])
+def test_a_suspended_pool_says_all_the_same_that_traders_find_no_room(pending: int) -> None:
+    body = pool_body()
+    held = hold("TraderPool", {**body, "spec": {**body["spec"], "suspend": True}})
+    plan = PoolPlan(held.resource, ("default", "market"), {}, 20, 20, pending)  # type: ignore[arg-type]
+    state = pool_state(held, plan, [WorkerView("quants-0", "quants-0-0", ready=True)], 0, "")
+    assert (state.reason, state.ready, state.stalled, state.settled) == ("Suspended", False, False, True)
+    assert state.message.startswith("spec.suspend is true: its workers stay")
+    words = "; some of its traders find no room: raise spec.workers.max"
+    assert state.message.endswith(words) == bool(pending)

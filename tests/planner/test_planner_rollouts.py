@@ -197,6 +197,31 @@ def test_a_version_that_failed_is_not_tried_again_because_the_old_one_restarts(h
     assert [(spec.incarnation, spec.parameters["fast"]) for _, spec in fleet.entries(A)] == [(1, 2)]
 
 
+@pytest.mark.parametrize("whose", ["the pool's", "its own"])
+def test_suspending_takes_the_old_one_from_no_trader_whose_new_version_failed(whose: str) -> None:
+    def paused(fast: int) -> Desired:
+        if whose == "its own":
+            return wanted_of(edited(fast, suspend=True))
+        return wanted_of(edited(fast), in_pool=pool(suspend=True))
+
+    fleet = running(wanted_of(edited(2)))
+    bad = wanted_of(edited(BROKEN))
+    fleet.settle(bad, 6)
+    made = fleet.settle(paused(BROKEN), 4)
+    assert [(spec.mode, spec.generation, spec.parameters["fast"]) for _, spec in fleet.entries(A)] == [
+        ("suspended", 1, 2)
+    ]
+    assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("BadStrategy", True)
+    who = "spec.suspend is true" if whose == "its own" else "spec.suspend of its TraderPool default/pool is true"
+    for words in ("generation 2 failed", "generation 1 goes on", f"; meanwhile it decides nothing: {who}"):
+        assert words in made.verdicts[A].message
+    made = fleet.settle(bad, 6)
+    assert [(spec.mode, spec.generation, spec.parameters["fast"]) for _, spec in fleet.entries(A)] == [("active", 1, 2)]
+    assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("BadStrategy", True)
+    assert made.verdicts[A].message.endswith("or apply what generation 1 was)")
+    assert list(fleet.doubled()) == []
+
+
 @pytest.mark.parametrize("hit", ["pod restarts", "process restarts"])
 def test_an_edit_while_the_old_one_restarts_does_not_throw_it_away(hit: str) -> None:
     fleet = running(wanted_of(edited(2)))
@@ -420,3 +445,27 @@ def test_a_version_that_fits_nowhere_leaves_the_old_one_its_place_while_that_res
     made = fleet.plan(new)
     assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("PoolFull", True)
     assert [spec.incarnation for _, spec in fleet.entries(A)] == [1]
+
+
+@pytest.mark.parametrize("whose", ["the pool's", "its own"])
+def test_suspending_takes_no_version_away_for_lack_of_room_for_the_next(whose: str) -> None:
+    def wanted(*symbols: str, suspended: bool = False) -> Desired:
+        own = trader("a", symbols=symbols, suspend=suspended and whose == "its own")
+        return wanted_of(own, in_pool=pool(most=1, series=2, suspend=suspended and whose == "the pool's"))
+
+    big = ("SOL/USDT", "ADA/USDT", "XRP/USDT")
+    fleet = running(wanted(*TWO))
+    fleet.settle(wanted(*big), 4)
+    for suspended, mode in ((True, "suspended"), (False, "active"), (True, "suspended")):
+        made = fleet.settle(wanted(*big, suspended=suspended), 4)
+        ((_, spec),) = fleet.entries(A)
+        assert (spec.mode, spec.generation, spec.symbols) == (mode, 1, list(TWO))
+        assert (made.verdicts[A].reason, made.verdicts[A].keeps) == ("PoolFull", True)
+        who = f"spec.suspend{'' if whose == 'its own' else ' of its TraderPool default/pool'} is true"
+        asleep = f"; meanwhile it decides nothing: {who}" if suspended else ""
+        assert made.verdicts[A].message.endswith(f" (generation 1 stays){asleep}")
+        assert made.pools[POOL].pending == 0, "it has its place"
+    # One that fits is taken at once.
+    fleet.settle(wanted("SOL/USDT", suspended=True), 2)
+    assert [(spec.mode, spec.symbols) for _, spec in fleet.entries(A)] == [("suspended", ["SOL/USDT"])]
+    assert list(fleet.doubled()) == []

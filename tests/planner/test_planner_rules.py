@@ -331,6 +331,9 @@ def test_a_suspended_pool_suspends_what_a_bad_edit_left_running_and_needs_no_app
     made = world.step(desired(feed(), pool(suspend=True), *traders, problems=problems))
     assert [assignment_of(made, name).mode for name in ("a", "b")] == ["suspended", "suspended"]
     assert made.verdicts["default/b"].reason == "Suspended"
+    kept = made.verdicts["default/a"]
+    words = " (generation 1 stays); meanwhile it decides nothing: spec.suspend of its TraderPool default/pool is true"
+    assert (kept.reason, kept.message.endswith(words)) == ("BadParameter", True)
     made = world.step(desired(feed(), pool(), *traders))
     assert [assignment_of(made, name).mode for name in ("a", "b")] == ["active", "active"]
     assert [made.verdicts[f"default/{name}"].reason for name in ("a", "b")] == ["", ""]

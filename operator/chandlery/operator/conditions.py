@@ -313,11 +313,12 @@ def pool_state(held: Held, plan: PoolPlan | None, workers: Sequence[WorkerView],
     if unready:
         left = any(worker.was_ready and not worker.ready for worker in workers)
         return State("WorkersUnready" if left else "WorkersStarting", unready)
+    full = "some of its traders find no room: raise spec.workers.max" if plan.pending else ""
     if plan.pool.spec.suspend:
         message = "spec.suspend is true: its workers stay, and its traders keep their places and decide nothing"
-        return State("Suspended", message, settled=True)
-    if plan.pending:
-        return State("PoolFull", "some of its traders find no room: raise spec.workers.max", ready=True)
+        return State("Suspended", f"{message}; {full}" if full else message, settled=True)
+    if full:
+        return State("PoolFull", full, ready=True)
     slowest = max(workers, key=lambda worker: worker.lags_ms, default=None)
     if slowest is not None and slowest.lags_ms:
         message = (

@@ -12,10 +12,10 @@ import random
 from typing import Final, Literal, Protocol
 
 from chandlery.core.errors import ChandleryError, UnavailableError
-from chandlery.core.resources import API_VERSION
+from chandlery.core.resources import API_VERSION, MEANWHILE_NOTHING
 from chandlery.operator.cache import Held
 from chandlery.operator.conditions import State
-from chandlery.operator.kubernetes.api import GoneError, Kind, Object, StaleError, backoff
+from chandlery.operator.kubernetes.api import ExistsError, GoneError, Kind, Object, backoff
 from chandlery.operator.kubernetes.kinds import EVENT
 
 log = logging.getLogger("chandlery.operator.events")
@@ -99,7 +99,8 @@ class Events:
     async def tell(self, held: Held, level: Literal["Normal", "Warning"], reason: str, note: str) -> None:
         """Tell something of a resource, unless that was told before of this generation. Failing is no failure: what the
         API server could not take is tried again, what it refused may be told again."""
-        said = f"{held.uid}/{held.generation}/{reason}/{note}"
+        # Who suspends and resumes a kept version's pool is told nothing that wasn't told before.
+        said = f"{held.uid}/{held.generation}/{reason}/{note.partition(MEANWHILE_NOTHING)[0]}"
         name = f"{held.key[1]}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
         if name not in self._names:
             self._waiting.pop(name, None)
@@ -113,7 +114,7 @@ class Events:
         try:
             await self._api.create(EVENT, body)
             self.told += 1
-        except StaleError:
+        except ExistsError:
             pass  # told by the operator before us, or by an attempt whose answer was lost
         except ChandleryError as error:
             self._names.pop(name, None)

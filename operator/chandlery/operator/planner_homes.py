@@ -21,8 +21,8 @@ from chandlery.operator.planner_placement import (
     place,
 )
 from chandlery.operator.planner_rollout import Step, begins_beside, next_step, stands_beside
-from chandlery.operator.planner_standing import Entry, Standing
-from chandlery.operator.planner_traders import Candidate
+from chandlery.operator.planner_standing import Entry, Standing, content_digest
+from chandlery.operator.planner_traders import Candidate, asleep
 from chandlery.operator.planner_types import Current, Desired, Failed, Rollout, WorkerNow
 
 
@@ -71,9 +71,9 @@ class Asked:
     def may_stay(self) -> bool:
         """Whether what is assigned is better than nothing, where there is no room for what it shall become."""
         decider = self.standing.decider
-        if decider is None or "suspended" in (self.wanted.mode, decider.assignment.mode):
+        if decider is None or decider.lost:
             return False
-        return not decider.lost and (decider.failure() is None or self.standing.successor is not None)
+        return decider.failure() is None or self.standing.successor is not None
 
     @property
     def is_stuck(self) -> bool:
@@ -149,10 +149,12 @@ def _make_do(pool: TraderPool, one: Asked, room: Literal["alone", "old"]) -> Non
         decider = one.standing.decider
         assert decider is not None
         message = full_message(pool, one.candidate, crowded=False)
-        stays = f" (generation {decider.assignment.generation} stays)"
+        stays = f" (generation {decider.assignment.generation} stays){asleep(one.candidate.suspended)}"
         kept = replace(one.candidate, reason="PoolFull", message=message, stays=stays)
         one.candidate = kept
-        one.wanted, one.digest = _unbounded(decider.assignment), decider.digest
+        # Suspending and resuming take effect all the same.
+        one.wanted = msgspec.structs.replace(_unbounded(decider.assignment), mode=one.wanted.mode)
+        one.digest = content_digest(one.wanted)
         one.home = decider.worker
 
 

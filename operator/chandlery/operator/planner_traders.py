@@ -10,7 +10,7 @@ import msgspec
 from chandlery.core.assignment import Mode, SeriesRef, TraderAssignment
 from chandlery.core.checks import Finding, World, check_pool, check_trader, source_of
 from chandlery.core.manifests import Key
-from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, OF_ITS_POOL, Trader
+from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, MEANWHILE_NOTHING, OF_ITS_POOL, Trader
 from chandlery.core.transports import Transport
 from chandlery.operator.planner_standing import Standing, content_digest
 from chandlery.operator.planner_types import Desired, Failed, Seen
@@ -30,6 +30,7 @@ class Candidate:
         assignment: what it shall run, with the incarnation of before.
         reason, message: ``Suspended``, or why the content is that of before, whatever the manifest says now;
             then ``stays`` is the end of the message. failed: the version of now, where it has been tried.
+        suspended: who wants that it decides nothing, in words; empty: nobody.
     """
 
     pool: Key
@@ -38,6 +39,7 @@ class Candidate:
     message: str = ""
     stays: str = ""
     failed: Failed | None = None
+    suspended: str = ""
 
     @property
     def series(self) -> frozenset[SeriesRef]:
@@ -75,12 +77,14 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
         if message:
             return _keep(trader, world, old, "AwaitingApproval", message) or Refusal(pool, "AwaitingApproval", message)
     failed, decider = standing.failed, standing.decider
-    tried = failed is not None and failed.digest == content_digest(wanted) and not standing.move_failed
+    # What failed was to decide: suspended meanwhile, it is the same version still.
+    is_same = failed is not None and failed.digest == content_digest(wanted, mode="active")
+    tried = is_same and not standing.move_failed
     # Also while the old one only restarts: what is there no more when that fails could not be gone back to.
     if failed is not None and tried and decider is not None and decider.failure() is None:
         return _keep_before(trader, world, decider.assignment, failed, wanted.generation)
     if said := _suspended(trader, world):
-        return Candidate(pool, wanted, "Suspended", f"{said}: it keeps its place and decides nothing")
+        return Candidate(pool, wanted, "Suspended", f"{said}: it keeps its place and decides nothing", suspended=said)
     return Candidate(pool, wanted)
 
 
@@ -94,11 +98,12 @@ def _leaves_the_old(finding: Finding, old: TraderAssignment | None) -> bool:
 def _keep_before(trader: Trader, world: World, old: TraderAssignment, failed: Failed, generation: int) -> Candidate:
     message = f"generation {generation} failed before it took over: {failed.message or failed.reason}"
     kept = msgspec.structs.replace(old, mode=_mode(trader, world))
+    said = _suspended(trader, world)
     stays = (
         f" (generation {old.generation} goes on; mend generation {generation} and apply it again, "
-        f"or apply what generation {old.generation} was)"
+        f"or apply what generation {old.generation} was){asleep(said)}"
     )
-    return Candidate(trader.spec.pool.key(trader.namespace), kept, failed.reason, message, stays, failed)
+    return Candidate(trader.spec.pool.key(trader.namespace), kept, failed.reason, message, stays, failed, said)
 
 
 def _keep(trader: Trader, world: World, old: TraderAssignment | None, reason: str, message: str) -> Candidate | None:
@@ -108,7 +113,14 @@ def _keep(trader: Trader, world: World, old: TraderAssignment | None, reason: st
         return None
     # Suspending takes effect whatever else stands in the manifest.
     kept = msgspec.structs.replace(old, mode=_mode(trader, world))
-    return Candidate(pool, kept, reason, message, f" (generation {old.generation} stays)")
+    said = _suspended(trader, world)
+    stays = f" (generation {old.generation} stays){asleep(said)}"
+    return Candidate(pool, kept, reason, message, stays, suspended=said)
+
+
+def asleep(suspended: str) -> str:
+    """The end of the message of a version that is kept: that it decides nothing, where somebody wants that."""
+    return f"{MEANWHILE_NOTHING}{suspended}" if suspended else ""
 
 
 def _mode(trader: Trader, world: World) -> Mode:

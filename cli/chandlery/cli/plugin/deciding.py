@@ -124,7 +124,8 @@ def _set_suspend(kubectl: Kubectl, name: str, wanted: bool, *, dry_run: bool, js
 
 def _with_its_pool(row: TraderState) -> str:
     """That a Trader which isn't suspended itself decides nothing all the same; empty: it does."""
-    if row.reason != "Suspended" or OF_ITS_POOL not in row.message:
+    # Its reason may be why its newest version doesn't run.
+    if OF_ITS_POOL not in row.message:
         return ""
     return f", but decides nothing as long as its TraderPool {row.pool} is suspended (spec.suspend)"
 

@@ -22,7 +22,7 @@ from chandlery.console.model import FeedRow, PoolRow, ProcessRow, SegmentRow, Tr
 from chandlery.core.assignment import TraderStatus
 from chandlery.core.checks import UNKNOWN_SYMBOL, unknown_symbols_of
 from chandlery.core.manifests import Key
-from chandlery.core.resources import Trader
+from chandlery.core.resources import OF_ITS_POOL, Trader
 from chandlery.core.transports import transport_of
 from chandlery.core.wording import printable
 from chandlery.operator.planner import Verdict
@@ -106,7 +106,8 @@ class Viewer:
             row.strategy = trader.spec.strategy.name
             row.symbols = list(trader.spec.market.symbols)
             row.interval = trader.spec.market.interval
-            row.suspended = trader.spec.suspend or verdict.reason == "Suspended"
+            # By itself, or with its pool; the reason may be why its newest version doesn't run.
+            row.suspended = trader.spec.suspend or verdict.reason == "Suspended" or OF_ITS_POOL in verdict.message
             row.transport = self._transport(trader)
         if status is not None:
             _copy(status, row)

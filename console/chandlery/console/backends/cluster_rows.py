@@ -20,6 +20,7 @@ from chandlery.console.backends.cluster_poll import FeedFigures, PoolFigures
 from chandlery.console.backends.memory_history import Measured
 from chandlery.console.cluster import AS_WANTED, UNSEEN, TraderState
 from chandlery.console.statuses import Object, feed_state, kept_by, pool_state, trader_state
+from chandlery.core.resources import OF_ITS_POOL
 from chandlery.core.resources.status import TraderStatus, read_status
 from chandlery.core.wording import printable
 
@@ -105,7 +106,8 @@ def _status_row(item: Object) -> Trader:
     state = trader_state(item)
     status: TraderStatus = read_status("Trader", item.get("status"))
     reason, message = _to_be_known(state, status)
-    suspended = bool(item["spec"].get("suspend", False)) or state.reason in AS_WANTED  # by itself, or with its pool
+    # By itself, or with its pool; the reason may be why its newest version doesn't run.
+    suspended = bool(item["spec"].get("suspend", False)) or state.reason in AS_WANTED or OF_ITS_POOL in state.message
     return Trader(
         trader=state.trader,
         state="Suspended" if suspended else state.reason or UNSEEN,

@@ -37,6 +37,8 @@ APPROVE_ANNOTATION: Final = "chandlery.dev/approve-generation"
 CHANGED_IN_PLACE: Final = "was changed in place"
 #: What is said of a Trader that its pool suspends: resuming the Trader alone has it decide nothing yet.
 OF_ITS_POOL: Final = "of its TraderPool"
+#: What is said, at the end, of a Trader that runs another version than its newest one and is suspended; then by whom.
+MEANWHILE_NOTHING: Final = "; meanwhile it decides nothing: "
 _MIN_MEMORY_BYTES: Final = 32 * 1024 * 1024
 
 

@@ -43,6 +43,10 @@ class StaleError(UnavailableError):
     """The object is another version by now (409), or the list's version is too old (410): look again."""
 
 
+class ExistsError(StaleError):
+    """What was to be made is there already (409 with that reason, and not for a conflict with another write)."""
+
+
 class RefusedError(InputError):
     """The API server won't have it (400, 403, 413, 422 …): repeating the same gives the same."""
 
@@ -113,7 +117,7 @@ class KubeApi:
         """Create an object.
 
         Raises:
-            StaleError: it is there already. GoneError, RefusedError, UnavailableError: see there.
+            ExistsError: it is there already. GoneError, StaleError, RefusedError, UnavailableError: see there.
         """
         path = kind.path(body["metadata"].get("namespace", ""))
         whole = {"apiVersion": kind.api_version, "kind": kind.name, **body}
@@ -243,13 +247,17 @@ class KubeApi:
 
 
 def _raise(status: int, body: bytes, what: str) -> None:
+    reason = ""
     try:
-        said = str(msgspec.json.decode(body).get("message", ""))
+        answer = msgspec.json.decode(body)
+        said, reason = str(answer.get("message", "")), answer.get("reason", "")
     except (msgspec.DecodeError, AttributeError):
         said = body[:200].decode(errors="replace")
     message = f"{what}: {status} {said}"
     if status == 404:
         raise GoneError(message)
+    if status == 409 and reason == "AlreadyExists":
+        raise ExistsError(message)
     if status in (409, 410):
         raise StaleError(message)
     # 401: a token that is just being renewed. 429: asked to slow down. 403 in a namespace that ends is final.
