@@ -138,6 +138,16 @@ class Desk:
 
         self.namespace.until(f"{replicas} operators", OPERATOR.split("/"), is_so, START_S)
 
+    def restarts(self) -> dict[str, int]:
+        """How often each container of the worker's pod was restarted."""
+        return _restarts_of(self.namespace.get("pod", WORKER))
+
+    def pods(self) -> dict[str, tuple[str, dict[str, int]]]:
+        """Of each pod of the feed, the pool and Kafka: which one it is, and how often its containers were restarted."""
+        names = (f"{RELEASE}-kafka-0", f"{FEED}-ingest-0", f"{FEED}-aggregator-0", WORKER)
+        pods = self.namespace.get("pods", *names)["items"]
+        return {pod["metadata"]["name"]: (pod["metadata"]["uid"], _restarts_of(pod)) for pod in pods}
+
 
 def _by_id(records: list[Signal | Completion]) -> tuple[dict[str, Signal], dict[str, Completion]]:
     return (
@@ -189,6 +199,12 @@ def install(namespace: Namespace, images: Mapping[str, str], console: Mapping[st
     namespace.apply([resource("MarketFeed", FEED, market), resource("TraderPool", POOL, pool), _reader(images)])
     namespace.wait("pod/reader", "condition=Ready", START_S)
     return Desk(namespace)
+
+
+def _restarts_of(pod: Resource) -> dict[str, int]:
+    status = pod["status"]
+    every = [*status.get("initContainerStatuses", ()), *status["containerStatuses"]]
+    return {each["name"]: each["restartCount"] for each in every}
 
 
 def _image(name: str) -> dict[str, str]:

@@ -119,7 +119,8 @@ async def test_the_first_look_and_the_figures_are_of_what_runs(desk: Desk) -> No
         assert (feed.feed, feed.connected) == (f"{desk.namespace.name}/{FEED}", True)
         assert feed.candles_closed > 0
         memory = await api.memory()
-        assert {process.kind for process in memory.processes} == {"ingest", "aggregator", "feed", "trader"}
+        kinds = {"ingest", "aggregator", "feed", "supervisor", "fork_server", "trader"}
+        assert {process.kind for process in memory.processes} == kinds
         assert [segment.series_used for segment in memory.segments] == [1]
 
         async def has_candles() -> bool:

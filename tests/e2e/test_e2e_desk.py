@@ -158,7 +158,7 @@ print(json.dumps({
 
 def test_an_upgrade_that_changes_no_image_touches_no_pod_of_a_feed_or_a_pool(desk: Desk) -> None:
     namespace = desk.namespace
-    pods, trader, operator = _pods(desk), namespace.get("trader", "steady")["status"], _operator_pod(desk)
+    pods, trader, operator = desk.pods(), namespace.get("trader", "steady")["status"], _operator_pod(desk)
     changed = ("--reuse-values", "--set", "operator.podAnnotations.upgraded=yes")
     where = ("--namespace", namespace.name, "--wait", "--timeout", f"{START_S:.0f}s")
     namespace.cluster.run("helm", "upgrade", RELEASE, str(CHART), *changed, *where, timeout_s=2 * START_S)
@@ -166,7 +166,7 @@ def test_an_upgrade_that_changes_no_image_touches_no_pod_of_a_feed_or_a_pool(des
     namespace.apply(desk.trader("upgraded"))
     desk.wait_ready("upgraded")
     namespace.kubectl("delete", "trader", "upgraded")
-    assert _pods(desk) == pods
+    assert desk.pods() == pods
     desk.wait_ready("steady")
     now = namespace.get("trader", "steady")["status"]
     for what in ("worker", "incarnation", "runningGeneration"):
@@ -253,7 +253,7 @@ def test_a_strategy_that_is_in_no_image_runs_and_no_pod_rolls(desk: Desk) -> Non
 
 
 def test_a_trader_over_its_memory_limit_ends_alone(desk: Desk) -> None:
-    before = _restarts(desk)
+    before = desk.restarts()
     because = "killed by SIGKILL (memory limit 256 MB)"
     desk.namespace.apply(_strategies())
     greedy = desk.trader("glutton", strategy=_from_config_map("greedy", "greedy.py"), resources={"memory": "256Mi"})
@@ -272,7 +272,7 @@ def test_a_trader_over_its_memory_limit_ends_alone(desk: Desk) -> None:
     desk.namespace.until("its condition", ("trader", "glutton"), is_ended, START_S)
     known, _ = desk.all_signals("steady")
     desk.more_signals("steady", known)
-    assert _restarts(desk) == before
+    assert desk.restarts() == before
     assert _said_of(desk.namespace.get("events"), "glutton", "MemoryLimit") == [because], "told once of all its ends"
     desk.namespace.kubectl("delete", "trader", "glutton")
 
@@ -448,23 +448,6 @@ def _from_config_map(name: str, key: str) -> dict[str, object]:
     return {"name": name, "source": {"configMapRef": {"name": "strategies", "key": key}}}
 
 
-def _restarts(desk: Desk) -> dict[str, int]:
-    return _restarts_of(desk.namespace.get("pod", WORKER))
-
-
-def _restarts_of(pod: Resource) -> dict[str, int]:
-    status = pod["status"]
-    every = [*status.get("initContainerStatuses", ()), *status["containerStatuses"]]
-    return {each["name"]: each["restartCount"] for each in every}
-
-
-def _pods(desk: Desk) -> dict[str, tuple[str, dict[str, int]]]:
-    """Of each pod of the feed, the pool and Kafka: which one it is, and how often its containers were restarted."""
-    names = (f"{RELEASE}-kafka-0", f"{FEED}-ingest-0", f"{FEED}-aggregator-0", WORKER)
-    pods = desk.namespace.get("pods", *names)["items"]
-    return {pod["metadata"]["name"]: (pod["metadata"]["uid"], _restarts_of(pod)) for pod in pods}
-
-
 def _operator_pod(desk: Desk) -> str:
     """Which pod the operator is; an older one that is going doesn't count."""
     pods = desk.namespace.get("pods", "-l", "app.kubernetes.io/component=operator")["items"]
@@ -477,7 +460,7 @@ def test_uninstall_leaves_the_users_resources_and_pods_which_an_operator_install
     desk: Desk, images: Images
 ) -> None:
     namespace = desk.namespace
-    kept = {name: uid for name, (uid, _) in _pods(desk).items() if name != f"{RELEASE}-kafka-0"}
+    kept = {name: uid for name, (uid, _) in desk.pods().items() if name != f"{RELEASE}-kafka-0"}
     _uninstall(namespace)
     assert namespace.get("trader", "steady")["apiVersion"] == API
     left = namespace.get("clusterroles,clusterrolebindings", "-l", f"app.kubernetes.io/instance={RELEASE}")
@@ -494,7 +477,7 @@ def test_uninstall_leaves_the_users_resources_and_pods_which_an_operator_install
         return reason_of(trader) == "Suspended"
 
     namespace.until("what is wanted", ("trader", "steady"), is_suspended, START_S)
-    assert {name: uid for name, (uid, _) in _pods(desk).items() if name in kept} == kept
+    assert {name: uid for name, (uid, _) in desk.pods().items() if name in kept} == kept
 
 
 def _uninstall(namespace: Namespace) -> None:
