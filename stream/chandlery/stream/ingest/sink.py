@@ -87,9 +87,6 @@ class KafkaSink:
 
     A failure that the producer can't mend by itself (an expired batch leaves a hole in its sequence numbers)
     ends in a new producer and the same batches again: a repetition, never a loss.
-
-    Attributes:
-        problem: why there is no producer now; None: there is one.
     """
 
     def __init__(self, kafka: KafkaSettings) -> None:
