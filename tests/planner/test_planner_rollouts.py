@@ -24,7 +24,7 @@ from tests.planner.planner_worlds import desired, feed, pool, trader
 
 from chandlery.core.assignment import surge_of
 from chandlery.core.manifests import Problem
-from chandlery.core.resources import APPROVE_ANNOTATION
+from chandlery.core.resources import APPROVE_ANNOTATION, Trader
 from chandlery.operator.planner import Delays, Desired
 
 
@@ -468,4 +468,28 @@ def test_suspending_takes_no_version_away_for_lack_of_room_for_the_next(whose: s
     # One that fits is taken at once.
     fleet.settle(wanted("SOL/USDT", suspended=True), 2)
     assert [(spec.mode, spec.symbols) for _, spec in fleet.entries(A)] == [("suspended", ["SOL/USDT"])]
+    assert list(fleet.doubled()) == []
+
+
+def test_suspending_while_a_version_takes_over_keeps_the_one_that_took_over_where_the_next_finds_no_room() -> None:
+    def wanted(version: Trader, *, suspended: bool = False) -> Desired:
+        return wanted_of(version, in_pool=pool(most=1, series=2, suspend=suspended))
+
+    fleet = running(wanted(edited(2)))
+    key = (POOL, "pool-0")
+    while modes(fleet)[-1] != ("active", None) or len(modes(fleet)) == 1:
+        fleet.plan(wanted(edited(3)))
+        fleet.hear(key)
+        fleet.advance(key)
+        fleet.close()
+        fleet.decide(key, symbol="BTC/USDT")  # the other market is silent: the old one has not said that it retired
+        fleet.tell(key)
+    after = fleet.entries(A)[-1][1]
+    big = trader("a", symbols=["SOL/USDT", "ADA/USDT", "XRP/USDT"])
+    for suspended in (True, False):
+        made = fleet.settle(wanted(big, suspended=suspended), 4)
+        ((_, spec),) = fleet.entries(A)
+        assert (spec.generation, spec.parameters) == (after.generation, after.parameters)
+        assert spec.mode == ("suspended" if suspended else "active")
+        assert f"(generation {after.generation} stays)" in made.verdicts[A].message
     assert list(fleet.doubled()) == []

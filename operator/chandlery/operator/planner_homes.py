@@ -146,16 +146,19 @@ def place_all(desired: Desired, current: Current, asked: dict[str, Asked], now_m
 def _make_do(pool: TraderPool, one: Asked, room: Literal["alone", "old"]) -> None:
     one.room = room
     if room == "old":
-        decider = one.standing.decider
-        assert decider is not None
+        # Once a successor has been told to decide, the version that runs is that one: the other only retires.
+        successor = one.standing.successor
+        has_taken_over = successor is not None and successor.assignment.mode != "standby"
+        old = successor if has_taken_over else one.standing.decider
+        assert old is not None
         message = full_message(pool, one.candidate, crowded=False)
-        stays = f" (generation {decider.assignment.generation} stays){asleep(one.candidate.suspended)}"
+        stays = f" (generation {old.assignment.generation} stays){asleep(one.candidate.suspended)}"
         kept = replace(one.candidate, reason="PoolFull", message=message, stays=stays)
         one.candidate = kept
         # Suspending and resuming take effect all the same.
-        one.wanted = msgspec.structs.replace(_unbounded(decider.assignment), mode=one.wanted.mode)
+        one.wanted = msgspec.structs.replace(_unbounded(old.assignment), mode=one.wanted.mode)
         one.digest = content_digest(one.wanted)
-        one.home = decider.worker
+        one.home = old.worker
 
 
 def _unbounded(assignment: TraderAssignment) -> TraderAssignment:
