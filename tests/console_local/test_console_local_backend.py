@@ -18,6 +18,7 @@ from chandlery.console.backends import local
 from chandlery.console.backends.local import LocalBackend
 from chandlery.console.backends.local_models import Losses, MarketTime, feed_of, kind_of, trader_of
 from chandlery.console.backends.local_shares import LocalShares
+from chandlery.console.backends.losses import FeedLosses
 from chandlery.console.backends.memory_history import LEAST_MS, SETTLING_MS, WINDOW_MS, Measured, MemoryHistory
 from chandlery.console.model import FeedRow, PoolRow, ProcessRow, SegmentRow, TraderRow, View
 from chandlery.console.settings import LocalSettings
@@ -415,3 +416,12 @@ def test_new_processes_are_looked_at_at_once_and_known_ones_in_turn() -> None:
     assert shares.look([5, 20]) == {5: 500, 20: 2_000}
     assert sorted(read) == [5, 20]
     assert shares.look([]) == {}
+
+
+def test_ids_that_nobody_told_of_again_are_not_taken_for_missing_still() -> None:
+    losses = FeedLosses()
+    for now_s, ingest in ((0.0, (3, 0)), (3.0, None), (6.0, (0, 0)), (9.0, (2, 0)), (12.0, None)):
+        losses.note(now_s, ingest=ingest, dead_letters=None)
+        assert losses.ages_ms(now_s) == {}
+    losses.note(15.0, ingest=(2, 1), dead_letters=1)
+    assert losses.ages_ms(15.0) == {"missing_ids": 0, "dropped": 0, "dead_letters": 0}

@@ -93,10 +93,13 @@ class FeedFigures:
     losses: FeedLosses = field(default_factory=FeedLosses)
 
     def note_losses(self, now_s: float) -> None:
-        """Take in what both told to be lost."""
-        missing_ids, dropped = (self.ingest.missing_ids, self.ingest.dropped) if self.ingest is not None else (0, 0)
-        dead_letters = self.aggregator.dead_letters if self.aggregator is not None else 0
-        self.losses.note(missing_ids, dropped, dead_letters, now_s)
+        """Take in what both told to be lost, where they have told it now."""
+        ingest, aggregator = self.ingest, self.aggregator
+        self.losses.note(
+            now_s,
+            ingest=(ingest.missing_ids, ingest.dropped) if ingest is not None and self.ingest_at_s == now_s else None,
+            dead_letters=aggregator.dead_letters if aggregator is not None and self.aggregator_at_s == now_s else None,
+        )
 
 
 async def resolve(name: str, port: int) -> list[tuple[str, int]]:

@@ -99,7 +99,7 @@ class Losses:
         """Take in the newest rows; feeds not among them are forgotten."""
         self._feeds = {row.feed: self._feeds.get(row.feed, FeedLosses()) for row in feeds}
         for row in feeds:
-            self._feeds[row.feed].note(row.missing_ids, row.dropped, row.dead_letters, now_s)
+            self._feeds[row.feed].note(now_s, ingest=(row.missing_ids, row.dropped), dead_letters=row.dead_letters)
 
     def ages_ms(self, feed: str, now_s: float) -> dict[str, int]:
         """How long ago the newest loss of a feed was seen, ms, by kind; those of which there was none aren't there."""

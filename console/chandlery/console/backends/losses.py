@@ -31,13 +31,19 @@ class FeedLosses:
         self._kinds = {name: LastLoss() for name in ("missing_ids", "dropped", "dead_letters")}
         self._missing_ids = 0
 
-    def note(self, missing_ids: int, dropped: int, dead_letters: int, now_s: float) -> None:
-        """Take in the counts of now. Ids that are missing at one look alone came a little late: of two connections."""
-        lasting = min(missing_ids, self._missing_ids)
-        self._missing_ids = missing_ids
-        counts = {"missing_ids": lasting, "dropped": dropped, "dead_letters": dead_letters}
-        for name, lost in counts.items():
-            self._kinds[name].note(lost, now_s)
+    def note(self, now_s: float, *, ingest: tuple[int, int] | None, dead_letters: int | None) -> None:
+        """Take in the counts of now; None: whoever counts them has told nothing new.
+
+        Args:
+            ingest: missing ids, dropped. Ids that are missing at one look alone came a little late: of two connections.
+        """
+        if ingest is not None:
+            missing_ids, dropped = ingest
+            self._kinds["missing_ids"].note(min(missing_ids, self._missing_ids), now_s)
+            self._missing_ids = missing_ids
+            self._kinds["dropped"].note(dropped, now_s)
+        if dead_letters is not None:
+            self._kinds["dead_letters"].note(dead_letters, now_s)
 
     def ages_ms(self, now_s: float) -> dict[str, int]:
         """How long ago the newest loss of each kind was seen, ms; a kind of which nothing was lost isn't there."""
