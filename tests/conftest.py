@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
 import threading
 from collections.abc import Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +57,20 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+
+@contextlib.contextmanager
+def entered_beside(made: AbstractAsyncContextManager[Result]) -> Iterator[Result]:
+    """What an asynchronous context gives, entered in a loop of its own: for tests that have none."""
+    thread = LoopThread()
+    try:
+        given = thread.run(made.__aenter__())
+        try:
+            yield given
+        finally:
+            thread.run(made.__aexit__(None, None, None))
+    finally:
+        thread.close()
 
 
 @pytest.fixture(scope="session")

@@ -274,13 +274,12 @@ def test_a_waterfall_gives_up_words_before_bars_and_never_a_figure(width: int, b
     assert max(map(len, table.splitlines())) <= width
 
 
-def test_a_waterfall_names_each_clock_as_the_console_does() -> None:
-    names = ("received", "appended", "aggregated", "emitted", "fed")
-    signal = a_signal(stamps=SignalStamps(**{f"{name}_ns": at * 7_000_000 for at, name in enumerate(names, 1)}))
+def completed(signal: Signal, acknowledged_ns: int) -> tuple[Completion, Found]:
+    """A signal's completion, of a frame that another host received; and the signal as it is found on its topic."""
     completion = Completion(
         signal.id,
         signal.trader,
-        acknowledged_ns=44_000_000,
+        acknowledged_ns=acknowledged_ns,
         wall_offset_ns=1,
         origin="0ddba11f" * 4,
         host="c0ffee42" * 4,
@@ -289,6 +288,13 @@ def test_a_waterfall_names_each_clock_as_the_console_does() -> None:
     for record in (signal, completion):
         collected.add(encode(record))
     (found,) = signals_of(collected)
+    return completion, found
+
+
+def test_a_waterfall_names_each_clock_as_the_console_does() -> None:
+    names = ("received", "appended", "aggregated", "emitted", "fed")
+    signal = a_signal(stamps=SignalStamps(**{f"{name}_ns": at * 7_000_000 for at, name in enumerate(names, 1)}))
+    completion, found = completed(signal, acknowledged_ns=44_000_000)
     lines = text_of(signal_waterfall(*found)).splitlines()
     entry = entry_of(signal, "default/market", Key(0, "", 0, 0))
     entry.complete(completion)
@@ -312,18 +318,7 @@ def test_a_traced_signal_as_json_has_the_stages_that_the_console_shows() -> None
     names = ("received", "appended", "aggregated", "emitted", "fed", "published", "woken", "decided", "signalled")
     stamps = SignalStamps(**{f"{name}_ns": at**2 * 7_000_000 for at, name in enumerate(names, 1)}, exchange_ns=5)
     signal = a_signal(stamps=stamps)
-    completion = Completion(
-        signal.id,
-        signal.trader,
-        acknowledged_ns=800_000_000,
-        wall_offset_ns=1,
-        origin="0ddba11f" * 4,
-        host="c0ffee42" * 4,
-    )
-    collected = Collected()
-    for record in (signal, completion):
-        collected.add(encode(record))
-    (found,) = signals_of(collected)
+    completion, found = completed(signal, acknowledged_ns=800_000_000)
     told = msgspec.json.decode(traced_as_json(found))
     entry = entry_of(signal, "default/market", Key(0, "", 0, 0))
     entry.complete(completion)

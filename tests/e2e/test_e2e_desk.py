@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.conftest import LoopThread
+from tests.conftest import entered_beside
 from tests.e2e.cluster.commands import ClusterError
 from tests.e2e.conftest import Images
 from tests.e2e.desk import (
@@ -345,14 +345,8 @@ def exchange(node: Cluster) -> Iterator[ExchangeServer]:
     """An exchange on this machine that has one symbol, and that pods reach."""
     if not node.tests_address:
         pytest.skip("pods of a cluster that isn't this run's own may not reach the test's exchange")
-    thread = LoopThread()
-    server = ExchangeServer(known=["btcusdt"], host=node.tests_address)
-    try:
-        thread.run(server.__aenter__())
+    with entered_beside(ExchangeServer(known=["btcusdt"], host=node.tests_address)) as server:
         yield server
-        thread.run(server.__aexit__(None, None, None))
-    finally:
-        thread.close()
 
 
 def test_a_symbol_that_the_exchange_lacks_is_told_on_the_trader_that_asks_for_it_alone(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import LoopThread
+from tests.conftest import entered_beside
 from tests.runtime.up_process import Up, trader, until
 from tests.support.exchange_server import ExchangeServer
 
@@ -21,14 +21,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(400)]
 @pytest.fixture
 def exchange() -> Iterator[ExchangeServer]:
     """An exchange that knows one symbol."""
-    thread = LoopThread()
-    server = ExchangeServer(known=["btcusdt"])
-    try:
-        thread.run(server.__aenter__())
+    with entered_beside(ExchangeServer(known=["btcusdt"])) as server:
         yield server
-        thread.run(server.__aexit__(None, None, None))
-    finally:
-        thread.close()
 
 
 def test_the_trader_that_asks_for_it_stalls_alone_and_fails_the_run(

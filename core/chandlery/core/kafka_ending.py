@@ -18,7 +18,7 @@ log = logging.getLogger("chandlery.kafka")
 END_S: Final = 1.0
 #: A task that took the first cancellation for another's ends with the second, in a few turns of the loop.
 _SECOND_S: Final = 0.1
-#: Ends that go on behind somebody who was cancelled: a task that nobody holds could be collected half way.
+#: Ends that go on behind somebody who was cancelled, or a producer that has records left: a task that nobody holds could be collected half way.
 _left: set[asyncio.Task[None]] = set()
 
 

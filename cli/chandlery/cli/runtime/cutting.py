@@ -28,4 +28,4 @@ async def cut(left: Callable[[], Collection[asyncio.Task[Any]]]) -> None:
             task.cancel()  # again: a library may take one cancellation for its own
         await asyncio.wait(tasks, timeout=_CANCEL_AGAIN_S)
     for task in left():
-        log.error("the start does not end", extra={"task": task.get_name(), "after_s": _START_END_S})
+        log.error("a task does not end", extra={"task": task.get_name(), "after_s": _START_END_S})

@@ -14,8 +14,6 @@ from chandlery.core.kafka_login import kafka_client
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import CANDLES_CLIENT, SIGNALS_CLIENT
 
-log = logging.getLogger("chandlery.feed.broker")
-
 #: How long the broker may sit on an empty fetch. A new assignment waits behind a fetch under way, so this is
 #: also its worst delay; idle it costs ten small requests a second.
 FETCH_WAIT_MS: Final = 100
