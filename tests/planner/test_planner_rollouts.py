@@ -24,7 +24,7 @@ from tests.planner.planner_worlds import desired, feed, pool, trader
 
 from chandlery.core.assignment import surge_of
 from chandlery.core.manifests import Problem
-from chandlery.core.resources import APPROVE_ANNOTATION, Trader
+from chandlery.core.resources import Trader
 from chandlery.operator.planner import Delays, Desired
 
 
@@ -331,68 +331,6 @@ def test_a_trader_whose_interval_changes_decides_the_candle_in_which_it_takes_ov
     old, after = (spec for _, spec in fleet.entries(A))
     assert old.until_ms is not None
     assert after.from_ms == old.until_ms // 3_600_000 * 3_600_000
-
-
-def test_a_manual_rollout_waits_for_its_approval_and_is_handed_over_then() -> None:
-    manual = {"rollout": "Manual"}
-    fleet = running(wanted_of(edited(2, **manual)))
-    made = fleet.settle(wanted_of(edited(3, **manual)), 4)
-    assert made.verdicts[A].reason == "AwaitingApproval"
-    assert modes(fleet) == [("active", None)]
-    approved = wanted_of(edited(3, metadata={"annotations": {APPROVE_ANNOTATION: "2"}}, **manual))
-    fleet.plan(approved)
-    assert modes(fleet) == [("active", None), ("standby", None)]
-    fleet.settle(approved, 10)
-    assert [spec.parameters["fast"] for _, spec in fleet.entries(A)] == [3]
-    sound(fleet)
-
-
-def _sourced(
-    text: str, generation: int, approved: int = 1, config_map: str = "code", rollout: str = "Manual"
-) -> Desired:
-    """A Trader whose strategy a ConfigMap holds."""
-    source = {"configMapRef": {"name": config_map, "key": "mine.py"}}
-    metadata = {"generation": generation, "annotations": {APPROVE_ANNOTATION: str(approved)}}
-    strategy = {"name": "Mine", "source": source}
-    own = trader("a", symbols=TWO, strategy=strategy, rollout=rollout, metadata=metadata)
-    held = {("default", config_map): {"mine.py": text}}
-    return wanted_of(own, in_pool=pool(allowConfigMapStrategies=True), configmaps=held)
-
-
-def test_a_source_that_is_changed_in_place_runs_under_no_approval_of_the_generation_that_runs() -> None:
-    fleet = running(_sourced("one", 1))
-    assert [(spec.source, spec.generation) for _, spec in fleet.entries(A)] == [("one", 1)]
-    verdict = fleet.settle(_sourced("two", 1), 4).verdicts[A]
-    assert (verdict.reason, verdict.generation, verdict.keeps) == ("AwaitingApproval", 1, True)
-    for words in ("ConfigMap default/code was changed in place", "a new name", "(generation 1 stays)"):
-        assert words in verdict.message
-    assert APPROVE_ANNOTATION not in verdict.message, "approving would change nothing"
-    assert [(spec.source, spec.incarnation) for _, spec in fleet.entries(A)] == [("one", 1)]
-    # Put back, it is as it was.
-    assert fleet.settle(_sourced("one", 1), 2).verdicts[A].reason == ""
-    # Under a new name it is a generation, which waits for its approval, and runs once it has that.
-    waiting = fleet.settle(_sourced("two", 2, config_map="code-2"), 4).verdicts[A]
-    assert (waiting.reason, f'{APPROVE_ANNOTATION}: "2"' in waiting.message) == ("AwaitingApproval", True)
-    fleet.settle(_sourced("two", 2, approved=2, config_map="code-2"), 10)
-    assert [(spec.source, spec.generation) for _, spec in fleet.entries(A)] == [("two", 2)]
-    sound(fleet)
-
-
-def test_a_source_that_is_changed_in_place_while_the_approved_one_stands_by_leaves_that_one_there() -> None:
-    fleet = running(_sourced("one", 1))
-    fleet.plan(_sourced("two", 2, approved=2))
-    assert [spec.source for _, spec in fleet.entries(A)] == ["one", "two"]
-    made = fleet.settle(_sourced("three", 2, approved=2), 12)
-    assert made.verdicts[A].reason == "AwaitingApproval"
-    assert [spec.source for _, spec in fleet.entries(A)] == ["two"]
-    sound(fleet)
-
-
-def test_a_source_that_is_changed_in_place_is_handed_over_to_at_once_where_nobody_need_approve() -> None:
-    fleet = running(_sourced("one", 1, rollout="Auto"))
-    assert fleet.settle(_sourced("two", 1, rollout="Auto"), 10).verdicts[A].reason == ""
-    assert [spec.source for _, spec in fleet.entries(A)] == ["two"]
-    sound(fleet)
 
 
 @pytest.mark.parametrize("reason", ["BadParameter", "UnknownStrategy", "BadSource", "UnknownSymbol", "UnknownTier"])

@@ -8,6 +8,7 @@ from tests.planner.planner_worlds import World, desired, feed, placed, pool, tra
 from chandlery.core.assignment import SeriesRef, TraderAssignment
 from chandlery.core.manifests import Problem
 from chandlery.core.resources import APPROVE_ANNOTATION, MAX_SOURCE_BYTES, Trader, TraderPool
+from chandlery.core.resources.status import MAX_MESSAGE_CHARS
 from chandlery.operator.planner import Plan
 
 POOL = ("default", "pool")
@@ -260,8 +261,8 @@ def test_another_namespace_may_use_a_pool_that_says_so() -> None:
     assert result.verdicts["shop/out"].reason == "NotAllowed"
 
 
-def problem(reason: str) -> Problem:
-    return Problem("t.yaml", 1, 9, "Trader", "default", "a", "spec.strategy", "no good", reason)  # type: ignore[arg-type]
+def problem(reason: str, message: str = "no good") -> Problem:
+    return Problem("t.yaml", 1, 9, "Trader", "default", "a", "spec.strategy", message, reason)  # type: ignore[arg-type]
 
 
 def test_a_bad_edit_keeps_the_old_version_and_says_so() -> None:
@@ -337,6 +338,15 @@ def test_a_suspended_pool_suspends_what_a_bad_edit_left_running_and_needs_no_app
     made = world.step(desired(feed(), pool(), *traders))
     assert [assignment_of(made, name).mode for name in ("a", "b")] == ["active", "active"]
     assert [made.verdicts[f"default/{name}"].reason for name in ("a", "b")] == ["", ""]
+
+
+def test_a_message_that_is_too_long_for_a_status_still_ends_with_what_goes_on() -> None:
+    world = World()
+    world.step(desired(feed(), pool(), trader("a")))
+    problems = {("default", "a"): [problem("BadParameter", "x" * 3_000)]}
+    kept = world.step(desired(feed(), pool(suspend=True), trader("a"), problems=problems)).verdicts["default/a"]
+    words = " (generation 1 stays); meanwhile it decides nothing: spec.suspend of its TraderPool default/pool is true"
+    assert (len(kept.message), kept.message.endswith(words)) == (MAX_MESSAGE_CHARS, True)
 
 
 def test_a_manual_rollout_waits_for_its_generation() -> None:

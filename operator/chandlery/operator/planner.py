@@ -149,7 +149,7 @@ def _plan_pool(
         for worker, trader in step.placed:
             placed[worker].append(with_since(trader, before, wall_ms, elsewhere))
         worker, decider = step.placed[0]
-        reason, message = one.candidate.reason, one.candidate.message + one.candidate.stays
+        reason, message = one.candidate.reason, one.candidate.told
         verdicts[name] = Verdict(
             name,
             worker,

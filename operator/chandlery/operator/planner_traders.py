@@ -11,6 +11,7 @@ from chandlery.core.assignment import Mode, SeriesRef, TraderAssignment
 from chandlery.core.checks import Finding, World, check_pool, check_trader, source_of
 from chandlery.core.manifests import Key
 from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, MEANWHILE_NOTHING, OF_ITS_POOL, Trader
+from chandlery.core.resources.status import MAX_MESSAGE_CHARS
 from chandlery.core.transports import Transport
 from chandlery.operator.planner_standing import Standing, content_digest
 from chandlery.operator.planner_types import Desired, Failed, Seen
@@ -40,6 +41,11 @@ class Candidate:
     stays: str = ""
     failed: Failed | None = None
     suspended: str = ""
+
+    @property
+    def told(self) -> str:
+        """``message`` and ``stays``, of a status's length: what is too long loses its middle, not what goes on."""
+        return self.message[: MAX_MESSAGE_CHARS - len(self.stays)] + self.stays
 
     @property
     def series(self) -> frozenset[SeriesRef]:
@@ -73,9 +79,11 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
     if last is not None:
         _number(wanted, trader, last)
         known = {last.digest, *(one.digest for one in standing.entries)}
-        message = _awaits_approval(trader, wanted, known, standing) if last.uid == wanted.uid else ""
+        message = _awaits_approval(trader, wanted, known, standing, last) if last.uid == wanted.uid else ""
         if message:
-            return _keep(trader, world, old, "AwaitingApproval", message) or Refusal(pool, "AwaitingApproval", message)
+            # Where it runs nowhere a digest is all that is left of the version before.
+            nowhere = Refusal(pool, "AwaitingApproval", f"{message}; no version of it runs until then")
+            return _keep(trader, world, old, "AwaitingApproval", message) or nowhere
     failed, decider = standing.failed, standing.decider
     # What failed was to decide: suspended meanwhile, it is the same version still.
     is_same = failed is not None and failed.digest == content_digest(wanted, mode="active")
@@ -209,7 +217,7 @@ def _number(wanted: TraderAssignment, trader: Trader, last: Seen) -> None:
     wanted.incarnation = last.incarnation
 
 
-def _awaits_approval(trader: Trader, wanted: TraderAssignment, known: set[str], standing: Standing) -> str:
+def _awaits_approval(trader: Trader, wanted: TraderAssignment, known: set[str], standing: Standing, last: Seen) -> str:
     """What is waited for before a change may run; empty: nothing."""
     if trader.spec.rollout != "Manual":
         return ""
@@ -219,7 +227,9 @@ def _awaits_approval(trader: Trader, wanted: TraderAssignment, known: set[str], 
         return ""
     of_now = [one.assignment for one in standing.entries if one.assignment.generation == wanted.generation]
     named = trader.spec.strategy.source
-    if named is not None and any(one.source != wanted.source for one in of_now):
+    # Nothing else changes what a generation holds.
+    changed_while_nowhere = not of_now and last.generation == wanted.generation
+    if named is not None and (changed_while_nowhere or any(one.source != wanted.source for one in of_now)):
         # A ConfigMap's text is no part of a generation: whoever approved this one had seen another text.
         return (
             f"ConfigMap {trader.namespace}/{named.config_map_ref.name} {CHANGED_IN_PLACE}, which no approval of generation "
