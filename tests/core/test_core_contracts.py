@@ -250,6 +250,20 @@ def test_a_log_line_is_one_json_object_with_its_facts(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("own_logging")
+def test_logs_that_are_set_up_already_get_another_name_and_level_and_no_new_parts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logs("nursery")
+    (handler,) = logging.getLogger().handlers
+    formatter = handler.formatter
+    log = configure_logs("trader desk/a", "debug")
+    log.debug("seen")
+    assert (logging.getLogger().handlers, handler.formatter is formatter) == ([handler], True)
+    line = json.loads(capsys.readouterr().err)
+    assert (line["component"], line["level"], line["message"]) == ("trader desk/a", "debug", "seen")
+
+
+@pytest.mark.usefixtures("own_logging")
 def test_on_a_terminal_a_log_line_is_short(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     configure_logs("feed").warning("late", extra={"trades": 3})

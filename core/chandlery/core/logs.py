@@ -34,13 +34,13 @@ class JsonFormatter(logging.Formatter):
 
     def __init__(self, component: str) -> None:
         super().__init__()
-        self._component = component
+        self.component = component
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "component": self._component,
+            "component": self.component,
             "message": record.getMessage(),
             **_facts(record),
         }
@@ -56,13 +56,13 @@ class TerminalFormatter(logging.Formatter):
 
     def __init__(self, component: str) -> None:
         super().__init__()
-        self._component = component
+        self.component = component
 
     def format(self, record: logging.LogRecord) -> str:
         time = dt.datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         facts = " ".join(f"{name}={value}" for name, value in _facts(record).items())
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        line = f"{time} {self._component}  {level}{_on_one_line(record.getMessage())}"
+        line = f"{time} {self.component}  {level}{_on_one_line(record.getMessage())}"
         if facts:
             line += f"  {_on_one_line(facts)}"
         if record.exc_info:
@@ -71,11 +71,29 @@ class TerminalFormatter(logging.Formatter):
 
 
 def configure_logs(component: str, level: str = "info") -> logging.Logger:
-    """Send the process's logs to stderr and return the ``chandlery`` logger."""
-    handler = logging.StreamHandler(sys.stderr)
-    terminal = sys.stderr.isatty()
-    handler.setFormatter(TerminalFormatter(component) if terminal else JsonFormatter(component))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    """Send the process's logs to stderr and return the ``chandlery`` logger.
+
+    Once more, in the process or in a fork of it, it gives them another name and level. That costs a fork next to nothing:
+    it need not make logging's parts anew.
+    """
+    kind = TerminalFormatter if sys.stderr.isatty() else JsonFormatter
+    if (ours := _formatter_in_place(kind)) is not None:
+        ours.component = component
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(kind(component))
+        logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logger = logging.getLogger("chandlery")
-    logger.setLevel(level.upper())
+    if logger.level != (wanted := logging.getLevelName(level.upper())):
+        logger.setLevel(wanted)  # forgets what every logger has found out about levels
     return logger
+
+
+def _formatter_in_place(
+    kind: type[JsonFormatter | TerminalFormatter],
+) -> JsonFormatter | TerminalFormatter | None:
+    handlers = logging.getLogger().handlers
+    only = handlers[0] if len(handlers) == 1 else None
+    if not isinstance(only, logging.StreamHandler) or only.stream is not sys.stderr:
+        return None
+    return only.formatter if isinstance(only.formatter, kind) else None

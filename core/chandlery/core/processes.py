@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+from functools import cache
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -22,11 +23,16 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
     expected = os.environ.get(PARENT_VARIABLE)
     if not expected:
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    _libc().prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     # The parent may have ended between fork and prctl: then no signal would ever come.
     if os.getppid() != int(expected):
         os.kill(os.getpid(), number)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    # Made once: a fork that made its own would take 0.2 MB for it.
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def pss_bytes(pid: int | None = None) -> int:

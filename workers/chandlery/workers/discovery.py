@@ -83,6 +83,7 @@ def _is_ours(filename: str) -> bool:
     return filename.startswith("<frozen") or f"{Path('chandlery', 'workers')}/" in filename
 
 
+@cache
 def _from_entry_point(name: str, value: str) -> Found:
     module_name, _, attribute = value.partition(":")
     try:

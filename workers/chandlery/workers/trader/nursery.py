@@ -23,12 +23,13 @@ import contextlib
 import gc
 import importlib
 import os
-import selectors
+import select
 import signal
 import socket
 import sys
 from typing import Final, NoReturn
 
+from chandlery.core.logs import configure_logs
 from chandlery.core.processes import PARENT_VARIABLE, die_with_parent
 
 #: What every trader needs, loaded once and shared copy-on-write.
@@ -39,18 +40,24 @@ PRELOADED: Final = (
     "chandlery.workers.trader.process",
 )
 _MESSAGE_BYTES: Final = 256
+_ONE_FD_BYTES: Final = socket.CMSG_SPACE(4)
 
 
 def preload() -> None:
-    """Import what traders share, and take it out of the collector's sight so that it stays shared."""
+    """Import what traders share, and take it out of the collector's sight so that it stays shared.
+
+    What a trader would do once, in the same way as any other, is done here: a page that it never touches stays shared, and
+    those that it would touch for logging's set-up, a strategy's text and the names in the image are 1 MB.
+    """
     gc.disable()
+    configure_logs("nursery")
     for name in PRELOADED:
         importlib.import_module(name)
-    from chandlery.workers.discovery import SHIPPED, entry_points
+    from chandlery.workers.discovery import SHIPPED, entry_points, find_strategy
 
     entry_points()
-    for place in SHIPPED.values():
-        importlib.import_module(place.partition(":")[0])
+    for name in SHIPPED:
+        find_strategy(name)
     gc.collect()
     gc.freeze()
 
@@ -68,23 +75,24 @@ class Nursery:
 
     def serve(self) -> None:
         """Serve until the supervisor closes its end."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._supervisor, selectors.EVENT_READ)
-            selector.register(self._woken, selectors.EVENT_READ)
-            while True:
-                for key, _ in selector.select():
-                    if key.fileobj == self._woken:
-                        self._reap()
-                    elif not self._take():
-                        return
+        waiting = select.poll()
+        line = self._supervisor.fileno()
+        waiting.register(line, select.POLLIN)
+        waiting.register(self._woken, select.POLLIN)
+        while True:
+            for fd, _ in waiting.poll():
+                if fd == self._woken:
+                    self._reap()
+                elif not self._take():
+                    return
 
     def _take(self) -> bool:
-        message, fds, _, _ = socket.recv_fds(self._supervisor, _MESSAGE_BYTES, 1)
+        message, ancillary, _, _ = self._supervisor.recvmsg(_MESSAGE_BYTES, _ONE_FD_BYTES)
         if not message:
             return False
         word, *arguments = message.decode("ascii").split()
-        if word == "spawn" and len(fds) == 1:
-            self._spawn(fds[0])
+        if word == "spawn" and ancillary:
+            self._spawn(int.from_bytes(ancillary[0][2], sys.byteorder))
         elif word == "kill" and int(arguments[0]) in self._children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(arguments[0]), int(arguments[1]))
@@ -102,8 +110,7 @@ class Nursery:
         code = 70
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGTERM):
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # of SIGINT and SIGTERM the trader takes care
             die_with_parent(signal.SIGKILL)
             self._supervisor.close()
             os.close(self._woken)
