@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import kopf
 import pytest
 from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
 
 from chandlery.core.errors import UnavailableError
 from chandlery.core.kube_credentials import Credentials
 from chandlery.operator.app import Operator
-from chandlery.operator.cache import Dirty
+from chandlery.operator.cache import Cache, Dirty
 from chandlery.operator.children.naming import FEED_LABEL, POOL_LABEL, Object
 from chandlery.operator.kubernetes.api import Kind
 from chandlery.operator.kubernetes.follow import Followed
@@ -21,11 +22,12 @@ from chandlery.operator.kubernetes.kinds import (
     NETWORK_POLICY,
     POD,
     POD_DISRUPTION_BUDGET,
+    RESOURCES,
     SERVICE,
     STATEFUL_SET,
 )
 from chandlery.operator.options import read_options
-from chandlery.operator.watching import Sweeper
+from chandlery.operator.watching import Sweeper, handlers, settings
 from chandlery.operator.workers import Workers
 
 POOL, FEED = ("pool", "default", "quants"), ("feed", "default", "market")
@@ -128,6 +130,13 @@ async def test_each_change_of_a_namespace_has_everything_looked_at() -> None:
         changed = item("desk", version, namespace="", metadata={"labels": labels})
         assert watching.marks(NAMESPACE, changed) == {POOL, FEED}
     assert watching.marks(NAMESPACE, item("desk", 9, namespace=""), gone=True) == {POOL, FEED}
+
+
+def test_kopf_neither_copies_what_is_watched_nor_calls_a_thread_for_it() -> None:
+    assert settings().persistence.diffbase_storage.build(body=kopf.Body(cast(Any, TRADER))) == {}
+    gates = handlers(Cache(), lambda _: None, lambda: None)._indexing.get_all_handlers()
+    assert len(gates) == len(RESOURCES), "without one, changes are told before everything has been listed"
+    assert not any(cast(Any, gate.when)() for gate in gates)
 
 
 @pytest.mark.parametrize("how", ["it fails", "it finds a watch dead"])

@@ -35,7 +35,26 @@ def settings() -> kopf.OperatorSettings:
     made.peering.standalone = True
     made.networking.error_backoffs = list(_BACKOFFS_S)
     made.watching.inactivity_timeout = _SILENCE_S
+    made.persistence.diffbase_storage = NothingCompared()
     return made
+
+
+class NothingCompared(kopf.DiffBaseStorage):
+    """Keeps nothing of an object to compare it with later: the cache does that by versions.
+
+    kopf's own copies every object twice, deeply, with every event.
+    """
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:
+        """Nothing."""
+        return kopf.BodyEssence({})
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        """Nothing."""
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Nothing."""
 
 
 def handlers(cache: Cache, marked: Callable[[Dirty], None], relisted: Callable[[], None]) -> kopf.OperatorRegistry:
@@ -47,7 +66,10 @@ def handlers(cache: Cache, marked: Callable[[Dirty], None], relisted: Callable[[
     registry = kopf.OperatorRegistry()
 
     def no_index(**_: Any) -> None:
-        """Stores nothing; that there is an index makes events wait until everything has been listed."""
+        """Is never called; that there is an index makes events wait until everything has been listed."""
+
+    def never(**_: Any) -> bool:
+        return False
 
     async def event(body: Mapping[str, Any], type: str | None, resource: Any, **_: Any) -> None:
         for dirty in take_in(cache, resource.plural, body, type):
@@ -60,7 +82,7 @@ def handlers(cache: Cache, marked: Callable[[Dirty], None], relisted: Callable[[
 
     kopf.on.login(registry=registry)(login)
     for plural in RESOURCES:
-        kopf.index(_GROUP, _VERSION, plural, id=f"gate-{plural}", registry=registry)(no_index)
+        kopf.index(_GROUP, _VERSION, plural, id=f"gate-{plural}", when=never, registry=registry)(no_index)
         kopf.on.event(_GROUP, _VERSION, plural, id=f"take-in-{plural}", registry=registry)(event)
     return registry
 
