@@ -108,6 +108,25 @@ async def test_a_quota_that_refuses_a_workers_statefulset_is_told_the_same_way(
         await stage.until_reason(ns, "two", "Running")
 
 
+async def test_a_feed_without_a_kafka_is_told_by_feed_pool_and_trader_and_naming_one_helps(
+    on_control_plane: Namespace, tmp_path: Path
+) -> None:
+    async with staged(on_control_plane, tmp_path) as (stage, ns):
+        await stage.operator(*scope(ns))
+        await stage.apply(feed(ns, kafka={}), pool(ns), trader(ns, "one"))
+        whose = {"market": MARKET_FEED, "quants": TRADER_POOL, "one": TRADER}
+        for name, kind in whose.items():
+            await stage.until_reason(ns, name, "NoKafka", kind)
+            found = conditions_of(await stage.api.get(kind, ns, name))
+            assert (found["Ready"]["status"], found["Stalled"]["status"]) == ("False", "True")
+            assert f"MarketFeed {ns}/market names no Kafka" in found["Ready"]["message"]
+            await until_told_once(stage, ns, name, "NoKafka")
+        assert (await stage.api.list(STATEFUL_SET, ns)).items == []
+        await stage.apply(feed(ns))
+        for name, kind in whose.items():
+            await stage.until_reason(ns, name, "Running", kind)
+
+
 _CHILDREN: list[tuple[Kind, str, Object]] = [
     (SERVICE, "quants-workers", {"spec": {"publishNotReadyAddresses": False}}),
     (SERVICE, "market-ingest", {"spec": {"publishNotReadyAddresses": False}}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -279,6 +280,21 @@ async def test_what_keeps_ingest_out_of_kafka_is_told_at_the_next_question_and_w
         assert ("feed", *FEED) in market.marked, "and asked again"
     market.answers["ingest"] = {}
     assert (await market.look())["reason"] == "Running"
+
+
+async def test_a_feed_without_a_kafka_says_so_once_and_makes_nothing_until_it_names_one(market: Market) -> None:
+    market.feeds._tools = replace(market.feeds._tools, defaults=Defaults("workers:1", "stream:1"))
+    for _ in range(2):
+        ready = await market.look()
+        assert (ready["status"], ready["reason"]) == ("False", "NoKafka")
+        assert ready["message"].startswith(
+            "MarketFeed default/market names no Kafka: give it spec.kafka.bootstrapServers"
+        )
+    assert [one["status"] for one in market.server.statuses[-1]["conditions"]] == ["False", "False", "True"]
+    assert (market.server.events, market.server.children()) == (["NoKafka"], [])
+    market.cache.put("MarketFeed", feed_body(version=2, generation=2, kafka={"bootstrapServers": "k:9092"}, **PACED))
+    assert (await market.look())["reason"] == "Running"
+    assert market.server.children() == CHILDREN
 
 
 async def test_symbols_that_the_exchange_lacks_have_its_pools_looked_at_each_time_they_are_others(

@@ -49,6 +49,19 @@ class PodRefusal:
     message: str
 
 
+def no_kafka(feed: str) -> PodRefusal:
+    """Why nothing of a feed, and nothing of its pools, can be made.
+
+    Args:
+        feed: ``namespace/name``.
+    """
+    return PodRefusal(
+        "NoKafka",
+        f"MarketFeed {feed} names no Kafka: give it spec.kafka.bootstrapServers, or the operator a default Kafka "
+        f"(`--kafka`; kafka.bootstrapServers of the chart)",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerView:
     """A worker as far as its Traders' conditions depend on it.
@@ -392,7 +405,8 @@ def feed_state(
     if held.problem:
         return State("BadManifest", held.problem, stalled=True)
     if not kafka:
-        return State("NoKafka", "name spec.kafka.bootstrapServers, or give the operator a default Kafka", stalled=True)
+        without = no_kafka("/".join(held.key))
+        return State(without.reason, without.message, stalled=True)
     if refused is not None:
         return State(refused.reason, refused.message, stalled=True)
     if problem:
