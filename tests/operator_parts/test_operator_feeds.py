@@ -314,6 +314,29 @@ async def test_symbols_that_the_exchange_lacks_have_its_pools_looked_at_each_tim
         assert pool not in market.marked
 
 
+@pytest.mark.parametrize("market", [{**PACED, "symbols": ["BTC/USDT", "DGOE/USDT"]}], indirect=True)
+async def test_a_feed_that_lists_a_symbol_its_source_lacks_says_so_once_and_stays_ready(market: Market) -> None:
+    assert (await market.look())["reason"] == "Running"
+    assert market.server.statuses[-1]["symbolCount"] == 2
+    market.answers["ingest"] = {"unknown_symbols": ["DGOE/USDT"]}
+    ready = await market.look()
+    assert (ready["status"], ready["reason"]) == ("True", "UnknownSymbol")
+    assert ready["message"] == "its source has no DGOE/USDT: mend spec.symbols; the others are ingested"
+    assert market.server.statuses[-1]["symbolCount"] == 1
+    writes = len(market.server.statuses)
+    await market.look()
+    assert (len(market.server.statuses), market.server.events) == (writes, ["UnknownSymbol"])
+    market.cache.put("MarketFeed", feed_body(version=2, generation=2, **PACED, symbols=["BTC/USDT"]))
+    assert (await market.look())["reason"] == "Running", "what it lists no more is no fault of its own"
+
+
+async def test_a_feed_that_lists_none_leaves_it_to_its_traders_to_say_what_its_source_lacks(market: Market) -> None:
+    market.answers["ingest"] = {"unknown_symbols": ["BTC/USDT"]}
+    assert (await market.look())["reason"] == "Running"
+    assert (await market.look())["reason"] == "Running"
+    assert market.server.events == []
+
+
 async def test_a_feed_whose_aggregator_falls_behind_says_so_until_it_has_caught_up_and_stays_ready(
     market: Market,
 ) -> None:

@@ -16,10 +16,10 @@ import msgspec
 
 from chandlery.core.assignment import READY_STATES, TraderAssignment, WorkerStatus
 from chandlery.core.assignment import TraderStatus as Reported
-from chandlery.core.checks import unknown_symbols_of
+from chandlery.core.checks import UNKNOWN_SYMBOL, unknown_symbols_of, unknown_symbols_of_feed
 from chandlery.core.durations import format_duration
 from chandlery.core.kafka_login import KafkaProblem
-from chandlery.core.resources import Trader
+from chandlery.core.resources import MarketFeed, Trader
 from chandlery.core.resources.status import (
     MAX_MESSAGE_CHARS,
     Condition,
@@ -135,7 +135,7 @@ def trader_state(
         ready = works and worker is not None and _work(verdict, worker).ready
         return State(verdict.reason, verdict.message, ready=ready, stalled=verdict.reason not in _UNDER_WAY)
     if isinstance(held.resource, Trader) and (missing := unknown_symbols_of(held.resource, unknown_symbols)):
-        return State("UnknownSymbol", missing, stalled=True)
+        return State(UNKNOWN_SYMBOL, missing, stalled=True)
     if worker is None:
         return State("Pending", "no worker yet")
     state = _work(verdict, worker)
@@ -394,6 +394,7 @@ def feed_state(
     refused: PodRefusal | None = None,
     kafka_problem: KafkaProblem | None = None,
     lags_ms: int = 0,
+    unknown: Collection[str] = (),
 ) -> State:
     """What is to be said of a MarketFeed.
 
@@ -401,6 +402,7 @@ def feed_state(
         unready: those of its pods that aren't Ready. problem: what the API server refused.
         refused: why one of them can't be made. kafka_problem: why ingest can't append.
         lags_ms: the aggregator is at least so far behind, and has been for a while; 0: it isn't.
+        unknown: symbols that its source says it doesn't have.
     """
     if held.problem:
         return State("BadManifest", held.problem, stalled=True)
@@ -424,6 +426,8 @@ def feed_state(
             f"of its own)"
         )
         return State("Lagging", message, ready=True)
+    if isinstance(held.resource, MarketFeed) and (missing := unknown_symbols_of_feed(held.resource, unknown)):
+        return State(UNKNOWN_SYMBOL, missing, ready=True)
     return State("Running", ready=True)
 
 
@@ -445,7 +449,7 @@ def feed_status(
         observed_generation=held.generation,
         conditions=kstatus(state, held.generation, now),
         source=source or None,
-        symbol_count=len(plan.symbols) if plan is not None else None,
+        symbol_count=len({*plan.symbols} - {*unknown}) if plan is not None else None,
         symbols=list(plan.symbols) if plan is not None else [],
         unknown_symbols=sorted(unknown),
         intervals=list(plan.intervals) if plan is not None else [],

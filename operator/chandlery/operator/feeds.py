@@ -306,6 +306,7 @@ class Feeds:
             refused=known.refused,
             kafka_problem=known.ingest.kafka_problem,
             lags_ms=known.lag.told_ms,
+            unknown=known.ingest.unknown_symbols,
         )
         status = feed_status(
             held,

@@ -140,10 +140,11 @@ class FeedStatus(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True
     conditions: _Conditions = []
     source: Annotated[str | None, Meta(description="Which source it is: synthetic, replay or binance.")] = None
     symbol_count: Annotated[int | None, Meta(description="Symbols that are ingested.")] = None
-    symbols: Annotated[list[str], Meta(description="Symbols that are ingested: listed, or asked for by Traders.")] = []
-    unknown_symbols: Annotated[
-        list[str], Meta(description="Symbols that Traders ask for and the exchange doesn't have.")
+    symbols: Annotated[
+        list[str],
+        Meta(description="Symbols that ingest asks of the source: listed, or asked for by Traders."),
     ] = []
+    unknown_symbols: Annotated[list[str], Meta(description="Those of them that the source doesn't have.")] = []
     intervals: Annotated[list[str], Meta(description="Intervals that are built, from short to long.")] = []
     session: Annotated[
         int | None,
