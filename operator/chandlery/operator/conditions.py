@@ -33,6 +33,7 @@ from chandlery.core.resources.status import (
 )
 from chandlery.operator.cache import Held
 from chandlery.operator.planner import FeedPlan, PoolPlan, Verdict
+from chandlery.operator.planner_homes import pool_full_message
 from chandlery.operator.planner_standing import ending_of, told_of
 
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
@@ -326,7 +327,7 @@ def pool_state(held: Held, plan: PoolPlan | None, workers: Sequence[WorkerView],
     if unready:
         left = any(worker.was_ready and not worker.ready for worker in workers)
         return State("WorkersUnready" if left else "WorkersStarting", unready)
-    full = "some of its traders find no room: raise spec.workers.max" if plan.pending else ""
+    full = pool_full_message(plan.lacks)
     if plan.pool.spec.suspend:
         message = "spec.suspend is true: its workers stay, and its traders keep their places and decide nothing"
         return State("Suspended", f"{message}; {full}" if full else message, settled=True)
