@@ -282,6 +282,30 @@ async def test_what_keeps_ingest_out_of_kafka_is_told_at_the_next_question_and_w
     assert (await market.look())["reason"] == "Running"
 
 
+async def test_a_feed_that_does_not_come_up_says_what_keeps_which_of_its_pods(market: Market) -> None:
+    server = market.server
+    await market.look()
+    for component in ("ingest", "aggregator"):
+        server.ready(component, ready=False)
+    assert (await market.look())["message"] == "not Ready: market-ingest, market-aggregator"
+    ingest, aggregator = (server.there[POD].objects["default", f"market-{one}-0"] for one in ("ingest", "aggregator"))
+    ingest["status"]["containerStatuses"] = [{"name": "ingest", "state": {"waiting": {"reason": "ErrImagePull"}}}]
+    unfit = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
+    aggregator["status"]["conditions"].append(unfit)
+    ready = await market.look()
+    assert (ready["status"], ready["reason"]) == ("False", "Starting")
+    assert ready["message"] == (
+        "not Ready: market-ingest (container ingest: ImagePullBackOff), "
+        "market-aggregator (Unschedulable: 0/3 nodes are available)"
+    )
+    writes = len(server.statuses)
+    ingest["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] = "ImagePullBackOff"
+    await market.look()
+    assert (len(server.statuses), server.events) == (writes, []), "the kubelet says both in turn"
+    server.ready("ingest")
+    assert (await market.look())["message"] == "not Ready: market-aggregator (Unschedulable: 0/3 nodes are available)"
+
+
 async def test_a_feed_without_a_kafka_says_so_once_and_makes_nothing_until_it_names_one(market: Market) -> None:
     market.feeds._tools = replace(market.feeds._tools, defaults=Defaults("workers:1", "stream:1"))
     for _ in range(2):

@@ -39,6 +39,10 @@ def test_a_pod_that_ends_is_not_ready_whatever_its_conditions_say() -> None:
             "container feed: ImagePullBackOff",
         ),
         (
+            {"containerStatuses": [{"name": "feed", "state": {"waiting": {"reason": "ErrImagePull"}}}]},
+            "container feed: ImagePullBackOff",
+        ),
+        (
             {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3"}]},
             "Unschedulable: 0/3",
         ),

@@ -8,7 +8,7 @@ so that a status changes only when something has.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -390,7 +390,7 @@ def feed_state(
     *,
     symbols: int,
     kafka: str,
-    unready: Sequence[str],
+    unready: Mapping[str, str],
     problem: str,
     refused: PodRefusal | None = None,
     kafka_problem: KafkaProblem | None = None,
@@ -400,7 +400,8 @@ def feed_state(
     """What is to be said of a MarketFeed.
 
     Args:
-        unready: those of its pods that aren't Ready. problem: what the API server refused.
+        unready: those of its parts that aren't Ready, each with what keeps its pod from running; empty: nothing known.
+        problem: what the API server refused.
         refused: why one of them can't be made. kafka_problem: why ingest can't append.
         lags_ms: the aggregator is at least so far behind, and has been for a while; 0: it isn't.
         unknown: symbols that its source says it doesn't have.
@@ -419,7 +420,8 @@ def feed_state(
     if kafka_problem is not None:
         return _kafka_state(kafka_problem)
     if unready:
-        return State("Starting", f"not Ready: {', '.join(unready)}")
+        parts = [f"{name} ({trouble})" if trouble else name for name, trouble in unready.items()]
+        return State("Starting", f"not Ready: {', '.join(parts)}")
     if lags_ms:
         message = (
             f"its aggregator fell more than {format_duration(lags_ms)} behind its market, and its Traders decide that "

@@ -43,7 +43,7 @@ from chandlery.operator.kubernetes.api import GoneError, KubeApi
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, MARKET_FEED, POD, SERVICE, STATEFUL_SET
 from chandlery.operator.planner import FeedPlan
 from chandlery.operator.planning import Grace, by_length
-from chandlery.operator.podstate import address_of, is_ready
+from chandlery.operator.podstate import address_of, is_ready, trouble_of
 from chandlery.operator.pools import Tools, timestamp
 from chandlery.operator.settings_of import is_paced
 
@@ -283,19 +283,16 @@ class Feeds:
             log.debug("no answer to a question of its status", extra=facts)
             return None
 
+    def _unready(self, feed: MarketFeed) -> dict[str, str]:
+        """Those of its parts that aren't Ready, each with what keeps its pod from running."""
+        pods = {child_name(feed, component): self._pod(feed, component) for component in _COMPONENTS}
+        return {name: trouble_of(pod) for name, pod in pods.items() if not is_ready(pod)}
+
     async def _say(self, held: Held, feed: MarketFeed | None, plan: FeedPlan | None, known: _Known) -> None:
         tools = self._tools
         kafka = kafka_settings(feed, tools.defaults.kafka) if feed is not None else None
         bootstrap = kafka.bootstrap if kafka is not None else ""
-        unready = (
-            [
-                child_name(feed, component)
-                for component in _COMPONENTS
-                if feed is not None and not is_ready(self._pod(feed, component))
-            ]
-            if feed is not None
-            else []
-        )
+        unready = self._unready(feed) if feed is not None else {}
         symbols = min(len(plan.symbols), len(plan.intervals)) if plan is not None else 0
         state = feed_state(
             held,
