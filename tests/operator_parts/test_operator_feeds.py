@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import aiohttp
@@ -24,7 +25,7 @@ from chandlery.operator.children.naming import Defaults, Object
 from chandlery.operator.conditions import WorkerView, pool_state
 from chandlery.operator.events import Events
 from chandlery.operator.feeds import GRACE_S, Feeds
-from chandlery.operator.kubernetes.api import Kind, Page
+from chandlery.operator.kubernetes.api import Kind, Page, RefusedError
 from chandlery.operator.kubernetes.follow import Followed
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, STATEFUL_SET
 from chandlery.operator.planner import PoolPlan
@@ -50,6 +51,7 @@ class Server:
         for component in ("ingest", "aggregator"):
             self.ready(component)
         self.statuses: list[Object] = []
+        self.refuses: Callable[[Kind, str], str] = lambda _kind, _name: ""
         self.deleted: list[tuple[Kind, str]] = []
         self.is_told_late = False
         self.events: list[str] = []
@@ -63,6 +65,8 @@ class Server:
         self.there[POD].objects["default", name] = {"metadata": meta, "status": status}
 
     async def apply(self, kind: Kind, body: Object, *, subresource: str = "") -> Object:
+        if said := self.refuses(kind, body["metadata"]["name"]):
+            raise RefusedError(said)
         self.version += 1
         meta = {
             **body["metadata"],
@@ -304,6 +308,41 @@ async def test_a_feed_that_does_not_come_up_says_what_keeps_which_of_its_pods(ma
     assert (len(server.statuses), server.events) == (writes, []), "the kubelet says both in turn"
     server.ready("ingest")
     assert (await market.look())["message"] == "not Ready: market-aggregator (Unschedulable: 0/3 nodes are available)"
+
+
+@pytest.mark.parametrize("component", ["aggregator", "ingest"])
+async def test_a_quota_that_refuses_a_feeds_objects_is_told_once_with_what_to_raise(
+    market: Market, component: str
+) -> None:
+    server, name, used = market.server, f"market-{component}", count(4)
+    del server.there[POD].objects["default", f"{name}-0"]
+
+    def refuses(kind: Kind, named: str) -> str:
+        counted = "count/statefulsets.apps"
+        quota = f"exceeded quota: few, requested: {counted}=1, used: {counted}={next(used)}, limited: {counted}=4"
+        return f'statefulsets.apps "{name}" is forbidden: {quota}' if (kind, named) == (STATEFUL_SET, name) else ""
+
+    server.refuses = refuses
+    for _ in range(3):
+        with pytest.raises(RefusedError):
+            await market.look()
+    (written,) = server.statuses
+    ready, _, stalled = written["conditions"]
+    assert (ready["reason"], stalled["status"]) == ("QuotaExceeded", "True")
+    assert f"few refuses {name}: it asks for count/statefulsets.apps=1" in ready["message"]
+    assert "raise the quota's spec.hard" in ready["message"]
+    assert server.events == ["QuotaExceeded"]
+    server.refuses = lambda _kind, _name: ""
+    server.ready(component)
+    assert (await market.look())["reason"] == "Running"
+
+
+async def test_what_the_api_server_refuses_for_another_reason_is_told_in_its_words(market: Market) -> None:
+    market.server.refuses = lambda kind, _name: "metadata: too long" if kind is STATEFUL_SET else ""
+    with pytest.raises(RefusedError):
+        await market.look()
+    ready = market.server.statuses[-1]["conditions"][0]
+    assert (ready["reason"], ready["message"]) == ("Refused", "metadata: too long")
 
 
 async def test_a_feed_without_a_kafka_says_so_once_and_makes_nothing_until_it_names_one(market: Market) -> None:

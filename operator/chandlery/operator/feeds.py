@@ -45,6 +45,7 @@ from chandlery.operator.planner import FeedPlan
 from chandlery.operator.planning import Grace, by_length
 from chandlery.operator.podstate import address_of, is_ready, trouble_of
 from chandlery.operator.pools import Tools, timestamp
+from chandlery.operator.refusals import is_of_quota, refusal_of
 from chandlery.operator.settings_of import is_paced
 
 log = logging.getLogger("chandlery.operator.feeds")
@@ -76,12 +77,19 @@ class AggregatorStatus(msgspec.Struct):
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of a feed beside its resource."""
+    """What is known of a feed beside its resource.
+
+    Attributes:
+        making: what was made last, or is being made. problem: what the API server refused of it; empty: nothing.
+        unmade: that, where a quota keeps it from having its objects. refused: why one of its pods can't be made.
+    """
 
     ingest: IngestStatus = field(default_factory=IngestStatus)
     lag: Lag = field(default_factory=Lag)
     asked_s: dict[Component, float] = field(default_factory=dict)
+    making: Component = "aggregator"
     problem: str = ""
+    unmade: PodRefusal | None = None
     refused: PodRefusal | None = None
 
     def forget_pods(self) -> None:
@@ -124,10 +132,10 @@ class Feeds:
         if isinstance(feed, MarketFeed):
             plan = self._plan(feed)
             try:
-                await self._carry_out(feed, plan)
-                known.problem = ""
+                await self._carry_out(feed, plan, known)
+                known.problem, known.unmade = "", None
             except InputError as error:
-                known.problem = str(error)
+                known.problem, known.unmade = str(error), self._of_quota(feed, known.making, error)
                 failure = error
             except ChandleryError as error:
                 failure = error
@@ -165,7 +173,7 @@ class Feeds:
             return FeedPlan(feed, (), ())
         return FeedPlan(feed, tuple(settings.symbols), tuple(settings.intervals))
 
-    async def _carry_out(self, feed: MarketFeed, plan: FeedPlan) -> None:
+    async def _carry_out(self, feed: MarketFeed, plan: FeedPlan, known: _Known) -> None:
         tools = self._tools
         kafka = kafka_settings(feed, tools.defaults.kafka, namespace=feed.namespace)
         if _is_empty(plan):
@@ -179,6 +187,7 @@ class Feeds:
             "ingest": ingest_of(feed, kafka, plan.symbols, plan.intervals, tools.defaults),
         }
         for component, settings in wanted.items():
+            known.making = component
             body = settings_map(feed, component, settings)
             await tools.children.ensure(CONFIG_MAP, body)
             await tools.children.ensure(SERVICE, feed_service(feed, component))
@@ -226,7 +235,7 @@ class Feeds:
 
     async def _look_for_pods(self, feed: MarketFeed, known: _Known) -> None:
         """Find out why ingest or aggregator has no pod."""
-        found: list[PodRefusal] = []
+        found: list[PodRefusal] = [known.unmade] if known.unmade is not None else []
         for component in _COMPONENTS:
             item = self._tools.children.seen(STATEFUL_SET, (feed.namespace, child_name(feed, component)))
             if item is None:
@@ -245,6 +254,12 @@ class Feeds:
         # What was told first stays told as long as it holds: one event, not one for each pod.
         if known.refused not in found:
             known.refused = found[0] if found else None
+
+    def _of_quota(self, feed: MarketFeed, component: Component, error: InputError) -> PodRefusal | None:
+        """A part that can't even have its objects for a quota has no pod for the same reason."""
+        name = child_name(feed, component)
+        is_there = self._tools.children.seen(STATEFUL_SET, (feed.namespace, name)) is not None
+        return refusal_of(str(error), name) if is_of_quota(str(error)) and not is_there else None
 
     async def _ask(self, feed: MarketFeed, known: _Known) -> None:
         """Ask ingest and aggregator what they know; what ingest says of symbols concerns the pools' Traders."""
