@@ -107,7 +107,9 @@ class TraderStatus(msgspec.Struct, rename="camel", omit_defaults=True, frozen=Tr
     ] = None
     warm: Annotated[Warmth | None, Meta(description="History that is there, and that is needed.")] = None
     signals: Annotated[int | None, Meta(description="Signals emitted since the Trader began.")] = None
-    latency: Annotated[Latency | None, Meta(description="How long signals took, on this Trader's worker.")] = None
+    latency: Annotated[
+        Latency | None, Meta(description="How long signals took, of all Traders of its worker together.")
+    ] = None
     restarts: Annotated[int | None, Meta(description="Times its process had to be started again.")] = None
     last_error: Annotated[
         str | None,
