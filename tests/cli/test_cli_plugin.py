@@ -65,9 +65,11 @@ def test_what_the_operator_has_not_looked_at_counts_as_unknown(status: dict[str,
 
 def test_a_status_shows_what_runs_and_says_what_to_do_about_the_rest() -> None:
     waiting = a_row("False", "AwaitingApproval", running_generation=1, message="generation 2 waits")
+    full = PoolState("desk/quants", "True", "PoolFull", workers=2, ready_workers=2, capacity=4, used=4, pending=3)
+    full.message = "some of its traders find no room: raise spec.segment.series"
     seen = cluster_status(
         [FeedState("desk/market", "True", "Running", source="synthetic", symbols=["BTC/USDT"], intervals=["1s"])],
-        [PoolState("desk/quants", "True", "PoolFull", workers=2, ready_workers=2, capacity=4, used=4, pending=3)],
+        [full],
         [a_row(), waiting, a_row("False", "Suspended")],
     )
     shown = text_of(status_view(seen))
@@ -76,8 +78,8 @@ def test_a_status_shows_what_runs_and_says_what_to_do_about_the_rest() -> None:
     assert "1 of 2" in shown
     assert "1 of 3 Traders Ready, 1 suspended" in shown
     assert "→ kubectl chandlery approve sma -n desk" in shown
-    assert "3 Traders wait for room" in shown
-    assert "→ raise spec.workers.max" in shown
+    assert "raise spec.segment.series" in shown
+    assert "spec.workers.max" not in shown, "the pool's own message names the field"
     assert [one.reason for one in seen.attention] == ["PoolFull", "AwaitingApproval"]
     assert not seen.ready
     assert "SOL/USDT" in text_of(status_view(seen, wide=True))

@@ -106,6 +106,14 @@ def test_a_traders_columns_are_those_that_say_how_it_is() -> None:
     assert " ".join(names) == "READY REASON STRATEGY SYMBOLS INTERVAL POD SIGNALS P99 AGE"
 
 
+def test_a_traders_latency_is_told_to_be_that_of_its_whole_worker() -> None:
+    (version,) = custom_resource_definition("Trader")["spec"]["versions"]
+    (column,) = (one for one in version["additionalPrinterColumns"] if one["name"] == "P99")
+    latency = schema_of("Trader")["properties"]["status"]["properties"]["latency"]
+    for described in (column, latency):
+        assert "of all Traders of its worker together" in described["description"]
+
+
 def test_a_form_that_no_structural_schema_has_is_an_error_not_a_hole() -> None:
     with pytest.raises(UnstructuralError, match="a choice of several forms"):
         structural({"anyOf": [{"type": "string"}, {"type": "integer"}]}, {})

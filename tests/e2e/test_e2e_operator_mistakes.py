@@ -77,17 +77,20 @@ async def test_a_quota_that_refuses_a_workers_pod_is_told_by_pool_and_traders_an
         await stage.until_reason(ns, "quants", "Running", TRADER_POOL)
 
 
-async def test_a_quota_that_refuses_a_feeds_pods_is_told_by_the_feed(
-    on_control_plane: Namespace, tmp_path: Path
+@pytest.mark.parametrize(("kind", "counted"), [(POD, "pods"), (STATEFUL_SET, "count/statefulsets.apps")])
+async def test_a_quota_that_refuses_a_feeds_pods_or_statefulsets_is_told_by_the_feed(
+    on_control_plane: Namespace, tmp_path: Path, kind: Kind, counted: str
 ) -> None:
     async with staged(on_control_plane, tmp_path) as (stage, ns):
-        await limited(stage, ns, "none", POD, 0)
+        await limited(stage, ns, "none", kind, 0)
         await stage.operator(*scope(ns))
         await stage.apply(feed(ns, symbols=["BTC/USDT"], intervals=["1s"]))
         await stage.until_reason(ns, "market", "QuotaExceeded", MARKET_FEED)
-        assert "none" in await message(stage, ns, "market", MARKET_FEED)
+        said = await message(stage, ns, "market", MARKET_FEED)
+        assert "none" in said, said
+        assert f"{counted}=0" in said, said
         await until_told_once(stage, ns, "market", "QuotaExceeded")
-        await raised(stage, ns, "none", pods="9")
+        await raised(stage, ns, "none", **{counted: "9"})
         await stage.until_reason(ns, "market", "Running", MARKET_FEED)
 
 
@@ -106,6 +109,25 @@ async def test_a_quota_that_refuses_a_workers_statefulset_is_told_the_same_way(
         assert await stage.ready(ns, "one") == ("True", "Running")
         await raised(stage, ns, "few", **{"count/statefulsets.apps": "9"})
         await stage.until_reason(ns, "two", "Running")
+
+
+async def test_a_feed_without_a_kafka_is_told_by_feed_pool_and_trader_and_naming_one_helps(
+    on_control_plane: Namespace, tmp_path: Path
+) -> None:
+    async with staged(on_control_plane, tmp_path) as (stage, ns):
+        await stage.operator(*scope(ns))
+        await stage.apply(feed(ns, kafka={}), pool(ns), trader(ns, "one"))
+        whose = {"market": MARKET_FEED, "quants": TRADER_POOL, "one": TRADER}
+        for name, kind in whose.items():
+            await stage.until_reason(ns, name, "NoKafka", kind)
+            found = conditions_of(await stage.api.get(kind, ns, name))
+            assert (found["Ready"]["status"], found["Stalled"]["status"]) == ("False", "True")
+            assert f"MarketFeed {ns}/market names no Kafka" in found["Ready"]["message"]
+            await until_told_once(stage, ns, name, "NoKafka")
+        assert (await stage.api.list(STATEFUL_SET, ns)).items == []
+        await stage.apply(feed(ns))
+        for name, kind in whose.items():
+            await stage.until_reason(ns, name, "Running", kind)
 
 
 _CHILDREN: list[tuple[Kind, str, Object]] = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import aiohttp
@@ -23,7 +25,7 @@ from chandlery.operator.children.naming import Defaults, Object
 from chandlery.operator.conditions import WorkerView, pool_state
 from chandlery.operator.events import Events
 from chandlery.operator.feeds import GRACE_S, Feeds
-from chandlery.operator.kubernetes.api import Kind, Page
+from chandlery.operator.kubernetes.api import Kind, Page, RefusedError
 from chandlery.operator.kubernetes.follow import Followed
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, STATEFUL_SET
 from chandlery.operator.planner import PoolPlan
@@ -49,6 +51,7 @@ class Server:
         for component in ("ingest", "aggregator"):
             self.ready(component)
         self.statuses: list[Object] = []
+        self.refuses: Callable[[Kind, str], str] = lambda _kind, _name: ""
         self.deleted: list[tuple[Kind, str]] = []
         self.is_told_late = False
         self.events: list[str] = []
@@ -62,6 +65,8 @@ class Server:
         self.there[POD].objects["default", name] = {"metadata": meta, "status": status}
 
     async def apply(self, kind: Kind, body: Object, *, subresource: str = "") -> Object:
+        if said := self.refuses(kind, body["metadata"]["name"]):
+            raise RefusedError(said)
         self.version += 1
         meta = {
             **body["metadata"],
@@ -281,6 +286,80 @@ async def test_what_keeps_ingest_out_of_kafka_is_told_at_the_next_question_and_w
     assert (await market.look())["reason"] == "Running"
 
 
+async def test_a_feed_that_does_not_come_up_says_what_keeps_which_of_its_pods(market: Market) -> None:
+    server = market.server
+    await market.look()
+    for component in ("ingest", "aggregator"):
+        server.ready(component, ready=False)
+    assert (await market.look())["message"] == "not Ready: market-ingest, market-aggregator"
+    ingest, aggregator = (server.there[POD].objects["default", f"market-{one}-0"] for one in ("ingest", "aggregator"))
+    ingest["status"]["containerStatuses"] = [{"name": "ingest", "state": {"waiting": {"reason": "ErrImagePull"}}}]
+    unfit = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
+    aggregator["status"]["conditions"].append(unfit)
+    ready = await market.look()
+    assert (ready["status"], ready["reason"]) == ("False", "Starting")
+    assert ready["message"] == (
+        "not Ready: market-ingest (container ingest: ImagePullBackOff), "
+        "market-aggregator (Unschedulable: 0/3 nodes are available)"
+    )
+    writes = len(server.statuses)
+    ingest["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] = "ImagePullBackOff"
+    await market.look()
+    assert (len(server.statuses), server.events) == (writes, []), "the kubelet says both in turn"
+    server.ready("ingest")
+    assert (await market.look())["message"] == "not Ready: market-aggregator (Unschedulable: 0/3 nodes are available)"
+
+
+@pytest.mark.parametrize("component", ["aggregator", "ingest"])
+async def test_a_quota_that_refuses_a_feeds_objects_is_told_once_with_what_to_raise(
+    market: Market, component: str
+) -> None:
+    server, name, used = market.server, f"market-{component}", count(4)
+    del server.there[POD].objects["default", f"{name}-0"]
+
+    def refuses(kind: Kind, named: str) -> str:
+        counted = "count/statefulsets.apps"
+        quota = f"exceeded quota: few, requested: {counted}=1, used: {counted}={next(used)}, limited: {counted}=4"
+        return f'statefulsets.apps "{name}" is forbidden: {quota}' if (kind, named) == (STATEFUL_SET, name) else ""
+
+    server.refuses = refuses
+    for _ in range(3):
+        with pytest.raises(RefusedError):
+            await market.look()
+    (written,) = server.statuses
+    ready, _, stalled = written["conditions"]
+    assert (ready["reason"], stalled["status"]) == ("QuotaExceeded", "True")
+    assert f"few refuses {name}: it asks for count/statefulsets.apps=1" in ready["message"]
+    assert "raise the quota's spec.hard" in ready["message"]
+    assert server.events == ["QuotaExceeded"]
+    server.refuses = lambda _kind, _name: ""
+    server.ready(component)
+    assert (await market.look())["reason"] == "Running"
+
+
+async def test_what_the_api_server_refuses_for_another_reason_is_told_in_its_words(market: Market) -> None:
+    market.server.refuses = lambda kind, _name: "metadata: too long" if kind is STATEFUL_SET else ""
+    with pytest.raises(RefusedError):
+        await market.look()
+    ready = market.server.statuses[-1]["conditions"][0]
+    assert (ready["reason"], ready["message"]) == ("Refused", "metadata: too long")
+
+
+async def test_a_feed_without_a_kafka_says_so_once_and_makes_nothing_until_it_names_one(market: Market) -> None:
+    market.feeds._tools = replace(market.feeds._tools, defaults=Defaults("workers:1", "stream:1"))
+    for _ in range(2):
+        ready = await market.look()
+        assert (ready["status"], ready["reason"]) == ("False", "NoKafka")
+        assert ready["message"].startswith(
+            "MarketFeed default/market names no Kafka: give it spec.kafka.bootstrapServers"
+        )
+    assert [one["status"] for one in market.server.statuses[-1]["conditions"]] == ["False", "False", "True"]
+    assert (market.server.events, market.server.children()) == (["NoKafka"], [])
+    market.cache.put("MarketFeed", feed_body(version=2, generation=2, kafka={"bootstrapServers": "k:9092"}, **PACED))
+    assert (await market.look())["reason"] == "Running"
+    assert market.server.children() == CHILDREN
+
+
 async def test_symbols_that_the_exchange_lacks_have_its_pools_looked_at_each_time_they_are_others(
     market: Market,
 ) -> None:
@@ -296,6 +375,29 @@ async def test_symbols_that_the_exchange_lacks_have_its_pools_looked_at_each_tim
         market.marked.clear()
         await market.look()
         assert pool not in market.marked
+
+
+@pytest.mark.parametrize("market", [{**PACED, "symbols": ["BTC/USDT", "DGOE/USDT"]}], indirect=True)
+async def test_a_feed_that_lists_a_symbol_its_source_lacks_says_so_once_and_stays_ready(market: Market) -> None:
+    assert (await market.look())["reason"] == "Running"
+    assert market.server.statuses[-1]["symbolCount"] == 2
+    market.answers["ingest"] = {"unknown_symbols": ["DGOE/USDT"]}
+    ready = await market.look()
+    assert (ready["status"], ready["reason"]) == ("True", "UnknownSymbol")
+    assert ready["message"] == "its source has no DGOE/USDT: mend spec.symbols; the others are ingested"
+    assert market.server.statuses[-1]["symbolCount"] == 1
+    writes = len(market.server.statuses)
+    await market.look()
+    assert (len(market.server.statuses), market.server.events) == (writes, ["UnknownSymbol"])
+    market.cache.put("MarketFeed", feed_body(version=2, generation=2, **PACED, symbols=["BTC/USDT"]))
+    assert (await market.look())["reason"] == "Running", "what it lists no more is no fault of its own"
+
+
+async def test_a_feed_that_lists_none_leaves_it_to_its_traders_to_say_what_its_source_lacks(market: Market) -> None:
+    market.answers["ingest"] = {"unknown_symbols": ["BTC/USDT"]}
+    assert (await market.look())["reason"] == "Running"
+    assert (await market.look())["reason"] == "Running"
+    assert market.server.events == []
 
 
 async def test_a_feed_whose_aggregator_falls_behind_says_so_until_it_has_caught_up_and_stays_ready(

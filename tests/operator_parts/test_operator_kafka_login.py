@@ -120,13 +120,13 @@ def test_no_login_goes_to_a_kafka_that_the_feed_does_not_name() -> None:
 
 def test_a_feed_says_what_keeps_its_ingest_out() -> None:
     held = hold("MarketFeed", feed_body())
-    state = feed_state(held, symbols=1, kafka="k:9093", unready=[], problem="", kafka_problem=MISSING)
+    state = feed_state(held, symbols=1, kafka="k:9093", unready={}, problem="", kafka_problem=MISSING)
     assert (state.reason, state.message, state.ready, state.stalled) == ("SecretMissing", MISSING.message, False, False)
     wrong = feed_state(
-        held, symbols=1, kafka="k", unready=[], problem="", kafka_problem=KafkaProblem("KafkaUnauthorized", "x")
+        held, symbols=1, kafka="k", unready={}, problem="", kafka_problem=KafkaProblem("KafkaUnauthorized", "x")
     )
     assert (wrong.ready, wrong.stalled) == (False, True), "nobody mends it but a person"
-    odd = feed_state(held, symbols=1, kafka="k", unready=[], problem="", kafka_problem=KafkaProblem("no word", "x"))
+    odd = feed_state(held, symbols=1, kafka="k", unready={}, problem="", kafka_problem=KafkaProblem("no word", "x"))
     assert odd.reason == "KafkaUnreachable"
 
 

@@ -280,6 +280,7 @@ def test_sources_that_fill_an_assignment_send_newcomers_elsewhere_and_then_let_t
     assert len(waiting) == made.pool.pending == 40 - 2 * 14
     assert {one.reason for one in waiting} == {"PoolFull"}
     assert "900 KiB" in waiting[0].message
+    assert made.pool.lacks == {"bytes"}
     assert plans.plan().verdicts == made.verdicts
 
 

@@ -10,6 +10,7 @@ from tests.operator_parts.operator_bodies import pool_body
 from chandlery.operator.cache import hold
 from chandlery.operator.conditions import WorkerView, pool_state
 from chandlery.operator.planner import PoolPlan
+from chandlery.operator.planner_types import Lack
 from chandlery.operator.podstate import address_of, is_ready, trouble_of
 
 
@@ -38,6 +39,10 @@ def test_a_pod_that_ends_is_not_ready_whatever_its_conditions_say() -> None:
             "container feed: ImagePullBackOff",
         ),
         (
+            {"containerStatuses": [{"name": "feed", "state": {"waiting": {"reason": "ErrImagePull"}}}]},
+            "container feed: ImagePullBackOff",
+        ),
+        (
             {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3"}]},
             "Unschedulable: 0/3",
         ),
@@ -63,9 +68,10 @@ def test_a_pool_says_which_workers_are_not_ready_and_why() -> None:
 def test_a_suspended_pool_says_all_the_same_that_traders_find_no_room(pending: int) -> None:
     body = pool_body()
     held = hold("TraderPool", {**body, "spec": {**body["spec"], "suspend": True}})
-    plan = PoolPlan(held.resource, ("default", "market"), {}, 20, 20, pending)  # type: ignore[arg-type]
+    lacks: frozenset[Lack] = frozenset({"room"} if pending else ())
+    plan = PoolPlan(held.resource, ("default", "market"), {}, 20, 20, pending, lacks=lacks)  # type: ignore[arg-type]
     state = pool_state(held, plan, [WorkerView("quants-0", "quants-0-0", ready=True)], 0, "")
     assert (state.reason, state.ready, state.stalled, state.settled) == ("Suspended", False, False, True)
     assert state.message.startswith("spec.suspend is true: its workers stay")
-    words = "; some of its traders find no room: raise spec.workers.max"
+    words = "; some of its traders find no room: raise spec.workers.max, spec.tradersPerWorker or spec.segment.series"
     assert state.message.endswith(words) == bool(pending)

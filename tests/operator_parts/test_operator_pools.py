@@ -23,7 +23,7 @@ from chandlery.operator.children.workers import ASSIGNMENT_KEY, assignment_map
 from chandlery.operator.events import Events
 from chandlery.operator.kubernetes.api import GoneError, Kind, Page
 from chandlery.operator.kubernetes.follow import Followed
-from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, STATEFUL_SET
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP, EVENT, POD, STATEFUL_SET
 from chandlery.operator.planner import Delays
 from chandlery.operator.planning import PoolPlanner
 from chandlery.operator.pools import Pools, Tools
@@ -43,6 +43,7 @@ class Server:
             for kind in (STATEFUL_SET, CONFIG_MAP, POD)
         }
         self.statuses: dict[str, Object] = {}
+        self.events: list[tuple[str, str]] = []
         self.log: list[str] = []
         self.before: Callable[[Kind, str], Awaitable[None]] | None = None
         self.version = 100
@@ -64,6 +65,8 @@ class Server:
         return Page("1", [])
 
     async def create(self, kind: Kind, body: Object) -> Object:
+        if kind is EVENT:
+            self.events.append((body["regarding"]["name"], body["reason"]))
         return body
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
@@ -295,6 +298,47 @@ async def test_a_feed_that_a_pool_asks_no_more_is_looked_at_when_that_is_known(b
     bench.pools._tools = replace(bench.tools, mark=mark)
     await bench.pools.reconcile(KEY)
     assert asked == [("default", "other") if what == "another feed" else None]
+
+
+@pytest.mark.parametrize("workers", [{"min": 1}, {"min": 0, "max": 1}])
+async def test_a_pool_and_its_traders_say_that_their_feed_names_no_kafka_once_until_it_does(
+    bench: Bench, workers: dict[str, int]
+) -> None:
+    bench.pools._tools = replace(bench.tools, defaults=Defaults("workers:1", "stream:1"))
+    bench.cache.put("TraderPool", pool_body(workers=workers))
+    await bench.pools.reconcile(KEY)
+    bench.cache.put("Trader", trader_body())
+    for _ in range(2):
+        await bench.pools.reconcile(KEY)
+    for name in ("TraderPool/quants", "Trader/one"):
+        ready = bench.condition(name)
+        assert (ready["status"], ready["reason"]) == ("False", "NoKafka")
+        assert ready["message"].startswith("MarketFeed default/market names no Kafka: give it spec.kafka.boot")
+        assert [bench.condition(name, kind)["status"] for kind in ("Reconciling", "Stalled")] == ["False", "True"]
+    assert sorted(bench.server.events) == [("one", "NoKafka"), ("quants", "NoKafka")]
+    assert not [line for line in bench.server.log if line.startswith("StatefulSet/")]
+    bench.cache.put("MarketFeed", feed_body(version=2, generation=2, kafka={"bootstrapServers": "k:9092"}))
+    await bench.pools.reconcile(KEY)
+    assert "StatefulSet/quants-0" in bench.server.log
+    assert [bench.condition(name)["reason"] for name in ("TraderPool/quants", "Trader/one")] == [
+        "WorkersStarting",
+        "WorkerStarting",
+    ]
+
+
+async def test_workers_made_before_their_feed_lost_its_kafka_run_on_and_the_pool_says_that_it_has_none(
+    bench: Bench,
+) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    await bench.pools.reconcile(KEY)
+    bench.workers.of(KEY)["quants-0"]._pod_ready = True
+    bench.pools._began_s = float("-inf")  # long since: no catalogue is waited for
+    bench.pools._tools = replace(bench.tools, defaults=Defaults("workers:1", "stream:1"))
+    await bench.pools.reconcile(KEY)
+    assert bench.condition("TraderPool/quants")["reason"] == "NoKafka"
+    assert bench.condition("Trader/one")["reason"] == "WorkerUnreachable", "as its worker is"
+    assert not [line for line in bench.server.log if line.startswith("deleted")]
 
 
 def kept_in(pool: str, *traders: TraderAssignment) -> Object:

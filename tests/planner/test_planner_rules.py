@@ -10,6 +10,7 @@ from chandlery.core.manifests import Problem
 from chandlery.core.resources import APPROVE_ANNOTATION, MAX_SOURCE_BYTES, Trader, TraderPool
 from chandlery.core.resources.status import MAX_MESSAGE_CHARS
 from chandlery.operator.planner import Plan
+from chandlery.operator.planner_homes import pool_full_message
 
 POOL = ("default", "pool")
 
@@ -78,6 +79,28 @@ def test_a_trader_with_more_series_than_a_segment_holds_waits_and_makes_no_worke
     assert result.verdicts["default/greedy"].reason == "PoolFull"
     assert "spec.segment.series" in result.verdicts["default/greedy"].message
     assert placed(result) == {"pool-0": []}
+    assert result.pools[POOL].lacks == {"series"}
+
+
+def test_a_pool_names_each_field_that_helps_those_of_its_traders_that_wait_and_no_other() -> None:
+    world = World()
+    greedy = trader("greedy", symbols=["BTC/USDT", "ETH/USDT", "SOL/USDT"])
+    made = [
+        world.step(desired(feed(), pool(series=2, per_worker=1), *traders)).pools[POOL]
+        for traders in ([trader("a")], [trader("a"), greedy], [trader("a"), trader("b"), greedy], some("a", "b"))
+    ]
+    assert [one.lacks for one in made] == [set(), {"series"}, {"room", "series"}, {"room"}]
+    said = [pool_full_message(one.lacks) for one in made]
+    assert said[0] == ""
+    assert [("spec.workers.max" in one, "more series than" in one) for one in said[1:]] == [
+        (False, True),
+        (True, True),
+        (True, False),
+    ]
+    crowded = pool_full_message({"bytes"})
+    assert "900 KiB" in crowded
+    assert "into the image" in crowded
+    assert "spec.segment.series" not in crowded
 
 
 def test_workers_share_series_so_many_traders_on_one_symbol_need_one() -> None:

@@ -140,7 +140,6 @@ _ADVICE: Final = {
     "MemoryLimit": "raise spec.resources.memory, or have the strategy keep less",
     "NoKafka": "spec.kafka.bootstrapServers of the feed, or kafka.bootstrapServers of the chart",
     "NotAllowed": "ask who owns the pool for spec.allowedTraders (or allowConfigMapStrategies)",
-    "PoolFull": "raise spec.workers.max or spec.tradersPerWorker of the pool",
     "Refused": "the API server's words are in the message: a quota, a policy, a podTemplate that doesn't fit",
     "WorkerStarting": "kubectl describe pod {pod} -n {pod_namespace}",
     "WorkerUnready": "kubectl describe pod {pod} -n {pod_namespace}",

@@ -139,6 +139,16 @@ def unknown_symbols_of(trader: Trader, unknown: Collection[str]) -> str:
     return f"the feed's source has no {', '.join(missing)}: mend spec.market" if missing else ""
 
 
+def unknown_symbols_of_feed(feed: MarketFeed, unknown: Collection[str]) -> str:
+    """What is to be said of a feed that lists symbols its source says it doesn't have; empty: nothing.
+
+    Those that Traders alone ask for are told by the Traders.
+    """
+    listed = feed.spec.symbols if feed.spec.symbols != "auto" else ()
+    missing = sorted({*listed} & {*unknown})
+    return f"its source has no {_listed(missing)}: mend spec.symbols; the others are ingested" if missing else ""
+
+
 def source_of(trader: Trader, world: World) -> str | Finding | None:
     """Text of the trader's strategy from its ConfigMap; None: the pool's image has it; a Finding: why not.
 

@@ -106,7 +106,12 @@ NAMES: Final[Mapping[str, Names]] = {
             ("Interval", ".spec.market.interval", "string", "Of which candles."),
             ("Pod", ".status.pod", "string", "Where it runs."),
             ("Signals", ".status.signals", "integer", "Signals emitted, as of the last change of status."),
-            ("P99", ".status.latency.p99", "string", "99th percentile from frame to acknowledged signal."),
+            (
+                "P99",
+                ".status.latency.p99",
+                "string",
+                "99th percentile from frame to acknowledged signal, of all Traders of its worker together.",
+            ),
         ),
     ),
 }

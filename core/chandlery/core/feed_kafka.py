@@ -35,7 +35,7 @@ def kafka_settings(
     """Where the feed's Kafka is, how it is entered, and how its topics are made.
 
     Args:
-        bootstrap: used where the resource names no ``bootstrapServers`` (the embedded broker's address).
+        bootstrap: used where the resource names no ``bootstrapServers``: the operator's, or that of ``chandlery up``.
         secrets: folder in which Secrets are folders and their keys are files.
         namespace: of those Secrets: the pod's.
         security: how the Kafka at ``bootstrap`` is entered.

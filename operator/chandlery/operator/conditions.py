@@ -8,7 +8,7 @@ so that a status changes only when something has.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,10 +16,10 @@ import msgspec
 
 from chandlery.core.assignment import READY_STATES, TraderAssignment, WorkerStatus
 from chandlery.core.assignment import TraderStatus as Reported
-from chandlery.core.checks import unknown_symbols_of
+from chandlery.core.checks import UNKNOWN_SYMBOL, unknown_symbols_of, unknown_symbols_of_feed
 from chandlery.core.durations import format_duration
 from chandlery.core.kafka_login import KafkaProblem
-from chandlery.core.resources import Trader
+from chandlery.core.resources import MarketFeed, Trader
 from chandlery.core.resources.status import (
     MAX_MESSAGE_CHARS,
     Condition,
@@ -33,6 +33,7 @@ from chandlery.core.resources.status import (
 )
 from chandlery.operator.cache import Held
 from chandlery.operator.planner import FeedPlan, PoolPlan, Verdict
+from chandlery.operator.planner_homes import pool_full_message
 from chandlery.operator.planner_standing import ending_of, told_of
 
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
@@ -47,6 +48,19 @@ class PodRefusal:
 
     reason: str
     message: str
+
+
+def no_kafka(feed: str) -> PodRefusal:
+    """Why nothing of a feed, and nothing of its pools, can be made.
+
+    Args:
+        feed: ``namespace/name``.
+    """
+    return PodRefusal(
+        "NoKafka",
+        f"MarketFeed {feed} names no Kafka: give it spec.kafka.bootstrapServers, or the operator a default Kafka "
+        f"(`--kafka`; kafka.bootstrapServers of the chart)",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +136,7 @@ def trader_state(
         ready = works and worker is not None and _work(verdict, worker).ready
         return State(verdict.reason, verdict.message, ready=ready, stalled=verdict.reason not in _UNDER_WAY)
     if isinstance(held.resource, Trader) and (missing := unknown_symbols_of(held.resource, unknown_symbols)):
-        return State("UnknownSymbol", missing, stalled=True)
+        return State(UNKNOWN_SYMBOL, missing, stalled=True)
     if worker is None:
         return State("Pending", "no worker yet")
     state = _work(verdict, worker)
@@ -313,7 +327,7 @@ def pool_state(held: Held, plan: PoolPlan | None, workers: Sequence[WorkerView],
     if unready:
         left = any(worker.was_ready and not worker.ready for worker in workers)
         return State("WorkersUnready" if left else "WorkersStarting", unready)
-    full = "some of its traders find no room: raise spec.workers.max" if plan.pending else ""
+    full = pool_full_message(plan.lacks)
     if plan.pool.spec.suspend:
         message = "spec.suspend is true: its workers stay, and its traders keep their places and decide nothing"
         return State("Suspended", f"{message}; {full}" if full else message, settled=True)
@@ -376,23 +390,27 @@ def feed_state(
     *,
     symbols: int,
     kafka: str,
-    unready: Sequence[str],
+    unready: Mapping[str, str],
     problem: str,
     refused: PodRefusal | None = None,
     kafka_problem: KafkaProblem | None = None,
     lags_ms: int = 0,
+    unknown: Collection[str] = (),
 ) -> State:
     """What is to be said of a MarketFeed.
 
     Args:
-        unready: those of its pods that aren't Ready. problem: what the API server refused.
+        unready: those of its parts that aren't Ready, each with what keeps its pod from running; empty: nothing known.
+        problem: what the API server refused.
         refused: why one of them can't be made. kafka_problem: why ingest can't append.
         lags_ms: the aggregator is at least so far behind, and has been for a while; 0: it isn't.
+        unknown: symbols that its source says it doesn't have.
     """
     if held.problem:
         return State("BadManifest", held.problem, stalled=True)
     if not kafka:
-        return State("NoKafka", "name spec.kafka.bootstrapServers, or give the operator a default Kafka", stalled=True)
+        without = no_kafka("/".join(held.key))
+        return State(without.reason, without.message, stalled=True)
     if refused is not None:
         return State(refused.reason, refused.message, stalled=True)
     if problem:
@@ -402,7 +420,8 @@ def feed_state(
     if kafka_problem is not None:
         return _kafka_state(kafka_problem)
     if unready:
-        return State("Starting", f"not Ready: {', '.join(unready)}")
+        parts = [f"{name} ({trouble})" if trouble else name for name, trouble in unready.items()]
+        return State("Starting", f"not Ready: {', '.join(parts)}")
     if lags_ms:
         message = (
             f"its aggregator fell more than {format_duration(lags_ms)} behind its market, and its Traders decide that "
@@ -410,6 +429,8 @@ def feed_state(
             f"of its own)"
         )
         return State("Lagging", message, ready=True)
+    if isinstance(held.resource, MarketFeed) and (missing := unknown_symbols_of_feed(held.resource, unknown)):
+        return State(UNKNOWN_SYMBOL, missing, ready=True)
     return State("Running", ready=True)
 
 
@@ -431,7 +452,7 @@ def feed_status(
         observed_generation=held.generation,
         conditions=kstatus(state, held.generation, now),
         source=source or None,
-        symbol_count=len(plan.symbols) if plan is not None else None,
+        symbol_count=len({*plan.symbols} - {*unknown}) if plan is not None else None,
         symbols=list(plan.symbols) if plan is not None else [],
         unknown_symbols=sorted(unknown),
         intervals=list(plan.intervals) if plan is not None else [],

@@ -43,8 +43,9 @@ from chandlery.operator.kubernetes.api import GoneError, KubeApi
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, MARKET_FEED, POD, SERVICE, STATEFUL_SET
 from chandlery.operator.planner import FeedPlan
 from chandlery.operator.planning import Grace, by_length
-from chandlery.operator.podstate import address_of, is_ready
+from chandlery.operator.podstate import address_of, is_ready, trouble_of
 from chandlery.operator.pools import Tools, timestamp
+from chandlery.operator.refusals import is_of_quota, refusal_of
 from chandlery.operator.settings_of import is_paced
 
 log = logging.getLogger("chandlery.operator.feeds")
@@ -76,12 +77,19 @@ class AggregatorStatus(msgspec.Struct):
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of a feed beside its resource."""
+    """What is known of a feed beside its resource.
+
+    Attributes:
+        making: what was made last, or is being made. problem: what the API server refused of it; empty: nothing.
+        unmade: that, where a quota keeps it from having its objects. refused: why one of its pods can't be made.
+    """
 
     ingest: IngestStatus = field(default_factory=IngestStatus)
     lag: Lag = field(default_factory=Lag)
     asked_s: dict[Component, float] = field(default_factory=dict)
+    making: Component = "aggregator"
     problem: str = ""
+    unmade: PodRefusal | None = None
     refused: PodRefusal | None = None
 
     def forget_pods(self) -> None:
@@ -124,10 +132,10 @@ class Feeds:
         if isinstance(feed, MarketFeed):
             plan = self._plan(feed)
             try:
-                await self._carry_out(feed, plan)
-                known.problem = ""
+                await self._carry_out(feed, plan, known)
+                known.problem, known.unmade = "", None
             except InputError as error:
-                known.problem = str(error)
+                known.problem, known.unmade = str(error), self._of_quota(feed, known.making, error)
                 failure = error
             except ChandleryError as error:
                 failure = error
@@ -165,7 +173,7 @@ class Feeds:
             return FeedPlan(feed, (), ())
         return FeedPlan(feed, tuple(settings.symbols), tuple(settings.intervals))
 
-    async def _carry_out(self, feed: MarketFeed, plan: FeedPlan) -> None:
+    async def _carry_out(self, feed: MarketFeed, plan: FeedPlan, known: _Known) -> None:
         tools = self._tools
         kafka = kafka_settings(feed, tools.defaults.kafka, namespace=feed.namespace)
         if _is_empty(plan):
@@ -179,6 +187,7 @@ class Feeds:
             "ingest": ingest_of(feed, kafka, plan.symbols, plan.intervals, tools.defaults),
         }
         for component, settings in wanted.items():
+            known.making = component
             body = settings_map(feed, component, settings)
             await tools.children.ensure(CONFIG_MAP, body)
             await tools.children.ensure(SERVICE, feed_service(feed, component))
@@ -226,7 +235,7 @@ class Feeds:
 
     async def _look_for_pods(self, feed: MarketFeed, known: _Known) -> None:
         """Find out why ingest or aggregator has no pod."""
-        found: list[PodRefusal] = []
+        found: list[PodRefusal] = [known.unmade] if known.unmade is not None else []
         for component in _COMPONENTS:
             item = self._tools.children.seen(STATEFUL_SET, (feed.namespace, child_name(feed, component)))
             if item is None:
@@ -245,6 +254,12 @@ class Feeds:
         # What was told first stays told as long as it holds: one event, not one for each pod.
         if known.refused not in found:
             known.refused = found[0] if found else None
+
+    def _of_quota(self, feed: MarketFeed, component: Component, error: InputError) -> PodRefusal | None:
+        """A part that can't even have its objects for a quota has no pod for the same reason."""
+        name = child_name(feed, component)
+        is_there = self._tools.children.seen(STATEFUL_SET, (feed.namespace, name)) is not None
+        return refusal_of(str(error), name) if is_of_quota(str(error)) and not is_there else None
 
     async def _ask(self, feed: MarketFeed, known: _Known) -> None:
         """Ask ingest and aggregator what they know; what ingest says of symbols concerns the pools' Traders."""
@@ -283,19 +298,16 @@ class Feeds:
             log.debug("no answer to a question of its status", extra=facts)
             return None
 
+    def _unready(self, feed: MarketFeed) -> dict[str, str]:
+        """Those of its parts that aren't Ready, each with what keeps its pod from running."""
+        pods = {child_name(feed, component): self._pod(feed, component) for component in _COMPONENTS}
+        return {name: trouble_of(pod) for name, pod in pods.items() if not is_ready(pod)}
+
     async def _say(self, held: Held, feed: MarketFeed | None, plan: FeedPlan | None, known: _Known) -> None:
         tools = self._tools
         kafka = kafka_settings(feed, tools.defaults.kafka) if feed is not None else None
         bootstrap = kafka.bootstrap if kafka is not None else ""
-        unready = (
-            [
-                child_name(feed, component)
-                for component in _COMPONENTS
-                if feed is not None and not is_ready(self._pod(feed, component))
-            ]
-            if feed is not None
-            else []
-        )
+        unready = self._unready(feed) if feed is not None else {}
         symbols = min(len(plan.symbols), len(plan.intervals)) if plan is not None else 0
         state = feed_state(
             held,
@@ -306,6 +318,7 @@ class Feeds:
             refused=known.refused,
             kafka_problem=known.ingest.kafka_problem,
             lags_ms=known.lag.told_ms,
+            unknown=known.ingest.unknown_symbols,
         )
         status = feed_status(
             held,

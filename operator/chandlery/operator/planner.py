@@ -17,7 +17,15 @@ from chandlery.core.checks import check_pool
 from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key
 from chandlery.core.resources import Trader
-from chandlery.operator.planner_homes import Asked, full_message, home_before, place_all, steps_of, worker_name
+from chandlery.operator.planner_homes import (
+    Asked,
+    full_message,
+    home_before,
+    lack_of,
+    place_all,
+    steps_of,
+    worker_name,
+)
 from chandlery.operator.planner_homes import worker_number as worker_number
 from chandlery.operator.planner_placement import Placement
 from chandlery.operator.planner_since import elsewhere_of, with_since, with_waiting
@@ -29,6 +37,7 @@ from chandlery.operator.planner_types import (
     Delays,
     Desired,
     FeedPlan,
+    Lack,
     Memory,
     Plan,
     PoolPlan,
@@ -169,14 +178,15 @@ def _plan_pool(
         now = current.workers.get(key, {}).get(worker)
         traders.sort(key=lambda each: (each.trader, each.incarnation))
         workers[worker] = _next_assignment(worker, traders, now, current.memory, f"{key[0]}/{worker}")
+    lacks: set[Lack] = set()
     for name in placement.waiting:
         candidate = asked[name].candidate
+        lack = lack_of(pool, candidate, crowded=name in placement.crowded)
+        lacks.add(lack)
         if candidate.stays:  # the version of before has lost its place, and the one of now may not run
             verdicts[name] = Verdict(name, None, key, candidate.reason, candidate.message)
         else:
-            verdicts[name] = Verdict(
-                name, None, key, "PoolFull", full_message(pool, candidate, name in placement.crowded)
-            )
+            verdicts[name] = Verdict(name, None, key, "PoolFull", full_message(pool, candidate, lack))
     used = sum(len(names) for names in placement.workers.values())
     rolling = sum(1 for names in placement.workers.values() for name in names if asked[name].rolls)
     return PoolPlan(
@@ -188,6 +198,7 @@ def _plan_pool(
         len(placement.waiting),
         rolling=rolling,
         to_roll=tuple(worker_name(pool.name, number) for number in placement.to_roll),
+        lacks=frozenset(lacks),
     )
 
 

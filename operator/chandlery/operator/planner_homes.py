@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -23,7 +23,7 @@ from chandlery.operator.planner_placement import (
 from chandlery.operator.planner_rollout import Step, begins_beside, next_step, stands_beside
 from chandlery.operator.planner_standing import Entry, Standing, content_digest
 from chandlery.operator.planner_traders import Candidate, asleep
-from chandlery.operator.planner_types import Current, Desired, Failed, Rollout, WorkerNow
+from chandlery.operator.planner_types import Current, Desired, Failed, Lack, Rollout, WorkerNow
 
 
 def worker_name(pool: str, number: int) -> str:
@@ -151,7 +151,7 @@ def _make_do(pool: TraderPool, one: Asked, room: Literal["alone", "old"]) -> Non
         has_taken_over = successor is not None and successor.assignment.mode != "standby"
         old = successor if has_taken_over else one.standing.decider
         assert old is not None
-        message = full_message(pool, one.candidate, crowded=False)
+        message = full_message(pool, one.candidate, lack_of(pool, one.candidate, crowded=False))
         stays = f" (generation {old.assignment.generation} stays){asleep(one.candidate.suspended)}"
         kept = replace(one.candidate, reason="PoolFull", message=message, stays=stays)
         one.candidate = kept
@@ -265,16 +265,27 @@ def _stays(one: Asked, home: str) -> Rollout:
     return Rollout("Waiting", one.wanted.generation, message, is_move=True)
 
 
-def full_message(pool: TraderPool, candidate: Candidate, crowded: bool) -> str:
+def lack_of(pool: TraderPool, candidate: Candidate, *, crowded: bool) -> Lack:
+    """What a Trader lacks that finds no room.
+
+    Args:
+        crowded: only bytes of an assignment are wanting.
+    """
+    if crowded:
+        return "bytes"
+    return "series" if len(candidate.series) > pool.spec.segment.series else "room"
+
+
+def full_message(pool: TraderPool, candidate: Candidate, lack: Lack) -> str:
     """Why a Trader finds no room, and which field to raise."""
     spec = pool.spec
-    if crowded:
+    if lack == "bytes":
         return (
             f"its strategy's source and parameters don't fit beside those of the others: the assignments of a worker of "
             f"TraderPool {pool.full_name} hold {MOST_ASSIGNMENT_BYTES // 1024} KiB; raise the pool's spec.workers.max, "
             f"or put the strategy into the pool's image"
         )
-    if len(candidate.series) > spec.segment.series:
+    if lack == "series":
         return (
             f"it reads {len(candidate.series)} series, a worker of TraderPool {pool.full_name} holds "
             f"{spec.segment.series}: raise the pool's spec.segment.series"
@@ -283,3 +294,18 @@ def full_message(pool: TraderPool, candidate: Candidate, crowded: bool) -> str:
         f"TraderPool {pool.full_name} has no room ({spec.workers.max} workers of {spec.traders_per_worker} traders and "
         f"{spec.segment.series} series): raise its spec.workers.max, spec.tradersPerWorker or spec.segment.series"
     )
+
+
+#: By what the Traders of a pool lack, in the order of its message: what helps them.
+_HELPS: Final[Mapping[Lack, str]] = {
+    "room": "raise spec.workers.max, spec.tradersPerWorker or spec.segment.series",
+    "series": "raise spec.segment.series, for one alone reads more series than a worker holds",
+    "bytes": f"raise spec.workers.max, or put strategies into the image, for their sources and parameters fill the "
+    f"{MOST_ASSIGNMENT_BYTES // 1024} KiB of a worker's assignments",
+}
+
+
+def pool_full_message(lacks: Collection[Lack]) -> str:
+    """What a pool says of its Traders that find no room, and which fields to raise; empty: all find room."""
+    helps = "; ".join(said for lack, said in _HELPS.items() if lack in lacks)
+    return f"some of its traders find no room: {helps}" if helps else ""

@@ -246,6 +246,14 @@ class FeedPlan:
     intervals: tuple[str, ...]
 
 
+#: What a Trader that finds no room lacks.
+Lack = Literal[
+    "room",  # a worker with a place, or with room for its series
+    "series",  # a worker that holds as many series as it reads alone
+    "bytes",  # a worker whose assignment takes its source and parameters beside the others'
+]
+
+
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
     """The workers of a pool.
@@ -257,6 +265,7 @@ class PoolPlan:
         capacity: traders that fit in the most workers. used: traders assigned. pending: PoolFull.
         rolling: traders whose change of version or worker is under way.
         to_roll: workers that run an older template, and may be given the newest now: what could move away has.
+        lacks: what those that are pending lack.
     """
 
     pool: TraderPool
@@ -269,6 +278,7 @@ class PoolPlan:
     message: str = ""
     rolling: int = 0
     to_roll: tuple[str, ...] = ()
+    lacks: frozenset[Lack] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ Pod = dict[str, Any]
 
 #: What every container passes through.
 _USUAL: Final = frozenset({"PodInitializing", "ContainerCreating"})
+#: An image that can't be pulled is told by both in turn, for as long as it can't: one word, so that nothing comes and goes.
+_ALIKE: Final = {"ErrImagePull": "ImagePullBackOff"}
 _MOST_CHARS: Final = 200
 
 
@@ -33,7 +35,7 @@ def trouble_of(pod: Pod | None) -> str:
             return f"{one.get('reason', 'Unscheduled')}: {one.get('message', '')}"[:_MOST_CHARS]
     for container, reason in _waiting(pod):
         if reason not in _USUAL:
-            return f"container {container}: {reason}"
+            return f"container {container}: {_ALIKE.get(reason, reason)}"
     return ""
 
 

@@ -23,8 +23,10 @@ from chandlery.operator.cache import Cache, Dirty, Held
 from chandlery.operator.changes import changes_to_tell
 from chandlery.operator.children.naming import Defaults
 from chandlery.operator.conditions import (
+    PodRefusal,
     State,
     WorkerView,
+    no_kafka,
     pool_state,
     pool_status,
     trader_state,
@@ -36,7 +38,7 @@ from chandlery.operator.kubernetes.kinds import (
     TRADER,
     TRADER_POOL,
 )
-from chandlery.operator.planner import Verdict, WorkerNow
+from chandlery.operator.planner import PoolPlan, Verdict, WorkerNow
 from chandlery.operator.planner_standing import told_of
 from chandlery.operator.planning import Planned, PoolPlanner
 from chandlery.operator.refusals import Refusals, is_of_quota, refusal_of
@@ -288,7 +290,11 @@ class Pools:
             for link in tools.workers.of(key).values()
             for trader in link.delivery.assignment.traders
         }
-        feed = planned.pool.feed if planned.pool is not None else None
+        made = planned.pool
+        feed = made.feed if made is not None else None
+        if made is not None and (missing := self._without_kafka(made)) is not None:
+            made = replace(made, reason=missing.reason, message=missing.message)
+            views = {name: replace(view, refused=missing) for name, view in views.items()}
         unknown = tools.unknown_symbols(feed) if feed is not None else ()
         traders = [one for one in map(self._unchanged, judged) if one is not None]
         await each(traders, lambda one: self._say_trader(one, planned, views, assigned, unknown, now))
@@ -296,12 +302,22 @@ class Pools:
             for name, wrong in tools.workers.unsound(key).items():
                 note = f"the kept assignment of worker {name} was changed by somebody else and is replaced: {wrong}"
                 await tools.events.tell(held, "Warning", "AssignmentReplaced", note)
-            workers = [views[name] for name in planned.pool.workers if name in views] if planned.pool else []
+            workers = [views[name] for name in made.workers if name in views] if made is not None else []
             if not self._is_paced(feed):
                 workers = [replace(view, lags_ms=0) for view in workers]
-            state = pool_state(held, planned.pool, workers, outdated, self._problems.get(key, ""))
-            status = pool_status(held, state, planned.pool, workers, outdated, now)
+            state = pool_state(held, made, workers, outdated, self._problems.get(key, ""))
+            status = pool_status(held, state, made, workers, outdated, now)
             await self._write(TRADER_POOL, held, state, status, ("pool", *key))
+
+    def _without_kafka(self, made: PoolPlan) -> PodRefusal | None:
+        """What keeps a pool from having workers made whose feed can't have a Kafka; None: it has one.
+
+        Those made before run on, and their Traders tell how they are.
+        """
+        feed = self._tools.cache.get(MarketFeed.KIND, made.feed) if made.feed is not None else None
+        if feed is None or not isinstance(feed.resource, MarketFeed):
+            return None
+        return no_kafka(feed.resource.full_name) if not self._kafka(made.pool, feed.resource).bootstrap else None
 
     def _is_paced(self, key: Key | None) -> bool:
         feed = self._tools.cache.get(MarketFeed.KIND, key) if key is not None else None

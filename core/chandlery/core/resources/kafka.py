@@ -165,7 +165,9 @@ class Kafka(Spec):
     )
 
     bootstrap_servers: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, description="host:port, several with commas; absent: the embedded broker."
+        default=None,
+        description="host:port, several with commas. Absent: the operator's (the chart's kafka.bootstrapServers or "
+        "kafka.embedded; without either: NoKafka), or that of `chandlery up` (its --kafka, or the one it starts).",
     )
     tls: ClientTls | None = Field(
         default=None, description="Encrypt, and verify the brokers; {} trusts the CAs of the system. Absent: no TLS."

@@ -107,7 +107,9 @@ class TraderStatus(msgspec.Struct, rename="camel", omit_defaults=True, frozen=Tr
     ] = None
     warm: Annotated[Warmth | None, Meta(description="History that is there, and that is needed.")] = None
     signals: Annotated[int | None, Meta(description="Signals emitted since the Trader began.")] = None
-    latency: Annotated[Latency | None, Meta(description="How long signals took, on this Trader's worker.")] = None
+    latency: Annotated[
+        Latency | None, Meta(description="How long signals took, of all Traders of its worker together.")
+    ] = None
     restarts: Annotated[int | None, Meta(description="Times its process had to be started again.")] = None
     last_error: Annotated[
         str | None,
@@ -140,10 +142,11 @@ class FeedStatus(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True
     conditions: _Conditions = []
     source: Annotated[str | None, Meta(description="Which source it is: synthetic, replay or binance.")] = None
     symbol_count: Annotated[int | None, Meta(description="Symbols that are ingested.")] = None
-    symbols: Annotated[list[str], Meta(description="Symbols that are ingested: listed, or asked for by Traders.")] = []
-    unknown_symbols: Annotated[
-        list[str], Meta(description="Symbols that Traders ask for and the exchange doesn't have.")
+    symbols: Annotated[
+        list[str],
+        Meta(description="Symbols that ingest asks of the source: listed, or asked for by Traders."),
     ] = []
+    unknown_symbols: Annotated[list[str], Meta(description="Those of them that the source doesn't have.")] = []
     intervals: Annotated[list[str], Meta(description="Intervals that are built, from short to long.")] = []
     session: Annotated[
         int | None,
