@@ -200,6 +200,19 @@ def test_a_bad_edit_keeps_the_version_before_and_says_so(up: Up, folder: Path, d
     until(lambda: up.trader("edited") is None, "deleted")
 
 
+def test_a_newcomer_of_a_running_traders_name_is_refused_though_its_file_sorts_before(up: Up, folder: Path) -> None:
+    path = folder / "a0.yaml"
+    generation = (up.trader("keep") or pytest.fail("it runs")).generation
+    path.write_text(trader("keep", fast=9, slow=77))
+    until(lambda: "taken by" in (up.trader("keep") or pytest.fail("it runs")).message, lambda: f"{up.trader('keep')}")
+    row = up.trader("keep")
+    assert row is not None
+    assert row.message.startswith(f"{path}: metadata.name: this name is taken by {folder}/keep.yaml ")
+    assert (row.ready, row.generation) == (True, generation)
+    path.unlink()
+    until(lambda: (up.trader("keep") or row).reason == "", "the newcomer is gone")
+
+
 def test_a_change_that_running_processes_can_not_take_in_is_told(up: Up, folder: Path) -> None:
     def told() -> list[str]:
         view = up.view()

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from chandlery.core.checks import trader_findings
 from chandlery.core.errors import InputError, InvariantError, MachineError, ManifestError
 from chandlery.core.explanations import explain
-from chandlery.core.manifests import STDIN, Key, ManifestSet, Problem, check_against_catalogue, read_manifests
+from chandlery.core.manifests import STDIN, Key, ManifestSet, Problem, Standing, check_against_catalogue, read_manifests
 from chandlery.core.processes import child_environment
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.core.wording import path_text
@@ -116,9 +116,9 @@ def read_again(roots: Sequence[str], kept: Iterable[str], previous: ManifestSet,
         kept: files that are gone but count still (see ``folder``).
         previous: what counted until now.
     """
-    read = read_manifests([root for root in roots if root != "-"])
     # Standard input was read at the start, and can't be read again.
-    kept = [*kept, STDIN] if "-" in roots else kept
+    kept = [*kept, STDIN] if "-" in roots else [*kept]
+    read = read_manifests([root for root in roots if root != "-"], Standing(previous.origins, kept))
     gone = [Problem(file, 0, 0, "", "", "", "", "is gone, and kept") for file in kept]
     emptied = emptied_files(read, previous)
     merged = replace(read, problems=[*read.problems, *gone, *emptied]).carry_over(previous)
