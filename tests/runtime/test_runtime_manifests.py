@@ -99,8 +99,13 @@ def test_a_new_symbol_and_interval_reach_a_new_trader_with_history(up: Up, folde
             "BadParameter",
             "spec.strategy.parameters.slow: must be at most 800, got 5000",
         ),
+        (
+            trader("bad", fast=9, slow=5),
+            "BadParameter",
+            "spec.strategy.parameters: sma-cross: fast (9) must be below slow (5)",
+        ),
     ],
-    ids=["unknown strategy", "unknown parameter", "out of bounds"],
+    ids=["unknown strategy", "unknown parameter", "out of bounds", "contradicting"],
 )
 def test_a_bad_new_trader_stalls_alone_with_field_value_and_way_out(
     up: Up, folder: Path, text: str, reason: str, message: str

@@ -73,9 +73,9 @@ class Viewer:
         origin = manifests.origins.get(("Trader", namespace, name))
         return dict(found.manifest()), origin.file if origin is not None else ""
 
-    def wrong(self, manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    async def wrong(self, manifest: dict[str, Any]) -> list[tuple[str, str]]:
         """(field, sentence) of what keeps a Trader from running beside the pools, feeds and strategies there are."""
-        return wrong_with(manifest, self._runtime.wanted.manifests, self._runtime.catalogue)
+        return await wrong_with(manifest, self._runtime.wanted.manifests, self._runtime.strategies.answering)
 
     def traders(self) -> list[TraderRow]:
         """Every Trader of the manifests, those refused included."""
