@@ -65,7 +65,9 @@ def check_pool(pool: TraderPool, world: World) -> Iterator[Finding]:
     feed = world.feeds.get(key)
     path: Path = ("spec", "feed", "name")
     if feed is None:
-        yield Finding("UnknownFeed", path, f"there is no MarketFeed {_name(key)}{_near(key, world.feeds)}")
+        yield Finding(
+            "UnknownFeed", path, f"there is no MarketFeed {_name(key)}{_instead(key, world.feeds, pool.namespace)}"
+        )
     elif not feed.spec.allowed_pools.admits(own=key[0], other=pool.namespace, labels=world.labels(pool.namespace)):
         yield Finding("NotAllowed", path, _not_allowed(feed, "pools", "allowedPools", pool.namespace))
     elif not_lent := _not_lent(pool, feed):
@@ -95,7 +97,9 @@ def check_trader(trader: Trader, world: World) -> Iterator[Finding]:
     pool = world.pools.get(key)
     path: Path = ("spec", "pool", "name")
     if pool is None:
-        yield Finding("UnknownPool", path, f"there is no TraderPool {_name(key)}{_near(key, world.pools)}")
+        yield Finding(
+            "UnknownPool", path, f"there is no TraderPool {_name(key)}{_instead(key, world.pools, trader.namespace)}"
+        )
         return
     if not pool.spec.allowed_traders.admits(own=key[0], other=trader.namespace, labels=world.labels(trader.namespace)):
         yield Finding("NotAllowed", path, _not_allowed(pool, "traders", "allowedTraders", trader.namespace))
@@ -296,6 +300,14 @@ def _listed(names: Iterable[str]) -> str:
     every = list(names)
     more = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
     return (", ".join(every[:_LISTED]) + more) if every else "none"
+
+
+def _instead(key: Key, known: Iterable[Key], own: str) -> str:
+    """What there is instead; of a namespace that isn't one's own, only what is near: the rest is for its people to see."""
+    every = sorted(known)
+    if key[0] != own or any(name == key[1] for _, name in every):
+        return _near(key, every)
+    return f"; namespace {own} has {_listed(name for namespace, name in every if namespace == own)}{_near(key, every)}"
 
 
 def _near(key: Key, known: Iterable[Key]) -> str:
