@@ -14,7 +14,7 @@ import pytest
 from chandlery.cli.comparing.asked import Asked, read_asked
 from chandlery.cli.comparing.market import MOST_BESIDE, manifests, steps_of
 from chandlery.cli.comparing.running import STRATEGIES, compare
-from chandlery.cli.runtime.desired import read_catalogue
+from chandlery.cli.runtime.catalogue import read_catalogue
 from chandlery.core.errors import InputError, MachineError
 from chandlery.core.manifests import check_against_catalogue, read_manifests
 
@@ -124,7 +124,7 @@ def test_what_each_step_runs_are_manifests_without_a_mistake(tmp_path: Path) -> 
     for step in steps_of(of):
         (tmp_path / "all.yaml").write_text(manifests(of, step))
         found = read_manifests([str(tmp_path)])
-        assert [*found.problems, *check_against_catalogue(found, catalogue)] == []
+        assert [*found.problems, *check_against_catalogue(found, catalogue.entries)] == []
         assert len(found.traders) == sum(len(each.names) for each in step.groups)
         trigger = "CandleClose" if step.is_side_by_side else "EveryUpdate"
         assert {trader.spec.trigger for trader in found.traders.values()} == {trigger}

@@ -67,7 +67,7 @@ class Instance:
 
         return InstanceApi(self.socket, told, lambda name: self.written(name), self._check)
 
-    def _check(self, manifest: dict[str, object]) -> list[tuple[str, str]]:
+    async def _check(self, manifest: dict[str, object]) -> list[tuple[str, str]]:
         self.checked.append(manifest)
         return self.wrong
 

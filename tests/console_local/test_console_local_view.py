@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.console_local.test_console_local_folder import TWO
 
+from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue
 from chandlery.cli.runtime.console_process import ConsoleOptions
 from chandlery.cli.runtime.desired import Wanted
 from chandlery.cli.runtime.local import LocalRuntime
@@ -29,7 +30,7 @@ def say(line: str, fraction: float | None = None) -> None:
 @pytest.fixture
 def runtime(tmp_path: Path) -> LocalRuntime:
     options = UpOptions(manifests=("-",), state=tmp_path / "s", console=ConsoleOptions(port=0))
-    return LocalRuntime(options, Wanted(parse_manifests(TWO), [], []), [], say)
+    return LocalRuntime(options, Wanted(parse_manifests(TWO), [], []), Catalogue(), say)
 
 
 def test_a_trader_is_told_with_its_manifest_and_where_it_came_from(runtime: LocalRuntime) -> None:
@@ -76,7 +77,9 @@ async def test_traders_of_a_suspended_pool_are_suspended_in_the_view_and_in_what
     manifests = parse_manifests(TWO + _SUSPENDED_POOL)
     assert not manifests.problems
     (tmp_path / "s").mkdir()
-    runtime = LocalRuntime(UpOptions(manifests=("-",), state=tmp_path / "s"), Wanted(manifests, [], []), [], say)
+    runtime = LocalRuntime(
+        UpOptions(manifests=("-",), state=tmp_path / "s"), Wanted(manifests, [], []), Catalogue(), say
+    )
     made = await runtime._next_plan()
     (assignment,) = made.pools["default", "demo"].workers.values()
     assert [one.mode for one in assignment.traders] == ["suspended", "suspended"]
@@ -90,6 +93,42 @@ async def test_traders_of_a_suspended_pool_are_suspended_in_the_view_and_in_what
     runtime.plan = replace(made, verdicts={**made.verdicts, "default/one": kept})
     (row, _) = Viewer(runtime, RecentSignals()).view().traders
     assert (row.suspended, row.reason) == (True, "BadParameter")
+
+
+_SMALL_POOL = """
+apiVersion: chandlery.dev/v1alpha1
+kind: MarketFeed
+metadata: {name: market}
+spec: {source: {synthetic: {}}}
+---
+apiVersion: chandlery.dev/v1alpha1
+kind: TraderPool
+metadata: {name: demo}
+spec: {feed: {name: market}, segment: {candles: 200}}
+---
+"""
+
+
+async def test_a_check_tells_what_contradicts_each_other_and_what_the_pool_has_no_candles_for(tmp_path: Path) -> None:
+    """By the real process that imports strategies; for the API, before a manifest is written."""
+    manifests = parse_manifests(_SMALL_POOL + TWO)
+    options = UpOptions(manifests=("-",), state=tmp_path / "s")
+    runtime = LocalRuntime(options, Wanted(manifests, [], []), await read_catalogue(None), say)
+    viewer = Viewer(runtime, RecentSignals())
+    manifest = dict(manifests.traders["default", "two"].manifest())
+
+    async def told(**parameters: int) -> list[tuple[str, str]]:
+        strategy = {"name": "sma-cross", "parameters": parameters}
+        return await viewer.wrong({**manifest, "spec": {**manifest["spec"], "strategy": strategy}})
+
+    assert await told(fast=9, slow=30) == []
+    assert await told(fast=9, slow=5) == [
+        ("spec.strategy.parameters", "sma-cross: fast (9) must be below slow (5)"),
+    ]
+    ((field, sentence),) = await told(slow=136)
+    assert field == "spec.strategy.parameters"
+    assert "needs 137 closed candles with these parameters" in sentence
+    assert "to at least 201" in sentence
 
 
 def worker(status: WorkerStatus | None) -> Any:

@@ -85,17 +85,28 @@ def test_a_strategy_with_a_source_is_not_looked_for_in_the_catalogue() -> None:
 @pytest.mark.parametrize(
     ("documents", "reason", "says"),
     [
-        ((FEED, POOL, trader(pool="{name: q}")), "UnknownPool", "there is no TraderPool default/q"),
+        ((FEED, POOL, trader(pool="{name: nope}")), "UnknownPool", "there is no TraderPool default/nope; namespace default has p"),
+        ((FEED, POOL.replace("name: p}", "name: pool}"), trader(pool="{name: pol}")), "UnknownPool", 'default/pol; namespace default has pool; did you mean "pool"?'),
         ((FEED, POOL, trader(namespace="x")), "UnknownPool", "there is default/p: name its namespace"),
         ((FEED, POOL, trader(pool="{name: p, namespace: default}", namespace="x")), "NotAllowed", "its spec.allowedTraders.namespaces.from is Same"),
         ((FEED, POOL, trader(symbols="[BTC/USDT, ETH/USDT]")), "UnknownSymbol", "spec.market.symbols[1]: MarketFeed default/f has no ETH/USDT; its spec.symbols are BTC/USDT"),
-        ((POOL, trader()), "UnknownFeed", "TraderPool/default/p: spec.feed.name: there is no MarketFeed default/f"),
+        ((POOL, trader()), "UnknownFeed", "TraderPool/default/p: spec.feed.name: there is no MarketFeed default/f; namespace default has none"),
+        ((FEED, POOL.replace("{name: f}", "{name: nofeed}")), "UnknownFeed", "there is no MarketFeed default/nofeed; namespace default has f"),
     ],
 )  # fmt: skip
 def test_references_must_lead_somewhere(documents: tuple[str, ...], reason: str, says: str) -> None:
     ((word, message),) = found(*documents)
     assert word == reason
     assert says in message
+
+
+def test_what_there_is_instead_is_bounded_and_of_ones_own_namespace() -> None:
+    pools = [POOL.replace("name: p}", f"name: pool-{number:02d}}}") for number in range(20)]
+    ((_, message),) = found(FEED, *pools, trader(pool="{name: nope}"))
+    listed = ", ".join(f"pool-{number:02d}" for number in range(12))
+    assert message.endswith(f"there is no TraderPool default/nope; namespace default has {listed} and 8 more")
+    ((_, message),) = found(FEED, *pools, trader(pool="{name: nope, namespace: default}", namespace="x"))
+    assert message.endswith("there is no TraderPool default/nope"), "what others' namespaces hold is theirs to show"
 
 
 def test_what_has_a_problem_of_its_own_is_not_missing_too() -> None:

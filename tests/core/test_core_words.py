@@ -61,6 +61,17 @@ def test_what_is_no_interval_is_refused_by_name(text: str) -> None:
     assert repr(text) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [("7s", "5s, 6s, 8s, 9s"), ("11h", "6h, 8h, 12h, 24h"), ("25h", "12h, 24h"), ("9999s", "8640s, 9600s")],
+)
+def test_an_interval_that_divides_no_day_is_told_the_nearest_that_do(text: str, near: str) -> None:
+    with pytest.raises(InputError, match=f"the nearest that do: {near}$"):
+        parse_interval(text)
+    for one in near.split(", "):
+        assert DAY_MS % parse_interval(one).length_ms == 0
+
+
 def test_case_tells_a_minute_from_a_month() -> None:
     assert parse_interval("1m").length_ms == 60_000
     assert parse_interval("1M").length_ms == 30 * DAY_MS

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from chandlery.cli.runtime.desired import read_catalogue, read_first
+from chandlery.cli.runtime.desired import read_first
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +16,6 @@ async def test_the_readmes_own_strategy_runs_in_the_quickstart(tmp_path: Path) -
         path = tmp_path / name
         path.parent.mkdir()
         path.write_text(content)
-    catalogue = await read_catalogue(tmp_path / "strategies")
-    wanted = read_first([str(ROOT / "examples" / "quickstart"), str(tmp_path / "traders")], catalogue)
+    manifests = [str(ROOT / "examples" / "quickstart"), str(tmp_path / "traders")]
+    wanted, _ = await read_first(manifests, tmp_path / "strategies")
     assert ("default", "breakout-btc") in wanted.manifests.traders

@@ -12,6 +12,7 @@ import pytest
 
 from chandlery.cli import running
 from chandlery.cli.runtime import cutting
+from chandlery.cli.runtime.catalogue import Catalogue
 from chandlery.cli.runtime.children import Child
 from chandlery.cli.runtime.desired import Wanted
 from chandlery.cli.runtime.local import LocalRuntime
@@ -23,7 +24,7 @@ from chandlery.core.manifests import ManifestSet
 @pytest.fixture
 def runtime(tmp_path: Path) -> LocalRuntime:
     wanted = Wanted(ManifestSet({}, {}, {}), [], [])
-    return LocalRuntime(UpOptions((), tmp_path / "state"), wanted, [], lambda *_: None)
+    return LocalRuntime(UpOptions((), tmp_path / "state"), wanted, Catalogue(), lambda *_: None)
 
 
 async def test_a_second_interrupt_while_the_start_is_ending_ends_the_wait_for_it() -> None:

@@ -5,31 +5,38 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from tests.runtime.up_process import trader, write_manifests
+from tests.runtime.up_process import STRATEGIES, trader, write_manifests
 
-from chandlery.cli.runtime.desired import read_again, read_catalogue, read_first
+from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue
+from chandlery.cli.runtime.desired import Wanted, read_again, read_first, wanted_first
 from chandlery.cli.runtime.readiness import Readiness
 from chandlery.cli.runtime.statedir import StateDir
 from chandlery.cli.runtime.workergroup import left_workers
 from chandlery.core.assignment import Assignment, TraderAssignment, TraderStatus, WorkerStatus, content_hash, encode
+from chandlery.core.configurations import Configuration, Configured, configurations_of
 from chandlery.core.errors import InputError, ManifestError
+from chandlery.core.manifests import parse_manifests, read_manifests
 from chandlery.operator.planner import Verdict
 
 
 @pytest.fixture(scope="module")
-def catalogue() -> list[dict[str, Any]]:
+def catalogue() -> Catalogue:
     """The real one."""
     import asyncio
 
-    return [dict(entry) for entry in asyncio.run(read_catalogue(None))]
+    return asyncio.run(read_catalogue(None))
 
 
-def test_the_catalogue_has_the_shipped_strategies(catalogue: list[dict[str, Any]]) -> None:
-    assert {"sma-cross", "macd"} <= {entry["name"] for entry in catalogue}
+def first(roots: list[str], catalogue: Catalogue) -> Wanted:
+    """As before anything starts."""
+    return wanted_first(roots, read_manifests(roots), catalogue)
+
+
+def test_the_catalogue_has_the_shipped_strategies(catalogue: Catalogue) -> None:
+    assert {"sma-cross", "macd"} <= {entry["name"] for entry in catalogue.entries}
 
 
 async def test_a_missing_strategies_folder_is_wrong_input(tmp_path: Path) -> None:
@@ -37,12 +44,12 @@ async def test_a_missing_strategies_folder_is_wrong_input(tmp_path: Path) -> Non
         await read_catalogue(tmp_path / "nowhere")
 
 
-def test_every_problem_is_told_before_anything_starts(tmp_path: Path, catalogue: list[dict[str, Any]]) -> None:
+def test_every_problem_is_told_before_anything_starts(tmp_path: Path, catalogue: Catalogue) -> None:
     manifests = write_manifests(
         tmp_path, one=trader("one", strategy="nothing"), two=trader("two", symbol="?"), three="kind: [", four=""
     )
     with pytest.raises(ManifestError) as refused:
-        read_first([str(manifests)], catalogue)
+        first([str(manifests)], catalogue)
     told = str(refused.value)
     assert all(words in told for words in ("Trader/default/one", "Trader/default/two", "three.yaml"))
     assert len(told.splitlines()) == 3
@@ -54,12 +61,12 @@ def test_nothing_to_run_is_wrong_input(tmp_path: Path, where: str) -> None:
     if where == "empty":
         folder.mkdir()
     with pytest.raises(ManifestError):
-        read_first([str(folder)], [])
+        first([str(folder)], Catalogue())
 
 
-def test_a_file_kept_by_the_watcher_keeps_its_traders(tmp_path: Path, catalogue: list[dict[str, Any]]) -> None:
+def test_a_file_kept_by_the_watcher_keeps_its_traders(tmp_path: Path, catalogue: Catalogue) -> None:
     manifests = write_manifests(tmp_path, one=trader("one"), two=trader("two"))
-    before = read_first([str(manifests)], catalogue).manifests
+    before = first([str(manifests)], catalogue).manifests
     gone = tmp_path / "one.yaml"
     gone.unlink()
     kept = read_again([str(manifests)], {str(gone)}, before, catalogue)
@@ -69,18 +76,18 @@ def test_a_file_kept_by_the_watcher_keeps_its_traders(tmp_path: Path, catalogue:
     assert set(deleted.manifests.traders) == {("default", "two")}
 
 
-def test_a_missing_folder_keeps_everything(tmp_path: Path, catalogue: list[dict[str, Any]]) -> None:
+def test_a_missing_folder_keeps_everything(tmp_path: Path, catalogue: Catalogue) -> None:
     manifests = write_manifests(tmp_path / "m", one=trader("one"))
-    before = read_first([str(manifests)], catalogue).manifests
+    before = first([str(manifests)], catalogue).manifests
     manifests.rename(tmp_path / "away")
     again = read_again([str(manifests)], set(), before, catalogue)
     assert set(again.manifests.traders) == {("default", "one")}
     assert again.refused == []
 
 
-def test_a_half_written_file_keeps_its_trader_and_tells_which(tmp_path: Path, catalogue: list[dict[str, Any]]) -> None:
+def test_a_half_written_file_keeps_its_trader_and_tells_which(tmp_path: Path, catalogue: Catalogue) -> None:
     manifests = write_manifests(tmp_path, one=trader("one"), two=trader("two"))
-    before = read_first([str(manifests)], catalogue).manifests
+    before = first([str(manifests)], catalogue).manifests
     (tmp_path / "one.yaml").write_text(trader("one")[:120])
     again = read_again([str(manifests)], set(), before, catalogue)
     assert set(again.manifests.traders) == {("default", "one"), ("default", "two")}
@@ -90,13 +97,13 @@ def test_a_half_written_file_keeps_its_trader_and_tells_which(tmp_path: Path, ca
 
 @pytest.mark.parametrize("left", ["", "\n \n", "# a pool\n", "---\n# to be\n---\n"])
 def test_a_file_that_lost_every_document_is_half_written_and_keeps_what_it_declared(
-    tmp_path: Path, catalogue: list[dict[str, Any]], left: str
+    tmp_path: Path, catalogue: Catalogue, left: str
 ) -> None:
     manifests = write_manifests(tmp_path / "m", one=trader("one"))
     platform = tmp_path / "m" / "platform.yaml"
     text = platform.read_text()
     for roots in ([str(manifests)], [str(platform), str(tmp_path / "m" / "one.yaml")]):
-        before = read_first(roots, catalogue).manifests
+        before = first(roots, catalogue).manifests
         platform.write_text(left)
         again = read_again(roots, set(), before, catalogue)
         for _ in range(2):
@@ -116,10 +123,10 @@ def test_a_file_that_lost_every_document_is_half_written_and_keeps_what_it_decla
 
 
 def test_one_traders_file_of_which_comments_are_left_is_that_trader_taken_out(
-    tmp_path: Path, catalogue: list[dict[str, Any]]
+    tmp_path: Path, catalogue: Catalogue
 ) -> None:
     manifests = write_manifests(tmp_path, one=trader("one"), two=trader("two"))
-    before = read_first([str(manifests)], catalogue).manifests
+    before = first([str(manifests)], catalogue).manifests
     (tmp_path / "one.yaml").write_text("# was here\n")
     again = read_again([str(manifests)], set(), before, catalogue)
     assert (set(again.manifests.traders), again.other_problems()) == ({("default", "two")}, [])
@@ -129,22 +136,20 @@ def test_one_traders_file_of_which_comments_are_left_is_that_trader_taken_out(
 
 
 def test_documents_that_went_to_another_file_are_not_kept_in_the_one_that_they_left(
-    tmp_path: Path, catalogue: list[dict[str, Any]]
+    tmp_path: Path, catalogue: Catalogue
 ) -> None:
     manifests = write_manifests(tmp_path, one=trader("one"))
-    before = read_first([str(manifests)], catalogue).manifests
+    before = first([str(manifests)], catalogue).manifests
     platform = tmp_path / "platform.yaml"
     (tmp_path / "elsewhere.yaml").write_text(platform.read_text())
     platform.write_text("# see elsewhere.yaml\n")
     assert read_again([str(manifests)], set(), before, catalogue).other_problems() == []
 
 
-def test_standard_input_is_read_once(
-    tmp_path: Path, catalogue: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_standard_input_is_read_once(tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     manifests = write_manifests(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(trader("piped").encode())))
-    before = read_first([str(manifests), "-"], catalogue).manifests
+    before = first([str(manifests), "-"], catalogue).manifests
     again = read_again([str(manifests), "-"], set(), before, catalogue)
     assert set(again.manifests.traders) == {("default", "piped")}
 
@@ -171,10 +176,8 @@ def msgspec_replace(verdict: Verdict, *, generation: int) -> Verdict:
     return Verdict(verdict.trader, verdict.worker, verdict.pool, generation=generation, incarnation=3)
 
 
-def test_workers_of_the_run_before_are_known_by_their_assignments(
-    tmp_path: Path, catalogue: list[dict[str, Any]]
-) -> None:
-    manifests = read_first([str(write_manifests(tmp_path / "m", one=trader("one")))], catalogue).manifests
+def test_workers_of_the_run_before_are_known_by_their_assignments(tmp_path: Path, catalogue: Catalogue) -> None:
+    manifests = first([str(write_manifests(tmp_path / "m", one=trader("one")))], catalogue).manifests
     state = StateDir(tmp_path / "state")
     state.acquire()
     assert left_workers(state, manifests) == {}
@@ -185,3 +188,76 @@ def test_workers_of_the_run_before_are_known_by_their_assignments(
     state.assignment("demo-0").write_bytes(msgspec.json.encode({"half": 1}))
     assert left_workers(state, manifests) == {}
     state.release()
+
+
+CONTRADICTING = "spec.strategy.parameters: sma-cross: fast (30) must be below slow (10)"
+TOO_LONG = (
+    "spec.strategy.parameters: sma-cross needs 801 closed candles with these parameters, and TraderPool default/demo keeps "
+    "136 for a call; change them, or raise the pool's spec.segment.candles to at least 865"
+)
+
+
+def small_pool(folder: Path, **traders: str) -> Path:
+    """A pool whose windows hold 136 candles."""
+    manifests = write_manifests(folder, **traders)
+    platform = manifests / "platform.yaml"
+    text = platform.read_text().replace("{feed: {name: market}}", "{feed: {name: market}, segment: {candles: 200}}")
+    assert "candles: 200" in text
+    platform.write_text(text)
+    return manifests
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"), [(trader("bad", fast=30, slow=10), CONTRADICTING), (trader("bad", slow=800), TOO_LONG)]
+)
+async def test_parameters_that_no_trader_can_run_with_are_told_before_anything_starts(
+    tmp_path: Path, bad: str, says: str
+) -> None:
+    manifests = small_pool(tmp_path, bad=bad, good=trader("good", fast=2, slow=135))
+    with pytest.raises(ManifestError) as refused:
+        await read_first([str(manifests)], None)
+    (told,) = str(refused.value).splitlines()
+    assert told == f"{tmp_path}/bad.yaml (document 1, line 7) Trader/default/bad: {says}"
+
+
+async def test_a_strategy_that_never_returns_leaves_the_other_answers_and_refuses_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chandlery.cli.runtime import catalogue as reading
+
+    monkeypatch.setattr(reading, "_ANSWERS_TIMEOUT_S", 0.5)
+    strategies = tmp_path / "s"
+    strategies.mkdir()
+    (strategies / "each_candle.py").write_text(
+        STRATEGIES.replace(
+            "    def on_candle", "    def validate(self):\n        while self.every == 9: pass\n\n    def on_candle", 1
+        )
+    )
+    asked = {
+        one.key: one
+        for one in (
+            Configuration("sma-cross", {"fast": 30, "slow": 10}),
+            Configuration("none-such", {}),
+            Configuration("each-candle", {"every": 99}),
+            Configuration("sma-cross", {"slow": 40}),
+            Configuration("each-candle", {"every": 9}),
+            Configuration("sma-cross", {}),
+        )
+    }
+    answers = list((await read_catalogue(strategies, asked)).answers.values())
+    assert answers == [
+        Configured(problem="sma-cross: fast (30) must be below slow (10)"),
+        None,
+        None,
+        Configured(41),
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), 10**40, "\ud800"])
+def test_a_value_that_no_parameter_may_have_is_asked_of_nobody(value: float | str) -> None:
+    manifests = parse_manifests(trader("one"))
+    one = manifests.traders["default", "one"]
+    one.spec.strategy.parameters["fast"] = value
+    assert configurations_of([one]) == {}

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chandlery.cli.runtime.catalogue import Catalogue
 from chandlery.cli.runtime.console_process import ConsoleOptions
 from chandlery.cli.runtime.counting import Evidence, FeedEvidence, summarise
 from chandlery.cli.runtime.desired import Wanted
@@ -111,7 +112,7 @@ def runtime_of(tmp_path: Path, source: str) -> LocalRuntime:
     manifests = parse_manifests(MANIFESTS.replace("{SOURCE}", source))
     assert not manifests.problems
     options.state.mkdir()
-    return LocalRuntime(options, Wanted(manifests, [], []), [], quiet)
+    return LocalRuntime(options, Wanted(manifests, [], []), Catalogue(), quiet)
 
 
 async def test_a_view_says_which_part_lags_at_the_feed_its_pool_and_each_trader(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from chandlery.cli.runtime import ending, local, recent
+from chandlery.cli.runtime.catalogue import Catalogue
 from chandlery.cli.runtime.counting import Evidence, FeedEvidence, WorkerEvidence, summarise
 from chandlery.cli.runtime.desired import Wanted
 from chandlery.cli.runtime.draining import Draining
@@ -71,7 +72,7 @@ def market(seed: int = 1) -> MarketFeed:
 @pytest.fixture
 def runtime(tmp_path: Path) -> LocalRuntime:
     wanted = Wanted(ManifestSet({}, {}, {}), [], [])
-    return LocalRuntime(UpOptions((), tmp_path / "state"), wanted, [], lambda *_: None)
+    return LocalRuntime(UpOptions((), tmp_path / "state"), wanted, Catalogue(), lambda *_: None)
 
 
 async def test_a_feed_that_is_starting_grows_only_when_it_has_started(

@@ -99,8 +99,13 @@ def test_a_new_symbol_and_interval_reach_a_new_trader_with_history(up: Up, folde
             "BadParameter",
             "spec.strategy.parameters.slow: must be at most 800, got 5000",
         ),
+        (
+            trader("bad", fast=9, slow=5),
+            "BadParameter",
+            "spec.strategy.parameters: sma-cross: fast (9) must be below slow (5)",
+        ),
     ],
-    ids=["unknown strategy", "unknown parameter", "out of bounds"],
+    ids=["unknown strategy", "unknown parameter", "out of bounds", "contradicting"],
 )
 def test_a_bad_new_trader_stalls_alone_with_field_value_and_way_out(
     up: Up, folder: Path, text: str, reason: str, message: str
@@ -198,6 +203,19 @@ def test_a_bad_edit_keeps_the_version_before_and_says_so(up: Up, folder: Path, d
     until(lambda: (up.trader("edited") or before).reason == "", "mended")
     path.unlink()
     until(lambda: up.trader("edited") is None, "deleted")
+
+
+def test_a_newcomer_of_a_running_traders_name_is_refused_though_its_file_sorts_before(up: Up, folder: Path) -> None:
+    path = folder / "a0.yaml"
+    generation = (up.trader("keep") or pytest.fail("it runs")).generation
+    path.write_text(trader("keep", fast=9, slow=77))
+    until(lambda: "taken by" in (up.trader("keep") or pytest.fail("it runs")).message, lambda: f"{up.trader('keep')}")
+    row = up.trader("keep")
+    assert row is not None
+    assert row.message.startswith(f"{path}: metadata.name: this name is taken by {folder}/keep.yaml ")
+    assert (row.ready, row.generation) == (True, generation)
+    path.unlink()
+    until(lambda: (up.trader("keep") or row).reason == "", "the newcomer is gone")
 
 
 def test_a_change_that_running_processes_can_not_take_in_is_told(up: Up, folder: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,21 @@ import pytest
 from tests.runtime.up_process import STRATEGIES, kill_hard, trader, until
 
 from chandlery.cli.runtime import strategies
-from chandlery.cli.runtime.desired import Catalogue, Wanted, check_again
+from chandlery.cli.runtime.catalogue import Catalogue
+from chandlery.cli.runtime.desired import Wanted, check_again
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.procfs import pids_with_variable
 from chandlery.cli.runtime.strategies import Strategies, look
+from chandlery.core.configurations import Configuration, Configured
 from chandlery.core.errors import MachineError
 from chandlery.core.manifests import parse_manifests
+from chandlery.core.resources import Trader
 from chandlery.workers.discovery import folder_files
 from chandlery.workers.supervisor.catalogue_reader import FIRST_RETRY_S
 
-KNOWN: Catalogue = [{"name": "known"}]
-NEWER: Catalogue = [{"name": "known"}, {"name": "newer", "errors": ["line 3"]}]
+KNOWN = Catalogue([{"name": "known"}])
+NEWER = Catalogue([{"name": "known"}, {"name": "newer", "errors": ["line 3"]}])
 
 
 class Reading:
@@ -37,7 +40,7 @@ class Reading:
         monkeypatch.setattr(strategies, "read_catalogue", self._read)
         monkeypatch.setattr(strategies, "LOOK_S", 0.0)
 
-    async def _read(self, _: object) -> Catalogue:
+    async def _read(self, _: object, __: object) -> Catalogue:
         self.asked += 1
         answer = next(self._answers)
         if isinstance(answer, Exception):
@@ -108,11 +111,11 @@ async def test_manifests_that_were_being_read_when_strategies_changed_are_held_a
     from chandlery.cli.runtime import local
 
     manifests = parse_manifests(trader("one", strategy="newer").replace('{"fast": 2, "slow": 5}', "{}"))
-    known: list[dict[str, Any]] = [{"name": "newer", "parameters": {}}]
-    runtime = LocalRuntime(UpOptions((), tmp_path), Wanted(manifests, [], []), [], lambda *_: None)
+    known = Catalogue([{"name": "newer", "parameters": {}}])
+    runtime = LocalRuntime(UpOptions((), tmp_path), Wanted(manifests, [], []), Catalogue(), lambda *_: None)
 
     def read_meanwhile(_: object, __: object, ___: object, catalogue: Catalogue) -> Wanted:
-        runtime._strategies.catalogue = known
+        runtime.strategies.catalogue = known
         return check_again(Wanted(manifests, [], []), catalogue)
 
     monkeypatch.setattr(local, "read_again", read_meanwhile)
@@ -141,3 +144,58 @@ def test_a_link_to_nothing_blinds_nobody_to_other_files(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("")
     assert [name for name, _, _ in look(tmp_path)] == ["a.py"]
     assert [path.name for path in folder_files(str(tmp_path))] == ["a.py"]
+
+
+class Answering:
+    """Stands in for the process that configures: what each strategy's answer is by its code of now, and what was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[list[str]] = []
+        self.entries: list[dict[str, Any]] = [{"name": "own", "digest": "1"}]
+        self.problem = ""
+        monkeypatch.setattr(strategies, "read_catalogue", self._read)
+        monkeypatch.setattr(strategies, "LOOK_S", 0.0)
+
+    async def _read(self, _: object, asked: Mapping[str, Configuration]) -> Catalogue:
+        self.asked.append([one.strategy for one in asked.values()])
+        return Catalogue(self.entries, {key: Configured(7, self.problem) for key in asked})
+
+
+def own(a: int) -> Trader:
+    return parse_manifests(trader("own", strategy="own", a=a)).traders["default", "own"]
+
+
+async def test_parameters_are_checked_together_once_and_again_when_the_strategy_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Answering(monkeypatch)
+    followed = Strategies(tmp_path, Catalogue(process.entries), look(tmp_path))
+    await followed.configure([own(a=1)])
+    known = followed.catalogue
+    await followed.configure([own(a=1)])
+    assert (process.asked, followed.catalogue) == ([["own"]], known), "nothing new was asked for"
+    assert followed.catalogue is known
+    checked = await followed.answering([own(a=2)])
+    assert len(checked.answers) == 2
+    assert followed.catalogue is known, "a question alone is nobody's manifest"
+
+    process.entries, process.problem = [{"name": "own", "digest": "2"}], "a must be 3"
+    changes: list[str] = []
+    following = asyncio.create_task(
+        followed.follow(lambda: changes.extend(one.problem for one in followed.catalogue.answers.values() if one))
+    )
+    (tmp_path / "own.py").write_text("other code")
+    await looks()
+    assert changes == ["a must be 3"], "of what its manifest asks for, by the code of now"
+    following.cancel()
+
+
+async def test_who_can_not_ask_leaves_parameters_to_the_traders_own_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Reading(monkeypatch, MachineError("no process can be started"))
+    followed = Strategies(tmp_path, KNOWN, look(tmp_path))
+    await followed.configure([own(a=1)])
+    await followed.configure([own(a=1)])
+    assert reading.asked == 1, "not again before something changes"
+    assert list(followed.catalogue.answers.values()) == [None]

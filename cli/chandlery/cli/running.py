@@ -15,7 +15,7 @@ from chandlery.cli.calling import own_command
 from chandlery.cli.endings import FAILED, INTERRUPTED
 from chandlery.cli.presenting import Presenter
 from chandlery.cli.runtime.counting import summarise
-from chandlery.cli.runtime.desired import read_catalogue, read_first
+from chandlery.cli.runtime.desired import read_first
 from chandlery.cli.runtime.ending import end_in_order
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
@@ -58,8 +58,7 @@ async def run_up(options: UpOptions, presenter: Presenter, *, json: bool) -> int
     interrupts = Interrupts()
     interrupts.listen()
     seen = look(options.strategies)
-    catalogue = await read_catalogue(options.strategies)
-    wanted = read_first(options.manifests, catalogue)
+    wanted, catalogue = await read_first(options.manifests, options.strategies)
     if interrupts.asked.is_set():
         return INTERRUPTED
     runtime = LocalRuntime(options, wanted, catalogue, presenter.say, seen=seen)

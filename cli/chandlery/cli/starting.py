@@ -14,7 +14,7 @@ from chandlery.cli.options import DEFAULT_STATE, Json, Manifests, State, Strateg
 from chandlery.cli.presenting import Presenter
 from chandlery.cli.running import run_up
 from chandlery.cli.runtime.console_process import console_options
-from chandlery.cli.runtime.desired import read_catalogue, read_first
+from chandlery.cli.runtime.desired import read_first
 from chandlery.cli.runtime.metrics_ports import TARGETS, MetricsPorts
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.screen import remarks
@@ -111,8 +111,7 @@ def up(
 
 def validate(manifests: Manifests, strategies: Strategies = None, json: Json = False) -> None:
     """Check manifests as `up` would, without starting anything. Exit code 2: there is a problem."""
-    catalogue = asyncio.run(read_catalogue(strategies))
-    wanted = read_first(tuple(map(str, manifests)), catalogue).manifests
+    wanted = asyncio.run(read_first(tuple(map(str, manifests)), strategies))[0].manifests
     found = {"feeds": len(wanted.feeds), "pools": len(wanted.pools), "traders": len(wanted.traders)}
     if json:
         print(msgspec.json.encode(found).decode())

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from chandlery.core.configurations import Answers, configuration_of
 from chandlery.core.documents import Path
 from chandlery.core.errors import InputError
 from chandlery.core.manifestset import Key, ManifestSet, Problem, Reason
@@ -25,6 +26,8 @@ CatalogueEntry = Mapping[str, Any]
 #: Why a Trader is stalled that asks for a symbol its feed hasn't.
 UNKNOWN_SYMBOL: Final = "UnknownSymbol"
 _LISTED: Final = 12
+#: Nobody was asked.
+NO_ANSWERS: Final[Answers] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,9 @@ def check_pool(pool: TraderPool, world: World) -> Iterator[Finding]:
     feed = world.feeds.get(key)
     path: Path = ("spec", "feed", "name")
     if feed is None:
-        yield Finding("UnknownFeed", path, f"there is no MarketFeed {_name(key)}{_near(key, world.feeds)}")
+        yield Finding(
+            "UnknownFeed", path, f"there is no MarketFeed {_name(key)}{_instead(key, world.feeds, pool.namespace)}"
+        )
     elif not feed.spec.allowed_pools.admits(own=key[0], other=pool.namespace, labels=world.labels(pool.namespace)):
         yield Finding("NotAllowed", path, _not_allowed(feed, "pools", "allowedPools", pool.namespace))
     elif not_lent := _not_lent(pool, feed):
@@ -92,7 +97,9 @@ def check_trader(trader: Trader, world: World) -> Iterator[Finding]:
     pool = world.pools.get(key)
     path: Path = ("spec", "pool", "name")
     if pool is None:
-        yield Finding("UnknownPool", path, f"there is no TraderPool {_name(key)}{_near(key, world.pools)}")
+        yield Finding(
+            "UnknownPool", path, f"there is no TraderPool {_name(key)}{_instead(key, world.pools, trader.namespace)}"
+        )
         return
     if not pool.spec.allowed_traders.admits(own=key[0], other=trader.namespace, labels=world.labels(trader.namespace)):
         yield Finding("NotAllowed", path, _not_allowed(pool, "traders", "allowedTraders", trader.namespace))
@@ -214,19 +221,55 @@ def _specs(entry: CatalogueEntry) -> dict[str, ParameterSpec]:
         raise InputError(f"the catalogue's entry {entry['name']}: {error}") from error
 
 
-def trader_findings(manifests: ManifestSet, trader: Trader, catalogue: Iterable[CatalogueEntry]) -> Iterator[Finding]:
+def check_configured(trader: Trader, pool: TraderPool | None, answers: Answers) -> Iterator[Finding]:
+    """The trader's parameters fit each other, and the pool keeps as many candles as they need.
+
+    Args:
+        pool: the trader's; None: it isn't there. answers: what is known; of the others nothing is found.
+    """
+    asked = configuration_of(trader)
+    answer = answers.get(asked.key) if asked is not None else None
+    if asked is None or answer is None:
+        return
+    path: Path = ("spec", "strategy", "parameters" if asked.parameters else "name")
+    if answer.problem:
+        yield Finding(answer.reason, path, answer.problem)
+    elif pool is not None and answer.warmup > (longest := pool.spec.segment.candles - GUARD_ROWS):
+        given = "with these parameters" if asked.parameters else "by default"
+        message = (
+            f"{asked.strategy} needs {answer.warmup} closed candles {given}, and {pool.KIND} {pool.full_name} keeps "
+            f"{longest} for a call; change them, or raise the pool's spec.segment.candles to at least "
+            f"{answer.warmup + GUARD_ROWS}"
+        )
+        yield Finding("BadParameter", path, message)
+
+
+def trader_findings(
+    manifests: ManifestSet, trader: Trader, catalogue: Iterable[CatalogueEntry], answers: Answers = NO_ANSWERS
+) -> Iterator[Finding]:
     """All that is wrong with one Trader beside manifests that are right without it."""
     world = World(manifests.feeds, manifests.pools, manifests.configmaps, manifests.namespaces)
     yield from check_trader(trader, world)
-    yield from check_strategy(trader, catalogue)
+    yield from _check_whole_strategy(trader, world, catalogue, answers)
 
 
-def check_against_catalogue(manifests: ManifestSet, catalogue: Sequence[CatalogueEntry] | None) -> list[Problem]:
+def _check_whole_strategy(
+    trader: Trader, world: World, catalogue: Iterable[CatalogueEntry], answers: Answers
+) -> Iterator[Finding]:
+    """Each parameter by itself; where all are right, all together."""
+    found = list(check_strategy(trader, catalogue))
+    yield from found or check_configured(trader, world.pools.get(trader.spec.pool.key(trader.namespace)), answers)
+
+
+def check_against_catalogue(
+    manifests: ManifestSet, catalogue: Sequence[CatalogueEntry] | None, answers: Answers = NO_ANSWERS
+) -> list[Problem]:
     """Check what manifests refer to, and strategies and their parameters.
 
     Args:
         manifests: as read.
         catalogue: as ``python -m chandlery.workers.catalogue`` prints it; None: not known, so not checked.
+        answers: what its process said of the Traders' parameters together.
 
     Returns:
         One problem for each thing wrong, in order of file and line.
@@ -245,7 +288,7 @@ def check_against_catalogue(manifests: ManifestSet, catalogue: Sequence[Catalogu
         if (TraderPool.KIND, *trader.spec.pool.key(trader.namespace)) not in broken:
             problems += _problems(manifests, trader, check_trader(trader, world))
         if catalogue is not None:
-            problems += _problems(manifests, trader, check_strategy(trader, catalogue))
+            problems += _problems(manifests, trader, _check_whole_strategy(trader, world, catalogue, answers))
     return sorted(problems)
 
 
@@ -267,6 +310,14 @@ def _listed(names: Iterable[str]) -> str:
     every = list(names)
     more = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
     return (", ".join(every[:_LISTED]) + more) if every else "none"
+
+
+def _instead(key: Key, known: Iterable[Key], own: str) -> str:
+    """What there is instead; of a namespace that isn't one's own, only what is near: the rest is for its people to see."""
+    every = sorted(known)
+    if key[0] != own or any(name == key[1] for _, name in every):
+        return _near(key, every)
+    return f"; namespace {own} has {_listed(name for namespace, name in every if namespace == own)}{_near(key, every)}"
 
 
 def _near(key: Key, known: Iterable[Key]) -> str:

@@ -16,6 +16,8 @@ from chandlery.core.errors import InputError
 _UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 #: Also the pattern of the resources' schema.
 PATTERN: Final = "^([1-9][0-9]{0,3})([smhdwM])$"
+#: As the pattern has it.
+_MOST_COUNT: Final = 9_999
 _COMPILED: Final = re.compile(PATTERN)
 # 1970-01-05 was the first Monday after the epoch.
 _FIRST_MONDAY_MS: Final = 4 * 86_400_000
@@ -93,5 +95,16 @@ def parse_interval(text: str) -> Interval:
         return Interval(text, count * 30 * 86_400_000)
     length_ms = count * _UNIT_MS[unit]
     if unit in "smh" and 86_400_000 % length_ms:
-        raise InputError(f"{text!r} doesn't divide a day evenly, so its candles would not align to UTC")
+        near = ", ".join(f"{fitting}{unit}" for fitting in _fitting(count, 86_400_000 // _UNIT_MS[unit]))
+        raise InputError(
+            f"{text!r} doesn't divide a day evenly, so its candles would not align to UTC; the nearest that do: {near}"
+        )
     return Interval(text, length_ms)
+
+
+def _fitting(count: int, day: int) -> list[int]:
+    """The nearest numbers that divide a day of so many units: two below, two above, as far as there are."""
+    most = min(day, _MOST_COUNT)
+    below = [number for number in range(1, min(count, most + 1)) if day % number == 0]
+    above = [number for number in range(count + 1, most + 1) if day % number == 0]
+    return [*below[-2:], *above[:2]]

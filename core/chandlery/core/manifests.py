@@ -18,9 +18,10 @@ from pydantic import ValidationError
 
 from chandlery.core import documents
 from chandlery.core.checks import check_against_catalogue
+from chandlery.core.claims import NO_DIGEST, NOTHING_STANDING, Claim, Standing, settle
 from chandlery.core.documents import Document, Value, read_documents
 from chandlery.core.explanations import explain
-from chandlery.core.manifestset import Identity, Key, ManifestSet, Origin, Problem, Reason
+from chandlery.core.manifestset import DECLARED_KINDS, Identity, Key, ManifestSet, Origin, Problem, Reason
 from chandlery.core.resources import API_VERSION, DEFAULT_NAMESPACE, KINDS, MarketFeed, Resource
 from chandlery.core.wording import did_you_mean, path_text, shown
 
@@ -31,6 +32,7 @@ __all__ = [
     "Origin",
     "Problem",
     "Reason",
+    "Standing",
     "check_against_catalogue",
     "parse_manifests",
     "read_manifests",
@@ -42,25 +44,28 @@ MAX_FILE_BYTES: Final = 32 * 1024 * 1024
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 
 
-def read_manifests(paths: Sequence[str | Path] | str | Path) -> ManifestSet:
+def read_manifests(paths: Sequence[str | Path] | str | Path, standing: Standing = NOTHING_STANDING) -> ManifestSet:
     """Read manifests; never raises for what is in them.
 
     Args:
         paths: files, folders (their ``*.yaml``, ``*.yml`` and ``*.json``, sorted, hidden ones and sub-folders
             left out), or ``-`` for stdin.
+        standing: what counted until now, and keeps its names.
 
     Returns:
         What was sound, and every problem. Call :meth:`ManifestSet.raise_if_problems` to insist.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     manifests = ManifestSet()
+    claims: list[Claim] = []
     seen: set[str] = set()
     for path in given:
         for label, file in _files(str(path), manifests):
             real = os.path.realpath(file) if file else STDIN
             if real not in seen:
                 seen.add(real)
-                _read_file(label, file, manifests)
+                _read_file(label, file, manifests, claims)
+    settle(manifests, claims, standing)
     manifests.problems.sort()
     return manifests
 
@@ -68,7 +73,9 @@ def read_manifests(paths: Sequence[str | Path] | str | Path) -> ManifestSet:
 def parse_manifests(text: str, *, file: str = STDIN, folder: Path | None = None) -> ManifestSet:
     """Read manifests from text; ``file`` is what problems call it, ``folder`` what paths are relative to."""
     manifests = ManifestSet()
-    _Reader(manifests, file, folder or Path.cwd()).read(text)
+    claims: list[Claim] = []
+    _Reader(manifests, claims, file, folder or Path.cwd()).read(text)
+    settle(manifests, claims, NOTHING_STANDING)
     manifests.problems.sort()
     return manifests
 
@@ -101,7 +108,7 @@ def _file_problem(file: str, message: str) -> Problem:
     return Problem(file, 0, 0, "", "", "", "", message)
 
 
-def _read_file(label: str, file: str, manifests: ManifestSet) -> None:
+def _read_file(label: str, file: str, manifests: ManifestSet, claims: list[Claim]) -> None:
     try:
         data = _read_bytes(file)
     except OSError as error:
@@ -118,7 +125,7 @@ def _read_file(label: str, file: str, manifests: ManifestSet) -> None:
         manifests.problems.append(_file_problem(label, f"not UTF-8 text: byte {data[error.start]:#04x} on line {line}"))
         return
     folder = Path(file).resolve().parent if file else Path.cwd()
-    _Reader(manifests, label, folder).read(text)
+    _Reader(manifests, claims, label, folder).read(text)
 
 
 def _read_bytes(file: str) -> bytes:
@@ -129,10 +136,11 @@ def _read_bytes(file: str) -> bytes:
 
 
 class _Reader:
-    """Reads the documents of one file into a set."""
+    """Reads the documents of one file: their problems into a set, the names that they give into claims."""
 
-    def __init__(self, manifests: ManifestSet, file: str, folder: Path) -> None:
+    def __init__(self, manifests: ManifestSet, claims: list[Claim], file: str, folder: Path) -> None:
         self._manifests = manifests
+        self._claims = claims
         self._file = file
         self._folder = folder
 
@@ -144,6 +152,7 @@ class _Reader:
         for document in found:
             if document.mistakes:
                 self._broken(document)
+                self._claim(document, (), document.value, None)
             else:
                 for prefix, value in _members(document):
                     self._resource(document, prefix, value)
@@ -167,9 +176,9 @@ class _Reader:
         identity = _identity(value)
         ours = kind in KINDS or (isinstance(version, str) and version.startswith("chandlery.dev/"))
         if ours:
-            self._ours(document, prefix, value, identity)
+            self._claim(document, prefix, value, self._ours(document, prefix, value, identity))
         elif kind in ("ConfigMap", "Namespace") and version == "v1" and identity[2]:
-            self._core(document, prefix, value, identity)
+            self._claim(document, prefix, value, self._core(document, prefix, value, identity))
         elif not isinstance(kind, str):
             message = f"is missing: one of {', '.join(KINDS)}" if kind is None else f"needs text, got {shown(kind)}"
             self._add(document, document.line_of(prefix), identity, ("kind",), message)
@@ -179,7 +188,10 @@ class _Reader:
                 f"{self._file} (document {document.number}): {name} is none of Chandlery's kinds, left out"
             )
 
-    def _ours(self, document: Document, prefix: documents.Path, value: dict[str, Value], identity: Identity) -> None:
+    def _ours(
+        self, document: Document, prefix: documents.Path, value: dict[str, Value], identity: Identity
+    ) -> Resource | None:
+        """A resource of ours; None: something is wrong with it."""
         before = len(self._manifests.problems)
 
         def add(path: documents.Path, message: str) -> None:
@@ -192,21 +204,22 @@ class _Reader:
         if not isinstance(kind, str) or kind not in KINDS:
             near = did_you_mean(str(kind), KINDS)
             add(("kind",), f"{shown(kind)} is none of {', '.join(KINDS)}{near}" if kind else f"is missing: one of {', '.join(KINDS)}")  # fmt: skip
-            return
+            return None
         content: dict[str, Value] = {**value, "apiVersion": API_VERSION}
         try:
             resource = KINDS[kind].model_validate(content)
         except ValidationError as error:
             for one in error.errors(include_url=False):
                 add(*explain(KINDS[kind], one, content))
-            return
+            return None
         if isinstance(resource, MarketFeed):
             for path, message in _missing_files(resource, self._folder):
                 add(path, message)
-        if len(self._manifests.problems) == before:
-            self._keep(document, prefix, identity, resource, resource.manifest())
+        return resource if len(self._manifests.problems) == before else None
 
-    def _core(self, document: Document, prefix: documents.Path, value: dict[str, Value], identity: Identity) -> None:
+    def _core(
+        self, document: Document, prefix: documents.Path, value: dict[str, Value], identity: Identity
+    ) -> dict[str, str]:
         """A ConfigMap (its data alone) or a Namespace (its labels alone)."""
         where: documents.Path = ("data",) if identity[0] == "ConfigMap" else ("metadata", "labels")
         data: Value = value
@@ -221,30 +234,20 @@ class _Reader:
                 self._add(
                     document, document.line_of((*prefix, *path)), identity, path, f"needs text, got {shown(text)}"
                 )
-        self._keep(document, prefix, identity, texts, texts)
+        return texts
 
-    def _keep(
-        self,
-        document: Document,
-        prefix: documents.Path,
-        identity: Identity,
-        value: Resource | dict[str, str],
-        content: Mapping[str, object],
+    def _claim(
+        self, document: Document, prefix: documents.Path, value: Value, read: Resource | dict[str, str] | None
     ) -> None:
-        line = document.line_of(prefix) if prefix else min(document.lines.values(), default=document.line)
-        first = self._manifests.origins.get(identity)
-        if first is not None:
-            message = (
-                f"this name is taken by {first.file} (document {first.document}, line {first.line}); "
-                "rename one of them, or delete it"
-            )
-            self._add(
-                document, document.line_of((*prefix, "metadata", "name")), identity, ("metadata", "name"), message
-            )
+        """Note the name that a document gives, also where something else is wrong with it (``read`` is None)."""
+        identity = _identity(value)
+        if identity[0] not in DECLARED_KINDS or not identity[2] or not _is_placed(value):
             return
+        line = document.line_of(prefix) if prefix else min(document.lines.values(), default=document.line)
         lines = {path[len(prefix) :]: at for path, at in document.lines.items() if path[: len(prefix)] == prefix}
-        origin = Origin(self._file, self._folder, document.number, line, lines, _digest(content))
-        self._manifests.take(identity, value, origin)
+        digest = NO_DIGEST if read is None else _digest(read if isinstance(read, dict) else read.manifest())
+        origin = Origin(self._file, self._folder, document.number, line, lines, digest)
+        self._claims.append(Claim(identity, read, origin))
 
 
 def _members(document: Document) -> Iterator[tuple[documents.Path, Value]]:
@@ -271,6 +274,12 @@ def _identity(value: Value) -> Identity:
     if kind == "Namespace":
         return kind, "", name
     return kind, namespace if isinstance(namespace, str) else DEFAULT_NAMESPACE, name
+
+
+def _is_placed(value: Value) -> bool:
+    """Whether it is known which namespace is meant: that of half a document may have been cut off."""
+    metadata = value.get("metadata") if isinstance(value, dict) else None
+    return isinstance(metadata, dict) and isinstance(metadata.get("namespace", ""), str)
 
 
 def _digest(content: Mapping[str, object]) -> str:

@@ -97,7 +97,8 @@ class Origin:
         return Problem(self.file, self.document, line, *identity, path_text(path), message, reason)
 
 
-_KINDS: Final = frozenset({"MarketFeed", "TraderPool", "Trader", "ConfigMap", "Namespace"})
+#: Kinds of what is kept of manifests.
+DECLARED_KINDS: Final = frozenset({"MarketFeed", "TraderPool", "Trader", "ConfigMap", "Namespace"})
 
 
 @dataclass(slots=True)
@@ -162,15 +163,19 @@ class ManifestSet:
             origins=dict(self.origins),
         )
         broken = {problem.identity for problem in self.problems} - {None}
-        obscure = [
-            problem.file for problem in self.problems if problem.identity is None or problem.identity[0] not in _KINDS
-        ]
+        obscure = self.obscure_files()
         for identity, origin in previous.origins.items():
             if identity in self.origins:
                 continue
-            if identity in broken or any(_lies_in(origin.file, file) for file in obscure):
+            if identity in broken or any(lies_in(origin.file, file) for file in obscure):
                 kept.take(identity, previous._value(identity), origin)
         return kept
+
+    def obscure_files(self) -> list[str]:
+        """Files and folders of which it isn't known what they hold."""
+        return [
+            problem.file for problem in self.problems if problem.identity is None or problem.kind not in DECLARED_KINDS
+        ]
 
     def _value(self, identity: Identity) -> Resource | dict[str, str]:
         kind, *rest = identity
@@ -197,5 +202,6 @@ class ManifestSet:
             cast("dict[Key, Resource | dict[str, str]]", self._home(kind))[namespace, name] = value
 
 
-def _lies_in(file: str, place: str) -> bool:
+def lies_in(file: str, place: str) -> bool:
+    """Whether ``place`` is the file or a folder that it is in."""
     return file == place or file.startswith(place.rstrip("/") + "/")

@@ -2,6 +2,9 @@
 
 ``python -m chandlery.workers.catalogue [--strategies DIR]`` prints it as a JSON list. It imports strategies,
 so it runs as a process of its own; planners check manifests against its output (``core.checks``) and import none.
+
+With ``--configure`` it reads a JSON list of configurations (strategy and parameters) from standard input, and says in a line
+each, behind the catalogue's, what becomes of them: a warm-up, a problem, or ``null`` where that can't be said.
 """
 
 from __future__ import annotations
@@ -11,14 +14,19 @@ import contextlib
 import inspect
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from chandlery.core.configurations import Configuration, Configured
 from chandlery.core.errors import StrategyError
 from chandlery.core.parameters import ParameterSpec
 
+if TYPE_CHECKING:
+    from chandlery.workers.discovery import Found
+
 _encode: Final = msgspec.json.Encoder().encode
+_decode_asked: Final = msgspec.json.Decoder(list[Configuration]).decode
 
 
 class CatalogueEntry(msgspec.Struct, omit_defaults=True):
@@ -43,7 +51,7 @@ class CatalogueEntry(msgspec.Struct, omit_defaults=True):
     errors: list[str] = []
 
 
-def _entry(found: Any) -> CatalogueEntry:
+def _entry(found: Found) -> CatalogueEntry:
     strategy = found.strategy
     doc = inspect.cleandoc(strategy.__doc__ or "")
     entry = CatalogueEntry(
@@ -68,16 +76,22 @@ def _broken(name: str, source: str, problem: str) -> CatalogueEntry:
     return CatalogueEntry(name, "", "", {}, 0, source, "", [problem])
 
 
-def collect(strategies_dir: str = "") -> list[CatalogueEntry]:
-    """Import every strategy there is and describe it; what is broken gets an entry with ``errors``."""
+def collect(strategies_dir: str = "") -> tuple[list[CatalogueEntry], dict[str, Found]]:
+    """Import every strategy there is and describe it; what is broken gets an entry with ``errors``.
+
+    Returns:
+        The catalogue, and the strategies that could be imported, by name.
+    """
     # Imported late, so that planners that only check parameters don't load numpy and TA-Lib.
     from chandlery.workers.discovery import Found, entry_points, find_strategy, folder_files, import_file
     from chandlery.workers.strategy import strategies_in
 
     entries: dict[str, CatalogueEntry] = {}
+    strategies: dict[str, Found] = {}
     for name in sorted(entry_points()):
         try:
-            entries[name] = _entry(find_strategy(name))
+            strategies[name] = find_strategy(name)
+            entries[name] = _entry(strategies[name])
         except StrategyError as error:
             entries[name] = _broken(name, "entry-point", str(error))
     broken: list[CatalogueEntry] = []
@@ -94,22 +108,52 @@ def collect(strategies_dir: str = "") -> list[CatalogueEntry]:
                 problem = f"{path.name}: the name {strategy.name!r} is taken already ({taken}); give it another"
                 broken.append(_broken(strategy.name, "folder", problem))
             else:
-                entries[strategy.name] = _entry(Found(strategy, "folder", text))
-    return [*entries.values(), *broken]
+                strategies[strategy.name] = Found(strategy, "folder", text)
+                entries[strategy.name] = _entry(strategies[strategy.name])
+    return [*entries.values(), *broken], strategies
+
+
+def configure(found: Found, configuration: Configuration) -> Configured | None:
+    """Make a strategy with parameters, as its Trader's process will.
+
+    Returns:
+        None where its code fails otherwise than by refusing them: that may pass, and is for that process to meet.
+    """
+    try:
+        return Configured(int(found.strategy(configuration.parameters).warmup))
+    except StrategyError as error:
+        return Configured(
+            problem=str(error), reason="BadParameter" if error.reason == "BadParameter" else "BadStrategy"
+        )
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- a strategy may raise anything
+        print(f"{configuration.strategy}: {type(error).__name__}: {error}", file=sys.stderr)
+        return None
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the catalogue."""
     parser = argparse.ArgumentParser(prog="python -m chandlery.workers.catalogue", description=main.__doc__)
     parser.add_argument("--strategies", default="", metavar="DIR", help="folder of strategy files")
+    parser.add_argument(
+        "--configure", action="store_true", help="say what becomes of the configurations on standard input"
+    )
     options = parser.parse_args(arguments)
     if options.strategies and not Path(options.strategies).is_dir():
         print(f"{options.strategies}: no such folder", file=sys.stderr)
         sys.exit(2)
-    # A strategy file that prints at import must not end up in the JSON.
+    asked = _decode_asked(sys.stdin.buffer.read()) if options.configure else []
+    output = sys.stdout.buffer
+    # A strategy that prints must not end up in the JSON.
     with contextlib.redirect_stdout(sys.stderr):
-        entries = collect(options.strategies)
-    sys.stdout.buffer.write(_encode(entries) + b"\n")
+        entries, strategies = collect(options.strategies)
+        output.write(_encode(entries) + b"\n")
+        output.flush()
+        for configuration in asked:
+            found = strategies.get(configuration.strategy)
+            answer = configure(found, configuration) if found is not None else None
+            # At once: one that never returns must not hide those before it.
+            output.write(_encode(answer) + b"\n")
+            output.flush()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from chandlery.cli.comparing.result import Comparison, Conditions, Machine, Meas
 from chandlery.cli.comparing.taken import Look, Processes, children_of, elsewhere_percent, pss_bytes
 from chandlery.cli.endings import INTERRUPTED
 from chandlery.cli.runtime.counting import summarise
-from chandlery.cli.runtime.desired import read_catalogue, read_first
+from chandlery.cli.runtime.desired import read_first
 from chandlery.cli.runtime.ending import end_in_order
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
@@ -86,9 +86,8 @@ async def _run(asked: Asked, folder: Path, say: Say, interrupted: asyncio.Event)
     write_atomically(manifest, manifests(asked, steps_of(asked)[0]).encode())
     options = UpOptions(manifests=(str(manifest.parent),), state=folder / "state", strategies=STRATEGIES)
     seen = look(options.strategies)
-    catalogue = await read_catalogue(options.strategies)
+    wanted, catalogue = await read_first(options.manifests, options.strategies)
     # How far the start is, is not how far the comparison is.
-    wanted = read_first(options.manifests, catalogue)
     runtime = LocalRuntime(options, wanted, catalogue, lambda line, fraction=None: say(line), seen=seen)
     viewer = Viewer(runtime, RecentSignals())
     work = asyncio.create_task(_work(runtime, viewer, asked, manifest, say), name="compare")

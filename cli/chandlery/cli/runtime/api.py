@@ -8,7 +8,7 @@ Trader's manifest and says what would be wrong with it in this instance: ``[[FIE
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from chandlery.console.model import View, encode_view
 #: Manifest and file of a Trader by its ``namespace/name``; None where there is none.
 Written = Callable[[str], tuple[dict[str, Any], str] | None]
 #: (field, sentence) of what is wrong with a Trader's manifest, beside what the instance runs.
-Wrong = Callable[[dict[str, Any]], list[tuple[str, str]]]
+Wrong = Callable[[dict[str, Any]], Awaitable[list[tuple[str, str]]]]
 
 
 class InstanceApi:
@@ -77,7 +77,7 @@ class InstanceApi:
             manifest = msgspec.json.decode(await request.read(), type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return web.Response(status=400, text=f"no manifest: {error}\n")
-        return web.Response(body=msgspec.json.encode(self._wrong(manifest)), content_type="application/json")
+        return web.Response(body=msgspec.json.encode(await self._wrong(manifest)), content_type="application/json")
 
     async def _healthy(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")

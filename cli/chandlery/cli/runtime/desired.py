@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from pydantic import ValidationError
 
+from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue
 from chandlery.core.checks import trader_findings
-from chandlery.core.errors import InputError, InvariantError, MachineError, ManifestError
+from chandlery.core.configurations import configurations_of
+from chandlery.core.errors import ManifestError
 from chandlery.core.explanations import explain
-from chandlery.core.manifests import STDIN, Key, ManifestSet, Problem, check_against_catalogue, read_manifests
-from chandlery.core.processes import child_environment
+from chandlery.core.manifests import STDIN, Key, ManifestSet, Problem, Standing, check_against_catalogue, read_manifests
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.core.wording import path_text
 
-#: Importing numpy, TA-Lib and the strategies takes 1 s; thirty times that for a cold disk and a busy machine.
-_CATALOGUE_TIMEOUT_S: Final = 30.0
 #: Resources of an emptied file that its notice names.
 _MOST_NAMED: Final = 3
-Catalogue = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -55,50 +49,28 @@ class Wanted:
         return [one for one in [*self.refused, *self.found] if one.kind != "Trader" or not one.name]
 
 
-async def read_catalogue(strategies: Path | None) -> Catalogue:
-    """The strategies there are, asked of a process of their own (strategies are never imported here).
+async def read_first(roots: Sequence[str], strategies: Path | None) -> tuple[Wanted, Catalogue]:
+    """Read manifests and strategies before anything starts: everything must be right.
 
-    Raises:
-        InputError: no such folder. MachineError: the process failed.
-    """
-    arguments = ["--strategies", str(strategies)] if strategies is not None else []
-    process = await asyncio.create_subprocess_exec(
-        # By way of processes: a file that never returns must not outlive a command that was killed.
-        sys.executable, "-m", "chandlery.core.processes", sys.executable, "-m", "chandlery.workers.catalogue", *arguments,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env=child_environment(), start_new_session=True,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(_CATALOGUE_TIMEOUT_S):
-            output, complaint = await process.communicate()
-    except TimeoutError as error:
-        raise MachineError(
-            f"listing the strategies took more than {_CATALOGUE_TIMEOUT_S:.0f} s: does one of them hang at import?"
-        ) from error
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    said = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-    if process.returncode == InputError.exit_code:
-        raise InputError(said[0])
-    if process.returncode != 0:
-        raise MachineError(f"the strategies can't be listed (exit code {process.returncode}): {said[0]}")
-    try:
-        return msgspec.json.decode(output, type=list[dict[str, Any]])
-    except msgspec.DecodeError as error:
-        raise InvariantError(f"the catalogue can't be read: {error}") from error
-
-
-def read_first(roots: Sequence[str], catalogue: Catalogue) -> Wanted:
-    """Read manifests before anything starts: everything must be right.
+    Args:
+        roots: folders and files. strategies: folder beside the shipped ones.
 
     Raises:
         ManifestError: every problem, one a line; or there is no Trader.
+        InputError: no such folder of strategies. MachineError: they can't be listed.
     """
     manifests = read_manifests(roots)
-    found = check_against_catalogue(manifests, catalogue)
+    catalogue = await read_catalogue(strategies, configurations_of(manifests.traders.values()))
+    return wanted_first(roots, manifests, catalogue), catalogue
+
+
+def wanted_first(roots: Sequence[str], manifests: ManifestSet, catalogue: Catalogue) -> Wanted:
+    """What shall run, of manifests of which everything must be right.
+
+    Raises:
+        ManifestError: see :func:`read_first`.
+    """
+    found = _check(manifests, catalogue)
     problems = sorted([*manifests.problems, *found])
     if problems:
         raise ManifestError("\n".join(map(str, problems)))
@@ -116,21 +88,25 @@ def read_again(roots: Sequence[str], kept: Iterable[str], previous: ManifestSet,
         kept: files that are gone but count still (see ``folder``).
         previous: what counted until now.
     """
-    read = read_manifests([root for root in roots if root != "-"])
     # Standard input was read at the start, and can't be read again.
-    kept = [*kept, STDIN] if "-" in roots else kept
+    kept = [*kept, STDIN] if "-" in roots else [*kept]
+    read = read_manifests([root for root in roots if root != "-"], Standing(previous.origins, kept))
     gone = [Problem(file, 0, 0, "", "", "", "", "is gone, and kept") for file in kept]
     emptied = emptied_files(read, previous)
     merged = replace(read, problems=[*read.problems, *gone, *emptied]).carry_over(previous)
-    found = check_against_catalogue(merged, catalogue)
+    found = _check(merged, catalogue)
     # A missing folder is told by the watcher's notice: once is enough.
     refused = [problem for problem in read.problems if problem.identity is not None or problem.file not in roots]
     return Wanted(merged, found, [*refused, *emptied])
 
 
 def check_again(wanted: Wanted, catalogue: Catalogue) -> Wanted:
-    """The same manifests, held against strategies that have changed."""
-    return replace(wanted, found=check_against_catalogue(wanted.manifests, catalogue))
+    """The same manifests, held against strategies that have changed, or of which more is known."""
+    return replace(wanted, found=_check(wanted.manifests, catalogue))
+
+
+def _check(manifests: ManifestSet, catalogue: Catalogue) -> list[Problem]:
+    return check_against_catalogue(manifests, catalogue.entries, catalogue.answers)
 
 
 def waiting_changes(manifests: ManifestSet, feeds: Iterable[MarketFeed], pools: Iterable[TraderPool]) -> list[str]:
@@ -174,11 +150,19 @@ def emptied_files(read: ManifestSet, previous: ManifestSet) -> list[Problem]:
     return found
 
 
-def wrong_with(manifest: dict[str, Any], manifests: ManifestSet, catalogue: Catalogue) -> list[tuple[str, str]]:
-    """(field, sentence) of what keeps a Trader from running beside the pools, feeds and strategies there are."""
+async def wrong_with(
+    manifest: dict[str, Any], manifests: ManifestSet, answering: Callable[[Iterable[Trader]], Awaitable[Catalogue]]
+) -> list[tuple[str, str]]:
+    """(field, sentence) of what keeps a Trader from running beside the pools, feeds and strategies there are.
+
+    Args:
+        answering: gives the catalogue, with what becomes of strategies with these Traders' parameters.
+    """
     try:
         trader = Trader.model_validate(manifest)
     except ValidationError as error:
         found = [explain(Trader, one, manifest) for one in error.errors(include_url=False)]
         return [(path_text(path), message) for path, message in found]
-    return [(path_text(one.path), one.message) for one in trader_findings(manifests, trader, catalogue)]
+    catalogue = await answering([trader])
+    findings = trader_findings(manifests, trader, catalogue.entries, catalogue.answers)
+    return [(path_text(one.path), one.message) for one in findings]

@@ -16,11 +16,12 @@ import msgspec
 
 from chandlery.cli.runtime.api import InstanceApi, Written, Wrong
 from chandlery.cli.runtime.broker import Broker
+from chandlery.cli.runtime.catalogue import Catalogue
 from chandlery.cli.runtime.children import Child
 from chandlery.cli.runtime.console_process import ConsoleProcess
 from chandlery.cli.runtime.counting import WorkerEvidence
 from chandlery.cli.runtime.cutting import cut
-from chandlery.cli.runtime.desired import Catalogue, Wanted, check_again, read_again, waiting_changes
+from chandlery.cli.runtime.desired import Wanted, check_again, read_again, waiting_changes
 from chandlery.cli.runtime.feedgroup import FeedGroup
 from chandlery.cli.runtime.feedstarts import FeedStarts
 from chandlery.cli.runtime.folder import Folder, scan
@@ -63,7 +64,7 @@ class LocalRuntime:
     Attributes:
         feeds, workers: running groups, by key of the feed, by key of the pool and name of the worker.
         wanted, plan: of now. notices: what a person should know now.
-        console: REST API and console; None: not asked for.
+        console: REST API and console; None: not asked for. strategies: what is known of them.
         feed_starts: feeds that did not start, and when they are tried again.
         signals_from: end offsets of each feed's signals topic when the run began.
     """
@@ -88,7 +89,7 @@ class LocalRuntime:
         self.plan: Plan | None = None
         self.readiness = Readiness()
         self.signals_from: dict[Key, dict[int, int]] = {}
-        self._strategies = Strategies(options.strategies, catalogue, seen)
+        self.strategies = Strategies(options.strategies, catalogue, seen)
         self._say = say
         self._folder = Folder(tuple(path for path in options.manifests if path != "-"))
         self._problem_notices: list[str] = []
@@ -141,7 +142,7 @@ class LocalRuntime:
             await group.go()
         self.phase = "running"
         self._spawn(self._follow_manifests(), "follow manifests")
-        self._spawn(self._strategies.follow(self._strategies_changed), "follow strategies")
+        self._spawn(self.strategies.follow(self._strategies_changed), "follow strategies")
         self._spawn(self._keep_planning(), "plan")
         self._spawn(self.broker.keep(), "keep broker")
         if self.console is not None:
@@ -357,7 +358,8 @@ class LocalRuntime:
     async def _read_manifests(self) -> None:
         kept, previous, catalogue = set(self._folder.kept), self.wanted.manifests, self.catalogue
         read = await asyncio.to_thread(read_again, self.options.manifests, kept, previous, catalogue)
-        # Other strategies may have come meanwhile.
+        await self.strategies.configure(read.manifests.traders.values())
+        # Other strategies may have come meanwhile, or more is known of them.
         self._want(read if catalogue is self.catalogue else check_again(read, self.catalogue))
 
     def _strategies_changed(self) -> None:
@@ -378,13 +380,13 @@ class LocalRuntime:
         """What a person should know now."""
         feeds = [self.feed_starts.why(key) for key in self.feed_starts.failed]
         console = self.console.notices if self.console is not None else []
-        manifests = [*self._folder.notices, *self._strategies.notices, *self._ended_notices, *self._problem_notices]
+        manifests = [*self._folder.notices, *self.strategies.notices, *self._ended_notices, *self._problem_notices]
         return [*manifests, *self._plan_notices, *feeds, *self.broker.notices, *console]
 
     @property
     def catalogue(self) -> Catalogue:
-        """The strategies there are."""
-        return self._strategies.catalogue
+        """What is known of strategies."""
+        return self.strategies.catalogue
 
     async def _keep_planning(self) -> None:
         while True:

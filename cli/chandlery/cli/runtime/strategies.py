@@ -6,12 +6,15 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from chandlery.cli.runtime.desired import Catalogue, read_catalogue
+from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue
+from chandlery.core.configurations import Answers, Configuration, configurations_of
 from chandlery.core.errors import ChandleryError
+from chandlery.core.resources import Trader
 from chandlery.workers.supervisor.catalogue_reader import FIRST_RETRY_S, LAST_RETRY_S, Fingerprint, fingerprint
 
 log = logging.getLogger("chandlery.up")
@@ -46,6 +49,7 @@ class Strategies:
         self.notices: list[str] = []
         self._folder = folder
         self._seen = seen
+        self._asked: Mapping[str, Configuration] = {}
 
     async def follow(self, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
         """Call ``changed`` after each new catalogue, until cancelled.
@@ -65,9 +69,42 @@ class Strategies:
                 again_s = math.inf if is_read else clock() + pause_s
             await asyncio.sleep(LOOK_S)
 
-    async def _read(self, folder: Path, changed: Callable[[], None]) -> bool:
+    async def configure(self, traders: Iterable[Trader]) -> None:
+        """Have the catalogue tell what becomes of strategies with these Traders' parameters, now and after each change."""
+        self._asked = configurations_of(traders)
+        asked = self._asked
+        catalogue = await self._answering(asked)
+        if asked is self._asked:
+            answers = {key: catalogue.answers[key] for key in asked}
+            self.catalogue = (
+                replace(self.catalogue, answers=answers) if answers != self.catalogue.answers else self.catalogue
+            )
+
+    async def answering(self, traders: Iterable[Trader]) -> Catalogue:
+        """The catalogue, with what becomes of strategies with these Traders' parameters."""
+        return await self._answering(configurations_of(traders))
+
+    async def _answering(self, asked: Mapping[str, Configuration]) -> Catalogue:
+        while True:
+            known = self.catalogue
+            missing = {key: one for key, one in asked.items() if key not in known.answers}
+            answers = await self._ask(missing) if missing else {}
+            # What was answered while strategies changed may be of either.
+            if self.catalogue.entries is known.entries:
+                return replace(self.catalogue, answers={**self.catalogue.answers, **answers})
+
+    async def _ask(self, asked: Mapping[str, Configuration]) -> Answers:
         try:
-            catalogue = await read_catalogue(folder)
+            return (await read_catalogue(self._folder, asked)).answers
+        except (ChandleryError, OSError) as error:
+            # The Traders' own processes will find out; a folder that can't be read is told by who follows it.
+            log.warning("parameters can't be checked together", extra={"problem": str(error)})
+            return dict.fromkeys(asked)
+
+    async def _read(self, folder: Path, changed: Callable[[], None]) -> bool:
+        asked = self._asked
+        try:
+            catalogue = await read_catalogue(folder, asked)
         except (ChandleryError, OSError) as error:
             told = f"{folder}: its strategies can't be read, those known before count: {error}"
             if self.notices != [told]:
@@ -75,9 +112,13 @@ class Strategies:
             self.notices = [told]
             return False
         self.notices = []
-        if catalogue != self.catalogue:
-            broken = [str(entry["name"]) for entry in catalogue if entry.get("errors")]
-            log.info("strategies changed", extra={"strategies": len(catalogue) - len(broken), "broken": broken})
+        before = self.catalogue
+        are_new = catalogue.entries != before.entries
+        if are_new or any(before.answers.get(key) != answer for key, answer in catalogue.answers.items()):
+            broken = [str(entry["name"]) for entry in catalogue.entries if entry.get("errors")]
+            log.info("strategies changed", extra={"strategies": len(catalogue.entries) - len(broken), "broken": broken})
             self.catalogue = catalogue
+            if self._asked is not asked:  # manifests have changed meanwhile
+                self.catalogue = await self._answering(self._asked)
             changed()
         return True

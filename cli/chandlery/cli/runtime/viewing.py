@@ -21,7 +21,7 @@ from chandlery.cli.runtime.workergroup import WorkerGroup
 from chandlery.console.model import FeedRow, PoolRow, ProcessRow, SegmentRow, TraderRow, View
 from chandlery.core.assignment import TraderStatus
 from chandlery.core.checks import UNKNOWN_SYMBOL, unknown_symbols_of
-from chandlery.core.manifests import Key
+from chandlery.core.manifests import Key, Problem
 from chandlery.core.resources import OF_ITS_POOL, Trader
 from chandlery.core.transports import transport_of
 from chandlery.core.wording import printable
@@ -73,9 +73,9 @@ class Viewer:
         origin = manifests.origins.get(("Trader", namespace, name))
         return dict(found.manifest()), origin.file if origin is not None else ""
 
-    def wrong(self, manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    async def wrong(self, manifest: dict[str, Any]) -> list[tuple[str, str]]:
         """(field, sentence) of what keeps a Trader from running beside the pools, feeds and strategies there are."""
-        return wrong_with(manifest, self._runtime.wanted.manifests, self._runtime.catalogue)
+        return await wrong_with(manifest, self._runtime.wanted.manifests, self._runtime.strategies.answering)
 
     def traders(self) -> list[TraderRow]:
         """Every Trader of the manifests, those refused included."""
@@ -83,8 +83,7 @@ class Viewer:
         rows = {name: self._trader(verdict) for name, verdict in plan.verdicts.items()} if plan else {}
         for (namespace, name), problems in self._runtime.wanted.refused_traders().items():
             full = f"{namespace}/{name}"
-            field = f"{problems[0].field}: " if problems[0].field else ""
-            told = f"{field}{problems[0].message}"
+            told = self._told(problems[0])
             row = rows.get(full)
             if row is None:
                 rows[full] = TraderRow(full, "Stalled", reason=problems[0].reason, message=told)
@@ -92,6 +91,12 @@ class Viewer:
                 row.reason = problems[0].reason
                 row.message = f"{told} (the version before keeps running)"
         return [rows[name] for name in sorted(rows)]
+
+    def _told(self, problem: Problem) -> str:
+        """A refused document's problem, with its file where the Trader that counts stands in another one."""
+        origin = self._runtime.wanted.manifests.origins.get(("Trader", problem.namespace, problem.name))
+        place = problem.file if origin is not None and origin.file != problem.file else ""
+        return ": ".join(part for part in (place, problem.field, problem.message) if part)
 
     def _trader(self, verdict: Verdict) -> TraderRow:
         namespace, _, name = verdict.trader.partition("/")

@@ -47,6 +47,8 @@ _EVERY_S: Final = 1.0
 _JITTER: Final = 0.1
 # The view takes some ms; a machine that is busy with a market twenty times that; then it is said to be away.
 _TIMEOUT_S: Final = 2.0
+#: A check makes the strategy with its parameters in a process of its own: 0.5 s, and half a minute on a busy machine.
+_CHECK_TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0)
 # The instance sees a change after 0.1 s, a deletion after 0.4 s, and plans at once; a busy machine gets twice that.
 _TAKEN_IN_S: Final = 1.0
 _LOOK_AGAIN_S: Final = 0.1
@@ -278,7 +280,7 @@ class LocalBackend:
             BadFieldError: the first field that is wrong; the sentence tells of all.
         """
         try:
-            status, body, _ = await self._ask("POST", "/v1/check", json=manifest)
+            status, body, _ = await self._ask("POST", "/v1/check", json=manifest, timeout=_CHECK_TIMEOUT)
         except UnavailableError:
             return
         if status != 200:

@@ -103,7 +103,8 @@ INTERVAL: Final = rules(
     ),
     rule(
         f"!self.matches('^[1-9][0-9]{{0,3}}[smh]$') || 86400 % ({_INTERVAL_COUNT} * {_INTERVAL_S}) == 0",
-        "doesn't divide a day evenly, so its candles would not align to UTC",
+        "doesn't divide a day evenly, so its candles would not align to UTC: write one that does, such as 1s, 5s, 10s, 30s, "
+        "1m, 5m, 15m, 30m, 1h or 4h",
     ),
     rule(
         f"!self.matches('^[1-9][0-9]{{0,3}}M$') || 12 % {_INTERVAL_COUNT} == 0",
