@@ -23,11 +23,12 @@ def symbol(session: int, /, **counts: int) -> dict[str, Any]:
     """One symbol in an aggregator's status; ``received`` is the sum of the counts."""
     names = ("counted", "open", "late", "duplicate", "dead")
     trades = {name: counts.get(name, 0) for name in names}
+    received, trades["unreadable"] = sum(trades.values()), counts.get("unreadable", 0)
     candles = {name: counts.get(name, 0) for name in ("closed", "revised", "filled")}
     dropped = {"session": counts.get("session", 0)}
     return {
         "session": session,
-        "counts": {"received": sum(trades.values()), **trades},
+        "counts": {"received": received, **trades},
         "candles": candles,
         "dropped": dropped,
     }
@@ -101,6 +102,16 @@ def test_an_ingest_that_was_killed_excuses_no_other_feed_from_saying_what_it_sen
         summary = summarise(evidence(feeds=feeds))
         assert (summary.trades.ingested, summary.trades.received) == (12, 5 + arrived)
         assert (summary.reconciles, len(summary.problems)) == (not problems, problems)
+
+
+def test_records_that_cannot_be_read_are_counted_and_no_loss_of_ingests() -> None:
+    before = {"": symbol(0, dead=3, unreadable=3)}
+    now = {"": symbol(0, dead=5, unreadable=5), "A/B": symbol(0, counted=10, dead=1, unreadable=1)}
+    for exact in (True, False):
+        summary = summarise(evidence(feeds=[feed(10, now, before, exact)]))
+        trades = summary.trades
+        assert (trades.ingested, trades.received, trades.dead, trades.unreadable) == (10, 13, 3, 3)
+        assert summary.reconciles
 
 
 def test_drops_of_every_part_are_named_and_zeros_left_out() -> None:

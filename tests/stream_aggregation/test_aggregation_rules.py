@@ -292,6 +292,7 @@ def test_a_record_that_makes_no_sense_is_dead_and_changes_only_the_counts(
     assert why in emission.dead
     assert not emission.candles
     assert state.counts.dead == max(1, len(getattr(record, "id", [])))
+    assert state.counts.unreadable == isinstance(record, BackfillRecord), "a record of trades says how many it has"
     assert state.counts.reconciles()
     assert told(state.apply(trades((101, 10, 101, 1)))) == [("1m", 0, "forming", 0, "1.01")]
 

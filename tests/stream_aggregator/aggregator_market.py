@@ -47,7 +47,7 @@ class Market:
         while True:
             if chance.random() < 0.01:
                 self.unreadable += 1
-                self.expected.count_dead(1)
+                self.expected.count_unreadable()
                 yield b'{"kind": "trades", "symbol": 5}'
                 continue
             batch: list[Trade] = []

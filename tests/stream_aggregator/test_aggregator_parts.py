@@ -162,7 +162,7 @@ def test_what_cannot_be_used_becomes_a_dead_letter_and_is_counted(
     owner = "A/USDT" if key == b"A/USDT" else UNKNOWN_SYMBOL
     assert state.symbols[owner].counts.dead == 1
     totals = totals_of(all_symbols({3: state})).counts
-    assert (totals.received, totals.dead) == (5, 1)
+    assert (totals.received, totals.dead, totals.unreadable) == (5, 1, 1)
     assert state.dead_letters == 1
 
 
@@ -181,7 +181,14 @@ def test_a_record_with_columns_of_unequal_length_is_dead_with_all_its_trades() -
     bad = TradesRecord("A/USDT", 1, T0, 2, 2, [1, 2, 3], [T0, T0, T0], [1, 1], [1, 1, 1])
     state, outputs = fed([trades("A/USDT", 0), (b"A/USDT", encode(bad))])
     assert "unequal length" in decode_dead_letter(outputs[1][0].value).reason
-    assert state.symbols["A/USDT"].counts.dead == 3
+    counts = state.symbols["A/USDT"].counts
+    assert (counts.dead, counts.unreadable) == (3, 0)
+
+
+def test_what_came_before_a_symbols_first_session_counts_in_it() -> None:
+    state, _ = fed([(b"?", b"?"), (b"?", b"?"), trades("A/USDT", 0), (b"?", b"?")])
+    counts = state.symbols[UNKNOWN_SYMBOL].counts
+    assert (counts.received, counts.dead, counts.unreadable) == (3, 3, 3)
 
 
 def test_candles_go_to_the_topic_of_their_interval_with_the_symbol_as_key() -> None:

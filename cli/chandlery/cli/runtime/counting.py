@@ -114,13 +114,13 @@ def summarise(evidence: Evidence) -> Summary:
 
 
 def _add_feed(feed: FeedEvidence, trades: TradeCounts, candles: CandleCounts, drops: Counter[str]) -> None:
-    received = trades.received
+    before = trades.readable()
     for name, number in feed.ingest.items():
         if name.startswith("drop:"):
             drops[name.removeprefix("drop:")] += number
     for symbol, status in feed.aggregator.get("symbols", {}).items():
         grown = since(status, feed.baseline.get("symbols", {}).get(symbol))
-        for name in ("received", "counted", "open", "late", "duplicate", "dead"):
+        for name in ("received", "counted", "open", "late", "duplicate", "dead", "unreadable"):
             setattr(trades, name, getattr(trades, name) + grown[f"counts.{name}"])
         for name in ("closed", "revised", "filled"):
             setattr(candles, name, getattr(candles, name) + grown[f"candles.{name}"])
@@ -131,7 +131,7 @@ def _add_feed(feed: FeedEvidence, trades: TradeCounts, candles: CandleCounts, dr
             drops[name] += grown[f"counts.{name}"]
     # An ingest that was killed can't say how much of its last second the broker had; what it appends again the aggregator
     # counts as duplicates. The other feeds' do say.
-    trades.ingested += feed.ingest["appended"] if feed.exact else trades.received - received
+    trades.ingested += feed.ingest["appended"] if feed.exact else trades.readable() - before
 
 
 def since(status: Status, before: Status | None) -> Counter[str]:

@@ -17,7 +17,7 @@ _WINDOW_S: Final = 5.0
 
 
 class TradeCounts(msgspec.Struct):
-    """Trades; ``received`` is always the sum of the others."""
+    """Trades; ``received = counted + open + late + duplicate + dead`` always, see ``aggregation.Counts``."""
 
     received: int = 0
     counted: int = 0
@@ -25,6 +25,7 @@ class TradeCounts(msgspec.Struct):
     late: int = 0
     duplicate: int = 0
     dead: int = 0
+    unreadable: int = 0
 
 
 class CandleNumbers(msgspec.Struct):
