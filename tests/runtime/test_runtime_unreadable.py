@@ -53,3 +53,12 @@ def test_records_that_cannot_be_read_are_counted_in_their_run_and_fail_none(tmp_
     trades = summary["trades"]
     assert (trades["dead"], trades["unreadable"]) == (3, 3)
     assert trades["received"] == trades["ingested"] + 3
+    assert (summary["drops"]["dead"], summary["drops"]["aggregator_records"]) == (3, 3)
+
+    with Up(tmp_path, manifests, "--for", "300s", "--json") as again:
+        again.running()
+        until(lambda: signals(again) > 2, "signals of the run after it")
+        summary = judged(again)
+    assert summary["trades"]["unreadable"] == 0
+    # Forming updates that their candle's close overtook: two topics keep no order between them. And what the first run left.
+    assert summary["drops"].keys() <= {"stale_forming", "held_dropped", "session"}

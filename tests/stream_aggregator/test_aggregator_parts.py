@@ -27,7 +27,7 @@ from chandlery.stream.aggregator.partition import (
 )
 from chandlery.stream.aggregator.position import SeekPatience, Verdict, judge
 from chandlery.stream.aggregator.service import Aggregator
-from chandlery.stream.aggregator.status import RateMeter, all_symbols, totals_of
+from chandlery.stream.aggregator.status import RateMeter, all_symbols, partition_status, totals_of
 from chandlery.stream.aggregator.watchdog import STALLED_S, UNREADY_S, Watchdog
 
 TOPICS = topics_of(KafkaSettings("nowhere:1", "unit"))
@@ -175,6 +175,15 @@ def test_the_totals_are_those_of_the_newest_session() -> None:
     saved: dict[bytes, bytes] = {}
     save(state, saved)
     assert all_symbols({3: restored.restore(3, PLAN, TOPICS, saved)}) == all_symbols({3: state})
+
+
+def test_what_no_symbol_can_be_told_of_is_summed_over_the_partitions() -> None:
+    found = all_symbols({0: fed([(b"?", b"?")])[0], 1: fed([(b"?", b"?"), (b"?", b"?")])[0]})[UNKNOWN_SYMBOL]
+    assert (found.counts.dead, found.dropped.records) == (3, 3)
+    told = partition_status(fed([trades("A/USDT", 0), (b"?", b"?")])[0], 1, 2)
+    assert told.unknown is not None
+    assert (told.unknown.counts.dead, told.unknown.session) == (1, 1)
+    assert partition_status(fed([trades("A/USDT", 0)])[0], 1, 2).unknown is None
 
 
 def test_a_record_with_columns_of_unequal_length_is_dead_with_all_its_trades() -> None:
