@@ -195,6 +195,12 @@ def test_signals_of_a_feed_that_was_killed_are_counted_by_the_rings() -> None:
     assert summary.reconciles
 
 
+def test_restarts_of_traders_are_summed_over_the_workers() -> None:
+    one, other = worker(0, 0), worker(0, 0)
+    assert summarise(evidence(workers=[one])).traders.restarts == 2
+    assert summarise(evidence(workers=[one, other])).traders.restarts == 4
+
+
 def test_what_a_new_process_signals_again_on_a_close_is_a_confirmation_and_no_loss() -> None:
     """Its ring counts both, the topic has the signal once and says that the close confirms it."""
     collected = topic("a" * 32, "b" * 32)
