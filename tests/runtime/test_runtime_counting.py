@@ -74,21 +74,25 @@ def worker(emitted: int, published: int, whole: bool = True, **ring: int) -> Wor
 
 
 def test_a_continuous_sources_counts_are_those_since_the_run_began() -> None:
-    before = {"BTC/USDT": symbol(0, counted=90, open=10, closed=9)}
-    now = {"BTC/USDT": symbol(0, counted=104, open=2, late=1, duplicate=3, closed=11)}
+    before = {"BTC/USDT": symbol(0, counted=90, open=10, closed=9, revised=5, filled=40)}
+    now = {"BTC/USDT": symbol(0, counted=104, open=2, late=1, duplicate=3, closed=11, revised=8, filled=44)}
     summary = summarise(evidence(feeds=[feed(10, now, before)]))
     assert summary.trades.received == summary.trades.ingested == 10
     assert (summary.trades.counted, summary.trades.open) == (14, -8)
-    assert summary.candles.closed == 2
+    assert (summary.candles.closed, summary.candles.revised, summary.candles.filled) == (2, 3, 4)
     assert summary.drops == {"late": 1, "duplicate": 3}
     assert summary.reconciles
 
 
 def test_a_new_sessions_counts_are_taken_whole() -> None:
-    before = {"BTC/USDT": symbol(1, counted=90, open=10)}
-    now = {"BTC/USDT": symbol(2, counted=4, open=1), "ETH/USDT": symbol(2, counted=5)}
+    before = {"BTC/USDT": symbol(1, counted=90, open=10, closed=50, revised=20, filled=30)}
+    now = {
+        "BTC/USDT": symbol(2, counted=4, open=1, closed=6, revised=1),
+        "ETH/USDT": symbol(2, counted=5, closed=7, revised=2, filled=8),
+    }
     summary = summarise(evidence(feeds=[feed(10, now, before)]))
     assert summary.trades.received == 10
+    assert (summary.candles.closed, summary.candles.revised, summary.candles.filled) == (13, 3, 8)
     assert since(now["BTC/USDT"], before["BTC/USDT"])["counts.counted"] == 4
 
 

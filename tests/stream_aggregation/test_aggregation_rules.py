@@ -122,6 +122,9 @@ def test_late_trades_revise_every_interval_they_touch_and_the_fillers_behind_the
     assert told(again, "revised")[:2] == [("1s", 2_000, "revised", 2, "0.95"), ("1s", 3_000, "revised", 2, "0.95")]
     assert updates(again)[0].filled is False
     assert state.counts.counted == 3
+    assert len(told(emission, "revised")) + len(told(again, "revised")) == 7 + 5
+    counts = state.candle_counts
+    assert (counts.closed, counts.filled, counts.revised) == (2, 5, 12), "a filler is not among those closed"
 
 
 def test_open_and_close_are_those_of_the_earliest_and_latest_trade_whatever_came_first() -> None:

@@ -177,6 +177,12 @@ def test_the_totals_are_those_of_the_newest_session() -> None:
     assert all_symbols({3: restored.restore(3, PLAN, TOPICS, saved)}) == all_symbols({3: state})
 
 
+def test_the_status_tells_candles_closed_made_up_and_revised_apart() -> None:
+    state, _ = fed([trades("A/USDT", 0), trades("A/USDT", 2), trades("A/USDT", 1)])
+    for told in (all_symbols({3: state})["A/USDT"], totals_of(all_symbols({3: state}))):
+        assert (told.candles.closed, told.candles.filled, told.candles.revised) == (1, 1, 1)
+
+
 def test_what_no_symbol_can_be_told_of_is_summed_over_the_partitions() -> None:
     found = all_symbols({0: fed([(b"?", b"?")])[0], 1: fed([(b"?", b"?"), (b"?", b"?")])[0]})[UNKNOWN_SYMBOL]
     assert (found.counts.dead, found.dropped.records) == (3, 3)
