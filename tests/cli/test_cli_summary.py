@@ -48,6 +48,30 @@ def test_trades_lost_between_ingest_and_aggregator_are_a_problem() -> None:
     assert "ingested 11, received 10" in problem
 
 
+@pytest.mark.parametrize("all_read", [True, False])
+def test_records_that_cannot_be_read_are_apart_from_what_ingest_appended(all_read: bool) -> None:
+    trades = TradeCounts(ingested=10, received=12, counted=10, dead=2, unreadable=2)
+    assert count_problems(trades, SignalCounts(), all_read=all_read) == []
+
+
+def test_trades_that_a_record_that_cannot_be_read_may_hold_are_missing_all_the_same() -> None:
+    trades = TradeCounts(ingested=10, received=8, counted=7, dead=1, unreadable=1)
+    [problem] = count_problems(trades, SignalCounts())
+    assert "ingested 10, received 7, besides 1 record that could not be read and may hold what is missing" in problem
+    [problem] = count_problems(trades, SignalCounts(), all_read=False)
+    assert "3 trades were not counted: ingested 10, the aggregator got to 7 of them" in problem
+
+
+def test_a_trade_that_came_twice_is_not_made_up_for_by_records_that_cannot_be_read() -> None:
+    [problem] = count_problems(TradeCounts(ingested=9, received=12, counted=10, dead=2, unreadable=2), SignalCounts())
+    assert "ingested 9, received 10, besides 2 records that could not be read: see the dead letters" in problem
+
+
+def test_dead_trades_whose_number_is_known_are_ingests_own() -> None:
+    assert count_problems(TradeCounts(ingested=10, received=10, counted=7, dead=3), SignalCounts()) == []
+    assert count_problems(TradeCounts(ingested=7, received=10, counted=7, dead=3), SignalCounts()) != []
+
+
 def test_signals_add_up_with_what_was_carried_over_dropped_and_pending() -> None:
     signals = SignalCounts(emitted=10, carried=2, published=9, unique=9, dropped=1, pending=2)
     assert count_problems(TradeCounts(), signals) == []
@@ -104,7 +128,7 @@ def test_the_documented_schema_is_the_typed_one() -> None:
     )
     assert paths(json.loads(example)) == paths(json.loads(encode_summary(whole)))
     assert count_problems(documented.trades, documented.signals) == []
-    table = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    table = re.findall(r"^\| `(\w+)` \|", page.split("\n## ", 1)[0], re.MULTILINE)
     assert table == [field.name for field in msgspec.structs.fields(Summary)]
 
 

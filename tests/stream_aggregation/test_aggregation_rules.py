@@ -122,6 +122,9 @@ def test_late_trades_revise_every_interval_they_touch_and_the_fillers_behind_the
     assert told(again, "revised")[:2] == [("1s", 2_000, "revised", 2, "0.95"), ("1s", 3_000, "revised", 2, "0.95")]
     assert updates(again)[0].filled is False
     assert state.counts.counted == 3
+    assert len(told(emission, "revised")) + len(told(again, "revised")) == 7 + 5
+    counts = state.candle_counts
+    assert (counts.closed, counts.filled, counts.revised) == (2, 5, 12), "a filler is not among those closed"
 
 
 def test_open_and_close_are_those_of_the_earliest_and_latest_trade_whatever_came_first() -> None:
@@ -292,6 +295,7 @@ def test_a_record_that_makes_no_sense_is_dead_and_changes_only_the_counts(
     assert why in emission.dead
     assert not emission.candles
     assert state.counts.dead == max(1, len(getattr(record, "id", [])))
+    assert state.counts.unreadable == isinstance(record, BackfillRecord), "a record of trades says how many it has"
     assert state.counts.reconciles()
     assert told(state.apply(trades((101, 10, 101, 1)))) == [("1m", 0, "forming", 0, "1.01")]
 

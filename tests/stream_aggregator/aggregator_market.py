@@ -47,7 +47,7 @@ class Market:
         while True:
             if chance.random() < 0.01:
                 self.unreadable += 1
-                self.expected.count_dead(1)
+                self.expected.count_unreadable()
                 yield b'{"kind": "trades", "symbol": 5}'
                 continue
             batch: list[Trade] = []
@@ -150,7 +150,8 @@ def check_exact(load: Load, appended: Appended, symbols: dict[str, Any]) -> None
         expected = market.expected.counts
         assert counts == {name: getattr(expected, name) for name in expected.__struct_fields__}, market.symbol
         assert counts["received"] == market.sent + market.unreadable
-        assert counts["received"] == sum(counts.values()) - counts["received"]
+        assert counts["received"] == sum(counts[name] for name in ("counted", "open", "late", "duplicate", "dead"))
+        assert counts["unreadable"] == market.unreadable
         assert status["seq"] == market.expected.seq
         assert len(reader.late) == counts["late"]
         in_time = set(market.trades.values()) - set(reader.late)

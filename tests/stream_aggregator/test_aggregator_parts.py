@@ -27,7 +27,7 @@ from chandlery.stream.aggregator.partition import (
 )
 from chandlery.stream.aggregator.position import SeekPatience, Verdict, judge
 from chandlery.stream.aggregator.service import Aggregator
-from chandlery.stream.aggregator.status import RateMeter, all_symbols, totals_of
+from chandlery.stream.aggregator.status import RateMeter, all_symbols, partition_status, totals_of
 from chandlery.stream.aggregator.watchdog import STALLED_S, UNREADY_S, Watchdog
 
 TOPICS = topics_of(KafkaSettings("nowhere:1", "unit"))
@@ -162,7 +162,7 @@ def test_what_cannot_be_used_becomes_a_dead_letter_and_is_counted(
     owner = "A/USDT" if key == b"A/USDT" else UNKNOWN_SYMBOL
     assert state.symbols[owner].counts.dead == 1
     totals = totals_of(all_symbols({3: state})).counts
-    assert (totals.received, totals.dead) == (5, 1)
+    assert (totals.received, totals.dead, totals.unreadable) == (5, 1, 1)
     assert state.dead_letters == 1
 
 
@@ -177,11 +177,33 @@ def test_the_totals_are_those_of_the_newest_session() -> None:
     assert all_symbols({3: restored.restore(3, PLAN, TOPICS, saved)}) == all_symbols({3: state})
 
 
+def test_the_status_tells_candles_closed_made_up_and_revised_apart() -> None:
+    state, _ = fed([trades("A/USDT", 0), trades("A/USDT", 2), trades("A/USDT", 1)])
+    for told in (all_symbols({3: state})["A/USDT"], totals_of(all_symbols({3: state}))):
+        assert (told.candles.closed, told.candles.filled, told.candles.revised) == (1, 1, 1)
+
+
+def test_what_no_symbol_can_be_told_of_is_summed_over_the_partitions() -> None:
+    found = all_symbols({0: fed([(b"?", b"?")])[0], 1: fed([(b"?", b"?"), (b"?", b"?")])[0]})[UNKNOWN_SYMBOL]
+    assert (found.counts.dead, found.dropped.records) == (3, 3)
+    told = partition_status(fed([trades("A/USDT", 0), (b"?", b"?")])[0], 1, 2)
+    assert told.unknown is not None
+    assert (told.unknown.counts.dead, told.unknown.session) == (1, 1)
+    assert partition_status(fed([trades("A/USDT", 0)])[0], 1, 2).unknown is None
+
+
 def test_a_record_with_columns_of_unequal_length_is_dead_with_all_its_trades() -> None:
     bad = TradesRecord("A/USDT", 1, T0, 2, 2, [1, 2, 3], [T0, T0, T0], [1, 1], [1, 1, 1])
     state, outputs = fed([trades("A/USDT", 0), (b"A/USDT", encode(bad))])
     assert "unequal length" in decode_dead_letter(outputs[1][0].value).reason
-    assert state.symbols["A/USDT"].counts.dead == 3
+    counts = state.symbols["A/USDT"].counts
+    assert (counts.dead, counts.unreadable) == (3, 0)
+
+
+def test_what_came_before_a_symbols_first_session_counts_in_it() -> None:
+    state, _ = fed([(b"?", b"?"), (b"?", b"?"), trades("A/USDT", 0), (b"?", b"?")])
+    counts = state.symbols[UNKNOWN_SYMBOL].counts
+    assert (counts.received, counts.dead, counts.unreadable) == (3, 3, 3)
 
 
 def test_candles_go_to_the_topic_of_their_interval_with_the_symbol_as_key() -> None:

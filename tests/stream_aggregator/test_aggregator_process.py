@@ -52,7 +52,7 @@ async def test_stamps_travel_with_the_candles_and_a_restart_goes_on_where_it_was
         await append(b"not a record")
         status = await aggregator.until_applied(await end_offsets(kafka, names.trades))
         assert status["symbols"][SYMBOL]["counts"] == {
-            "received": 2, "counted": 0, "open": 1, "late": 0, "duplicate": 0, "dead": 1
+            "received": 2, "counted": 0, "open": 1, "late": 0, "duplicate": 0, "dead": 1, "unreadable": 1,
         }  # fmt: skip
         assert (status["dead_letters"], status["lag"]) == (1, 0)
         (live,) = await read_topic(kafka, names.candles_live)
@@ -73,7 +73,7 @@ async def test_stamps_travel_with_the_candles_and_a_restart_goes_on_where_it_was
         await append(encode(later))
         status = await aggregator.until_applied(await end_offsets(kafka, names.trades))
         assert status["symbols"][SYMBOL]["counts"] == {
-            "received": 4, "counted": 2, "open": 0, "late": 0, "duplicate": 1, "dead": 1
+            "received": 4, "counted": 2, "open": 0, "late": 0, "duplicate": 1, "dead": 1, "unreadable": 1,
         }  # fmt: skip
         closed = decode_candles((await read_topic(kafka, names.candles))[-1].value)
         assert (closed.session, closed.updates[0].close, closed.updates[0].trades) == (3, "1.03", 2)

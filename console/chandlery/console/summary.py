@@ -26,6 +26,8 @@ class TradeCounts(msgspec.Struct):
         ingested: trades that ingest had acknowledged by the broker.
         received: trades the aggregator read; counted: in closed candles; open: in forming ones;
             late, duplicate, dead: left out, for that reason.
+        unreadable: of ``dead``, records that can't be read as trades, each counted as one: nobody knows how many they hold, or
+            whether they are ingest's at all.
     """
 
     ingested: int = 0
@@ -35,10 +37,15 @@ class TradeCounts(msgspec.Struct):
     late: int = 0
     duplicate: int = 0
     dead: int = 0
+    unreadable: int = 0
 
     def accounted(self) -> int:
         """What ``received`` must equal."""
         return self.counted + self.open + self.late + self.duplicate + self.dead
+
+    def readable(self) -> int:
+        """What ``ingested`` must equal."""
+        return self.received - self.unreadable
 
 
 class CandleCounts(msgspec.Struct):
@@ -139,7 +146,7 @@ def count_problems(trades: TradeCounts, signals: SignalCounts, *, all_read: bool
     """Which counts don't add up, one sentence each; empty when all do.
 
     The laws: received = counted + open + late + duplicate + dead; the aggregator received what ingest had
-    acknowledged; every emitted (or carried) signal was published, dropped with a reason, or is still pending.
+    acknowledged, besides what it couldn't read, which anybody may have written; every emitted (or carried) signal was published, dropped with a reason, or is still pending.
     A delivery repeated after a crash may make ``published`` larger, never ``unique``.
 
     Args:
@@ -151,15 +158,15 @@ def count_problems(trades: TradeCounts, signals: SignalCounts, *, all_read: bool
             f"trades don't add up: received {trades.received} is not counted {trades.counted} + open {trades.open} "
             f"+ late {trades.late} + duplicate {trades.duplicate} + dead {trades.dead} = {trades.accounted()}"
         )
-    if not all_read and trades.received < trades.ingested:
+    if not all_read and trades.readable() < trades.ingested:
         problems.append(
-            f"{trades.ingested - trades.received} trades were not counted: ingested {trades.ingested}, the aggregator got to "
-            f"{trades.received} of them"
+            f"{trades.ingested - trades.readable()} trades were not counted: ingested {trades.ingested}, the aggregator got to "
+            f"{trades.readable()} of them"
         )
-    elif trades.ingested != trades.received:
+    elif trades.ingested != trades.readable():
         problems.append(
             f"trades were lost or repeated between ingest and aggregator: ingested {trades.ingested}, "
-            f"received {trades.received}"
+            f"received {trades.readable()}{_beside(trades)}"
         )
     due = signals.emitted + signals.carried - signals.dropped - signals.pending
     repeated = signals.published - signals.unique
@@ -170,6 +177,14 @@ def count_problems(trades: TradeCounts, signals: SignalCounts, *, all_read: bool
             f"(of which {signals.unique} different)"
         )
     return problems
+
+
+def _beside(trades: TradeCounts) -> str:
+    if not trades.unreadable:
+        return ""
+    missing = trades.ingested > trades.readable()
+    records = f"{trades.unreadable} record{'s' if trades.unreadable > 1 else ''}"
+    return f", besides {records} that could not be read{' and may hold what is missing' if missing else ''}: see the dead letters"
 
 
 def trader_problems(not_ready: Iterable[tuple[str, str]]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from chandlery.cli.collecting import Collected
 from chandlery.console.summary import (
@@ -25,6 +25,9 @@ from chandlery.core.latency import STAGES, account
 from chandlery.core.signals import Signal
 
 Status = Mapping[str, Any]
+_NO_SESSION: Final = -1
+#: Counters of a trader's ring that tell what it left out.
+TRADER_DROPS: Final = ("stale", "lapped", "cooled_down")
 
 
 @dataclass
@@ -87,7 +90,7 @@ def summarise(evidence: Evidence) -> Summary:
     for worker in evidence.workers:
         drops.update({reason: number for reason, number in worker.feed.get("drops", {}).items()})
         for counts in worker.rings.values():
-            drops.update({f"trader_{name}": counts[name] for name in ("stale", "lapped", "cooled_down")})
+            drops.update({f"trader_{name}": counts[name] for name in TRADER_DROPS})
     signals = signal_counts(evidence.workers, evidence.signals)
     wrong = count_problems(trades, signals, all_read=evidence.all_read)
     return Summary(
@@ -114,13 +117,14 @@ def summarise(evidence: Evidence) -> Summary:
 
 
 def _add_feed(feed: FeedEvidence, trades: TradeCounts, candles: CandleCounts, drops: Counter[str]) -> None:
-    received = trades.received
+    before = trades.readable()
     for name, number in feed.ingest.items():
         if name.startswith("drop:"):
             drops[name.removeprefix("drop:")] += number
-    for symbol, status in feed.aggregator.get("symbols", {}).items():
-        grown = since(status, feed.baseline.get("symbols", {}).get(symbol))
-        for name in ("received", "counted", "open", "late", "duplicate", "dead"):
+    begun = _by_symbol(feed.baseline)
+    for symbol, status in _by_symbol(feed.aggregator).items():
+        grown = since(status, begun.get(symbol))
+        for name in ("received", "counted", "open", "late", "duplicate", "dead", "unreadable"):
             setattr(trades, name, getattr(trades, name) + grown[f"counts.{name}"])
         for name in ("closed", "revised", "filled"):
             setattr(candles, name, getattr(candles, name) + grown[f"candles.{name}"])
@@ -131,18 +135,30 @@ def _add_feed(feed: FeedEvidence, trades: TradeCounts, candles: CandleCounts, dr
             drops[name] += grown[f"counts.{name}"]
     # An ingest that was killed can't say how much of its last second the broker had; what it appends again the aggregator
     # counts as duplicates. The other feeds' do say.
-    trades.ingested += feed.ingest["appended"] if feed.exact else trades.received - received
+    trades.ingested += feed.ingest["appended"] if feed.exact else trades.readable() - before
+
+
+def _by_symbol(aggregator: Status) -> dict[str, Status]:
+    """What an aggregator says by symbol; what no symbol can be told of by partition, each of which has sessions of its own."""
+    told: dict[str, Status] = {symbol: one for symbol, one in aggregator.get("symbols", {}).items() if symbol}
+    for number, partition in aggregator.get("partitions", {}).items():
+        if partition.get("unknown") is not None:
+            told[f"#{number}"] = partition["unknown"]
+    return told
 
 
 def since(status: Status, before: Status | None) -> Counter[str]:
-    """Counts of one symbol since the run began, flat; a session begun since then began at 0.
+    """Counts of one symbol since the run began, flat.
 
+    A session begun since then began at 0, the first one with what couldn't be used before it; what is dropped counts over all.
     A forming candle's trades may move from ``open`` to ``counted`` between the two: differences may be negative.
     """
     now = _flat(status)
-    if before is None or before.get("session") != status.get("session"):
+    if before is None:
         return now
     then = _flat(before)
+    if before.get("session") not in (status.get("session"), _NO_SESSION):
+        then = Counter({name: number for name, number in then.items() if name.startswith("dropped.")})
     return Counter({name: number - then[name] for name, number in now.items()})
 
 

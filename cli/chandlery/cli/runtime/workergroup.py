@@ -23,6 +23,7 @@ from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.polling import WorkerWatch, until_answers
 from chandlery.cli.runtime.settings import feed_of, label_of, supervisor_of
 from chandlery.cli.runtime.statedir import StateDir, write_atomically
+from chandlery.cli.runtime.trader_restarts import TraderRestarts
 from chandlery.core.assignment import Assignment, decode_assignment, decode_status
 from chandlery.core.errors import MachineError, SegmentError, UnavailableError
 from chandlery.core.manifests import Key, ManifestSet
@@ -83,6 +84,7 @@ class WorkerGroup:
         self._ready = self._was_ready = False
         self._since_ms = now_ms()
         self._before: dict[str, Counter[str]] = {}
+        self._restarts = TraderRestarts()
 
     # Start --------------------------------------------------------------------------------------------------
 
@@ -198,8 +200,9 @@ class WorkerGroup:
                 status = decode_status(self._final.read_bytes())
             except (OSError, msgspec.DecodeError):
                 whole = False  # killed: what it knew is lost
-        restarts = {name: trader.restarts for name, trader in status.traders.items()} if status else {}
-        return WorkerEvidence(status.feed if status else {}, whole, restarts, self.grown())
+        if status is not None:
+            self._restarts.note(status)
+        return WorkerEvidence(status.feed if status else {}, whole, self._restarts.by_trader, self.grown())
 
     @property
     def _final(self) -> Path:
@@ -220,6 +223,8 @@ class WorkerGroup:
 
     def _status_came(self) -> None:
         status = self.watch.status
+        if status is not None:
+            self._restarts.note(status)
         if status is not None and status.received_sequence < self.delivery.assignment.sequence:
             self.delivery.nudge()
         news = news_of(status) if status is not None else None

@@ -19,6 +19,7 @@ class Counts(msgspec.Struct, array_like=True):
     Attributes:
         received: all. counted: in closed candles. open: in open candles. late: sent to the late topic.
         duplicate: id seen before. dead: in records that can't be used (1 where their number is unknowable).
+        unreadable: of ``dead``, those ones: records that stand for whatever trades they may hold, or none.
     """
 
     received: int = 0
@@ -27,6 +28,7 @@ class Counts(msgspec.Struct, array_like=True):
     late: int = 0
     duplicate: int = 0
     dead: int = 0
+    unreadable: int = 0
 
     def reconciles(self) -> bool:
         """Whether every trade received is accounted for."""

@@ -117,10 +117,15 @@ class SymbolState:
         return self._apply_opening(record)
 
     def count_dead(self, trades: int) -> None:
-        """Count a record that can't be used, with its trades (1 where their number is unknowable)."""
+        """Count a record that can't be used, with its trades."""
         self._saved.counts.received += trades
         self._saved.counts.dead += trades
         self._saved.dropped.records += 1
+
+    def count_unreadable(self) -> None:
+        """Count a record that can't be used and whose number of trades, if it has any, nobody can tell: as one."""
+        self.count_dead(1)
+        self._saved.counts.unreadable += 1
 
     def _apply_opening(self, record: Opening) -> Emission:
         self._enter(record.session, 0)
@@ -156,7 +161,7 @@ class SymbolState:
     def _apply_backfill(self, record: BackfillRecord) -> Emission:
         fault, interval = _backfill_fault(record)
         if fault or interval is None:
-            self.count_dead(1)
+            self.count_unreadable()
             return Emission(dead=fault)
         if not self._enter(record.session, 0):
             return Emission()
@@ -185,9 +190,9 @@ class SymbolState:
             return False
         if session > saved.session:
             # What couldn't be used before the first session belongs to it.
-            dead = saved.counts.dead if saved.session < 0 else 0
+            before = saved.counts if saved.session < 0 else Counts()
             self._begin(session)
-            saved.counts.received = saved.counts.dead = dead
+            saved.counts = Counts(received=before.dead, dead=before.dead, unreadable=before.unreadable)
         return True
 
     def _begin(self, session: int) -> None:

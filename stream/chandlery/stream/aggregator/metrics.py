@@ -42,6 +42,7 @@ def families(
     trades = msgspec.structs.asdict(status.totals.counts)
     received = trades.pop("received")
     forming = trades.pop("open")
+    del trades["unreadable"]  # of the dead: outcomes add up
     yield counter("chandlery_aggregator_trades_received", "Trades of the newest session", received)
     yield gauge("chandlery_aggregator_trades_open", "Trades in forming candles", forming)
     yield counter("chandlery_aggregator_trades", "Trades by what became of them", trades, "outcome")

@@ -212,7 +212,7 @@ class PartitionState:
             state.apply(Opening(UNKNOWN_SYMBOL, newest))
         if offset <= state.applied_offset:
             return []
-        state.count_dead(1)
+        state.count_unreadable()
         state.applied_offset = offset
         self._dirty.add(state.symbol)
         return [self._dead_letter(offset, value or b"", reason)]

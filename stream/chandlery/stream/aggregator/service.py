@@ -27,7 +27,7 @@ from chandlery.stream.aggregator.instance import Instance
 from chandlery.stream.aggregator.outputs import Outputs
 from chandlery.stream.aggregator.partition import Outgoing, PartitionState
 from chandlery.stream.aggregator.position import SeekPatience, Verdict, judge, next_existing_offset
-from chandlery.stream.aggregator.status import PartitionStatus, RateMeter, Status, all_symbols, totals_of
+from chandlery.stream.aggregator.status import RateMeter, Status, all_symbols, partition_status, totals_of
 from chandlery.stream.aggregator.watchdog import Watchdog
 from chandlery.stream.aggregator.web import StatusServer
 from chandlery.stream.final_status import write_final_status
@@ -123,9 +123,7 @@ class Aggregator:
         """The status now."""
         symbols = all_symbols(self._partitions)
         partitions = {
-            number: PartitionStatus(
-                state.next_offset, self._checkpoints.committed.get(number, 0), self._faust.end_offset(number)
-            )
+            number: partition_status(state, self._checkpoints.committed.get(number, 0), self._faust.end_offset(number))
             for number, state in sorted(self._partitions.items())
         }
         return Status(

@@ -17,7 +17,7 @@ _WINDOW_S: Final = 5.0
 
 
 class TradeCounts(msgspec.Struct):
-    """Trades; ``received`` is always the sum of the others."""
+    """Trades; ``received = counted + open + late + duplicate + dead`` always, see ``aggregation.Counts``."""
 
     received: int = 0
     counted: int = 0
@@ -25,6 +25,7 @@ class TradeCounts(msgspec.Struct):
     late: int = 0
     duplicate: int = 0
     dead: int = 0
+    unreadable: int = 0
 
 
 class CandleNumbers(msgspec.Struct):
@@ -68,11 +69,17 @@ class Totals(msgspec.Struct):
 
 
 class PartitionStatus(msgspec.Struct):
-    """``applied``: next offset to apply; ``committed``: where a restart begins; ``end``: None while unknown."""
+    """Where one partition is.
+
+    Attributes:
+        applied: next offset to apply. committed: where a restart begins. end: None while unknown.
+        unknown: what no symbol can be told of, in the newest session of this partition; None: nothing.
+    """
 
     applied: int
     committed: int
     end: int | None
+    unknown: SymbolStatus | None = None
 
 
 class Status(msgspec.Struct):
@@ -80,7 +87,7 @@ class Status(msgspec.Struct):
 
     Attributes:
         ready: whether partitions are assigned, their states recovered, and no rebalance is under way.
-        symbols: by symbol; ``""`` counts what no symbol can be told of.
+        symbols: by symbol; ``""`` sums what no symbol can be told of, over partitions that may be in different sessions.
         lag: records behind the end, as far as ends are known. behind_ms: for how long the oldest of them has waited.
         records: records applied by this process. records_per_s: over the last seconds.
         offset_gaps: holes in the input's offsets that the broker has nothing for (retention).
@@ -136,6 +143,12 @@ def symbol_status(state: SymbolState) -> SymbolStatus:
     )
 
 
+def partition_status(state: PartitionState, committed: int, end: int | None) -> PartitionStatus:
+    """The status of one partition."""
+    unknown = state.symbols.get(UNKNOWN_SYMBOL)
+    return PartitionStatus(state.next_offset, committed, end, None if unknown is None else symbol_status(unknown))
+
+
 def all_symbols(partitions: Mapping[int, PartitionState]) -> dict[str, SymbolStatus]:
     """Status by symbol; that of the unknown symbol, which any partition may have, summed."""
     found: dict[str, SymbolStatus] = {}
@@ -144,6 +157,7 @@ def all_symbols(partitions: Mapping[int, PartitionState]) -> dict[str, SymbolSta
             status = symbol_status(state)
             if symbol in found:
                 add_up(found[symbol].counts, [status.counts])
+                add_up(found[symbol].dropped, [status.dropped])
             else:
                 found[symbol] = status
     return dict(sorted(found.items()))
