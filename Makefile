@@ -48,6 +48,8 @@ $(VENV)/.packages: requirements.lock
 $(VENV)/.built: $(VENV)/.packages pyproject.toml setup.py $(NATIVE)
 	@command -v $${CC:-cc} >/dev/null \
 	  || { echo "A C compiler is missing. On Debian or Ubuntu: apt-get install gcc libc6-dev python3-dev" >&2; exit 3; }
+	@$(BIN)/python -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' \
+	  || { echo "Python's headers are missing. On Debian or Ubuntu: apt-get install python3-dev" >&2; exit 3; }
 	@echo "== building the C extension"
 	@$(PIP) --quiet --no-deps --no-build-isolation -e .
 	@touch $@

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from benchmarks.harness import Row, decode_rows, encode, say, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,10 +41,15 @@ def run_one(root: Path, python: str, name: str, quick: bool) -> list[Row]:
     if done.returncode:
         say(f"== {name} FAILED with exit code {done.returncode}, after {took_s:.0f} s")
         return []
+    try:
+        rows = decode_rows(done.stdout)
+    except msgspec.MsgspecError as error:
+        say(f"== {name} FAILED: what it printed are no rows: {error}")
+        return []
     late = f", above the {QUICK_S:.0f} s that a quick run may take" if quick and took_s > QUICK_S else ""
     say(f"== {name} took {took_s:.0f} s{late}")
     goal = QUICK_S if quick else None
-    return [*decode_rows(done.stdout), Row(f"{name}/run_time", took_s, "s", goal=goal, note="of the benchmark itself")]
+    return [*rows, Row(f"{name}/run_time", took_s, "s", goal=goal, note="of the benchmark itself")]
 
 
 def rows_of_revision(revision: str, wanted: list[str], quick: bool, root: Path = ROOT) -> dict[str, Row]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -18,7 +19,7 @@ class Row(msgspec.Struct):
     """One figure.
 
     Attributes:
-        name: ``benchmark/figure``. value: the figure, in ``unit``.
+        name: ``benchmark/figure``. value: the figure, in ``unit``; NaN where there was nothing to measure (in JSON null).
         peer: the best peer's figure in the same run, same unit; None where there is none.
         floor: what the bare mechanism below costs in the same run; None where there is none.
         goal: the limit promised; ``direction`` whether more or less is better. holds: whether it is kept.
@@ -41,7 +42,18 @@ class Row(msgspec.Struct):
 
 
 encode: Final = msgspec.json.Encoder().encode
-decode_rows: Final = msgspec.json.Decoder(list[Row]).decode
+
+
+def decode_rows(text: bytes) -> list[Row]:
+    """The rows of a benchmark's ``--json``.
+
+    Raises:
+        MsgspecError: they are none.
+    """
+    rows = msgspec.json.decode(text, type=list[dict[str, Any]])
+    # JSON has no NaN: it has become null on its way.
+    measured = [{**row, "value": math.nan} if row.get("value", 0) is None else row for row in rows]
+    return msgspec.convert(measured, list[Row])
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
@@ -57,7 +69,7 @@ def say(text: str) -> None:
 
 def figure(value: float | None) -> str:
     """A number as short as it stays exact enough to compare."""
-    if value is None:
+    if value is None or math.isnan(value):
         return "–"
     if abs(value) >= 1000:
         return f"{value:,.0f}"

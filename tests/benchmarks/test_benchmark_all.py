@@ -33,7 +33,7 @@ from benchmarks.harness import Row, run
 PEERS = Path(__file__).parent.parent / ".venv" / "peers"
 
 def measure(quick):
-    return [Row("{name}/figure", {value}, "ms", peer=7.0 if PEERS.exists() else None)]
+    return [Row("{name}/figure", float("{value}"), "ms", peer=7.0 if PEERS.exists() else None)]
 
 if __name__ == "__main__":
     run(measure, __doc__)
@@ -117,6 +117,19 @@ def test_the_time_that_each_benchmark_took_is_told_and_a_row(repository: Reposit
     assert "== bad FAILED with exit code 9, after " in done.stderr
     whole = {row.name: row for row in decode_rows(repository.run("--json", "one").stdout.encode())}
     assert whole["one/run_time"].goal is None, "only a quick run has promised to be quick"
+
+
+def test_an_unmeasured_figure_and_output_without_rows_cost_no_other_benchmark_its_place(
+    repository: Repository,
+) -> None:
+    repository.commit(peers=False, none=float("nan"), one=5.0)
+    (repository.root / "benchmarks" / "noise.py").write_text("# as if harness import\nprint('no rows')\n")
+    done = repository.run("--quick")
+    assert done.returncode == 1
+    cells = [line.split()[:3] for line in done.stdout.splitlines()]
+    assert ["none/figure", "–", "ms"] in cells
+    assert ["one/figure", "5", "ms"] in cells
+    assert "== noise FAILED: what it printed are no rows: " in done.stderr
 
 
 def test_a_quick_run_that_takes_longer_than_it_may_is_marked(

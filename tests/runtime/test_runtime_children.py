@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chandlery.cli.runtime import children
-from chandlery.cli.runtime.children import FIRST_BACKOFF_S, LAST_BACKOFF_S, Child, backoff_s, rotate
+from chandlery.cli.runtime.children import FIRST_BACKOFF_S, LAST_BACKOFF_S, Child, backoff_s, rotate, why_ended
 from chandlery.cli.runtime.procfs import is_alive
 from chandlery.core.errors import MachineError
 
@@ -60,6 +60,19 @@ async def test_a_child_that_is_to_end_while_it_starts_does_not_stay(tmp_path: Pa
     await starting
     await until(lambda: one.last_exit is not None, "it has ended")
     assert (one.pid, one.last_exit, one.restarts) == (0, -signal.SIGKILL, 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (4, "exit code 4: its log says why"),
+        (-signal.SIGKILL, "SIGKILL"),
+        (-signal.SIGBUS, "SIGBUS: a file that it had mapped was truncated"),
+        (-int(signal.SIGRTMIN) - 1, "signal "),
+    ],
+)
+def test_an_end_that_nobody_asked_for_is_put_into_words(code: int, said: str) -> None:
+    assert why_ended(code).startswith(said)
 
 
 async def test_stop_asks_first_and_reports_an_orderly_end(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from chandlery.cli.runtime.counting import Evidence, FeedEvidence, WorkerEvidenc
 from chandlery.cli.runtime.desired import Wanted
 from chandlery.cli.runtime.draining import Draining
 from chandlery.cli.runtime.feedstarts import FeedStarts, pause_s
+from chandlery.cli.runtime.history import history_left
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.viewing import Viewer
@@ -364,23 +365,69 @@ async def test_signals_are_counted_when_nobody_makes_any_more(
     assert len(found.workers) == 1
 
 
-@pytest.mark.parametrize("counts", [{"lag": 5}, {"lag": 0, "catching_up": ["BTC/USDT 1s"]}, {"lag": 0}])
-async def test_whether_history_is_through_is_asked_of_workers_and_not_remembered(
-    runtime: LocalRuntime, counts: dict[str, Any]
+@pytest.mark.parametrize(
+    ("lag", "counts", "left"),
+    [
+        (0, {"lag": 5}, 5),
+        (3, {"lag": 5, "catching_up": ["BTC/USDT 1s"]}, 9),
+        (0, {"lag": 0, "catching_up": ["BTC/USDT 1s"]}, 1),
+        (0, {"lag": 0}, 0),
+        (None, {"lag": 0}, None),
+    ],
+)
+async def test_how_much_history_is_left_is_asked_of_workers_and_not_remembered(
+    lag: int | None, counts: dict[str, Any], left: int | None
 ) -> None:
     """What a worker told last is up to a second old: of before the aggregator's last candles."""
 
-    async def through() -> bool:
-        return True
+    async def feed_lag() -> int | None:
+        return lag
 
     async def refresh() -> Any:
         return SimpleNamespace(feed=counts)
 
-    made: Any = runtime
-    made.feeds = {KEY: SimpleNamespace(history_is_through=through)}
+    feed: Any = SimpleNamespace(history_left=feed_lag)
     before = SimpleNamespace(refresh=refresh, status=SimpleNamespace(feed={"lag": 0, "catching_up": []}))
-    made.workers = {(KEY, "demo-0"): SimpleNamespace(watch=before, feed_counts=lambda: before.status.feed)}
-    assert await runtime._history_is_through() is (counts == {"lag": 0})
+    worker: Any = SimpleNamespace(watch=before, feed_counts=lambda: before.status.feed)
+    assert await history_left([feed], [worker]) == left
+
+
+async def test_how_much_history_is_left_is_not_known_while_somebody_does_not_answer() -> None:
+    async def refresh() -> Any:
+        raise UnavailableError("feed-demo-0 doesn't answer")
+
+    worker: Any = SimpleNamespace(watch=SimpleNamespace(refresh=refresh))
+    assert await history_left([], [worker]) is None
+
+
+async def test_a_start_says_what_it_waits_for_and_how_much_of_that_is_done(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, float | None]] = []
+    monkeypatch.setattr(runtime, "_say", lambda line, fraction=None: said.append((line, fraction)))
+    ready = iter([0, 1, 2, 2, 2, 2, 2])
+    left = iter([None, 40, 100, 25, 0])
+    now_ready: set[str] = set()
+
+    def note() -> None:
+        now_ready.update(["default/one", "default/two"][: next(ready)])
+
+    async def still(*_: object) -> int | None:
+        return next(left)
+
+    monkeypatch.setattr(runtime, "note_ready", note)
+    monkeypatch.setattr(runtime, "_placed", lambda: ["default/one", "default/two"])
+    monkeypatch.setattr(runtime, "readiness", SimpleNamespace(was_ready=now_ready.__contains__))
+    monkeypatch.setattr(local, "history_left", still)
+    await runtime._wait_ready()
+    assert said == [
+        ("waiting for the traders", 0.0),
+        ("waiting for the traders", 0.5),
+        ("reading history", None),
+        ("reading history", 0.0),
+        ("reading history", 0.0),
+        ("reading history", 0.75),
+    ]
 
 
 async def test_that_planning_has_ended_is_told_also_after_an_edit(runtime: LocalRuntime) -> None:

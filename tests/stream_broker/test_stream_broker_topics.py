@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import Final
 
 import msgspec
 import pytest
@@ -30,16 +31,80 @@ async def _settings_of(bootstrap: str, topic: str) -> dict[str, str]:
         await admin.close()
 
 
+#: What a topic has by its kind: how long records are kept, and when a segment ends so that a whole one can be deleted. By
+#: value, each another one: what the code plans is what is held here.
+_KEPT: Final = {
+    "trades": ("7200000", "1800000"),
+    "candles-live": ("480000", "120000"),
+    "candles-fast": ("3600000", "900000"),
+    "candles": ("864000000", "86400000"),
+    "trades-late": ("7200000", "1800000"),
+    "dead-letters": ("28800000", "7200000"),
+    "signals": ("28800000", "7200000"),
+}
+#: And what all have.
+_OF_EVERY_TOPIC: Final = {
+    "cleanup.policy": "delete",
+    "message.timestamp.type": "LogAppendTime",
+    "min.insync.replicas": "1",
+    "max.message.bytes": "1114112",  # a record's value of 1 MiB, and 64 KiB for what is around it
+    "unclean.leader.election.enable": "false",
+}
+_HOUR_MS: Final = 3_600_000
+
+
+def _of_distinct_retentions(kafka: KafkaSettings) -> KafkaSettings:
+    return msgspec.structs.replace(
+        kafka,
+        partitions=3,
+        retention_trades_ms=2 * _HOUR_MS,
+        retention_live_ms=480_000,
+        retention_fast_ms=_HOUR_MS,
+        retention_closed_ms=240 * _HOUR_MS,
+        retention_signals_ms=8 * _HOUR_MS,
+    )
+
+
 @pytest.mark.broker
 async def test_every_topic_is_there_with_its_settings(kafka_settings: KafkaSettings) -> None:
-    kafka = msgspec.structs.replace(kafka_settings, partitions=3, retention_live_ms=480_000)
+    kafka = _of_distinct_retentions(kafka_settings)
     await ensure_topics(kafka)
-    for plan in plan_topics(kafka):
-        assert await end_offsets(kafka, plan.name) == {0: 0, 1: 0, 2: 0}, plan.name
-        have = await _settings_of(kafka.bootstrap, plan.name)
-        assert {name: have[name] for name in plan.config} == dict(plan.config), plan.name
-    live = await _settings_of(kafka.bootstrap, topics_of(kafka).candles_live)
-    assert (live["retention.ms"], live["segment.ms"]) == ("480000", "120000")
+    assert sorted(topics_of(kafka)) == sorted(f"{kafka.prefix}{kafka.feed}.{kind}" for kind in _KEPT)
+    for kind, (retention_ms, segment_ms) in _KEPT.items():
+        topic = f"{kafka.prefix}{kafka.feed}.{kind}"
+        assert await end_offsets(kafka, topic) == {0: 0, 1: 0, 2: 0}, kind
+        have = await _settings_of(kafka.bootstrap, topic)
+        wanted = {**_OF_EVERY_TOPIC, "retention.ms": retention_ms, "segment.ms": segment_ms}
+        assert {name: have[name] for name in wanted} == wanted, kind
+
+
+def test_replicas_are_what_the_feed_asks_for_and_no_write_counts_with_fewer_in_sync() -> None:
+    # Planned alone: one broker can't have three.
+    kafka = KafkaSettings("none:1", "f", partitions=5, replication=3, min_insync=2)
+    plans = plan_topics(kafka)
+    assert [plan.name for plan in plans] == list(topics_of(kafka))
+    for plan in plans:
+        assert (plan.partitions, plan.replication) == (5, 3), plan.name
+        # Said of each topic, though this broker has some of it as its own default: another one may not.
+        wanted = {**_OF_EVERY_TOPIC, "min.insync.replicas": "2"}
+        assert {name: plan.config.get(name) for name in wanted} == wanted, plan.name
+
+
+def test_without_a_word_records_are_kept_by_their_topics_use() -> None:
+    plans = {
+        plan.name.rpartition(".")[2]: int(plan.config["retention.ms"])
+        for plan in plan_topics(KafkaSettings("n:1", "f"))
+    }
+    day_ms = 24 * _HOUR_MS
+    assert plans == {
+        "trades": 3 * day_ms,
+        "candles-live": 600_000,
+        "candles-fast": day_ms,
+        "candles": 180 * day_ms,
+        "trades-late": 3 * day_ms,
+        "dead-letters": 30 * day_ms,
+        "signals": 30 * day_ms,
+    }
 
 
 @pytest.mark.broker

@@ -52,6 +52,7 @@ def test_endings_are_explained() -> None:
     assert explain(7, None, None)[:2] == ("Exited", "its process ended with exit code 7 and without a word")
     assert explain(-11, None, None)[:2] == ("Killed", "killed by SIGSEGV")
     assert "out of memory" in explain(-9, None, None).message
+    assert "truncated" in explain(-signal.SIGBUS, None, None).message
     assert explain(-9, None, memory_verdict(64 << 20)) == (
         "MemoryLimit",
         "killed by SIGKILL (memory limit 64 MB)",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from tests.workers_trader.trader_stage import BTC, Stage, opens
 
 from chandlery.workers.segment import SegmentWriter
+from chandlery.workers.trader import market
 
 
 def test_a_superseded_segment_is_followed_from_the_position(stage: Stage) -> None:
@@ -22,6 +26,25 @@ def test_a_superseded_segment_is_followed_from_the_position(stage: Stage) -> Non
     stage.close(again, 0, 1, 2, 3)
     player.settle()
     assert opens(stage.signals()) == [0, 1, 2, 3]
+
+
+def test_a_spoiled_segment_that_tells_nobody_of_its_successor_is_left_for_it_all_the_same(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(market, "LOOK_AT_PATH_S", 0.0)
+    index = stage.series()
+    player = stage.trader()
+    player.settle()
+    stage.close(index, 0, 1)
+    player.settle()
+    with Path(stage.path).open("r+b") as file:
+        file.write(b"\xff" * 64)  # its successor's writer can't know where its bells are
+    stage.writer.close(unlink=False)
+    stage.writer = SegmentWriter.create(stage.path, rows=stage.rows, series=8)
+    again = stage.series()
+    stage.close(again, 0, 1, 2)
+    player.settle()
+    assert opens(stage.signals()) == [0, 1, 2]
 
 
 def test_a_removed_and_remade_series_is_found_again(stage: Stage) -> None:

@@ -9,7 +9,8 @@
     ├── MachineError          this machine lacks something: make room, install, free (exit code 3)
     │   └── SegmentError      the shared-memory segment can't be made, or can't be trusted
     ├── UnavailableError      something outside doesn't answer: retry after a delay  (exit code 4)
-    │   └── LoginError        Kafka isn't trusted or doesn't let us in: mend the Secret, it is retried
+    │   ├── LoginError        Kafka isn't trusted or doesn't let us in: mend the Secret, it is retried
+    │   └── SpoiledError      somebody changed the segment's file: the feed's next process makes a new one
     └── InvariantError        a defect of ours: stop, keep the evidence, report it   (exit code 70)
 
 Errors of client libraries (aiokafka, aiohttp, OSError …) are translated at the boundary where they
@@ -73,6 +74,10 @@ class LoginError(UnavailableError):
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class SpoiledError(UnavailableError):
+    """The segment's file was truncated, overwritten or removed by somebody else: a feed that starts again makes a new one."""
 
 
 class InvariantError(ChandleryError):

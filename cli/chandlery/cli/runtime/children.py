@@ -42,6 +42,16 @@ def backoff_s(attempt: int, chance: float) -> float:
     return full * (0.5 + chance / 2)
 
 
+def why_ended(code: int) -> str:
+    """What an exit code says; negative: a signal."""
+    if code >= 0:
+        return f"exit code {code}: its log says why"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    if -code == signal.SIGBUS:
+        return f"{name}: a file that it had mapped was truncated by somebody; a feed makes its segment anew"
+    return name
+
+
 @dataclass
 class Child:
     """One process that shall run until told to stop.
@@ -179,7 +189,12 @@ class Child:
             pause = LAST_BACKOFF_S if self.last_exit in _PERMANENT else backoff_s(attempt, random.random())
             log.warning(
                 "process ended unexpectedly",
-                extra={"child": self.name, "exit": self.last_exit, "restart_in_s": round(pause, 2)},
+                extra={
+                    "child": self.name,
+                    "exit": self.last_exit,
+                    "reason": why_ended(self.last_exit),
+                    "restart_in_s": round(pause, 2),
+                },
             )
             self._set("backoff")
             with contextlib.suppress(TimeoutError):

@@ -135,15 +135,18 @@ class FeedGroup:
         self._tasks.append(asyncio.create_task(self.ingest_watch.run(), name=f"watch {self.ingest.name}"))
         await until_answers(self.ingest, self.ingest_watch.refresh, START_TIMEOUT_S)
 
-    async def history_is_through(self) -> bool:
-        """Whether the aggregator has taken in all history that ingest appended before the market began.
+    async def history_left(self) -> int | None:
+        """Records of history that ingest appended before the market began, and that the aggregator has still to take in.
+
+        None: not known yet, for ingest is still at it.
 
         Raises:
             UnavailableError: one of them doesn't answer.
         """
         if self._hold and not (await self.ingest_watch.refresh()).get("waiting_for_go"):
-            return False
-        return (await self.aggregator_watch.refresh()).get("lag") == 0
+            return None
+        lag: int | None = (await self.aggregator_watch.refresh()).get("lag")
+        return lag
 
     async def go(self) -> None:
         """Let trades flow; from here on also after a restart of ingest.

@@ -25,6 +25,7 @@ from chandlery.cli.runtime.desired import Wanted, check_again, read_again, waiti
 from chandlery.cli.runtime.feedgroup import FeedGroup
 from chandlery.cli.runtime.feedstarts import FeedStarts
 from chandlery.cli.runtime.folder import Folder, scan
+from chandlery.cli.runtime.history import HistoryShare, history_left
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.readiness import Readiness
 from chandlery.cli.runtime.reaping import Reaper
@@ -37,7 +38,7 @@ from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.watch import changes
 from chandlery.cli.runtime.workergroup import WorkerGroup, left_workers, now_ms, refreshed, wall_ms
 from chandlery.console.model import View
-from chandlery.core.errors import ChandleryError, MachineError, UnavailableError
+from chandlery.core.errors import ChandleryError, MachineError
 from chandlery.core.manifests import Key
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import KafkaSettings
@@ -167,30 +168,21 @@ class LocalRuntime:
         self._reaper.start(self.run, self.state.shm(self.run), self.state.run_file)
 
     async def _wait_ready(self) -> None:
+        """Wait for all traders, and then for history to have reached the segments, as long as there is time for it."""
         deadline = time.monotonic() + _READY_TIMEOUT_S
+        history = HistoryShare()
         while time.monotonic() < deadline:
             self.note_ready()
             wanted = self._placed()
-            if all(self.readiness.was_ready(name) for name in wanted) and await self._history_is_through():
-                return
-            self._say("waiting for the traders", sum(map(self.readiness.was_ready, wanted)) / max(1, len(wanted)))
+            ready = sum(map(self.readiness.was_ready, wanted))
+            if ready < len(wanted):
+                self._say("waiting for the traders", ready / len(wanted))
+            else:
+                left = await history_left(self.feeds.values(), self.workers.values())
+                if left == 0:
+                    return
+                self._say("reading history", history.of(left))
             await asyncio.sleep(0.05)
-
-    async def _history_is_through(self) -> bool:
-        """Whether what markets made up or read as history has reached the segments: then the first trade of the
-        market isn't held up behind it."""
-        try:
-            for feed in self.feeds.values():
-                if not await feed.history_is_through():
-                    return False
-            for group in self.workers.values():
-                # Asked, and behind the aggregators: what was told last may be of before their last candles.
-                counts = (await group.watch.refresh()).feed
-                if counts.get("lag") or counts.get("catching_up"):
-                    return False
-        except UnavailableError:
-            return False
-        return True
 
     def _placed(self) -> list[str]:
         verdicts = self.plan.verdicts.values() if self.plan else ()

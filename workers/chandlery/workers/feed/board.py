@@ -17,6 +17,7 @@ from chandlery.workers.feed.grace import Grace
 from chandlery.workers.feed.router import Bells, Router, Track
 from chandlery.workers.feed.sequencing import SeriesSequence
 from chandlery.workers.segment import SegmentWriter
+from chandlery.workers.segment.soundness import Held
 
 log = logging.getLogger("chandlery.feed.board")
 
@@ -205,6 +206,13 @@ class SeriesBoard:
         self.grace.end(ref)
         del self.tracks[ref], self._sinks[ref]
         self.freed += 1
+
+    def held(self) -> list[Held]:
+        """Every series in the segment, as it must stand there."""
+        return [
+            Held(self._sinks[ref].index, ref.symbol, ref.interval, track.sequence.last_open_time_ms)
+            for ref, track in self.tracks.items()
+        ]
 
     def free_unread(self) -> int:
         """Take out the series whose grace is over; how many there were."""

@@ -38,10 +38,12 @@ from chandlery.workers.feed.ring_drain import RingDrain
 from chandlery.workers.feed.router import Router
 from chandlery.workers.feed.series_follower import SeriesFollower, first_segment
 from chandlery.workers.feed.signal_lines import SignalLines
+from chandlery.workers.feed.soundness import Soundness
 from chandlery.workers.feed.status import VersionBoard, is_news, statuses, tell_corrupt, tell_refused, write_status
 from chandlery.workers.feed.token import Token
 from chandlery.workers.feed.tracing import Tracing
 from chandlery.workers.ring_names import ring_file_name
+from chandlery.workers.segment.placement import make_folder
 
 if TYPE_CHECKING:
     from chandlery.workers.feed.metrics import MetricsServer
@@ -72,7 +74,7 @@ class Feed:
         self._watch = broker_watch(settings.kafka)
         self._api = Api(self, settings.listen, Token(settings.token, settings.token_file))
         for folder in (settings.shm_dir, settings.rings_dir):
-            _make_folder(folder)
+            make_folder(folder)
         self._counts: Counter[str] = Counter()
         self._versions = VersionBoard()
         lines = SignalLines()
@@ -92,6 +94,7 @@ class Feed:
             most=settings.segment_series,
             grace_s=settings.series_grace_ms / 1_000,
         )
+        self._soundness = Soundness(self._writer, self._board)
         self._pipes = PipeTraders(settings, self._segment_path, self._router, self._counts)
         self._closed_positions = LivePositions()
         self._forming_positions = LivePositions()
@@ -288,7 +291,7 @@ class Feed:
 
     def _failed(self, error: BaseException) -> None:
         if self._failure is not None and not self._failure.done():
-            self._failure.set_exception(error)
+            self._failure.set_exception(self._soundness.cause(error))
 
     async def _cancel(self, name: str) -> None:
         task = self._tasks.pop(name, None)
@@ -368,6 +371,7 @@ class Feed:
     async def _tick(self) -> None:
         ticks = 0
         while True:
+            self._soundness.look()
             self._writer.heartbeat()
             ticks += 1
             if ticks % (_TICKS_A_SECOND // 2) == 0:
@@ -385,6 +389,7 @@ class Feed:
         self._closed.each_second()
         self._forming.each_second()
         self._series.each_second()
+        self._soundness.look_inside()
         self._rate.measure(self._closed.records + self._forming.records, asyncio.get_running_loop().time())
         for key in list(self._store.draining):
             ring = self._rings_dir / ring_file_name(key)
@@ -491,10 +496,3 @@ class Feed:
             if not os.path.exists(path)
         ]
         return f"missing: {', '.join(missing)}" if missing else ""
-
-
-def _make_folder(path: str) -> None:
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"{path}: can't make the folder: {error.strerror}") from error

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
-from chandlery.core.errors import SegmentError
+from chandlery.core.errors import MachineError, SegmentError
 
 _MEGABYTE: Final = 1_000_000
 #: Reserved in one step where others wait for their turn: the kernel zeroes about 4 GB a second, so about 1 ms.
@@ -71,6 +71,18 @@ class WriterLock:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
         self._file.close()
+
+
+def make_folder(path: str) -> None:
+    """Make a folder, unless it is there.
+
+    Raises:
+        MachineError: it can't be made.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"{path}: can't make the folder: {error.strerror}") from error
 
 
 def reserve(path: str, size_bytes: int, mode: int) -> int:

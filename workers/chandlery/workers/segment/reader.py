@@ -15,6 +15,7 @@ from chandlery.workers.segment import _native
 from chandlery.workers.segment.description import SegmentInfo, describe, names
 from chandlery.workers.segment.layout import Header, read_header
 from chandlery.workers.segment.series import SeriesReader
+from chandlery.workers.segment.soundness import FileIdentity
 
 
 @contextlib.contextmanager
@@ -29,7 +30,7 @@ def _opened(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def map_segment(path: str) -> tuple[_native.Mapping, Header]:
+def map_segment(path: str) -> tuple[_native.Mapping, Header, FileIdentity]:
     """Map a segment read-only and check its header.
 
     Raises:
@@ -46,7 +47,7 @@ def map_segment(path: str) -> tuple[_native.Mapping, Header]:
         except SegmentError as error:
             raise SegmentError(f"segment {path}: truncated: {error}") from error
     try:
-        return mapping, read_header(mapping)
+        return mapping, read_header(mapping), FileIdentity.of(status)
     except SegmentError as error:
         raise SegmentError(f"segment {path}: {error}") from error
 
@@ -61,13 +62,14 @@ class SegmentReader(_native.Reader):
     after the file is unlinked or superseded. The memory goes with the last of them. :meth:`info` is a copy.
     """
 
-    def __init__(self, path: str, mapping: _native.Mapping, header: Header) -> None:
+    def __init__(self, path: str, mapping: _native.Mapping, header: Header, identity: FileIdentity) -> None:
         super().__init__(mapping, header.geometry.numbers)
         self.path: Final = path
         self.generation: Final = header.generation
         self.rows: Final = header.geometry.rows
         self.guard_rows: Final = header.geometry.guard_rows
         self._header: Final = header
+        self._identity: Final = identity
         self._mapping: _native.Mapping | None = mapping
 
     @classmethod
@@ -78,8 +80,18 @@ class SegmentReader(_native.Reader):
             SegmentError: missing, truncated, no segment, of another layout version, offsets beyond the file's
                 size, or not ready.
         """
-        mapping, header = map_segment(path)
-        return cls(path, mapping, header)
+        return cls(path, *map_segment(path))
+
+    def is_lost(self) -> bool:
+        """Whether another file has the path, or this one was truncated; a system call, which touches no mapped page.
+
+        A writer that replaces a file says so in it (``superseded``). It can't where somebody has spoiled the file.
+        """
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return False  # between two files; or removed, which its writer notices
+        return FileIdentity.of(status) != self._identity or status.st_size < self._header.geometry.file_bytes
 
     def writer_heartbeat_ns(self) -> int:
         """When the writer last gave a sign of life, monotonic ns (0: never)."""

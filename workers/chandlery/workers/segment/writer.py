@@ -24,6 +24,14 @@ from chandlery.workers.segment.placement import (
     total_bytes,
     wait_for_room,
 )
+from chandlery.workers.segment.soundness import (
+    FileIdentity,
+    Held,
+    file_problem,
+    header_problem,
+    is_truncated,
+    series_problem,
+)
 
 #: How long a new segment waits for readers to leave the one it replaces, where memory can't hold both. Readers
 #: notice within one wake-up; a strategy's call in between may take a second or two.
@@ -54,9 +62,12 @@ class SegmentWriter(_native.Writer):
     * ``heartbeat()``: the monotonic clock into the header.
     """
 
-    def __init__(self, path: str, mapping: _native.Mapping, header: Header, lock: WriterLock) -> None:
+    def __init__(
+        self, path: str, mapping: _native.Mapping, identity: FileIdentity, header: Header, lock: WriterLock
+    ) -> None:
         super().__init__(mapping, header.geometry.numbers)
         self.path: Final = path
+        self._identity = identity
         self._header = header
         self._lock: Final = lock
         self._mapping: _native.Mapping | None = mapping
@@ -128,11 +139,11 @@ class SegmentWriter(_native.Writer):
         building = path + ".new"
         fd = _reserve_beside(previous, building, geometry.file_bytes)
         try:
-            mapping = _map_new(path, fd, geometry)
+            mapping, identity = _map_new(path, fd, geometry)
         except SegmentError:
             os.unlink(building)
             raise
-        writer = cls(path, mapping, header, lock)
+        writer = cls(path, mapping, identity, header, lock)
         _make_ready(mapping, header)
         previous.set_aside()
         previous.mark()
@@ -149,6 +160,11 @@ class SegmentWriter(_native.Writer):
     def capacity(self) -> int:
         """Most series of the present file."""
         return self._header.geometry.series
+
+    @property
+    def rows(self) -> int:
+        """Closed rows that a series keeps."""
+        return self._header.geometry.rows
 
     @property
     def file_bytes(self) -> int:
@@ -189,7 +205,7 @@ class SegmentWriter(_native.Writer):
                 building, geometry.file_bytes + spare_bytes, "make room there or lower the pool's spec.segment.candles"
             ) from error
         try:
-            mapping = _map_new(self.path, fd, geometry)
+            mapping, identity = _map_new(self.path, fd, geometry)
             copy = SeriesCopy(self, old, was, mapping, geometry)
             yield
             yield from copy.rounds()
@@ -211,7 +227,7 @@ class SegmentWriter(_native.Writer):
         except SegmentError:
             previous.stay()
             raise
-        self._mapping, self._header = mapping, header
+        self._mapping, self._identity, self._header = mapping, identity, header
         super().__init__(mapping, geometry.numbers)
         # What comes from now on is not in the old file: nobody shall take it for the newest.
         before.end_series()
@@ -223,20 +239,33 @@ class SegmentWriter(_native.Writer):
         """Header, series and bells as plain data."""
         return describe(self._mapped(), self._header)
 
+    def spoiled(self) -> str:
+        """What somebody else has done to the present file or its header, or empty."""
+        problem = file_problem(self.path, self._identity, self.file_bytes)
+        return problem or header_problem(self._mapped(), self._header.pack())
+
+    def spoiled_series(self, held: Held, rows: slice) -> str:
+        """What somebody else has done to a series, or empty; ``rows``: whose two copies are compared, by their places."""
+        return series_problem(self._mapped(), self._header, held, rows)
+
     def close(self, unlink: bool = True) -> None:
         """Stop writing. Idempotent.
 
         Args:
-            unlink: remove the file too, tell its readers that it is superseded, and wake them all. False
-                leaves it to be read as it stands, until a next writer supersedes it.
+            unlink: remove the file too, tell its readers that it is superseded, and wake them all; they can't be told
+                in one that somebody has truncated. False leaves it to be read as it stands, until a next writer
+                supersedes it.
         """
         if self._mapping is None:
             return
         if unlink:
-            _mark(self._mapping)
+            is_whole = not is_truncated(self.path, self._identity, self.file_bytes)
+            if is_whole:
+                _mark(self._mapping)
             with contextlib.suppress(FileNotFoundError):
                 os.rename(self.path, self.path + _ASIDE)
-            _ring_all(self, self._header.geometry.bells)
+            if is_whole:
+                _ring_all(self, self._header.geometry.bells)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path + _ASIDE)
         self._mapping = None
@@ -267,9 +296,9 @@ def _ring_all(writer: _native.Writer, bells: int) -> None:
     writer.ring_many(range(bells))
 
 
-def _map_new(path: str, fd: int, geometry: Geometry) -> _native.Mapping:
+def _map_new(path: str, fd: int, geometry: Geometry) -> tuple[_native.Mapping, FileIdentity]:
     try:
-        return _native.Mapping(fd, geometry.file_bytes, True)
+        return _native.Mapping(fd, geometry.file_bytes, True), FileIdentity.of(os.fstat(fd))
     except OSError as error:
         raise SegmentError(f"segment {path}: can't be mapped: {error.strerror}") from error
     finally:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import signal
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from chandlery.workers.trader.messages import FailureReport
 
 #: Longest message in a status.
 MAX_MESSAGE_CHARS = 500
+#: What ends a process by a signal that nobody here has sent.
+_HINTS: Final[dict[int, str]] = {
+    signal.SIGKILL: " (not by the supervisor: the kernel out of memory, or a person)",
+    signal.SIGBUS: " (a file that it had mapped was truncated: its segment, which the feed makes anew, or its ring)",
+}
 
 
 class Ending(NamedTuple):
@@ -58,6 +63,5 @@ def explain(code: int, failure: FailureReport | None, verdict: Verdict | None) -
     if failure is not None:
         return Ending(failure.reason, failure.message[:MAX_MESSAGE_CHARS], failure.stalled)
     if code < 0:
-        hint = " (not by the supervisor: the kernel out of memory, or a person)" if -code == signal.SIGKILL else ""
-        return Ending("Killed", f"killed by {signal_name(-code)}{hint}")
+        return Ending("Killed", f"killed by {signal_name(-code)}{_HINTS.get(-code, '')}")
     return Ending("Exited", f"its process ended with exit code {code} and without a word")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from chandlery.core.absence import Absence
 from chandlery.core.errors import SegmentError
 from chandlery.workers.candles import Columns, FormingValues
 from chandlery.workers.segment import SegmentReader
 from chandlery.workers.trader.patience import Patience
+
+#: A segment that somebody has spoiled may tell nobody of its successor: its path is looked at this often.
+LOOK_AT_PATH_S: Final = 1.0
 
 
 class Window(Columns, Protocol):
@@ -96,6 +99,7 @@ class SegmentMarket:
         self._reader: SegmentReader | None = None
         self._changed = False
         self._patience = Patience()
+        self._looked_s = 0.0
         # Whose bell the last token is of: another file's may stand at the same value, and mean something else.
         self._token_of: SegmentReader | None = None
         self._open()
@@ -126,11 +130,18 @@ class SegmentMarket:
             return True
         if self._reader is None:
             return self._open()
-        if not self._reader.superseded:
+        if not (self._is_lost(self._reader) or self._reader.superseded):
             return False
         self._close()
         self._open()
         return True
+
+    def _is_lost(self, reader: SegmentReader) -> bool:
+        now_s = time.monotonic()
+        if now_s - self._looked_s < LOOK_AT_PATH_S:
+            return False
+        self._looked_s = now_s
+        return reader.is_lost()
 
     def _close(self) -> None:
         if self._reader is not None:
