@@ -126,7 +126,7 @@ async def told(stage: Stage, namespace: str, name: str) -> list[str]:
 
 
 async def until_told_once(stage: Stage, namespace: str, name: str, reason: str) -> None:
-    """Wait for an event on a resource, which comes after its status, and see that there is one alone."""
+    """Wait for an event on a resource, and see that there is one alone."""
 
     async def is_told() -> bool:
         return reason in await told(stage, namespace, name)

@@ -193,3 +193,46 @@ async def test_an_event_that_the_api_server_could_not_take_at_first_is_told_once
         operator.kill()
         await stage.stop()
         await proxy.stop()
+
+
+async def test_what_an_operator_could_not_tell_before_it_was_killed_is_told_once_by_the_next(
+    on_control_plane: Namespace, tmp_path: Path
+) -> None:
+    stage, ns = Stage(on_control_plane.cluster.kubeconfig, tmp_path), on_control_plane.name
+    proxy = ApiProxy(stage.kubeconfig, tmp_path)
+    await proxy.start()
+    tried = 0
+
+    def refuses(method: str, plural: str) -> int:
+        nonlocal tried
+        is_event = (method, plural) == ("POST", EVENT.plural)
+        tried += is_event
+        return 429 if is_event else 0
+
+    operator = OperatorProcess(proxy.kubeconfig, tmp_path / "proxied.log", stage.worker_port, scope(ns))
+    try:
+        await stage.start()
+        await operator.start()
+        await stage.apply(feed(ns), pool(ns, room=1), trader(ns, "one"))
+        await stage.until_reason(ns, "one", "Running")
+        proxy.refuses = refuses
+        await stage.apply(trader(ns, "two"))
+
+        async def has_tried() -> bool:
+            return tried >= 2  # of the Trader and of its pool
+
+        await stage.until("events that were not taken", has_tried)
+        operator.kill()
+        assert await told(stage, ns, "two") == await told(stage, ns, "quants") == []
+        # Nothing changes any more: who comes next finds the statuses, and must still know what nobody was told.
+        for _ in range(2):
+            following = await stage.operator(*scope(ns))
+            for name, kind in (("two", TRADER), ("quants", TRADER_POOL)):
+                await stage.until_reason(ns, name, "PoolFull", kind)
+                await until_told_once(stage, ns, name, "PoolFull")
+            following.kill()
+        assert await told(stage, ns, "one") == []
+    finally:
+        operator.kill()
+        await stage.stop()
+        await proxy.stop()
