@@ -282,8 +282,10 @@ async def test_what_keeps_ingest_out_of_kafka_is_told_at_the_next_question_and_w
         ready = await market.look()
         assert (ready["status"], ready["reason"], ready["message"]) == ("False", "KafkaUnauthorized", problem)
         assert ("feed", *FEED) in market.marked, "and asked again"
+        await market.look()
     market.answers["ingest"] = {}
     assert (await market.look())["reason"] == "Running"
+    assert market.server.events == ["KafkaUnauthorized"] * 2, "once each"
 
 
 async def test_what_is_wrong_with_a_feed_is_told_before_its_status_is_written_after_which_nobody_would(
