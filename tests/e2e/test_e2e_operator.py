@@ -125,6 +125,7 @@ async def test_what_is_wrong_with_one_trader_is_said_there_and_leaves_the_others
             # Each told once, and of nobody else anything.
             for manifest, reason in wrong:
                 await until_told_once(stage, ns, manifest["metadata"]["name"], reason)
+        assert await told(stage, ns, "one") == []
 
 
 async def test_a_bad_edit_keeps_the_version_before_running(on_control_plane: Namespace, tmp_path: Path) -> None:
