@@ -17,9 +17,12 @@ from tests.support.operator_stage import OperatorProcess, Stage, feed, pool, tra
 from tests.support.simulated_workers import SimulatedWorkers
 
 from chandlery.core.telemetry.exposition import FRESH_S
-from chandlery.operator.kubernetes.kinds import EVENT
+from chandlery.operator.kubernetes.api import Kind
+from chandlery.operator.kubernetes.kinds import EVENT, MARKET_FEED, TRADER, TRADER_POOL
 
 _RELEASE: Final = "chandlery"  # names the key Secret as an operator without arguments does
+#: What :func:`running_bystander` makes.
+BYSTANDERS: Final = ((MARKET_FEED, "other"), (TRADER_POOL, "others"), (TRADER, "bystander"))
 _DENIED: Final = re.compile(r'forbidden: User \\*"system:serviceaccount.{0,200}')
 
 
@@ -126,10 +129,47 @@ async def told(stage: Stage, namespace: str, name: str) -> list[str]:
 
 
 async def until_told_once(stage: Stage, namespace: str, name: str, reason: str) -> None:
-    """Wait for an event on a resource, which comes after its status, and see that there is one alone."""
+    """Wait for an event on a resource, and see that there is one alone."""
 
     async def is_told() -> bool:
         return reason in await told(stage, namespace, name)
 
     await stage.until(f"an event {reason} on {name}", is_told)
     assert (await told(stage, namespace, name)).count(reason) == 1
+
+
+@asynccontextmanager
+async def untouched(
+    stage: Stage, operator: OperatorProcess, namespace: str, *bystanders: tuple[Kind, str]
+) -> AsyncIterator[None]:
+    """See that of these resources nothing is said meanwhile: no write, no other reason, no event.
+
+    Args:
+        bystanders: what nothing is wrong with; waited for until each is Running.
+    """
+    for kind, name in bystanders:
+        await stage.until_reason(namespace, name, "Running", kind)
+    await stage.until("nothing under way before", lambda: quiet(operator))
+    before = {each: await _seen(stage, namespace, *each) for each in bystanders}
+    yield
+    for each, then in before.items():
+        assert await _seen(stage, namespace, *each) == then, f"{each[0].name} {each[1]} is none of it"
+
+
+async def _seen(stage: Stage, namespace: str, kind: Kind, name: str) -> tuple[str, tuple[str, str], list[str]]:
+    """Version, Ready with its reason, and the reasons of all events."""
+    item = await stage.api.get(kind, namespace, name)
+    ready = await stage.ready(namespace, name, kind)
+    assert ready[0] == "True", f"{kind.name} {name}: {ready[1]}"
+    return item["metadata"]["resourceVersion"], ready, await told(stage, namespace, name)
+
+
+async def running_bystander(stage: Stage, namespace: str) -> None:
+    """A feed ``other`` with a pool ``others`` and one Running Trader ``bystander``, beside whatever goes wrong."""
+    await stage.apply(
+        feed(namespace, "other"),
+        pool(namespace, "others", feed={"name": "other"}),
+        trader(namespace, "bystander", in_pool="others"),
+    )
+    for kind, name in BYSTANDERS:
+        await stage.until_reason(namespace, name, "Running", kind)

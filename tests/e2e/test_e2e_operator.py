@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.kubectl import Namespace
-from tests.e2e.operator_cases import placed, quiet, running_one, scope, staged, told, until_told_once
+from tests.e2e.operator_cases import (
+    BYSTANDERS,
+    placed,
+    quiet,
+    running_bystander,
+    running_one,
+    scope,
+    staged,
+    told,
+    until_told_once,
+    untouched,
+)
 from tests.support.operator_chaos import Chances, Chaos, api_server_of, faulty_workers
 from tests.support.operator_stage import NAMESPACE, Object, conditions_of, feed, pool, trader
 
@@ -88,7 +99,7 @@ async def test_what_is_wrong_with_one_trader_is_said_there_and_leaves_the_others
     on_control_plane: Namespace, tmp_path: Path
 ) -> None:
     async with staged(on_control_plane, tmp_path) as (stage, ns):
-        await stage.operator(*scope(ns))
+        operator = await stage.operator(*scope(ns))
         await running_one(stage, ns, room=3)
         source = {"source": {"configMapRef": {"name": "absent"}}}
         wrong: list[tuple[Object, str]] = [
@@ -99,21 +110,21 @@ async def test_what_is_wrong_with_one_trader_is_said_there_and_leaves_the_others
             (trader(ns, "tier", tier="gold"), "UnknownTier"),
             (trader(ns, "code", strategy={"name": "Mine", **source}), "NotAllowed"),
         ]
-        for manifest, reason in wrong:
-            await stage.apply(manifest)
-            await stage.until_reason(ns, manifest["metadata"]["name"], reason)
-        stalled = conditions_of(await stage.api.get(TRADER, ns, "lost"))["Stalled"]
-        assert stalled["status"] == "True"
-        message = conditions_of(await stage.api.get(TRADER, ns, "lost"))["Ready"]["message"]
-        assert "quants" in message, "what is near is named"
-        assert await stage.ready(ns, "one") == ("True", "Running")
-        assert [name for name in stage.workers.traders() if name.startswith(ns)] == [f"{ns}/one"]
-        # Mended, it runs.
-        await stage.apply(trader(ns, "typo"))
-        await stage.until_reason(ns, "typo", "Running")
-        # Each told once, and of nobody else anything but that it runs.
-        for manifest, reason in wrong:
-            await until_told_once(stage, ns, manifest["metadata"]["name"], reason)
+        async with untouched(stage, operator, ns, (TRADER, "one"), (MARKET_FEED, "market")):
+            for manifest, reason in wrong:
+                await stage.apply(manifest)
+                await stage.until_reason(ns, manifest["metadata"]["name"], reason)
+            stalled = conditions_of(await stage.api.get(TRADER, ns, "lost"))["Stalled"]
+            assert stalled["status"] == "True"
+            message = conditions_of(await stage.api.get(TRADER, ns, "lost"))["Ready"]["message"]
+            assert "quants" in message, "what is near is named"
+            assert [name for name in stage.workers.traders() if name.startswith(ns)] == [f"{ns}/one"]
+            # Mended, it runs.
+            await stage.apply(trader(ns, "typo"))
+            await stage.until_reason(ns, "typo", "Running")
+            # Each told once, and of nobody else anything.
+            for manifest, reason in wrong:
+                await until_told_once(stage, ns, manifest["metadata"]["name"], reason)
         assert await told(stage, ns, "one") == []
 
 
@@ -138,16 +149,19 @@ async def test_a_full_pool_names_the_field_to_raise_and_raising_it_helps(
     on_control_plane: Namespace, tmp_path: Path
 ) -> None:
     async with staged(on_control_plane, tmp_path) as (stage, ns):
-        await stage.operator(*scope(ns))
+        operator = await stage.operator(*scope(ns))
         await running_one(stage, ns, room=1)
-        await stage.apply(trader(ns, "two"))
-        await stage.until_reason(ns, "two", "PoolFull")
-        assert "spec.workers.max" in conditions_of(await stage.api.get(TRADER, ns, "two"))["Ready"]["message"]
-        await stage.until_reason(ns, "quants", "PoolFull", TRADER_POOL)
-        await until_told_once(stage, ns, "two", "PoolFull")
-        await until_told_once(stage, ns, "quants", "PoolFull")
-        await stage.apply(pool(ns, room=1, most=2))
-        await stage.until_reason(ns, "two", "Running")
+        await running_bystander(stage, ns)
+        async with untouched(stage, operator, ns, (TRADER, "one"), (MARKET_FEED, "market"), *BYSTANDERS):
+            await stage.apply(trader(ns, "two"))
+            await stage.until_reason(ns, "two", "PoolFull")
+            message = conditions_of(await stage.api.get(TRADER, ns, "two"))["Ready"]["message"]
+            assert "spec.workers.max" in message
+            await stage.until_reason(ns, "quants", "PoolFull", TRADER_POOL)
+            await until_told_once(stage, ns, "two", "PoolFull")
+            await until_told_once(stage, ns, "quants", "PoolFull")
+            await stage.apply(pool(ns, room=1, most=2))
+            await stage.until_reason(ns, "two", "Running")
         assert len({address for address, _ in await placed(stage, f"{ns}/two")}) == 1
 
 
@@ -321,20 +335,21 @@ async def test_traders_of_another_namespace_run_where_its_labels_allow_it(
     on_control_plane: Namespace, tmp_path: Path
 ) -> None:
     async with staged(on_control_plane, tmp_path) as (stage, ns):
-        await stage.operator("--own-namespace", ns)  # all namespaces: labels are seen
+        operator = await stage.operator("--own-namespace", ns)  # all namespaces: labels are seen
         desk = f"{ns[:40]}-desk"
         await stage.api.create(NAMESPACE, {"metadata": {"name": desk}})
         try:
             selector = {"from": "Selector", "selector": {"matchLabels": {"team": "quant"}}}
             await running_one(stage, ns, allowedTraders={"namespaces": selector})
-            await stage.apply(trader(desk, "guest", pool={"name": "quants", "namespace": ns}))
-            await stage.until_reason(desk, "guest", "NotAllowed")
-            await until_told_once(stage, desk, "guest", "NotAllowed")
-            await stage.api.merge(NAMESPACE, "", desk, {"metadata": {"labels": {"team": "quant"}}})
-            await stage.until_reason(desk, "guest", "Running")
-            await stage.api.merge(NAMESPACE, "", desk, {"metadata": {"labels": {"team": None}}})
-            await stage.until_reason(desk, "guest", "NotAllowed")
-            assert (await told(stage, desk, "guest")).count("NotAllowed") == 1, "it says the same again"
+            async with untouched(stage, operator, ns, (TRADER, "one"), (MARKET_FEED, "market")):
+                await stage.apply(trader(desk, "guest", pool={"name": "quants", "namespace": ns}))
+                await stage.until_reason(desk, "guest", "NotAllowed")
+                await until_told_once(stage, desk, "guest", "NotAllowed")
+                await stage.api.merge(NAMESPACE, "", desk, {"metadata": {"labels": {"team": "quant"}}})
+                await stage.until_reason(desk, "guest", "Running")
+                await stage.api.merge(NAMESPACE, "", desk, {"metadata": {"labels": {"team": None}}})
+                await stage.until_reason(desk, "guest", "NotAllowed")
+                assert (await told(stage, desk, "guest")).count("NotAllowed") == 1, "it says the same again"
         finally:
             await stage.api.delete(NAMESPACE, "", desk)
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import pytest
 from tests.e2e.kubectl import Namespace
 from tests.support.api_proxy import ApiProxy
 from tests.support.operator_stage import Object, OperatorProcess, Stage, feed, pool, trader
@@ -16,10 +17,12 @@ from tests.support.operator_stage import Object, OperatorProcess, Stage, feed, p
 from chandlery.core.kube_credentials import from_kubeconfig
 from chandlery.operator.kubernetes.api import KubeApi
 from chandlery.operator.kubernetes.follow import Followed, Names
-from chandlery.operator.kubernetes.kinds import CONFIG_MAP, STATEFUL_SET
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP, STATEFUL_SET, TRADER
 
 # A twelfth of what an operator in a cluster takes, so that a dead watch is one in 10 s instead of two minutes.
 _WATCH_S = 2.0
+# A list a minute, another 20 s later, and as much again for a busy machine.
+_SWEEP_S = 160.0
 
 
 @asynccontextmanager
@@ -126,6 +129,42 @@ async def test_an_operator_whose_watch_is_swallowed_says_that_it_is_not_healthy(
                 return "quants-0" in names
 
             await stage.until("the StatefulSet made anew", made_anew)
+        finally:
+            operator.kill()
+            await stage.stop()
+
+
+@pytest.mark.slow
+async def test_an_operator_to_which_the_watch_of_traders_brings_nothing_ends_and_the_next_takes_up_what_it_missed(
+    on_control_plane: Namespace, tmp_path: Path
+) -> None:
+    stage = Stage(on_control_plane.cluster.kubeconfig, tmp_path)
+    ns = on_control_plane.name
+    async with _proxied(on_control_plane, tmp_path) as proxy:
+        arguments = ("--namespace", ns, "--own-namespace", ns)
+        operator = OperatorProcess(proxy.kubeconfig, tmp_path / "proxied.log", stage.worker_port, arguments)
+        try:
+            await stage.start()
+            await operator.start()
+            await stage.apply(feed(ns), pool(ns), trader(ns, "one"))
+            await stage.until_reason(ns, "one", "Running")
+            proxy.swallows = lambda plural: plural == TRADER.plural
+            await stage.apply(trader(ns, "unseen"))
+            process = operator.process
+            assert process is not None
+
+            async def ended() -> bool:
+                return process.poll() is not None
+
+            await stage.until("ended", ended, _SWEEP_S)
+            assert process.returncode > 0, "so that it is started again"
+            why = f"within 20 s the watch did not bring {ns}/unseen"
+            assert why in operator.log.read_text(), "as docs/operations.md quotes it"
+            assert await stage.ready(ns, "unseen") == ("", "")
+            proxy.swallows = lambda _plural: False
+            await operator.start()
+            await stage.until_reason(ns, "unseen", "Running")
+            assert await stage.ready(ns, "one") == ("True", "Running")
         finally:
             operator.kill()
             await stage.stop()

@@ -34,17 +34,50 @@ class Creator:
         return body
 
 
-@pytest.mark.parametrize("error", [UnavailableError("no answer"), RefusedError("403 forbidden")])
-async def test_an_event_that_was_not_taken_is_told_by_the_next_who_says_it_and_then_no_more(
-    error: ChandleryError,
-) -> None:
-    api = Creator(error)
+async def test_an_event_that_was_refused_holds_nothing_back_and_is_told_by_the_next_who_says_it_and_then_no_more() -> (
+    None
+):
+    api = Creator(RefusedError("403 forbidden"))
     events, held = Events(api, "test"), hold("Trader", trader_body())
     for told in (0, 1, 1, 1):
-        await events.tell_state(held, State("PoolFull", "no room", stalled=True))
+        assert await events.tell_state(held, State("PoolFull", "no room", stalled=True))
         assert events.told == told
     assert len(api.asked) == 2
     assert len(set(api.asked)) == 1, "under one name, so that the API server knows it again"
+
+
+async def test_a_status_waits_for_its_event_until_that_is_told_or_has_waited_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 1000.0
+    api = Creator(*(UnavailableError(f"{status}") for status in (429, 500)))
+    events, held = Events(api, "test", clock=lambda: now_s), hold("Trader", trader_body())
+    full, other = State("PoolFull", "no room", stalled=True), State("BadParameter", "no such parameter", stalled=True)
+    for _ in range(3):
+        assert not await events.tell_state(held, full)
+    assert len(api.asked) == 1, "it is tried again by itself, not by each who says it"
+    assert await events.tell_state(held, State("Running", ready=True)), "of which nothing is told"
+    now_s += 9.9
+    assert not await events.tell_state(held, other)
+    assert not await events.tell_state(held, full)
+    now_s += 0.2
+    assert await events.tell_state(held, full)
+    assert (len(events), events.told) == (2, 0), "and still to be told"
+    assert not await events.tell_state(held, other), "each waits by itself"
+    async with running(events, monkeypatch):
+        await until(lambda: events.told == 2)
+    assert await events.tell_state(held, other)
+    assert len(api.asked) == 4
+
+
+async def test_where_as_many_wait_as_may_no_status_waits_for_its_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chandlery.operator.events._MOST_WAITING", 2)
+    events = Events(Creator(*(UnavailableError("no answer") for _ in range(3))), "test")
+    may = [
+        await events.tell(hold("Trader", trader_body(f"t{number}")), "Warning", "PoolFull", "no room")
+        for number in range(3)
+    ]
+    assert may == [False, True, True]
 
 
 async def test_an_event_that_is_there_already_is_told() -> None:

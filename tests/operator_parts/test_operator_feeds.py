@@ -19,6 +19,7 @@ from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_bo
 from chandlery.core.assignment import Assignment, WorkerStatus, content_hash
 from chandlery.core.behind import BEHIND_MS, CAUGHT_UP_MS, HOLDS_S, Lag
 from chandlery.core.durations import format_duration
+from chandlery.core.errors import UnavailableError
 from chandlery.operator.applied import Children
 from chandlery.operator.cache import Cache, Dirty, hold
 from chandlery.operator.children.naming import Defaults, Object
@@ -55,6 +56,7 @@ class Server:
         self.deleted: list[tuple[Kind, str]] = []
         self.is_told_late = False
         self.events: list[str] = []
+        self.takes_events = True
         self.version = 100
 
     def ready(self, component: str, *, ready: bool = True) -> None:
@@ -100,6 +102,8 @@ class Server:
         return Page("1", [])
 
     async def create(self, kind: Kind, body: Object) -> Object:
+        if not self.takes_events:
+            raise UnavailableError("429 too many requests")
         self.events.append(body["reason"])
         return body
 
@@ -282,8 +286,26 @@ async def test_what_keeps_ingest_out_of_kafka_is_told_at_the_next_question_and_w
         ready = await market.look()
         assert (ready["status"], ready["reason"], ready["message"]) == ("False", "KafkaUnauthorized", problem)
         assert ("feed", *FEED) in market.marked, "and asked again"
+        await market.look()
     market.answers["ingest"] = {}
     assert (await market.look())["reason"] == "Running"
+    assert market.server.events == ["KafkaUnauthorized"] * 2, "once each"
+
+
+async def test_what_is_wrong_with_a_feed_is_told_before_its_status_is_written_after_which_nobody_would(
+    market: Market,
+) -> None:
+    await market.look()
+    market.server.takes_events = False
+    market.answers["ingest"] = {"kafka_problem": {"reason": "KafkaUnauthorized", "message": "is refused"}}
+    writes = len(market.server.statuses)
+    await market.look()
+    assert len(market.server.statuses) == writes
+    assert ("feed", *FEED) in market.marked, "and looked at again"
+    market.server.takes_events = True
+    market.feeds._tools = replace(market.feeds._tools, events=Events(market.server, "another operator"))
+    assert (await market.look())["reason"] == "KafkaUnauthorized"
+    assert market.server.events == ["KafkaUnauthorized"]
 
 
 async def test_a_feed_that_does_not_come_up_says_what_keeps_which_of_its_pods(market: Market) -> None:

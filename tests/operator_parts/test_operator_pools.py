@@ -47,6 +47,7 @@ class Server:
         self.log: list[str] = []
         self.before: Callable[[Kind, str], Awaitable[None]] | None = None
         self.version = 100
+        self.takes_events = True
 
     async def apply(self, kind: Kind, body: Object, *, subresource: str = "") -> Object:
         name = body["metadata"]["name"]
@@ -65,8 +66,12 @@ class Server:
         return Page("1", [])
 
     async def create(self, kind: Kind, body: Object) -> Object:
+        if not self.takes_events:
+            raise UnavailableError("429 too many requests")
+        of = body["regarding"]
         if kind is EVENT:
-            self.events.append((body["regarding"]["name"], body["reason"]))
+            self.events.append((of["name"], body["reason"]))
+        self.log.append(f"{kind.name}/{body['reason']} of {of['kind']}/{of['name']}")
         return body
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
@@ -366,6 +371,84 @@ async def test_a_pool_change_made_while_no_operator_ran_misses_no_candle_whichev
     assert [link.delivery.assignment.traders for link in bench.workers.of(KEY).values()] == [[]]
     (after,) = bench.workers.of(("default", "other"))["other-0"].delivery.assignment.traders
     assert (after.incarnation, after.since_ms) == (5, 7_000)
+
+
+async def test_a_state_is_told_before_its_status_is_written_after_which_nobody_would(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body(feed={"name": "absent"}))
+    bench.cache.put("Trader", trader_body())
+    await bench.pools.reconcile(KEY)
+    log = bench.server.log
+    for name in ("TraderPool/quants", "Trader/one"):
+        assert log.index(f"Event/UnknownFeed of {name}") < log.index(name)
+
+
+async def test_an_operator_that_starts_asks_for_no_event_of_a_state_whose_status_stands(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body(feed={"name": "absent"}))
+    for number in range(20):
+        bench.cache.put("Trader", trader_body(f"t{number}"))
+    await bench.pools.reconcile(KEY)
+    assert sum(line.startswith("Event/") for line in bench.server.log) == 21
+    bench.server.log.clear()
+    statuses = bench.server.statuses
+    absent = pool_body(version=1000, feed={"name": "absent"})
+    bench.cache.put("TraderPool", {**absent, "status": statuses["TraderPool/quants"]})
+    for number in range(20):
+        now = {**trader_body(f"t{number}", version=1000), "status": statuses[f"Trader/t{number}"]}
+        bench.cache.put("Trader", now)
+    api: Any = bench.server
+    bench.pools = Pools(replace(bench.tools, statuses=Statuses(api), events=Events(api, "another")))
+    await bench.pools.reconcile(KEY)
+    assert bench.server.log == []
+
+
+async def test_a_move_is_told_before_the_status_that_it_is_known_from_is_written(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    (one,) = bench.planned_alone()
+    moved = msgspec.structs.replace(one, incarnation=4)
+    bench.server.there[CONFIG_MAP].objects["default", "quants-0-assignment"] = kept_in("quants", moved)
+    before = {"incarnation": 3, "worker": "quants-7", "runningGeneration": 1}
+    bench.cache.put("Trader", {**trader_body(version=2), "status": before})
+    bench.pools.adopt()
+    await bench.pools.reconcile(KEY)
+    log = bench.server.log
+    assert log.index("Event/Moved of Trader/one") < log.index("Trader/one")
+    assert bench.server.statuses["Trader/one"]["worker"] == "quants-0"
+
+
+async def test_an_assignment_that_somebody_spoilt_while_no_operator_ran_is_told_before_it_is_replaced(
+    bench: Bench,
+) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    spoilt = kept_in("quants")
+    spoilt["data"] = {ASSIGNMENT_KEY: "{}"}
+    bench.server.there[CONFIG_MAP].objects["default", "quants-0-assignment"] = spoilt
+    bench.pools.adopt()
+    await bench.pools.reconcile(KEY)
+    await bench.workers.of(KEY)["quants-0"].delivery.kept()
+    log = bench.server.log
+    assert log.index("Event/AssignmentReplaced of TraderPool/quants") < log.index("ConfigMap/quants-0-assignment")
+
+
+async def test_a_status_whose_event_is_not_taken_waits_for_it_but_not_for_ever(bench: Bench) -> None:
+    now_s = 1000.0
+    events = Events(bench.server, "test", clock=lambda: now_s)
+    bench.pools._tools = replace(bench.tools, events=events)
+    bench.server.takes_events = False
+    bench.cache.put("TraderPool", pool_body(feed={"name": "absent"}))
+    bench.cache.put("Trader", trader_body())
+    for wait_s in (0.0, 9.0):
+        now_s += wait_s
+        bench.marked.clear()
+        await bench.pools.reconcile(KEY)
+        assert bench.server.statuses == {}
+        assert ("pool", *KEY) in bench.marked, "and looked at again"
+    now_s += 2.0
+    await bench.pools.reconcile(KEY)
+    assert bench.condition("TraderPool/quants")["reason"] == "UnknownFeed"
+    assert bench.condition("Trader/one")["reason"] == "UnknownFeed"
+    assert len(events) == 2, "to be told all the same"
 
 
 @pytest.mark.parametrize("what", ["deleted", "another's", "unsound"])

@@ -1,6 +1,10 @@
-"""Kubernetes events on what a person should know, once each: names are derived from what they say, so that one
-that is there already is refused by the API server and that is that. One that it could not take now is tried again: what
-brought it about isn't said twice."""
+"""Kubernetes events on what a person should know, once each.
+
+Names are derived from what events say: one that is there already is refused by the API server, and that is that. So
+whoever writes a status tells of it first. An operator that is killed in between has its successor find the status as it
+was, and say the same again under the same name; the other way round nobody would. One that the API server could not take
+now is tried again, and holds its status back for a while.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,9 @@ import datetime as dt
 import hashlib
 import logging
 import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from chandlery.core.errors import ChandleryError, UnavailableError
@@ -41,6 +48,9 @@ _MOST_REMEMBERED: Final = 10_000
 #: Most that wait for an API server that is away: one for each of a thousand Traders, about a mebibyte with the longest notes.
 _MOST_WAITING: Final = 1_000
 _MOST_NOTE_CHARS: Final = 1_000
+#: So long a status waits for its event. A request that is too many, or a conflict, is over within seconds; where events alone
+#: are not taken (by a webhook that is away) the status matters more.
+_PATIENCE_S: Final = 10.0
 
 
 class Creator(Protocol):
@@ -49,23 +59,32 @@ class Creator(Protocol):
     async def create(self, kind: Kind, body: Object) -> Object: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """An event to be tried again, and since when (monotonic s)."""
+
+    body: Object
+    since_s: float
+
+
 class Events:
     """Tells what becomes of resources.
 
     Args:
-        instance: name of this operator's pod.
+        instance: name of this operator's pod. clock: steady, s.
 
     Attributes:
         told: how many events were written. dropped: how many will not be: refused, or one too many to wait.
     """
 
-    def __init__(self, api: Creator, instance: str) -> None:
+    def __init__(self, api: Creator, instance: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.told = 0
         self.dropped = 0
         self._api = api
         self._instance = instance
+        self._clock = clock
         self._names: dict[str, None] = {}
-        self._waiting: dict[str, Object] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._some_wait = asyncio.Event()
         self._chance = random.Random()
 
@@ -81,53 +100,69 @@ class Events:
             attempt += 1
             await backoff(attempt, self._chance.random())
             while self._waiting:
-                name = next(iter(self._waiting))
-                if not await self._try(name, self._waiting.pop(name)):
+                name, waiting = next(iter(self._waiting.items()))
+                if not await self._try(name, waiting.body):
                     break  # it waits again, behind the others
                 attempt = 0
             else:
                 self._some_wait.clear()
                 attempt = 0
 
-    async def tell_state(self, held: Held, state: State) -> None:
-        """Tell of a state that a person should look at."""
-        if state.reason not in _USUAL:
-            await self.tell(
-                held, "Warning" if state.stalled or not state.ready else "Normal", state.reason, state.message
-            )
+    async def tell_state(self, held: Held, state: State) -> bool:
+        """Tell of a state that a person should look at, as :meth:`tell`."""
+        if state.reason in _USUAL:
+            return True
+        level: Literal["Normal", "Warning"] = "Warning" if state.stalled or not state.ready else "Normal"
+        return await self.tell(held, level, state.reason, state.message)
 
-    async def tell(self, held: Held, level: Literal["Normal", "Warning"], reason: str, note: str) -> None:
+    async def tell(self, held: Held, level: Literal["Normal", "Warning"], reason: str, note: str) -> bool:
         """Tell something of a resource, unless that was told before of this generation. Failing is no failure: what the
-        API server could not take is tried again, what it refused may be told again."""
+        API server could not take is tried again, what it refused may be told again.
+
+        Returns:
+            Whether the status that goes with it may be written. False: it waits to be tried again. Ask again soon.
+        """
         # Who suspends and resumes a kept version's pool is told nothing that wasn't told before.
         said = f"{held.uid}/{held.generation}/{reason}/{note.partition(MEANWHILE_NOTHING)[0]}"
         name = f"{held.key[1]}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
-        if name not in self._names:
-            self._waiting.pop(name, None)
-            await self._try(name, self._event(held, level, reason, note, name))
+        if name in self._names:
+            return True
+        if name in self._waiting or not await self._try(name, self._event(held, level, reason, note, name)):
+            return self._has_waited(name)
+        return True
+
+    def _has_waited(self, name: str) -> bool:
+        """Whether an event that waits holds nothing back any more."""
+        waiting = self._waiting.get(name)
+        is_full = len(self._waiting) >= _MOST_WAITING  # others have to go for it: it may never be told
+        return waiting is None or is_full or self._clock() - waiting.since_s >= _PATIENCE_S
 
     async def _try(self, name: str, body: Object) -> bool:
         """Write one; False: it could not be taken now, and waits."""
-        self._names[name] = None  # also while it is under way: whoever says it meanwhile has it told
-        while len(self._names) > _MOST_REMEMBERED:
-            del self._names[next(iter(self._names))]
         try:
             await self._api.create(EVENT, body)
             self.told += 1
+            self._remember(name)
         except ExistsError:
-            pass  # told by the operator before us, or by an attempt whose answer was lost
+            self._remember(name)  # told by the operator before us, or by an attempt whose answer was lost
         except ChandleryError as error:
-            self._names.pop(name, None)
             if isinstance(error, UnavailableError) and not isinstance(error, GoneError):
                 self._wait(name, body)
                 log.warning("event not told yet; it is tried again", extra=_facts(body, error))
                 return False
             self.dropped += 1  # its namespace is gone, or it is refused
             log.warning("event not told", extra=_facts(body, error))
+        self._waiting.pop(name, None)
         return True
 
+    def _remember(self, name: str) -> None:
+        self._names[name] = None
+        while len(self._names) > _MOST_REMEMBERED:
+            del self._names[next(iter(self._names))]
+
     def _wait(self, name: str, body: Object) -> None:
-        self._waiting[name] = body
+        before = self._waiting.pop(name, None)
+        self._waiting[name] = before or _Waiting(body, self._clock())
         while len(self._waiting) > _MOST_WAITING:
             del self._waiting[next(iter(self._waiting))]
             self.dropped += 1

@@ -44,7 +44,7 @@ from chandlery.operator.kubernetes.kinds import CONFIG_MAP, MARKET_FEED, POD, SE
 from chandlery.operator.planner import FeedPlan
 from chandlery.operator.planning import Grace, by_length
 from chandlery.operator.podstate import address_of, is_ready, trouble_of
-from chandlery.operator.pools import Tools, timestamp
+from chandlery.operator.pools import UNTOLD_S, Tools, timestamp
 from chandlery.operator.refusals import is_of_quota, refusal_of
 from chandlery.operator.settings_of import is_paced
 
@@ -338,13 +338,14 @@ class Feeds:
         if wait_s > 0:
             tools.mark(("feed", *held.key), wait_s)
             return
+        if not await tools.events.tell_state(held, state):
+            tools.mark(("feed", *held.key), UNTOLD_S)
+            return
         outcome = await tools.statuses.write(MARKET_FEED, held, status)
         if outcome in ("stale", "gone"):
             tools.mark(("feed", *held.key), 0.3)
         if outcome == "gone":
             tools.cache.drop(held.uid)
-        if outcome == "written":
-            await tools.events.tell_state(held, state)
 
 
 def _is_empty(plan: FeedPlan) -> bool:

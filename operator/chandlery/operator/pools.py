@@ -54,6 +54,8 @@ log = logging.getLogger("chandlery.operator.pools")
 #: After a start the workers that are there get this long to tell their catalogue, which decides what may run.
 _CATALOGUE_WAIT_S: Final = 10.0
 _LOOK_AGAIN_S: Final = 0.3
+#: A status whose event waits is looked at again after this long; the event is tried again by itself.
+UNTOLD_S: Final = 1.0
 #: Assignments are kept within milliseconds; a push that a worker doesn't answer holds back the next for 2 s.
 _KEPT_WAIT_S: Final = 3.0
 
@@ -136,6 +138,7 @@ class Pools:
         # Where not all could be carried out this is what is known.
         outdated = sum(one.outdated for one in workers.values())
         if held is not None and isinstance(held.resource, TraderPool) and planned.pool is not None:
+            await self._tell_unsound(held)
             try:
                 outdated = await self._carry_out(held.resource, planned)
                 self._problems.pop(key, None)
@@ -299,9 +302,6 @@ class Pools:
         traders = [one for one in map(self._unchanged, judged) if one is not None]
         await each(traders, lambda one: self._say_trader(one, planned, views, assigned, unknown, now))
         if held is not None and (held := self._unchanged(held)) is not None:
-            for name, wrong in tools.workers.unsound(key).items():
-                note = f"the kept assignment of worker {name} was changed by somebody else and is replaced: {wrong}"
-                await tools.events.tell(held, "Warning", "AssignmentReplaced", note)
             workers = [views[name] for name in made.workers if name in views] if made is not None else []
             if not self._is_paced(feed):
                 workers = [replace(view, lags_ms=0) for view in workers]
@@ -329,6 +329,13 @@ class Pools:
         if now is None or now.resource is not judged.resource:
             return None
         return now if (now.generation, now.problem) == (judged.generation, judged.problem) else None
+
+    async def _tell_unsound(self, held: Held) -> None:
+        """Tell of kept assignments that nobody could go by, before those found at the start are replaced: after that nobody
+        would know."""
+        for name, wrong in self._tools.workers.unsound(held.key).items():
+            note = f"the kept assignment of worker {name} was changed by somebody else and is replaced: {wrong}"
+            await self._tools.events.tell(held, "Warning", "AssignmentReplaced", note)
 
     async def _say_unplanned(self, key: Key, error: Exception) -> None:
         """Nothing could be decided: what runs, runs on, and the pool says why nothing else happens."""
@@ -361,17 +368,25 @@ class Pools:
         runs = assigned.get((name, verdict.incarnation)) if verdict is not None else None
         status = trader_status(held, state, verdict, runs, view, now, _successor(verdict, views))
         pool = held.pool or ("", "")
-        await self._write(TRADER, held, state, status, ("pool", *pool))
-        for level, reason, note in changes_to_tell(held.status, verdict, runs):
-            await self._tools.events.tell(held, level, reason, note)
+        news = changes_to_tell(held.status, verdict, runs)
+        told = [await self._tools.events.tell(held, level, reason, note) for level, reason, note in news]
+        await self._write(TRADER, held, state, status, ("pool", *pool), may=all(told))
 
-    async def _write(self, kind: Any, held: Held, state: State, status: Any, dirty: Dirty) -> None:
+    async def _write(self, kind: Any, held: Held, state: State, status: Any, dirty: Dirty, *, may: bool = True) -> None:
+        """Write a status that says anything new, once that is told.
+
+        Args:
+            dirty: what to look at when it could not be written. may: False: what goes with it is not told yet.
+        """
         statuses = self._tools.statuses
         wait_s = statuses.wait_s(held, status)
         if wait_s is None:
             return
         if wait_s > 0:
             self._tools.mark(dirty, wait_s)
+            return
+        if not (await self._tools.events.tell_state(held, state) and may):
+            self._tools.mark(dirty, UNTOLD_S)
             return
         try:
             outcome = await statuses.write(kind, held, status)
@@ -383,8 +398,6 @@ class Pools:
         elif outcome == "gone":
             for one in self._tools.cache.drop(held.uid):
                 self._tools.mark(one, _LOOK_AGAIN_S)
-        elif outcome == "written":
-            await self._tools.events.tell_state(held, state)
 
 
 def _successor(verdict: Verdict | None, views: Mapping[str, WorkerView]) -> Reported | None:
