@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,29 @@ def test_a_traders_latency_is_told_to_be_that_of_its_whole_worker() -> None:
     latency = schema_of("Trader")["properties"]["status"]["properties"]["latency"]
     for described in (column, latency):
         assert "of all Traders of its worker together" in described["description"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_column_shows_a_field_that_there_is_in_a_form_that_it_has(kind: str) -> None:
+    (version,) = custom_resource_definition(kind)["spec"]["versions"]
+    *columns, age = version["additionalPrinterColumns"]
+    assert age["jsonPath"] == ".metadata.creationTimestamp"
+    for column in columns:
+        shown = field_at(schema_of(kind), column["jsonPath"])
+        assert shown["type"] == column["type"] or (shown["type"], column["type"]) == ("array", "string"), column
+
+
+def field_at(schema: dict[str, Any], path: str) -> dict[str, Any]:
+    """What a schema says of a column's path: names, of which a list's is followed by the key that chooses one in it."""
+    steps = re.findall(r'\.(\w+)(?:\[\?\(@\.(\w+)=="\w+"\)\])?', path)
+    assert steps, path
+    for name, key in steps:
+        assert name in schema["properties"], path
+        schema = schema["properties"][name]
+        if key:
+            schema = schema["items"]
+            assert "enum" in schema["properties"][key] or schema["properties"][key]["type"] == "string"
+    return schema
 
 
 def test_a_form_that_no_structural_schema_has_is_an_error_not_a_hole() -> None:

@@ -62,6 +62,9 @@ def test_it_passes_lint_whatever_is_chosen(helm: str, values: tuple[str, ...]) -
         ("monitoring.kind=Monitor", "kind"),
         ("monitoring.runbookUrl=docs/alerts.md", "runbookUrl"),
         ("operator.resources.limit.memory=1Gi", "limit"),
+        ("operator.tolerations[0].efect=NoSchedule", "efect"),
+        ("operator.affinity.nodeAfinity.required=true", "nodeAfinity"),
+        ("operator.extraEnv[0].name=A,operator.extraEnv[0].vale=1", "vale"),
         ("console.open=true", "open"),
         ("console.allowedOrigins={*}", "allowedOrigins"),
         ("console.tokenSecret=Bad_Name", "tokenSecret"),
@@ -69,6 +72,7 @@ def test_it_passes_lint_whatever_is_chosen(helm: str, values: tuple[str, ...]) -
         ("console.kafkaSecrets={login}", "kafkaSecrets"),
         ("console.kafkaSecrets[0].secret=login", "namespace"),
         ("console.ingress.host=https://desk", "host"),
+        ("console.networkPolicy.from[0].namespace=ingress", "namespace"),
         ("console.ingress.tlsSecret=a: b", "tlsSecret"),
     ],
 )
@@ -102,6 +106,23 @@ def test_every_value_is_in_the_schema_and_every_default_fits_it() -> None:
                 yield from known(field, inner["properties"][name], f"{path}.{name}")
 
     assert list(known(values, schema, "values")) == []
+
+
+def test_every_value_is_described_where_it_stands() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+
+    def bare(inner: dict[str, Any], path: str) -> Iterator[str]:
+        for name, field in inner.get("properties", {}).items():
+            # What it refers to says what form it has, and not what it is for.
+            if not field.get("description"):
+                yield f"{path}.{name}"
+            yield from bare(field, f"{path}.{name}")
+        for each in (inner.get("items"), inner.get("additionalProperties")):
+            if isinstance(each, dict):
+                yield from bare(each, f"{path}[]")
+
+    shared = [(one, name) for name, one in schema["definitions"].items()]
+    assert [path for inner, name in ((schema, "values"), *shared) for path in bare(inner, name)] == []
 
 
 def test_the_operator_is_told_what_the_values_say(helm: str) -> None:

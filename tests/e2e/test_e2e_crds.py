@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.core.wrong_resources import ACCEPTED, POOL, REFUSED, TRADER, with_spec
+from tests.core.wrong_resources import ACCEPTED, FEED, POOL, REFUSED, TRADER, with_spec
 from tests.e2e.cluster.commands import ClusterError
 from tests.e2e.kubectl import Cluster, Namespace
 
 from chandlery.core.resources import API_VERSION, KINDS, Resource
-from chandlery.core.resources.status import Condition, Latency, TraderStatus, status_manifest
+from chandlery.core.resources.status import Condition, FeedStatus, Latency, PoolStatus, TraderStatus, status_manifest
 
 ROOT = Path(__file__).parents[2]
 CRDS = ROOT / "charts" / "chandlery" / "crds"
@@ -159,6 +159,46 @@ def test_the_operators_status_is_taken_by_server_side_apply_and_shown_in_columns
     body["status"]["unknown"] = 1
     with pytest.raises(ClusterError, match="unknown"):
         namespace.kubectl(*arguments, stdin=json.dumps(body))
+
+
+READY = Condition(type="Ready", status="True", reason="Running", last_transition_time="2026-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "status", "shown"),
+    [
+        (
+            "MarketFeed",
+            FEED,
+            FeedStatus(
+                observed_generation=1, conditions=[READY], source="synthetic", symbol_count=2,
+                symbols=["BTC/USDT", "ETH/USDT"], intervals=["1s", "1m"], pools=3,
+            ),
+            {"SOURCE": "synthetic", "SYMBOLS": "2", "INTERVALS": '["1s","1m"]', "POOLS": "3"},
+        ),
+        (
+            "TraderPool",
+            POOL,
+            PoolStatus(
+                observed_generation=1, conditions=[READY], workers=4, ready_workers=3, used=5, capacity=80, pending=0
+            ),
+            {"FEED": "f", "WORKERS": "4", "UP": "3", "USED": "5", "CAPACITY": "80", "PENDING": "0"},
+        ),
+    ],
+    ids=("MarketFeed", "TraderPool"),
+)  # fmt: skip
+def test_a_feeds_and_a_pools_columns_show_what_the_operator_says(
+    namespace: Namespace, kind: str, spec: dict[str, Any], status: FeedStatus | PoolStatus, shown: dict[str, str]
+) -> None:
+    namespace.apply(manifest(KINDS[kind], spec))
+    made = json.loads(manifest(KINDS[kind], spec))
+    body = {name: made[name] for name in ("apiVersion", "kind", "metadata")} | {"status": status_manifest(status)}
+    arguments = ("apply", "--server-side", "--subresource=status", "--field-manager=operator", "-f", "-")
+    namespace.kubectl(*arguments, stdin=json.dumps(body))
+    header, row = namespace.kubectl("get", kind.lower()).splitlines()
+    found = dict(zip(header.split(), row.split(), strict=True))
+    assert found.pop("AGE")
+    assert found == {"NAME": "a", "READY": "True", "REASON": "Running"} | shown
 
 
 def test_all_three_are_in_the_category_and_have_short_names(namespace: Namespace) -> None:

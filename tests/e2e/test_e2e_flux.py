@@ -24,7 +24,9 @@ from tests.e2e.kubectl import Cluster, Namespace
 from tests.e2e.operator_cases import quiet
 from tests.support.needed import missing
 from tests.support.operator_stage import Object, OperatorProcess, Stage, conditions_of
+from tests.support.simulated_workers import active
 
+from chandlery.core.assignment import TraderAssignment, TraderStatus
 from chandlery.operator.kubernetes.api import GoneError, Kind
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, MARKET_FEED, TRADER, TRADER_POOL
 
@@ -100,6 +102,7 @@ class Sync:
         )
         for trader in (await self.stage.api.list(TRADER, self.name)).items:
             assert ready(trader)["status"] == "True" or ready(trader)["reason"] == "Suspended"
+            assert conditions_of(trader)["Reconciling"]["status"] == "False"
             assert trader["status"]["observedGeneration"] == trader["metadata"]["generation"]
             assert int(trader["metadata"]["resourceVersion"]) < int(found["metadata"]["resourceVersion"])
 
@@ -117,6 +120,19 @@ class Sync:
         )
         return str(ready(found)["message"])
 
+    async def until_timed_out(self, revision: str) -> str:
+        """Wait until a revision's health was looked at for all of the timeout, and never found; returns the message."""
+        found: Object = {}
+
+        def holds(now: Object) -> bool:
+            found.update(now)
+            assert (ready(now)["status"], now["status"].get("lastAppliedRevision")) != ("True", revision)
+            tried = now["status"].get("lastAttemptedRevision") == revision
+            return tried and (ready(now)["status"], ready(now)["reason"]) == ("False", "HealthCheckFailed")
+
+        await self.until(holds)
+        return str(ready(found)["message"])
+
     async def versions(self) -> dict[str, tuple[int, str]]:
         """Generation and resource version of everything that is synced; of a ConfigMap's name without the digest."""
         mine = "kustomize.toolkit.fluxcd.io/name=traders"
@@ -130,6 +146,10 @@ class Sync:
 
     async def trader(self, name: str) -> Object:
         return await self.stage.api.get(TRADER, self.name, name)
+
+    async def give_up_after(self, seconds: int) -> None:
+        """Have the Kustomization wait for health no longer than this, from its next look on."""
+        await self.stage.api.merge(KUSTOMIZATION, self.name, "traders", {"spec": {"timeout": f"{seconds}s"}})
 
     def edit(self, pattern: str, by: str, file: str = "traders.yaml") -> None:
         """Replace the one place in a file of the base that the pattern fits."""
@@ -232,6 +252,42 @@ async def test_the_example_is_applied_awaited_rolled_out_and_pruned(
             return left == [f"{sync.name}/sma-btc"]
 
         await sync.stage.until("the worker has the one that is left", alone)
+
+
+async def test_a_change_is_not_healthy_while_the_version_before_runs_on(
+    flux: Path, on_control_plane: Namespace, tmp_path: Path
+) -> None:
+    waits = True
+
+    def state_of(one: TraderAssignment) -> TraderStatus:
+        status = active(one)
+        if waits and one.mode == "standby":
+            status.state, status.warm_have = "Ready", 10
+        return status
+
+    async with syncing(flux, on_control_plane, tmp_path, "staging") as sync:
+        sync.stage.workers.state_of = state_of
+        await sync.operator()
+        await sync.until_ready(await sync.push("first"))
+        await sync.give_up_after(15)
+        sync.edit("fast: 5", "fast: 6")
+        revision = await sync.push("faster")
+        message = await sync.until_timed_out(revision)
+        assert f"Trader/{sync.name}/sma-btc status: 'InProgress'" in message
+        assert "breakout-majors" not in message
+        changed = await sync.trader("sma-btc")
+        conditions = conditions_of(changed)
+        assert (changed["status"]["observedGeneration"], changed["status"]["runningGeneration"]) == (2, 1)
+        assert (conditions["Ready"]["status"], conditions["Reconciling"]["reason"]) == ("True", "Warming")
+
+        waits = False
+        for pod in sync.stage.workers.pods.values():
+            standing_by = [one for one in pod.assignment.traders if one.mode == "standby"] if pod.assignment else []
+            pod.successors = {one.trader: active(one) for one in standing_by}
+            pod.bump()
+        await sync.stage.until_rolled_out(sync.name, "sma-btc")
+        await sync.request()
+        await sync.until_ready(revision)
 
 
 async def test_what_is_wrong_with_one_trader_is_told_at_once_and_leaves_the_others_running(

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.node, pytest.mark.slow]
 
 # Everything starts on 2 busy cores: JVM 5 s, Faust 4 s, images unpacked; a Secret takes up to a minute to arrive.
 _START_S = 240.0
-_PORT = 9094
+_PORT, _CERTIFICATES_PORT = 9094, 9095
 _BECOME_KAFKA = """
 import os
 from pathlib import Path
@@ -31,6 +31,25 @@ with open(words[-1], "a") as settings:
     settings.write(Path("/secured/more.properties").read_text())
 os.execv(words[0], words)
 """
+# What Strimzi's user operator does for a KafkaUser of type scram-sha-512.
+_KNOW_USER = """
+import subprocess
+from chandlery.stream.broker_jars import kafka_cache
+from chandlery.stream.broker_java import find_java
+command = [
+    str(find_java().command), "-Xmx96m", "-cp", f"{{kafka_cache()}}/*", "kafka.admin.ConfigCommand",
+    "--bootstrap-server", "{host}:9092", "--alter", "--entity-type", "users", "--entity-name", "{user}",
+    "--add-config", "SCRAM-SHA-512=[password={password}]",
+]
+subprocess.run(command, check=True)
+"""
+# Names of what the kubelet put there; its own begin with two dots.
+_MOUNTED = """
+import json, os
+from pathlib import Path
+folders = [one for one in Path("/etc/chandlery/kafka").iterdir() if not one.name.startswith("..")]
+print(json.dumps({one.name: sorted(name for name in os.listdir(one) if not name.startswith("..")) for one in folders}))
+"""
 
 
 def _secret(name: str, **content: bytes) -> Object:
@@ -38,33 +57,56 @@ def _secret(name: str, **content: bytes) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "Opaque", "data": data}
 
 
+def _strimzis(kind: str, secret: Object) -> Object:
+    """A Secret as Strimzi's operators label it."""
+    labels = {"strimzi.io/kind": kind, "strimzi.io/cluster": "my-cluster", "app.kubernetes.io/managed-by": "strimzi"}
+    return secret | {"metadata": secret["metadata"] | {"labels": labels}}
+
+
 def _resource(kind: str, name: str, spec: Object) -> Object:
     return {"apiVersion": "chandlery.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-def _kafka(image: str, namespace: str, authority: Authority, password: str) -> list[Object]:
-    """A Kafka that takes logins over TLS at another port of the same Service."""
+def _kafka(image: str, namespace: str, authority: Authority, clients: Authority, password: str) -> list[Object]:
+    """A Kafka that takes logins over TLS at another port of the same Service, and clients' certificates at a third."""
     host = f"kafka.{namespace}.svc"
-    listener = "listener.name.sasl_ssl"
+    login, certificates = "listener.name.sasl_ssl", "listener.name.ssl"
+    modules = "org.apache.kafka.common.security"
     lines = {
-        "listeners": f"PLAINTEXT://:9092,SASL_SSL://:{_PORT},CONTROLLER://127.0.0.1:9093",
-        "advertised.listeners": f"PLAINTEXT://{host}:9092,SASL_SSL://{host}:{_PORT}",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL",
-        f"{listener}.sasl.enabled.mechanisms": "PLAIN",
-        f"{listener}.plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required "
-        f'user_desk="{password}";',
-        f"{listener}.ssl.keystore.type": "PEM",
-        f"{listener}.ssl.keystore.location": "/secured/server.pem",
+        "listeners": f"PLAINTEXT://:9092,SASL_SSL://:{_PORT},SSL://:{_CERTIFICATES_PORT},CONTROLLER://127.0.0.1:9093",
+        "advertised.listeners": f"PLAINTEXT://{host}:9092,SASL_SSL://{host}:{_PORT},SSL://{host}:{_CERTIFICATES_PORT}",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL",
+        f"{login}.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+        f"{login}.plain.sasl.jaas.config": f'{modules}.plain.PlainLoginModule required user_desk="{password}";',
+        f"{login}.scram-sha-512.sasl.jaas.config": f"{modules}.scram.ScramLoginModule required;",
+        f"{certificates}.ssl.client.auth": "required",
+        f"{certificates}.ssl.truststore.type": "PEM",
+        f"{certificates}.ssl.truststore.location": "/secured/clients.pem",
     }
+    for listener in (login, certificates):
+        lines[f"{listener}.ssl.keystore.type"] = "PEM"
+        lines[f"{listener}.ssl.keystore.location"] = "/secured/server.pem"
     store = authority.issue("kafka", hosts=f"DNS:{host}").keystore().read_bytes()
     more = "".join(f"{name}={value}\n" for name, value in lines.items()).encode()
     service, pod = kafka_pod(image, namespace)
-    service["spec"]["ports"] = [{"name": "plain", "port": 9092}, {"name": "tls", "port": _PORT}]
+    ports = {"plain": 9092, "login": _PORT, "certificates": _CERTIFICATES_PORT}
+    service["spec"]["ports"] = [{"name": name, "port": port} for name, port in ports.items()]
     container = pod["spec"]["containers"][0]
     container["command"] = ["python", "-c", _BECOME_KAFKA.format(host=host)]
     container["volumeMounts"].append({"name": "secured", "mountPath": "/secured"})
     pod["spec"]["volumes"].append({"name": "secured", "secret": {"secretName": "broker", "defaultMode": 0o440}})
-    return [_secret("broker", more__properties=more, server__pem=store), service, pod]
+    trusted = clients.certificate.read_bytes()
+    return [_secret("broker", more__properties=more, server__pem=store, clients__pem=trusted), service, pod]
+
+
+def _desk(feed: str, pool: str, trader: str, kafka: Object) -> list[Object]:
+    market = {"symbols": ["BTC/USDT"], "interval": "1s"}
+    strategy = {"name": "sma-cross", "parameters": {"fast": 3, "slow": 8}}
+    return [
+        _resource("MarketFeed", feed, {"source": {"synthetic": {}}, "kafka": kafka}),
+        _resource("TraderPool", pool, {"feed": {"name": feed}, "workers": {"min": 1, "max": 1}}),
+        _resource("Trader", trader, {"pool": {"name": pool}, "strategy": strategy, "market": market}),
+    ]
 
 
 @pytest_asyncio.fixture
@@ -85,27 +127,25 @@ def _says(namespace: Namespace, kind: str, name: str, reason: str) -> str:
     return str(conditions_of(item)["Ready"]["message"])
 
 
+def _restarts(namespace: Namespace, pod: str) -> int:
+    """How often anything in a pod was started again."""
+    status = namespace.get("pod", pod)["status"]
+    return sum(one["restartCount"] for one in [*status.get("initContainerStatuses", []), *status["containerStatuses"]])
+
+
 async def test_secrets_that_are_missing_wrong_and_mended_are_told_and_taken_up_without_a_restart(
     on_node: Namespace, images: Images, operator: OperatorProcess, tmp_path: Path
 ) -> None:
-    authority = Authority(tmp_path / "ca", "kafka")
+    authority, clients = Authority(tmp_path / "ca", "kafka"), Authority(tmp_path / "clients", "clients")
     wrong, right = f"wrong-{uuid.uuid4()}", f"right-{uuid.uuid4()}"
-    on_node.apply(_kafka(images["kafka"], on_node.name, authority, right))
+    on_node.apply(_kafka(images["kafka"], on_node.name, authority, clients, right))
     kafka = {
         "bootstrapServers": f"kafka.{on_node.name}.svc:{_PORT}",
         "tls": {"trustedCertificates": [{"secretName": "kafka-ca"}]},
         "authentication": {"type": "plain", "username": "desk", "passwordSecret": {"secretName": "desk-kafka"}},
         "partitions": 1,
     }
-    market = {"symbols": ["BTC/USDT"], "interval": "1s"}
-    strategy = {"name": "sma-cross", "parameters": {"fast": 3, "slow": 8}}
-    on_node.apply(
-        [
-            _resource("MarketFeed", "market", {"source": {"synthetic": {}}, "kafka": kafka}),
-            _resource("TraderPool", "quants", {"feed": {"name": "market"}, "workers": {"min": 1, "max": 1}}),
-            _resource("Trader", "one", {"pool": {"name": "quants"}, "strategy": strategy, "market": market}),
-        ]
-    )
+    on_node.apply(_desk("market", "quants", "one", kafka))
     for kind, name in (("marketfeed", "market"), ("traderpool", "quants"), ("trader", "one")):
         said = _says(on_node, kind, name, "SecretMissing")
         assert f"Secret {on_node.name}/" in said
@@ -122,9 +162,7 @@ async def test_secrets_that_are_missing_wrong_and_mended_are_told_and_taken_up_w
     on_node.wait("traderpool/quants", "condition=Ready", _START_S)
     pods = ["market-ingest-0", "market-aggregator-0", "quants-0-0"]
     for name in pods:
-        status = on_node.get("pod", name)["status"]
-        ended = [*status.get("initContainerStatuses", []), *status["containerStatuses"]]
-        assert [one["restartCount"] for one in ended] == [0] * len(ended), name
+        assert _restarts(on_node, name) == 0, name
 
     # Only the feed has them, and nobody shows them.
     seen = on_node.execute("quants-0-0", "python", "-c", "import os; print(os.listdir('/etc/chandlery'))", container="traders")  # fmt: skip
@@ -143,3 +181,58 @@ async def test_secrets_that_are_missing_wrong_and_mended_are_told_and_taken_up_w
             assert base64.b64encode(password.encode()).decode() not in text
     account = json.dumps(on_node.get("trader", "one")["status"])
     assert "Running" in account
+
+
+async def test_secrets_of_strimzis_users_of_either_kind_are_mounted_and_read_as_they_are(
+    on_node: Namespace, images: Images, operator: OperatorProcess, tmp_path: Path
+) -> None:
+    authority, clients = Authority(tmp_path / "ca", "kafka"), Authority(tmp_path / "clients", "clients")
+    host, password = f"kafka.{on_node.name}.svc", f"strimzis-{uuid.uuid4()}"
+    on_node.apply(_kafka(images["kafka"], on_node.name, authority, clients, f"plain-{uuid.uuid4()}"))
+    on_node.wait("pod/kafka", "condition=Ready", _START_S)
+    program = _KNOW_USER.format(host=host, user="by-password", password=password)
+    on_node.kubectl("exec", "kafka", "--", "python", "-c", program, timeout_s=_START_S)
+
+    module = "org.apache.kafka.common.security.scram.ScramLoginModule"
+    jaas = f'{module} required username="by-password" password="{password}";'
+    shown = clients.issue("by-certificate")
+    binary = b"\x30\x82 a PKCS #12 store"
+    on_node.apply(
+        [
+            _strimzis("Kafka", _secret(
+                "my-cluster-cluster-ca-cert",
+                ca__crt=authority.certificate.read_bytes(), ca__p12=binary, ca__password=b"of the store",
+            )),
+            _strimzis("KafkaUser", _secret("by-password", password=password.encode(), sasl__jaas__config=jaas.encode())),
+            _strimzis("KafkaUser", _secret(
+                "by-certificate",
+                ca__crt=clients.certificate.read_bytes(), user__crt=shown.certificate.read_bytes(),
+                user__key=shown.key.read_bytes(), user__p12=binary, user__password=b"of the store",
+            )),
+        ]
+    )  # fmt: skip
+
+    def entered(user: str, port: int) -> Object:
+        strimzi = {"cluster": "my-cluster", "user": user}
+        return {"bootstrapServers": f"{host}:{port}", "strimzi": strimzi, "partitions": 1}
+
+    # One with all that enters Kafka; of the other kind ingest and aggregator, which take the Secrets no otherwise.
+    alone = {"source": {"synthetic": {}}, "symbols": ["BTC/USDT"], "intervals": ["1s"]}
+    on_node.apply(_desk("by-password", "quants", "one", entered("by-password", _PORT)))
+    alone["kafka"] = entered("by-certificate", _CERTIFICATES_PORT)
+    on_node.apply(_resource("MarketFeed", "by-certificate", alone))
+    on_node.wait("trader/one", "condition=Warm", _START_S)
+    for feed in ("by-password", "by-certificate"):
+        on_node.wait(f"marketfeed/{feed}", "condition=Ready", _START_S)
+    keys = {"by-password": ["password", "sasl.jaas.config"], "by-certificate": ["user.crt", "user.key"]}
+    for user, pod in (
+        ("by-password", "by-password-ingest-0"),
+        ("by-password", "by-password-aggregator-0"),
+        ("by-password", "quants-0-0"),
+        ("by-certificate", "by-certificate-ingest-0"),
+        ("by-certificate", "by-certificate-aggregator-0"),
+    ):
+        container = "feed" if pod == "quants-0-0" else ""
+        mounted = json.loads(on_node.execute(pod, "python", "-c", _MOUNTED, container=container))
+        assert mounted == {"my-cluster-cluster-ca-cert": ["ca.crt"], user: keys[user]}, pod
+        assert _restarts(on_node, pod) == 0, pod

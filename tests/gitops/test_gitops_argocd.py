@@ -10,7 +10,7 @@ import pytest
 import yaml
 from lupa.lua51 import LuaRuntime
 
-from chandlery.core.resources import APPROVE_ANNOTATION, KINDS, Trader
+from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, KINDS, Trader
 from chandlery.core.resources.status import Condition, ConditionStatus, TraderStatus, status_manifest
 
 FOLDER = Path(__file__).parents[2] / "gitops" / "argocd"
@@ -100,6 +100,11 @@ def test_only_what_makes_sense_is_offered() -> None:
     assert offered(trader(("False", "Suspended", ""), suspend=True)) == {"resume"}
     assert offered(trader(("False", "AwaitingApproval", ""), reconciling=True)) == {"approve", "suspend"}
     assert offered({"metadata": {}, "spec": {}}) == {"suspend"}
+
+
+def test_approving_is_not_offered_where_no_approval_counts() -> None:
+    message = f"ConfigMap desk/code {CHANGED_IN_PLACE}, which no approval of generation 3 covers: give it a new name"
+    assert offered(trader(("False", "AwaitingApproval", message), reconciling=True)) == {"suspend"}
 
 
 def act(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
