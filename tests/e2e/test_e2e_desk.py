@@ -397,6 +397,7 @@ def test_a_symbol_that_the_last_trader_left_is_unsubscribed_after_a_grace_time_a
     told = after["symbols"]["BTC/USDT"]
     assert told["duplicates"] == 0
     assert told["last_id"] > before["symbols"]["BTC/USDT"]["last_id"]
+    assert told["gap_ids"] == 0, "not one was missed meanwhile, nor when the other came"
     assert exchanged.reason("keep") == "Running"
     namespace.kubectl("delete", "trader", "keep")
     namespace.kubectl("delete", "traderpool,marketfeed", "exchange")
