@@ -32,8 +32,9 @@ from tests.e2e.desk import (
 )
 from tests.e2e.homemade import from_config_map, strategies
 from tests.e2e.kubectl import Cluster, Namespace, Resource
+from tests.e2e.several_traders import apply_several, assert_all_go_on, kill_process_of
 from tests.e2e.traded_exchange import ingested, traded_exchange
-from tests.e2e.worker_ending import ends_of, signals_left_in_ring
+from tests.e2e.worker_ending import ends_of, signals_left_in_ring, wait_for_another_worker
 from tests.support.exchange_server import ExchangeServer
 from tests.support.otlp_receiver import Receiver, Seen, http_receiver
 
@@ -139,7 +140,7 @@ def test_a_deleted_worker_pod_comes_back_with_its_traders_while_the_operator_is_
     desk.scale_operator(0)
     before = desk.namespace.get("pod", WORKER)["metadata"]["uid"]
     desk.namespace.kubectl("delete", "pod", WORKER, "--grace-period=0", "--force", "--wait=false")
-    _wait_for_another(desk.namespace, WORKER, before)
+    wait_for_another_worker(desk, before)
     known, _ = desk.all_signals("steady")
     fresh = desk.more_signals("steady", known)
     assert desk.namespace.get(*OPERATOR.split("/"))["status"].get("replicas", 0) == 0
@@ -150,16 +151,6 @@ def test_a_deleted_worker_pod_comes_back_with_its_traders_while_the_operator_is_
     desk.scale_operator(1)
     desk.wait_ready("steady")
     desk.namespace.kubectl("delete", "trader", "tireless")
-
-
-def _wait_for_another(namespace: Namespace, pod: str, than: str) -> None:
-    """Wait until a pod of that name is Ready that isn't the one with this uid."""
-
-    def is_another(found: Resource) -> bool:
-        ready = [each for each in found["status"].get("conditions", ()) if each["type"] == "Ready"]
-        return found["metadata"]["uid"] != than and bool(ready) and ready[0]["status"] == "True"
-
-    namespace.until(f"another {pod}", ("pod", pod), is_another, START_S)
 
 
 def _assert_each_second_once(desk: Desk, name: str) -> None:
@@ -191,11 +182,18 @@ def test_a_worker_pod_that_is_told_to_end_publishes_what_is_in_its_rings_before_
         # Decided once more it would have the same id, but not the same time.
         assert signals[each.id].emitted_wall_ms == each.emitted_wall_ms, "that one, and none that was decided again"
         assert each.id in completions
-    _wait_for_another(namespace, WORKER, before)
+    wait_for_another_worker(desk, before)
     desk.more_signals("deliberate", signals)
     _assert_each_second_once(desk, "deliberate")
     namespace.kubectl("delete", "trader", "deliberate")
     desk.wait_ready("steady")
+
+
+@pytest.fixture(scope="module")
+def several(desk: Desk) -> Desk:
+    """The desk with Traders of several kinds, ``steady`` among them."""
+    apply_several(desk)
+    return desk
 
 
 @pytest.mark.usefixtures("killable")
@@ -209,25 +207,30 @@ def test_a_worker_pod_that_is_told_to_end_publishes_what_is_in_its_rings_before_
         (WORKER, "traders"),
     ],
 )
-def test_kill_9_of_any_part_loses_no_trader(desk: Desk, pod: str, container: str) -> None:
-    desk.more_signals("steady", {})
-    desk.namespace.kill(pod, container)
-    desk.namespace.wait(f"pod/{RELEASE}-kafka-0", "condition=Ready", START_S)
-    known = desk.more_signals("steady", {})  # tries again while Kafka comes back
-    desk.more_signals("steady", known)
-    desk.wait_ready("steady")
+def test_kill_9_of_any_part_loses_no_trader(several: Desk, pod: str, container: str) -> None:
+    several.namespace.kill(pod, container)
+    several.namespace.wait(f"pod/{RELEASE}-kafka-0", "condition=Ready", START_S)
+    assert_all_go_on(several)
+
+
+def test_kill_9_of_one_traders_process_has_it_start_again_and_touches_no_other(several: Desk) -> None:
+    before = several.pods()
+    kill_process_of(several, "own-code")
+    assert_all_go_on(several)
+    assert several.pods() == before
 
 
 @pytest.mark.usefixtures("killable")
-def test_kill_9_of_the_operator_loses_no_change(desk: Desk) -> None:
+def test_kill_9_of_the_operator_loses_no_change(several: Desk) -> None:
     labels = ("-l", "app.kubernetes.io/component=operator")
-    (pod,) = desk.namespace.get("pods", *labels)["items"]
+    (pod,) = several.namespace.get("pods", *labels)["items"]
     name = pod["metadata"]["name"]
-    desk.namespace.kill(name, "operator")
-    desk.namespace.apply(desk.trader("late", "ETH/USDT"))
-    desk.wait_ready("late")
-    desk.more_signals("late", {})
-    desk.namespace.kubectl("delete", "trader", "late")
+    several.namespace.kill(name, "operator")
+    several.namespace.apply(several.trader("late", "ETH/USDT"))
+    several.wait_ready("late")
+    several.more_signals("late", {})
+    assert_all_go_on(several)
+    several.namespace.kubectl("delete", "trader", "late", "edited", "resting", "own-code")
 
 
 def test_a_strategy_that_is_in_no_image_runs_and_no_pod_rolls(desk: Desk) -> None:

@@ -54,3 +54,13 @@ def ends_of(uid: str, watched: str) -> dict[str, Resource]:
             every = (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
             found |= {each["name"]: each["state"]["terminated"] for each in every if "terminated" in each["state"]}
     return found
+
+
+def wait_for_another_worker(desk: Desk, than: str) -> None:
+    """Wait until the worker's pod is Ready and isn't the one with this uid."""
+
+    def is_another(found: Resource) -> bool:
+        ready = [each for each in found["status"].get("conditions", ()) if each["type"] == "Ready"]
+        return found["metadata"]["uid"] != than and bool(ready) and ready[0]["status"] == "True"
+
+    desk.namespace.until("another worker pod", ("pod", WORKER), is_another, START_S)
