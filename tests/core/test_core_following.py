@@ -12,7 +12,7 @@ import pytest
 
 from chandlery.core import following
 from chandlery.core.errors import InputError
-from chandlery.core.following import until_changed
+from chandlery.core.following import stop_when_changed, until_changed
 from chandlery.core.settings import IngestSettings, KafkaSettings, read_settings
 from chandlery.stream.ingest.positions import in_session, write_positions
 
@@ -50,6 +50,27 @@ async def test_only_other_settings_count_as_a_change(tmp_path: Path, monkeypatch
     replace(path, msgspec.json.encode(msgspec.structs.replace(SETTINGS, symbols=["ETH/USDT"])))
     async with asyncio.timeout(30):
         await watching
+
+
+async def test_settings_that_are_taken_in_need_no_other_beginning_and_those_that_are_not_do(tmp_path: Path) -> None:
+    path = tmp_path / "ingest.json"
+    replace(path, msgspec.json.encode(SETTINGS))
+    told: asyncio.Queue[list[str]] = asyncio.Queue()
+    stop = asyncio.Event()
+
+    async def adopt(settings: IngestSettings) -> bool:
+        told.put_nowait(settings.symbols)
+        return "BTC/USDT" in settings.symbols
+
+    watching = asyncio.create_task(stop_when_changed(str(path), SETTINGS, stop, adopt, 0.01))
+    for symbols in (["BTC/USDT", "ETH/USDT"], ["BTC/USDT"], ["ETH/USDT"]):
+        assert not stop.is_set()
+        replace(path, msgspec.json.encode(msgspec.structs.replace(SETTINGS, symbols=symbols)))
+        async with asyncio.timeout(30):
+            assert await told.get() == symbols
+    async with asyncio.timeout(30):
+        await watching
+    assert stop.is_set()
 
 
 def test_a_session_of_ones_own_is_that_of_the_positions_or_else_a_new_one(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 from images.making import make_images
 from images.roles import ROOT
 from tests.e2e.cluster.binaries import build
-from tests.e2e.cluster.lifecycle import Wanted, down, kill_container, load, up
+from tests.e2e.cluster.lifecycle import Wanted, down, load, signal_container, up
 from tests.e2e.kubectl import Cluster, Namespace, ends_of_logs
 
 _FOREIGN_VARIABLES = ("CHANDLERY_E2E_KUBECONFIG", "KUBECONFIG")
@@ -79,7 +79,7 @@ def _cluster(wanted: Wanted) -> Iterator[Cluster]:
             own = replace(
                 own,
                 load=partial(load, plan),
-                kill=partial(kill_container, plan),
+                signal=partial(signal_container, plan),
                 tests_address=plan.host_address,
             )
         try:

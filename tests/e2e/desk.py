@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -167,17 +167,23 @@ def resource(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": API, "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-def install(namespace: Namespace, images: Mapping[str, str], console: Mapping[str, Any] | None = None) -> Desk:
+def install(
+    namespace: Namespace,
+    images: Mapping[str, str],
+    console: Mapping[str, Any] | None = None,
+    symbol_grace: str = "5m",
+) -> Desk:
     """Install the chart with the embedded Kafka, a lively synthetic market and a pool, and a pod to read topics from.
 
     Args:
         images: role → name of its image, as :data:`ROLES` has them.
         console: the chart's values of a console, which there is then; wants an image of that role.
+        symbol_grace: how long a symbol is ingested that no Trader asks for any more.
     """
     values: dict[str, Any] = {
         "images": {role: _image(images[role]) for role in images},
         "kafka": {"embedded": {"enabled": True}},
-        "operator": {"delays": {"unready": "30s", "starting": "5m", "shrink": "5m", "symbolGrace": "5m"}},
+        "operator": {"delays": {"unready": "30s", "starting": "5m", "shrink": "5m", "symbolGrace": symbol_grace}},
     }
     if console is not None:
         values["console"] = {"enabled": True, **console}
@@ -199,6 +205,19 @@ def install(namespace: Namespace, images: Mapping[str, str], console: Mapping[st
     namespace.apply([resource("MarketFeed", FEED, market), resource("TraderPool", POOL, pool), _reader(images)])
     namespace.wait("pod/reader", "condition=Ready", START_S)
     return Desk(namespace)
+
+
+def eventually(what: str, holds: Callable[[], bool]) -> None:
+    """Wait until ``holds`` says yes.
+
+    Raises:
+        ClusterError: it doesn't within :data:`START_S`.
+    """
+    deadline = time.monotonic() + START_S
+    while not holds():
+        if time.monotonic() > deadline:
+            raise ClusterError(f"{what}: not within {START_S:.0f} s")
+        time.sleep(0.1)
 
 
 def _restarts_of(pod: Resource) -> dict[str, int]:

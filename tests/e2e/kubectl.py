@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +38,7 @@ class Cluster:
         kubeconfig: of an administrator.
         binaries: folder with kubectl and helm; None where those of ``PATH`` are to be used.
         load: makes image archives known to the nodes; None where images come from a registry.
-        kill: SIGKILL to a container by its id; None where the nodes are somebody else's.
+        signal: sends a container, by its id, a signal, by its name; None where the nodes are somebody else's.
         logs: the components' log files; None where the cluster is somebody else's.
         tests_address: of this machine, as pods reach it; empty where they may not.
     """
@@ -43,7 +46,7 @@ class Cluster:
     kubeconfig: Path
     binaries: Path | None = None
     load: Callable[[Sequence[Path]], None] | None = None
-    kill: Callable[[str], None] | None = None
+    signal: Callable[[str, str], None] | None = None
     logs: Path | None = None
     tests_address: str = ""
 
@@ -145,19 +148,46 @@ class Namespace:
 
     def kill(self, pod: str, container: str) -> None:
         """Kill a container without its knowing, and wait until another runs in its place."""
-        before = self._container(pod, container)
-        if self.cluster.kill is None:
-            raise ClusterError("containers of a cluster that isn't this run's own can't be killed")
-        self.cluster.kill(before["containerID"].removeprefix("containerd://"))
+        before = self._signal(pod, container, "SIGKILL")
 
         def runs_again(resource: Resource) -> bool:
             now = _status_of(resource, container)
-            return now["containerID"] != before["containerID"] and "running" in now["state"]
+            return now["containerID"] != before and "running" in now["state"]
 
         self.until(f"{container} of {pod} runs again", ("pod", pod), runs_again)
 
-    def _container(self, pod: str, container: str) -> Resource:
-        return _status_of(self.get("pod", pod), container)
+    @contextmanager
+    def stopped(self, pod: str, container: str) -> Iterator[None]:
+        """A container whose first process stands still meanwhile: whatever it is told, it hears at the end."""
+        stopped = self._signal(pod, container, "SIGSTOP")
+        try:
+            yield
+        finally:
+            self._send(stopped, "SIGCONT")
+
+    def _signal(self, pod: str, container: str, name: str) -> str:
+        """Send a container a signal; returns which one it is."""
+        found: str = _status_of(self.get("pod", pod), container)["containerID"]
+        self._send(found, name)
+        return found
+
+    def _send(self, container_id: str, name: str) -> None:
+        if self.cluster.signal is None:
+            raise ClusterError("containers of a cluster that isn't this run's own can't be sent signals")
+        self.cluster.signal(container_id.removeprefix("containerd://"), name)
+
+    @contextmanager
+    def following(self, *arguments: str) -> Iterator[Callable[[], str]]:
+        """A kubectl that goes on meanwhile, as ``logs --follow`` or ``get --watch``, and what it has printed so far."""
+        program = str(self.cluster.binaries / "kubectl") if self.cluster.binaries else "kubectl"
+        command = [program, "--namespace", self.name, *arguments]
+        with tempfile.TemporaryFile("w+") as printed:
+            process = subprocess.Popen(command, stdout=printed, env=self.cluster.environment())
+            try:
+                yield lambda: os.pread(printed.fileno(), os.fstat(printed.fileno()).st_size, 0).decode()
+            finally:
+                process.terminate()
+                process.wait()
 
     def remove(self) -> None:
         """Have the namespace deleted, without waiting for it."""
@@ -219,6 +249,18 @@ class Namespace:
             return self.kubectl(*arguments)
         except ClusterError as error:
             return str(error)
+
+
+def versions_in(printed: str) -> Iterator[Resource]:
+    """The resources that ``kubectl get --watch --output=json`` has printed so far, one after another."""
+    decoder, rest = json.JSONDecoder(), printed.lstrip()
+    while rest:
+        try:
+            resource, end = decoder.raw_decode(rest)
+        except ValueError:
+            return  # the last one isn't whole yet
+        rest = rest[end:].lstrip()
+        yield resource
 
 
 def _status_of(pod: Resource, container: str) -> Resource:

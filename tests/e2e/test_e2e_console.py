@@ -169,7 +169,7 @@ async def test_nobody_is_told_anything_without_the_token_and_nothing_is_changed_
 @pytest.mark.slow
 async def test_a_console_that_is_killed_comes_back_and_tells_the_same(desk: Desk) -> None:
     namespace = desk.namespace
-    if namespace.cluster.kill is None:
+    if namespace.cluster.signal is None:
         pytest.skip("containers of a cluster that isn't this run's own can't be killed")
     (pod,) = namespace.get("pods", "-l", "app.kubernetes.io/component=console")["items"]
     await asyncio.to_thread(namespace.kill, pod["metadata"]["name"], "console")

@@ -25,11 +25,16 @@ from tests.e2e.desk import (
     START_S,
     WORKER,
     Desk,
+    eventually,
     install,
     reason_of,
     resource,
 )
+from tests.e2e.homemade import from_config_map, strategies
 from tests.e2e.kubectl import Cluster, Namespace, Resource
+from tests.e2e.several_traders import apply_several, assert_all_go_on, kill_process_of
+from tests.e2e.traded_exchange import ingested, traded_exchange
+from tests.e2e.worker_ending import ends_of, signals_left_in_ring, wait_for_another_worker
 from tests.support.exchange_server import ExchangeServer
 from tests.support.otlp_receiver import Receiver, Seen, http_receiver
 
@@ -39,63 +44,6 @@ from chandlery.core.signals import Signal
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
 _QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
-# Strategies that are in no image: one that is modest, two that take memory until they are ended, slower or faster.
-_STRATEGIES = {
-    "modest.py": '''
-from chandlery.workers.strategy import Strategy, parameter
-
-
-class EveryNth(Strategy):
-    """Buys at every nth candle."""
-
-    name = "every-nth"
-    count: int = parameter(2, ge=1, doc="candles")
-
-    @property
-    def warmup(self) -> int:
-        return 2
-
-    def on_candle(self, ctx, candles):
-        if int(candles.open_time[-1]) // 1000 % self.count == 0:
-            ctx.buy(reason="its turn", rule="nth")
-''',
-    "greedy.py": '''
-from chandlery.workers.strategy import Strategy
-
-HELD = []
-
-
-class Greedy(Strategy):
-    """Takes 64 MiB at every candle."""
-
-    name = "greedy"
-
-    @property
-    def warmup(self) -> int:
-        return 2
-
-    def on_candle(self, ctx, candles):
-        HELD.append(bytearray(b"x" * (64 << 20)))
-''',
-    "hoarding.py": '''
-from chandlery.workers.strategy import Strategy
-
-HELD = []
-
-
-class Hoarding(Strategy):
-    """Takes 8 MiB at every candle."""
-
-    name = "hoarding"
-
-    @property
-    def warmup(self) -> int:
-        return 2
-
-    def on_candle(self, ctx, candles):
-        HELD.append(bytearray(b"x" * (8 << 20)))
-''',
-}
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +51,20 @@ def desk(node: Cluster, images: Images) -> Iterator[Desk]:
     """One desk for all tests here, with a Trader ``steady`` that none of them takes away."""
     namespace = node.namespace(f"desk-{uuid.uuid4().hex[:6]}")
     try:
-        desk = install(namespace, {role: images[role] for role in ROLES})
+        desk = install(namespace, {role: images[role] for role in ROLES}, symbol_grace="3s")
         namespace.apply(desk.trader("steady"))
         desk.wait_ready("steady")
     except ClusterError as error:
         raise ClusterError(f"{error}\n{namespace.diagnosis()}") from error
     yield desk
     namespace.remove()
+
+
+@pytest.fixture
+def killable(node: Cluster) -> None:
+    """Skip where nothing can be killed: on nodes of somebody else's cluster."""
+    if node.signal is None:
+        pytest.skip("containers of a cluster that isn't this run's own can't be killed")
 
 
 def test_an_applied_trader_becomes_ready_and_signals_with_an_account_of_its_latency(desk: Desk) -> None:
@@ -176,8 +131,8 @@ def test_an_upgrade_that_changes_no_image_touches_no_pod_of_a_feed_or_a_pool(des
 
 
 def test_a_deleted_worker_pod_comes_back_with_its_traders_while_the_operator_is_down(desk: Desk) -> None:
-    each_second = {"name": "every-nth", "parameters": {"count": 1}} | _from_config_map("every-nth", "modest.py")
-    desk.namespace.apply(_strategies())
+    each_second = {"name": "every-nth", "parameters": {"count": 1}} | from_config_map("every-nth", "modest.py")
+    desk.namespace.apply(strategies())
     desk.namespace.apply(desk.trader("tireless", strategy=each_second, signals={"ttl": "10m"}))
     desk.wait_ready("tireless")
     desk.more_signals("tireless", {})
@@ -185,30 +140,60 @@ def test_a_deleted_worker_pod_comes_back_with_its_traders_while_the_operator_is_
     desk.scale_operator(0)
     before = desk.namespace.get("pod", WORKER)["metadata"]["uid"]
     desk.namespace.kubectl("delete", "pod", WORKER, "--grace-period=0", "--force", "--wait=false")
-
-    def is_another(pod: Resource) -> bool:
-        ready = [each for each in pod["status"].get("conditions", ()) if each["type"] == "Ready"]
-        return pod["metadata"]["uid"] != before and bool(ready) and ready[0]["status"] == "True"
-
-    desk.namespace.until("another worker pod", ("pod", WORKER), is_another, START_S)
+    wait_for_another_worker(desk, before)
     known, _ = desk.all_signals("steady")
     fresh = desk.more_signals("steady", known)
     assert desk.namespace.get(*OPERATOR.split("/"))["status"].get("replicas", 0) == 0
     assert {signal.trader for signal in fresh.values()} == {f"{desk.namespace.name}/steady"}
     known, _ = desk.all_signals("tireless")
     desk.more_signals("tireless", known)
-    opens = sorted(record.open_time_ms for record in desk.all_records("tireless") if isinstance(record, Signal))
-    assert opens == list(range(opens[0], opens[-1] + 1, 1_000)), "each second has its signal, once"
+    _assert_each_second_once(desk, "tireless")
     desk.scale_operator(1)
     desk.wait_ready("steady")
     desk.namespace.kubectl("delete", "trader", "tireless")
 
 
-@pytest.fixture
-def killable(node: Cluster) -> None:
-    """Skip where nothing can be killed: on nodes of somebody else's cluster."""
-    if node.kill is None:
-        pytest.skip("containers of a cluster that isn't this run's own can't be killed")
+def _assert_each_second_once(desk: Desk, name: str) -> None:
+    opens = sorted(record.open_time_ms for record in desk.all_records(name) if isinstance(record, Signal))
+    assert opens == list(range(opens[0], opens[-1] + 1, 1_000)), "each second has its signal, once"
+
+
+@pytest.mark.usefixtures("killable")
+def test_a_worker_pod_that_is_told_to_end_publishes_what_is_in_its_rings_before_it_does(desk: Desk) -> None:
+    namespace, slow = desk.namespace, from_config_map("deliberate", "deliberate.py")
+    namespace.apply([strategies(), desk.trader("deliberate", strategy=slow, signals={"ttl": "10m"})])
+    desk.wait_ready("deliberate")
+    desk.more_signals("deliberate", {})
+    before = namespace.get("pod", WORKER)["metadata"]["uid"]
+    with (
+        namespace.following("get", "pod", WORKER, "--watch", "--output=json") as told,
+        namespace.following("logs", WORKER, "--container=traders", "--follow", "--tail=1") as said,
+    ):
+        with signals_left_in_ring(desk, "deliberate") as left:
+            namespace.kubectl("delete", "pod", WORKER, "--wait=false")
+            eventually("the traders' end", lambda: "supervisor stopped" in said())
+        eventually("the feed's end", lambda: "feed" in ends_of(before, told()))
+        ends = ends_of(before, told())
+    assert {name: end["exitCode"] for name, end in ends.items()} == {"traders": 0, "feed": 0}
+    assert ends["traders"]["finishedAt"] <= ends["feed"]["finishedAt"]
+    signals, completions = desk.all_signals("deliberate")
+    assert left
+    for each in left:
+        # Decided once more it would have the same id, but not the same time.
+        assert signals[each.id].emitted_wall_ms == each.emitted_wall_ms, "that one, and none that was decided again"
+        assert each.id in completions
+    wait_for_another_worker(desk, before)
+    desk.more_signals("deliberate", signals)
+    _assert_each_second_once(desk, "deliberate")
+    namespace.kubectl("delete", "trader", "deliberate")
+    desk.wait_ready("steady")
+
+
+@pytest.fixture(scope="module")
+def several(desk: Desk) -> Desk:
+    """The desk with Traders of several kinds, ``steady`` among them."""
+    apply_several(desk)
+    return desk
 
 
 @pytest.mark.usefixtures("killable")
@@ -222,31 +207,36 @@ def killable(node: Cluster) -> None:
         (WORKER, "traders"),
     ],
 )
-def test_kill_9_of_any_part_loses_no_trader(desk: Desk, pod: str, container: str) -> None:
-    desk.more_signals("steady", {})
-    desk.namespace.kill(pod, container)
-    desk.namespace.wait(f"pod/{RELEASE}-kafka-0", "condition=Ready", START_S)
-    known = desk.more_signals("steady", {})  # tries again while Kafka comes back
-    desk.more_signals("steady", known)
-    desk.wait_ready("steady")
+def test_kill_9_of_any_part_loses_no_trader(several: Desk, pod: str, container: str) -> None:
+    several.namespace.kill(pod, container)
+    several.namespace.wait(f"pod/{RELEASE}-kafka-0", "condition=Ready", START_S)
+    assert_all_go_on(several)
+
+
+def test_kill_9_of_one_traders_process_has_it_start_again_and_touches_no_other(several: Desk) -> None:
+    before = several.pods()
+    kill_process_of(several, "own-code")
+    assert_all_go_on(several)
+    assert several.pods() == before
 
 
 @pytest.mark.usefixtures("killable")
-def test_kill_9_of_the_operator_loses_no_change(desk: Desk) -> None:
+def test_kill_9_of_the_operator_loses_no_change(several: Desk) -> None:
     labels = ("-l", "app.kubernetes.io/component=operator")
-    (pod,) = desk.namespace.get("pods", *labels)["items"]
+    (pod,) = several.namespace.get("pods", *labels)["items"]
     name = pod["metadata"]["name"]
-    desk.namespace.kill(name, "operator")
-    desk.namespace.apply(desk.trader("late", "ETH/USDT"))
-    desk.wait_ready("late")
-    desk.more_signals("late", {})
-    desk.namespace.kubectl("delete", "trader", "late")
+    several.namespace.kill(name, "operator")
+    several.namespace.apply(several.trader("late", "ETH/USDT"))
+    several.wait_ready("late")
+    several.more_signals("late", {})
+    assert_all_go_on(several)
+    several.namespace.kubectl("delete", "trader", "late", "edited", "resting", "own-code")
 
 
 def test_a_strategy_that_is_in_no_image_runs_and_no_pod_rolls(desk: Desk) -> None:
     before = desk.namespace.get("pod", WORKER)["metadata"]["uid"]
-    desk.namespace.apply(_strategies())
-    desk.namespace.apply(desk.trader("homemade", strategy=_from_config_map("every-nth", "modest.py")))
+    desk.namespace.apply(strategies())
+    desk.namespace.apply(desk.trader("homemade", strategy=from_config_map("every-nth", "modest.py")))
     desk.wait_ready("homemade")
     desk.more_signals("homemade", {})
     assert desk.namespace.get("pod", WORKER)["metadata"]["uid"] == before
@@ -255,8 +245,8 @@ def test_a_strategy_that_is_in_no_image_runs_and_no_pod_rolls(desk: Desk) -> Non
 def test_a_trader_over_its_memory_limit_ends_alone(desk: Desk) -> None:
     before = desk.restarts()
     because = "killed by SIGKILL (memory limit 256 MB)"
-    desk.namespace.apply(_strategies())
-    greedy = desk.trader("glutton", strategy=_from_config_map("greedy", "greedy.py"), resources={"memory": "256Mi"})
+    desk.namespace.apply(strategies())
+    greedy = desk.trader("glutton", strategy=from_config_map("greedy", "greedy.py"), resources={"memory": "256Mi"})
     desk.namespace.apply(greedy)
 
     def is_told(events: Resource) -> bool:
@@ -278,11 +268,11 @@ def test_a_trader_over_its_memory_limit_ends_alone(desk: Desk) -> None:
 
 
 def test_in_a_container_that_is_full_one_trader_ends_and_not_the_container(desk: Desk) -> None:
-    desk.namespace.apply(_strategies())
+    desk.namespace.apply(strategies())
     # Each below what there is for traders (448 MiB less 256 and the rings), all of them together far above it.
     tight = {"containers": [{"name": "traders", "resources": {"limits": {"memory": "448Mi"}}}]}
     pool = {"feed": {"name": FEED}, "tradersPerWorker": 4, "allowConfigMapStrategies": True, "podTemplate": {"spec": tight}}  # fmt: skip
-    hoarding = _from_config_map("hoarding", "hoarding.py")
+    hoarding = from_config_map("hoarding", "hoarding.py")
     names = [f"hoarder-{number}" for number in range(3)]
     own: dict[str, Any] = {"pool": {"name": "tight"}, "resources": {"memory": "180Mi"}}
     hoarders = [desk.trader(name, strategy=hoarding, **own) for name in names]
@@ -340,28 +330,28 @@ def test_the_quickstart_applied_to_another_namespace_has_every_trader_warm(desk:
         neighbour.remove()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def exchange(node: Cluster) -> Iterator[ExchangeServer]:
-    """An exchange on this machine that has one symbol, and that pods reach."""
+    """An exchange on this machine that has two symbols, both traded ten times a second, and that pods reach."""
     if not node.tests_address:
         pytest.skip("pods of a cluster that isn't this run's own may not reach the test's exchange")
-    with entered_beside(ExchangeServer(known=["btcusdt"], host=node.tests_address)) as server:
+    with entered_beside(traded_exchange(node.tests_address)) as server:
         yield server
 
 
-def test_a_symbol_that_the_exchange_lacks_is_told_on_the_trader_that_asks_for_it_alone(
-    desk: Desk, exchange: ExchangeServer
-) -> None:
-    namespace = desk.namespace
+@pytest.fixture(scope="module")
+def exchanged(desk: Desk, exchange: ExchangeServer) -> Desk:
+    """The desk with a feed of that exchange, of the symbols that Traders ask for, and a pool; both are ``exchange``."""
     source = {"binance": {"baseUrl": exchange.base_url}}
-    namespace.apply(
-        [
-            resource("MarketFeed", "exchange", {"source": source, "symbols": "auto"}),
-            resource("TraderPool", "exchange", {"feed": {"name": "exchange"}, "tradersPerWorker": 4}),
-            desk.trader("keep", pool={"name": "exchange"}),
-            desk.trader("lost", "NOPE/USDT", pool={"name": "exchange"}),
-        ]
-    )
+    feed = resource("MarketFeed", "exchange", {"source": source, "symbols": "auto"})
+    pool = resource("TraderPool", "exchange", {"feed": {"name": "exchange"}, "tradersPerWorker": 4})
+    desk.namespace.apply([feed, pool, desk.trader("keep", pool={"name": "exchange"})])
+    return desk
+
+
+def test_a_symbol_that_the_exchange_lacks_is_told_on_the_trader_that_asks_for_it_alone(exchanged: Desk) -> None:
+    namespace = exchanged.namespace
+    namespace.apply(exchanged.trader("lost", "NOPE/USDT", pool={"name": "exchange"}))
 
     def is_told(trader: Resource) -> bool:
         found = {each["type"]: each for each in trader.get("status", {}).get("conditions", ())}
@@ -371,17 +361,48 @@ def test_a_symbol_that_the_exchange_lacks_is_told_on_the_trader_that_asks_for_it
     (ready,) = (each for each in trader["status"]["conditions"] if each["type"] == "Ready")
     message = "the feed's source has no NOPE/USDT: mend spec.market"
     assert (ready["status"], ready["message"]) == ("False", message)
-    desk.wait_ready("keep")
+    exchanged.wait_ready("keep")
     feed = namespace.until(
         "the feed", ("marketfeed", "exchange"), lambda one: "unknownSymbols" in one.get("status", {}), START_S
     )
     assert feed["status"]["unknownSymbols"] == ["NOPE/USDT"]
-    namespace.apply(desk.trader("lost", pool={"name": "exchange"}))
-    desk.wait_ready("lost")
+    namespace.apply(exchanged.trader("lost", pool={"name": "exchange"}))
+    exchanged.wait_ready("lost")
     events = namespace.get("events")
     assert _said_of(events, "lost", "UnknownSymbol") == [message], "told once"
     assert _said_of(events, "keep", "UnknownSymbol") == []
-    namespace.kubectl("delete", "traders", "keep", "lost")
+    namespace.kubectl("delete", "trader", "lost")
+
+
+def test_a_symbol_that_the_last_trader_left_is_unsubscribed_after_a_grace_time_and_the_others_go_on(
+    exchanged: Desk, exchange: ExchangeServer
+) -> None:
+    namespace = exchanged.namespace
+
+    def asked_for(*streams: str) -> bool:
+        return sorted({stream for one in tuple(exchange.connections) for stream in one.streams}) == sorted(streams)
+
+    namespace.apply(exchanged.trader("leaver", "ETH/USDT", pool={"name": "exchange"}))
+    eventually("both streams", lambda: asked_for("btcusdt@trade", "ethusdt@trade"))
+    exchanged.wait_ready("leaver")
+    eventually("trades of both", lambda: sorted(ingested(namespace, "exchange")["symbols"]) == ["BTC/USDT", "ETH/USDT"])
+    before = ingested(namespace, "exchange")
+    namespace.kubectl("delete", "trader", "leaver")
+    eventually("the other stream alone", lambda: asked_for("btcusdt@trade"))
+
+    def goes_on() -> bool:
+        told = ingested(namespace, "exchange")
+        return list(told["symbols"]) == ["BTC/USDT"] and told["symbols"]["BTC/USDT"]["trades"] > 20
+
+    eventually("its trades", goes_on)
+    after = ingested(namespace, "exchange")
+    assert after["session"] == before["session"]
+    told = after["symbols"]["BTC/USDT"]
+    assert told["duplicates"] == 0
+    assert told["last_id"] > before["symbols"]["BTC/USDT"]["last_id"]
+    assert told["gap_ids"] == 0, "not one was missed meanwhile, nor when the other came"
+    assert exchanged.reason("keep") == "Running"
+    namespace.kubectl("delete", "trader", "keep")
     namespace.kubectl("delete", "traderpool,marketfeed", "exchange")
 
 
@@ -432,14 +453,6 @@ def _said_of(events: Resource, name: str, reason: str) -> list[str]:
 def _allow_traders_from(desk: Desk, whom: str) -> None:
     patch = json.dumps({"spec": {"allowedTraders": {"namespaces": {"from": whom}}}})
     desk.namespace.kubectl("patch", "traderpool", POOL, "--type=merge", "--patch", patch)
-
-
-def _strategies() -> dict[str, object]:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "strategies"}, "data": _STRATEGIES}
-
-
-def _from_config_map(name: str, key: str) -> dict[str, object]:
-    return {"name": name, "source": {"configMapRef": {"name": "strategies", "key": key}}}
 
 
 def _operator_pod(desk: Desk) -> str:

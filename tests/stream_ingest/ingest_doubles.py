@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from chandlery.core.clocks import Stamps, unpack_stamps, wall_offset_ns
 from chandlery.core.errors import UnavailableError
 from chandlery.core.settings import IngestSettings, KafkaSettings
@@ -168,6 +170,7 @@ class Running:
     def __init__(self, settings: IngestSettings, sink: MemorySink | None = None) -> None:
         self.sink = sink or MemorySink()
         self.ingest = Ingest(settings, self.sink)
+        self._settings = settings
         self._stop = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -180,6 +183,11 @@ class Running:
         assert self.task is not None
         task = self.task
         await until(what, lambda: condition() or (task.done() and task.result()), self.ingest.status, timeout_s)
+
+    async def adopt(self, symbols: list[str], **changes: Any) -> bool:
+        """Tell the run of other settings while it goes on; whether it has taken them in."""
+        async with asyncio.timeout(20):
+            return await self.ingest.adopt(msgspec.structs.replace(self._settings, symbols=symbols, **changes))
 
     async def finished(self) -> None:
         """Wait for the end of the market."""

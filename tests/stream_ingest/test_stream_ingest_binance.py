@@ -16,13 +16,13 @@ from chandlery.core.wire import scaled_to_text
 from chandlery.stream.ingest.binance import (
     LAST_BACKOFF_S,
     MAX_STREAMS,
-    STREAMS_PER_REQUEST,
     BinanceSource,
-    Subscription,
     backoff_s,
 )
+from chandlery.stream.ingest.binance_subscription import STREAMS_PER_REQUEST, Subscription
 from chandlery.stream.ingest.counts import new_counts
 from chandlery.stream.ingest.options import BinanceOptions, read_options
+from chandlery.stream.ingest.positions import read_positions
 
 _TIME = 1_723_161_255_342
 
@@ -113,6 +113,70 @@ async def test_a_connection_cut_mid_frame_is_replaced_and_the_gap_is_counted(
         assert (status.symbols["BTC/USDT"].gap_ids, status.symbols["BTC/USDT"].last_id) == (3, 5)
         assert (status.reconnects, status.malformed, status.connected) == (1, {}, True)
     assert live.sink.ids("BTC/USDT") == [1, 5]
+
+
+async def test_symbols_come_and_go_on_the_connection_that_stands_and_those_that_stay_miss_nothing(
+    exchange: ExchangeServer, tmp_path: Path
+) -> None:
+    positions = tmp_path / "position.json"
+    async with _live(exchange, tmp_path, position_file=str(positions)) as live:
+        connection = await exchange.next_connection()
+        await exchange.send(trade_frame("ETHUSDT", 5, "2683.8", "0.002", _TIME))
+        sending = asyncio.create_task(_send_btc(exchange))
+        await live.until("both are had", lambda: min(len(live.sink.ids(one)) for one in ("BTC/USDT", "ETH/USDT")) > 0)
+        assert await live.adopt(["BTC/USDT", "SOL/USDT"])
+        await connection.until("the change", lambda: sorted(connection.streams) == ["btcusdt@trade", "solusdt@trade"])
+        await exchange.send(trade_frame("SOLUSDT", 7, "150.5", "1.5", _TIME))
+        await live.until("the new one's trade", lambda: live.sink.ids("SOL/USDT") == [7])
+        assert list(live.ingest.status().symbols) == ["BTC/USDT", "SOL/USDT"]
+        # One that comes back goes on where it was left: without another opening, and what was missed is counted.
+        assert await live.adopt(["BTC/USDT", "ETH/USDT"])
+        await connection.until("it is back", lambda: sorted(connection.streams) == ["btcusdt@trade", "ethusdt@trade"])
+        await exchange.send(trade_frame("ETHUSDT", 8, "2683.9", "0.002", _TIME + 9))
+        await live.until("its trade", lambda: live.sink.ids("ETH/USDT") == [5, 8])
+        sending.cancel()
+        await asyncio.wait([sending])
+        status = live.ingest.status()
+        assert {name: one.gap_ids for name, one in status.symbols.items()} == {"BTC/USDT": 0, "ETH/USDT": 2}
+        assert exchange.accepted == 1
+        assert live.sink.openings() == ["BTC/USDT", "ETH/USDT", "SOL/USDT"]
+    ids = live.sink.ids("BTC/USDT")
+    assert ids == list(range(1, len(ids) + 1))
+    kept = read_positions(str(positions), 0)
+    assert {symbol: one.last_id for symbol, one in kept.items()} == {"BTC/USDT": ids[-1], "ETH/USDT": 8, "SOL/USDT": 7}
+
+
+async def _send_btc(exchange: ExchangeServer) -> None:
+    for number in itertools.count(1):
+        await exchange.send(_btc(number))
+        await asyncio.sleep(0.001)
+
+
+async def test_whatever_else_than_symbols_is_changed_wants_another_beginning(
+    exchange: ExchangeServer, tmp_path: Path
+) -> None:
+    many = [f"C{number}/USDT" for number in range(MAX_STREAMS + 1)]
+    async with _live(exchange, tmp_path) as live:
+        connection = await exchange.next_connection()
+        for symbols, changes in ((["BTC/USDT"], {"intervals": ["1s", "5m"]}), (["none"], {}), (many, {})):
+            assert not await live.adopt(symbols, **changes)
+        assert connection.requests == []
+        assert list(live.ingest.status().symbols) == ["BTC/USDT", "ETH/USDT"]
+    async with Running(ingest_settings(tmp_path)) as synthetic:
+        await synthetic.until("it trades", lambda: synthetic.ingest.counts.appended > 0)
+        assert not await synthetic.adopt(["BTC/USDT"])
+
+
+def test_a_stream_that_is_left_before_it_was_asked_for_is_never_asked_for() -> None:
+    subscription = Subscription(["btcusdt@trade"])
+    subscription.change(["ethusdt@trade", "solusdt@trade"], [])
+    subscription.change([], ["btcusdt@trade", "ethusdt@trade"])
+    asked = [json.loads(request) for request in iter(subscription.next_request, None)]
+    assert [(one["method"], one["params"]) for one in asked] == [
+        ("UNSUBSCRIBE", ["btcusdt@trade"]),
+        ("SUBSCRIBE", ["solusdt@trade"]),
+    ]
+    assert subscription.refused(asked[0]["id"], "invalid request") == [], "nothing to ask for again"
 
 
 async def test_a_silent_exchange_is_left_and_come_back_to(exchange: ExchangeServer, tmp_path: Path) -> None:

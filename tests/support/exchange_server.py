@@ -75,8 +75,8 @@ class ServerConnection:
     """One client's connection, seen from the exchange.
 
     Attributes:
-        streams: what the client asked for, in the address and by SUBSCRIBE.
-        requests: SUBSCRIBE messages as they came.
+        streams: what the client asked for, in the address and by SUBSCRIBE, and not left by UNSUBSCRIBE.
+        requests: such messages as they came.
         pongs, pings: payloads of the client's pongs and own pings.
         silent: while true, nothing is sent on this connection and nothing answered; frames are lost.
         sent: text messages sent on this connection, answers to requests included.
@@ -162,6 +162,10 @@ class ServerConnection:
     async def _answer(self, request: dict[str, Any], known: frozenset[str] | None) -> None:
         self.requests.append(request)
         wanted = request.get("params", [])
+        if request.get("method") == "UNSUBSCRIBE":
+            self.streams = [stream for stream in self.streams if stream not in wanted]
+            await self.send(json.dumps({"result": None, "id": request.get("id")}))
+            return
         refused = [name for name in wanted if known is not None and name.partition("@")[0] not in known]
         if refused:
             error = {"code": 2, "msg": f"Invalid symbol in {refused[0]}"}

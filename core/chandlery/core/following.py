@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -26,8 +27,8 @@ _PERIOD_S: Final = 1.0
 SettingsT = TypeVar("SettingsT", bound=msgspec.Struct)
 
 
-async def until_changed(path: str, current: SettingsT, period_s: float = _PERIOD_S) -> None:
-    """Return when the file holds other settings than ``current``. Ones that can't be read don't count."""
+async def until_changed(path: str, current: SettingsT, period_s: float = _PERIOD_S) -> SettingsT:
+    """Wait until the file holds other settings than ``current``, and return them. Ones that can't be read don't count."""
     seen: tuple[int, ...] = ()
     while True:
         await asyncio.sleep(period_s)
@@ -40,17 +41,37 @@ async def until_changed(path: str, current: SettingsT, period_s: float = _PERIOD
             continue
         seen = now
         try:
-            if read_settings(path, type(current)) != current:
-                return
+            found = read_settings(path, type(current))
+            if found != current:
+                return found
         except InputError as error:
             log.warning("changed settings can't be read; going on with the old ones", extra={"problem": str(error)})
 
 
-async def stop_when_changed(path: str, current: msgspec.Struct, stop: asyncio.Event) -> None:
-    """Set ``stop`` when the file holds other settings."""
-    await until_changed(path, current)
-    log.info("settings changed; beginning again", extra={"path": path})
-    stop.set()
+async def stop_when_changed(
+    path: str,
+    current: SettingsT,
+    stop: asyncio.Event,
+    adopt: Callable[[SettingsT], Awaitable[bool]] | None = None,
+    period_s: float = _PERIOD_S,
+) -> None:
+    """Set ``stop`` when the file holds other settings that can't be taken in by what runs.
+
+    Args:
+        adopt: takes changed settings in; False, or a failure: it can't.
+    """
+    while True:
+        current = await until_changed(path, current, period_s)
+        taken = False
+        try:
+            taken = adopt is not None and await adopt(current)
+        finally:
+            if not taken:
+                log.info("settings changed; beginning again", extra={"path": path})
+                stop.set()
+        if not taken:
+            return
+        log.info("settings changed; taken in", extra={"path": path})
 
 
 def begin_again() -> None:

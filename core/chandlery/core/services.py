@@ -26,16 +26,19 @@ def run_service(
     settings_type: type[Settings],
     serve: Callable[[Settings, asyncio.Event], Awaitable[None]],
     arguments: Sequence[str] | None = None,
+    adopt: Callable[[Settings], Awaitable[bool]] | None = None,
 ) -> int:
     """Run ``python -m MODULE --config FILE [--follow]`` to its end.
 
-    With ``--follow`` the process ends in order and begins again as itself (by exec) whenever its settings change.
+    With ``--follow`` the process ends in order and begins again as itself (by exec) whenever its settings change, unless
+    what runs takes them in.
 
     Args:
         module: full name; its last part names the component in logs.
         settings_type: what the file holds; its ``log_level`` counts.
         serve: does the work until the event is set (by SIGTERM or SIGINT), then ends in order.
         arguments: of the command line; absent: this process's.
+        adopt: takes changed settings in while ``serve`` runs, or says False; absent: none can be.
 
     Returns:
         The exit code: 0 after an orderly end, else the error's.
@@ -51,7 +54,7 @@ def run_service(
         settings = read_settings(options.config, settings_type)
         log = configure_logs(component, getattr(settings, "log_level", "info"))
         with asyncio.Runner(loop_factory=_quickest_loop()) as runner:
-            again = runner.run(_until_told(settings, serve, options.config if options.follow else ""))
+            again = runner.run(_until_told(settings, serve, options.config if options.follow else "", adopt))
     except ChandleryError as error:
         log.error(str(error))
         return error.exit_code
@@ -61,7 +64,10 @@ def run_service(
 
 
 async def _until_told(
-    settings: Settings, serve: Callable[[Settings, asyncio.Event], Awaitable[None]], follow: str
+    settings: Settings,
+    serve: Callable[[Settings, asyncio.Event], Awaitable[None]],
+    follow: str,
+    adopt: Callable[[Settings], Awaitable[bool]] | None,
 ) -> bool:
     """Serve until a signal, or until the settings in ``follow`` change; returns whether to begin again."""
     stop, ending = asyncio.Event(), asyncio.Event()
@@ -75,7 +81,7 @@ async def _until_told(
         loop.add_signal_handler(number, told)
     # One that came while the process became itself anew has waited for this, see below.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-    following = asyncio.create_task(stop_when_changed(follow, settings, stop)) if follow else None
+    following = asyncio.create_task(stop_when_changed(follow, settings, stop, adopt)) if follow else None
     try:
         await serve(settings, stop)
     finally:

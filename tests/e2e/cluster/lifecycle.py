@@ -203,10 +203,10 @@ def load(plan: Plan, archives: Iterable[Path]) -> None:
         run(*client, "--namespace", "k8s.io", "images", "import", archive, timeout_s=_IMPORT_DEADLINE_S)
 
 
-def kill_container(plan: Plan, container_id: str) -> None:
-    """SIGKILL to the first process of a container, as the kernel's out-of-memory killer would."""
+def signal_container(plan: Plan, container_id: str, name: str) -> None:
+    """Send a signal, ``SIGKILL`` say, to the first process of a container: as from outside, so that it can't refuse."""
     client = ("ctr", "--address", str(plan.containerd_socket), "--namespace", "k8s.io")
-    run(*client, "tasks", "kill", "--signal", "SIGKILL", container_id)
+    run(*client, "tasks", "kill", "--signal", name, container_id)
 
 
 def _succeeds(*command: str) -> bool:

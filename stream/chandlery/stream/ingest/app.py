@@ -131,6 +131,7 @@ class Ingest:
         self._dispatcher = Dispatcher(self._lanes, self._sink, self.counts, self._clock, self._failed)
         self._intake = Intake(self._lanes, self._dispatcher, self.counts, self._clock)
         self._opened = set(self._resume)
+        self._is_open = False
         self._go = asyncio.Event()
         self._waiting_for_go = False
         self._labelled: Labelled | None = None
@@ -255,6 +256,7 @@ class Ingest:
         await self._dispatcher.drained()
         # From here on a restart resumes: the opening must never be sent twice in one session with trades between.
         self._opened.update(self._settings.symbols)
+        self._is_open = True
         self._write_positions()
         if self._options.wait_for_go:
             self._waiting_for_go = True
@@ -264,6 +266,50 @@ class Ingest:
         await self._dispatcher.drained()
         self.counts.finished = True
         log.info("market finished", extra={"trades": self.counts.appended})
+
+    async def adopt(self, settings: IngestSettings) -> bool:
+        """Go on with other symbols while those that stay are traded on.
+
+        Only an exchange can be asked for others while it is heard: a run of any other source, and whatever else is
+        changed, wants another beginning. There an exchange's trades are missed.
+
+        Returns:
+            False: it wants another beginning, and nothing has changed. It does too if the process ends meanwhile.
+        """
+        now, source = self._settings, self._source
+        try:
+            wanted = _checked(msgspec.structs.replace(settings, session=now.session))
+        except InputError:
+            return False
+        is_same = msgspec.structs.replace(wanted, symbols=now.symbols) == now
+        if not (is_same and self._is_open and isinstance(source, BinanceSource) and source.carries(wanted.symbols)):
+            return False
+        await asyncio.gather(*(self._join(symbol) for symbol in wanted.symbols if symbol not in self._lanes))
+        left = [symbol for symbol in now.symbols if symbol not in wanted.symbols]
+        self._left_out.update({symbol: self._lanes[symbol].position for symbol in left})
+        self._settings = wanted
+        source.follow(wanted.symbols)
+        await asyncio.gather(*(self._leave(symbol) for symbol in left))
+        self._write_positions()
+        return True
+
+    async def _join(self, symbol: str) -> None:
+        """Have a lane for one symbol more; it has been opened when this returns."""
+        before = self._left_out.get(symbol)
+        if before is not None:
+            self._resume[symbol] = before
+        lane = self._lanes[symbol] = self._lane(symbol)
+        self.counts.symbols[symbol] = new_counts({symbol: lane.position.last_id}).symbols[symbol]
+        if before is None:
+            await self._open(symbol)
+            await self._dispatcher.delivered(lane)
+        self._opened.add(symbol)
+
+    async def _leave(self, symbol: str) -> None:
+        """Let one symbol go that brings no trades any more, once those that it brought are appended."""
+        await self._dispatcher.delivered(self._lanes[symbol])
+        del self.counts.symbols[symbol], self._lanes[symbol]
+        self._resume.pop(symbol, None)
 
     async def _open(self, symbol: str) -> None:
         lane = self._lanes[symbol]

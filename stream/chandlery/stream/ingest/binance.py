@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import aiohttp
-import msgspec
 
 from chandlery.core.errors import InputError, UnavailableError
 from chandlery.core.symbols import exchange_symbol
 from chandlery.core.wire import BackfillRecord
+from chandlery.stream.ingest.binance_subscription import Subscription
 from chandlery.stream.ingest.clock import Clock
 from chandlery.stream.ingest.counts import Counts
 from chandlery.stream.ingest.frames import (
@@ -31,8 +31,6 @@ from chandlery.stream.ingest.watermark import ClockOffset, ExchangeTime
 
 log = logging.getLogger("chandlery.ingest")
 
-#: Streams named in the connection's address (a longer one is refused by proxies) and in one SUBSCRIBE.
-STREAMS_PER_REQUEST: Final = 200
 #: The exchange's limit a connection.
 MAX_STREAMS: Final = 1_024
 # The exchange cuts clients that send more than five messages a second; one of them is our ping.
@@ -63,40 +61,6 @@ def backoff_s(attempt: int, chance: float) -> float:
         attempt: failures in a row before this one, from 0. chance: uniform in 0 … 1.
     """
     return chance * min(LAST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(attempt, 16))
-
-
-class Subscription:
-    """Which streams are asked for, and what the exchange said to that. Pure."""
-
-    def __init__(self, streams: Sequence[str]) -> None:
-        self.in_address = list(streams[:STREAMS_PER_REQUEST])
-        self.waiting: deque[list[str]] = deque(
-            list(streams[start : start + STREAMS_PER_REQUEST])
-            for start in range(STREAMS_PER_REQUEST, len(streams), STREAMS_PER_REQUEST)
-        )
-        self._requests: dict[int, list[str]] = {}
-
-    def next_request(self) -> bytes | None:
-        """The next SUBSCRIBE message, or None when all has been asked for."""
-        if not self.waiting:
-            return None
-        streams = self.waiting.popleft()
-        number = len(self._requests) + 1
-        self._requests[number] = streams
-        return msgspec.json.encode({"method": "SUBSCRIBE", "params": streams, "id": number})
-
-    def refused(self, request: int | str | None, message: str) -> list[str]:
-        """Which streams an error message is about.
-
-        A message that names none, about a request for several, has them asked for one by one.
-        """
-        asked = self._requests.get(request, []) if isinstance(request, int) else []
-        text = message.lower()
-        named = [stream for stream in asked or self.in_address if stream in text or stream.partition("@")[0] in text]
-        if named or len(asked) <= 1:
-            return named or asked
-        self.waiting.extend([stream] for stream in asked)
-        return []
 
 
 class BinanceSource:
@@ -130,11 +94,35 @@ class BinanceSource:
         self._offset = ClockOffset()
         self._time = ExchangeTime()
         self._current: Connection | None = None
-        self._streams = [f"{name.lower()}@trade" for name in self._symbols] + options.extra_streams
-        if len(self._streams) > MAX_STREAMS:
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._streams = self._streams_of(self._symbols)
+
+    def _streams_of(self, names: Iterable[str]) -> list[str]:
+        streams = [f"{name.lower()}@trade" for name in names] + self._options.extra_streams
+        if len(streams) > MAX_STREAMS:
             raise InputError(
-                f"{len(self._streams)} streams: the exchange carries {MAX_STREAMS} a connection; use several feeds"
+                f"{len(streams)} streams: the exchange carries {MAX_STREAMS} a connection; use several feeds"
             )
+        return streams
+
+    def carries(self, symbols: Sequence[str]) -> bool:
+        """Whether one connection carries all of them."""
+        return len(symbols) + len(self._options.extra_streams) <= MAX_STREAMS
+
+    def follow(self, symbols: Sequence[str]) -> None:
+        """Have these symbols from now on, as many as it carries; those that stay don't notice."""
+        names = {exchange_symbol(symbol): symbol for symbol in symbols}
+        streams, before = self._streams_of(names), self.streams
+        added = [stream for stream in streams if stream not in self._streams]
+        left = [stream for stream in before if stream not in streams]
+        self._symbols, self._streams = names, streams
+        self._counts.unknown_symbols.intersection_update(symbols)
+        for connection in self._connections:
+            connection.subscription.change(added, left)
+
+    def joined_by(self, connection: Connection) -> None:
+        """A connection that has to hear of other symbols, for as long as it is there."""
+        self._connections.add(connection)
 
     def first_trade_ms(self, symbol: str) -> int | None:
         """Now: an exchange trades in the present."""
@@ -386,6 +374,7 @@ class Connection:
         self._trusted_ns = 0
         self.time = ExchangeTime()
         self.subscription = Subscription(source.streams)
+        source.joined_by(self)
         self.stands = False
         self.ready = asyncio.Event()
         self.quiet = asyncio.Event()

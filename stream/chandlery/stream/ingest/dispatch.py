@@ -196,6 +196,16 @@ class Dispatcher:
             self._acknowledged.clear()
             await self._acknowledged.wait()
 
+    async def delivered(self, lane: Lane) -> None:
+        """Return when everything that one lane was given so far has been acknowledged, however busy the others are."""
+        while lane or self._is_sending(lane.partition):
+            self._acknowledged.clear()
+            await self._acknowledged.wait()
+
+    def _is_sending(self, partition: int) -> bool:
+        rested = any(partition in partitions for _, partitions in self._resting.values())
+        return partition in self._partitions_sending and not rested
+
     async def close(self) -> None:
         """Give up what is still in flight."""
         for channel in list(self._resting):
