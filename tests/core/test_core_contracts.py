@@ -220,6 +220,7 @@ def test_exit_codes_tell_what_to_do_next() -> None:
         "SegmentError": 3,
         "UnavailableError": 4,
         "LoginError": 4,
+        "SpoiledError": 4,
         "InvariantError": 70,
     }
 
