@@ -141,3 +141,11 @@ def test_a_name_given_twice_is_told_beside_whatever_else_is_wrong_in_a_document(
         (2, "spec.tier"),
     ]
     assert found.traders == {}
+
+
+@pytest.mark.parametrize("text", [KEEP, FEED, POOL, CONFIG_MAP])
+def test_a_namespace_that_is_left_empty_is_the_default_one_and_takes_nothing_away(tmp_path: Path, text: str) -> None:
+    before = began(tmp_path, text)
+    (tmp_path / "keep.yaml").write_text(text.replace("{name: keep}", "{name: keep, namespace: }", 1))
+    now = again(tmp_path, before)
+    assert (told(now), [*now.origins]) == ([], [*before.origins])

@@ -408,6 +408,16 @@ async def test_a_feed_that_lists_a_symbol_its_source_lacks_says_so_once_and_stay
     assert (await market.look())["reason"] == "Running", "what it lists no more is no fault of its own"
 
 
+async def test_a_feed_whose_source_has_none_of_its_symbols_is_stalled(market: Market) -> None:
+    market.cache.put("MarketFeed", feed_body(version=2, generation=2, **PACED, symbols=["DGOE/USDT"], intervals=["1s"]))
+    market.plan()
+    market.answers["ingest"] = {"unknown_symbols": ["DGOE/USDT"]}
+    await market.look()
+    ready = await market.look()
+    assert (ready["status"], ready["reason"]) == ("False", "UnknownSymbol")
+    assert ready["message"] == "its source has no DGOE/USDT: mend spec.symbols; nothing is ingested"
+
+
 async def test_a_feed_that_lists_none_leaves_it_to_its_traders_to_say_what_its_source_lacks(market: Market) -> None:
     market.answers["ingest"] = {"unknown_symbols": ["BTC/USDT"]}
     assert (await market.look())["reason"] == "Running"

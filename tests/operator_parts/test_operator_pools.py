@@ -331,6 +331,19 @@ async def test_a_pool_and_its_traders_say_that_their_feed_names_no_kafka_once_un
     ]
 
 
+async def test_a_trader_that_changes_while_it_is_told_of_is_not_written(bench: Bench, monkeypatch: Any) -> None:
+    async def changed_meanwhile(kind: Kind, body: Object) -> Object:
+        bench.cache.put("Trader", trader_body(version=9, generation=2))
+        return body
+
+    monkeypatch.setattr(bench.server, "create", changed_meanwhile)
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    bench.pools._tools = replace(bench.tools, defaults=Defaults("workers:1", "stream:1"))
+    await bench.pools.reconcile(KEY)
+    assert "Trader/one" not in bench.server.statuses
+
+
 async def test_workers_made_before_their_feed_lost_its_kafka_run_on_and_the_pool_says_that_it_has_none(
     bench: Bench,
 ) -> None:
@@ -343,6 +356,11 @@ async def test_workers_made_before_their_feed_lost_its_kafka_run_on_and_the_pool
     await bench.pools.reconcile(KEY)
     assert bench.condition("TraderPool/quants")["reason"] == "NoKafka"
     assert bench.condition("Trader/one")["reason"] == "WorkerUnreachable", "as its worker is"
+    bench.workers.of(KEY)["quants-0"]._pod_ready = False
+    await bench.pools.reconcile(KEY)
+    assert bench.condition("Trader/one")["reason"] not in ("NoKafka", "WorkerUnreachable"), (
+        "its pod comes back by itself"
+    )
     assert not [line for line in bench.server.log if line.startswith("deleted")]
 
 

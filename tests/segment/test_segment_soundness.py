@@ -126,10 +126,15 @@ def test_what_a_writer_does_itself_is_never_taken_for_somebody_elses(path: Path)
         assert sound()
 
 
+@pytest.mark.parametrize("is_taken_away", [False, True])
 @pytest.mark.parametrize("size", [0, 4_096, GEOMETRY.file_bytes - 1])
-def test_a_truncated_segment_is_closed_and_gone_and_the_next_one_made(path: Path, size: int) -> None:
+def test_a_truncated_segment_is_closed_and_gone_and_the_next_one_made(
+    path: Path, size: int, is_taken_away: bool
+) -> None:
     writer = make(path)
     os.truncate(path, size)
+    if is_taken_away:
+        path.unlink()
     # In a process of its own, which a bus error ends and not this one.
     child = os.fork()
     if child == 0:
@@ -154,3 +159,10 @@ def test_a_reader_sees_that_its_file_is_lost_and_no_gap_between_two_files_is_a_l
     with make(path):
         assert reader.is_lost()
         reader.close()
+
+
+def test_closing_leaves_the_file_of_another_writer_where_it_is(path: Path) -> None:
+    writer = make(path)
+    replace(path)
+    writer.close()
+    assert path.exists()

@@ -153,7 +153,10 @@ def unknown_symbols_of_feed(feed: MarketFeed, unknown: Collection[str]) -> str:
     """
     listed = feed.spec.symbols if feed.spec.symbols != "auto" else ()
     missing = sorted({*listed} & {*unknown})
-    return f"its source has no {_listed(missing)}: mend spec.symbols; the others are ingested" if missing else ""
+    if not missing:
+        return ""
+    rest = "the others are" if len(missing) < len({*listed}) else "nothing is"
+    return f"its source has no {_listed(missing)}: mend spec.symbols; {rest} ingested"
 
 
 def source_of(trader: Trader, world: World) -> str | Finding | None:

@@ -241,7 +241,7 @@ class _Reader:
     ) -> None:
         """Note the name that a document gives, also where something else is wrong with it (``read`` is None)."""
         identity = _identity(value)
-        if identity[0] not in DECLARED_KINDS or not identity[2] or not _is_placed(value):
+        if identity[0] not in DECLARED_KINDS or not identity[2] or (read is None and not _is_placed(value)):
             return
         line = document.line_of(prefix) if prefix else min(document.lines.values(), default=document.line)
         lines = {path[len(prefix) :]: at for path, at in document.lines.items() if path[: len(prefix)] == prefix}

@@ -430,7 +430,8 @@ def feed_state(
         )
         return State("Lagging", message, ready=True)
     if isinstance(held.resource, MarketFeed) and (missing := unknown_symbols_of_feed(held.resource, unknown)):
-        return State(UNKNOWN_SYMBOL, missing, ready=True)
+        has_some = not {*held.resource.spec.symbols} <= {*unknown}
+        return State(UNKNOWN_SYMBOL, missing, ready=has_some, stalled=not has_some)
     return State("Running", ready=True)
 
 

@@ -341,6 +341,8 @@ class Feeds:
         if not await tools.events.tell_state(held, state):
             tools.mark(("feed", *held.key), UNTOLD_S)
             return
+        if (now := tools.cache.by_uid(held.uid)) is None or now.generation != held.generation:
+            return  # it was changed while that was told, and has been marked
         outcome = await tools.statuses.write(MARKET_FEED, held, status)
         if outcome in ("stale", "gone"):
             tools.mark(("feed", *held.key), 0.3)

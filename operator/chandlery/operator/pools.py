@@ -116,6 +116,8 @@ class Pools:
         try:
             configmaps = await self._sources(key)
             asked = tools.planner.feed_of(key)
+            if held is not None:
+                await self._tell_unsound(held)
             # From here to the plan nothing is awaited: of what is judged, and of nothing newer, is told afterwards.
             held, traders = tools.cache.get(TraderPool.KIND, key), tools.cache.traders_of(key)
             workers = self._workers_now(key, held)
@@ -138,7 +140,6 @@ class Pools:
         # Where not all could be carried out this is what is known.
         outdated = sum(one.outdated for one in workers.values())
         if held is not None and isinstance(held.resource, TraderPool) and planned.pool is not None:
-            await self._tell_unsound(held)
             try:
                 outdated = await self._carry_out(held.resource, planned)
                 self._problems.pop(key, None)
@@ -297,7 +298,8 @@ class Pools:
         feed = made.feed if made is not None else None
         if made is not None and (missing := self._without_kafka(made)) is not None:
             made = replace(made, reason=missing.reason, message=missing.message)
-            views = {name: replace(view, refused=missing) for name, view in views.items()}
+            unmade = {name for name in views if tools.children.seen(STATEFUL_SET, (key[0], name)) is None}
+            views = {name: replace(view, refused=missing) if name in unmade else view for name, view in views.items()}
         unknown = tools.unknown_symbols(feed) if feed is not None else ()
         traders = [one for one in map(self._unchanged, judged) if one is not None]
         await each(traders, lambda one: self._say_trader(one, planned, views, assigned, unknown, now))
@@ -388,6 +390,8 @@ class Pools:
         if not (await self._tools.events.tell_state(held, state) and may):
             self._tools.mark(dirty, UNTOLD_S)
             return
+        if self._unchanged(held) is None:
+            return  # while that was told; another pool may have said how it is since
         try:
             outcome = await statuses.write(kind, held, status)
         except ChandleryError:

@@ -28,13 +28,13 @@ class FileIdentity(NamedTuple):
         return cls(status.st_dev, status.st_ino)
 
 
-def is_truncated(path: str, identity: FileIdentity, file_bytes: int) -> bool:
-    """Whether a file that has its path is too short to be touched where it is mapped."""
+def size_at(path: str, identity: FileIdentity) -> int | None:
+    """Size of a file at its path, bytes; None: it isn't there any more, or another one is."""
     try:
         status = os.stat(path, follow_symlinks=False)
     except OSError:
-        return False
-    return FileIdentity.of(status) == identity and status.st_size < file_bytes
+        return None
+    return status.st_size if FileIdentity.of(status) == identity else None
 
 
 def file_problem(path: str, identity: FileIdentity, file_bytes: int) -> str:

@@ -29,8 +29,8 @@ from chandlery.workers.segment.soundness import (
     Held,
     file_problem,
     header_problem,
-    is_truncated,
     series_problem,
+    size_at,
 )
 
 #: How long a new segment waits for readers to leave the one it replaces, where memory can't hold both. Readers
@@ -253,13 +253,14 @@ class SegmentWriter(_native.Writer):
 
         Args:
             unlink: remove the file too, tell its readers that it is superseded, and wake them all; they can't be told
-                in one that somebody has truncated. False leaves it to be read as it stands, until a next writer
+                in one that somebody has truncated, or taken away, which may be both. False leaves it to be read as it stands, until a next writer
                 supersedes it.
         """
         if self._mapping is None:
             return
-        if unlink:
-            is_whole = not is_truncated(self.path, self._identity, self.file_bytes)
+        size_bytes = size_at(self.path, self._identity) if unlink else None
+        if size_bytes is not None:
+            is_whole = size_bytes >= self.file_bytes
             if is_whole:
                 _mark(self._mapping)
             with contextlib.suppress(FileNotFoundError):
