@@ -3,7 +3,8 @@
 Names are derived from what events say: one that is there already is refused by the API server, and that is that. So
 whoever writes a status tells of it first. An operator that is killed in between has its successor find the status as it
 was, and say the same again under the same name; the other way round nobody would. One that the API server could not take
-now is tried again, and holds its status back for a while.
+now is tried again, and holds its status back for a while. Where one waits, those that come after it wait too, without an
+attempt of their own: whoever reconciles is not to find out for each that events aren't taken.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 from chandlery.core.errors import ChandleryError, UnavailableError
@@ -51,6 +52,9 @@ _MOST_NOTE_CHARS: Final = 1_000
 #: So long a status waits for its event. A request that is too many, or a conflict, is over within seconds; where events alone
 #: are not taken (by a webhook that is away) the status matters more.
 _PATIENCE_S: Final = 10.0
+#: So long whoever tells waits for the API server. The slowest write on a busy machine took 1 s; where it takes longer, its
+#: reconcile goes on and the event is tried again. It may have been made all the same: the next attempt finds its name taken.
+_FIRST_ATTEMPT_S: Final = 2.0
 
 
 class Creator(Protocol):
@@ -61,10 +65,11 @@ class Creator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """An event to be tried again, and since when (monotonic s)."""
+    """An event to be tried again, since when (monotonic s), and how often that failed while it waited."""
 
     body: Object
     since_s: float
+    failures: int = 0
 
 
 class Events:
@@ -100,7 +105,8 @@ class Events:
             attempt += 1
             await backoff(attempt, self._chance.random())
             while self._waiting:
-                name, waiting = next(iter(self._waiting.items()))
+                # What failed least often first: one that is never taken holds up none that comes later.
+                name, waiting = min(self._waiting.items(), key=lambda item: item[1].failures)
                 if not await self._try(name, waiting.body):
                     break  # it waits again, behind the others
                 attempt = 0
@@ -127,9 +133,13 @@ class Events:
         name = f"{held.key[1]}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
         if name in self._names:
             return True
-        if name in self._waiting or not await self._try(name, self._event(held, level, reason, note, name)):
+        if name in self._waiting:
             return self._has_waited(name)
-        return True
+        body = self._event(held, level, reason, note, name)
+        if self._waiting:
+            self._wait(name, _Waiting(body, self._clock()))
+            return self._has_waited(name)
+        return await self._try(name, body, _FIRST_ATTEMPT_S) or self._has_waited(name)
 
     def _has_waited(self, name: str) -> bool:
         """Whether an event that waits holds nothing back any more."""
@@ -137,17 +147,22 @@ class Events:
         is_full = len(self._waiting) >= _MOST_WAITING  # others have to go for it: it may never be told
         return waiting is None or is_full or self._clock() - waiting.since_s >= _PATIENCE_S
 
-    async def _try(self, name: str, body: Object) -> bool:
-        """Write one; False: it could not be taken now, and waits."""
+    async def _try(self, name: str, body: Object, timeout_s: float | None = None) -> bool:
+        """Write one; False: it could not be taken now, and waits.
+
+        Args:
+            timeout_s: for so long, at most; None: as long as any request.
+        """
         try:
-            await self._api.create(EVENT, body)
+            await self._create(body, timeout_s)
             self.told += 1
             self._remember(name)
         except ExistsError:
             self._remember(name)  # told by the operator before us, or by an attempt whose answer was lost
         except ChandleryError as error:
             if isinstance(error, UnavailableError) and not isinstance(error, GoneError):
-                self._wait(name, body)
+                before = self._waiting.get(name) or _Waiting(body, self._clock())
+                self._wait(name, replace(before, failures=before.failures + 1))
                 log.warning("event not told yet; it is tried again", extra=_facts(body, error))
                 return False
             self.dropped += 1  # its namespace is gone, or it is refused
@@ -155,14 +170,22 @@ class Events:
         self._waiting.pop(name, None)
         return True
 
+    async def _create(self, body: Object, timeout_s: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._api.create(EVENT, body)
+        except TimeoutError:
+            raise UnavailableError(f"no answer within {timeout_s:g} s") from None
+
     def _remember(self, name: str) -> None:
         self._names[name] = None
         while len(self._names) > _MOST_REMEMBERED:
             del self._names[next(iter(self._names))]
 
-    def _wait(self, name: str, body: Object) -> None:
-        before = self._waiting.pop(name, None)
-        self._waiting[name] = before or _Waiting(body, self._clock())
+    def _wait(self, name: str, waiting: _Waiting) -> None:
+        """Have one tried again, behind the others."""
+        self._waiting.pop(name, None)
+        self._waiting[name] = waiting
         while len(self._waiting) > _MOST_WAITING:
             del self._waiting[next(iter(self._waiting))]
             self.dropped += 1
