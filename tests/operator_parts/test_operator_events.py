@@ -34,15 +34,17 @@ class Creator:
         return body
 
 
-async def test_an_event_that_was_refused_holds_nothing_back_and_is_told_by_the_next_who_says_it_and_then_no_more() -> (
+async def test_an_event_that_was_refused_holds_nothing_back_and_is_told_minutes_later_by_who_says_it_and_then_no_more() -> (
     None
 ):
+    now_s = 1000.0
     api = Creator(RefusedError("403 forbidden"))
-    events, held = Events(api, "test"), hold("Trader", trader_body())
-    for told in (0, 1, 1, 1):
+    events, held = Events(api, "test", clock=lambda: now_s), hold("Trader", trader_body())
+    for wait_s, told in ((0.0, 0), (1.0, 0), (298.0, 0), (2.0, 1), (1.0, 1), (400.0, 1)):
+        now_s += wait_s
         assert await events.tell_state(held, State("PoolFull", "no room", stalled=True))
         assert events.told == told
-    assert len(api.asked) == 2
+    assert (len(api.asked), events.dropped) == (2, 1)
     assert len(set(api.asked)) == 1, "under one name, so that the API server knows it again"
 
 
@@ -78,6 +80,27 @@ async def test_where_as_many_wait_as_may_no_status_waits_for_its_event(monkeypat
         for number in range(3)
     ]
     assert may == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "generation", "told"),
+    [
+        ("PoolFull", "no room", 1, 0),
+        ("PoolFull", f"no room{MEANWHILE_NOTHING}spec.suspend {OF_ITS_POOL} desk/quants is true", 1, 0),
+        ("PoolFull", "no room", 2, 1),
+        ("PoolFull", "no room at all", 1, 1),
+        ("NotAllowed", "no room", 1, 1),
+    ],
+)
+async def test_of_a_state_that_its_status_says_already_an_operator_that_starts_tells_nothing(
+    reason: str, message: str, generation: int, told: int
+) -> None:
+    ready = {"type": "Ready", "status": "False", "reason": "PoolFull", "message": "no room", "observedGeneration": 1}
+    before = {"conditions": [{"type": "Warm", "status": "False", "reason": "Warming"}, ready]}
+    held = hold("Trader", {**trader_body(generation=generation), "status": before})
+    events = Events(Creator(), "test")
+    assert await events.tell_state(held, State(reason, message, stalled=True))
+    assert events.told == told
 
 
 async def test_an_event_that_is_there_already_is_told() -> None:

@@ -17,11 +17,12 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from chandlery.core.errors import ChandleryError, UnavailableError
 from chandlery.core.resources import API_VERSION, MEANWHILE_NOTHING
 from chandlery.operator.cache import Held
+from chandlery.operator.changes import stands
 from chandlery.operator.conditions import State
 from chandlery.operator.kubernetes.api import ExistsError, GoneError, Kind, Object, backoff
 from chandlery.operator.kubernetes.kinds import EVENT
@@ -49,6 +50,8 @@ _MOST_REMEMBERED: Final = 10_000
 #: Most that wait for an API server that is away: one for each of a thousand Traders, about a mebibyte with the longest notes.
 _MOST_WAITING: Final = 1_000
 _MOST_NOTE_CHARS: Final = 1_000
+#: So long nobody tells again what was refused (403): where events may not be written, each look at a Trader would ask.
+_REFUSED_S: Final = 300.0
 #: So long a status waits for its event. A request that is too many, or a conflict, is over within seconds; where events alone
 #: are not taken (by a webhook that is away) the status matters more.
 _PATIENCE_S: Final = 10.0
@@ -89,6 +92,7 @@ class Events:
         self._instance = instance
         self._clock = clock
         self._names: dict[str, None] = {}
+        self._refused_s: dict[str, float] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._some_wait = asyncio.Event()
         self._chance = random.Random()
@@ -115,15 +119,16 @@ class Events:
                 attempt = 0
 
     async def tell_state(self, held: Held, state: State) -> bool:
-        """Tell of a state that a person should look at, as :meth:`tell`."""
-        if state.reason in _USUAL:
+        """Tell of a state that a person should look at, as :meth:`tell`; not of one that its status says already: that was
+        told before, by whichever operator, and its event may have expired since."""
+        if state.reason in _USUAL or stands(held.status, state.reason, state.message, held.generation):
             return True
         level: Literal["Normal", "Warning"] = "Warning" if state.stalled or not state.ready else "Normal"
         return await self.tell(held, level, state.reason, state.message)
 
     async def tell(self, held: Held, level: Literal["Normal", "Warning"], reason: str, note: str) -> bool:
         """Tell something of a resource, unless that was told before of this generation. Failing is no failure: what the
-        API server could not take is tried again, what it refused may be told again.
+        API server could not take is tried again, what it refused may be told again after some minutes.
 
         Returns:
             Whether the status that goes with it may be written. False: it waits to be tried again. Ask again soon.
@@ -131,7 +136,7 @@ class Events:
         # Who suspends and resumes a kept version's pool is told nothing that wasn't told before.
         said = f"{held.uid}/{held.generation}/{reason}/{note.partition(MEANWHILE_NOTHING)[0]}"
         name = f"{held.key[1]}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
-        if name in self._names:
+        if name in self._names or self._was_refused(name):
             return True
         if name in self._waiting:
             return self._has_waited(name)
@@ -140,6 +145,10 @@ class Events:
             self._wait(name, _Waiting(body, self._clock()))
             return self._has_waited(name)
         return await self._try(name, body, _FIRST_ATTEMPT_S) or self._has_waited(name)
+
+    def _was_refused(self, name: str) -> bool:
+        refused_s = self._refused_s.get(name)
+        return refused_s is not None and self._clock() - refused_s < _REFUSED_S
 
     def _has_waited(self, name: str) -> bool:
         """Whether an event that waits holds nothing back any more."""
@@ -166,6 +175,9 @@ class Events:
                 log.warning("event not told yet; it is tried again", extra=_facts(body, error))
                 return False
             self.dropped += 1  # its namespace is gone, or it is refused
+            self._refused_s.pop(name, None)
+            self._refused_s[name] = self._clock()
+            _keep_newest(self._refused_s)
             log.warning("event not told", extra=_facts(body, error))
         self._waiting.pop(name, None)
         return True
@@ -178,9 +190,9 @@ class Events:
             raise UnavailableError(f"no answer within {timeout_s:g} s") from None
 
     def _remember(self, name: str) -> None:
+        self._refused_s.pop(name, None)
         self._names[name] = None
-        while len(self._names) > _MOST_REMEMBERED:
-            del self._names[next(iter(self._names))]
+        _keep_newest(self._names)
 
     def _wait(self, name: str, waiting: _Waiting) -> None:
         """Have one tried again, behind the others."""
@@ -210,6 +222,11 @@ class Events:
                 "uid": held.uid,
             },
         }
+
+
+def _keep_newest(names: dict[str, Any]) -> None:
+    while len(names) > _MOST_REMEMBERED:
+        del names[next(iter(names))]
 
 
 def _facts(body: Object, error: ChandleryError) -> Object:
