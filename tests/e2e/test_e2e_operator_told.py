@@ -293,7 +293,7 @@ async def test_what_an_operator_could_not_tell_before_it_was_killed_is_told_once
         await stage.apply(trader(ns, "two"))
 
         async def has_tried() -> bool:
-            return tried >= 2  # of the Trader and of its pool
+            return tried >= 2  # of whichever is told first; the other waits behind it
 
         await stage.until("events that were not taken", has_tried)
         operator.kill()

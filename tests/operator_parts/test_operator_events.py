@@ -34,15 +34,17 @@ class Creator:
         return body
 
 
-async def test_an_event_that_was_refused_holds_nothing_back_and_is_told_by_the_next_who_says_it_and_then_no_more() -> (
+async def test_an_event_that_was_refused_holds_nothing_back_and_is_told_minutes_later_by_who_says_it_and_then_no_more() -> (
     None
 ):
+    now_s = 1000.0
     api = Creator(RefusedError("403 forbidden"))
-    events, held = Events(api, "test"), hold("Trader", trader_body())
-    for told in (0, 1, 1, 1):
+    events, held = Events(api, "test", clock=lambda: now_s), hold("Trader", trader_body())
+    for wait_s, told in ((0.0, 0), (1.0, 0), (298.0, 0), (2.0, 1), (1.0, 1), (400.0, 1)):
+        now_s += wait_s
         assert await events.tell_state(held, State("PoolFull", "no room", stalled=True))
         assert events.told == told
-    assert len(api.asked) == 2
+    assert (len(api.asked), events.dropped) == (2, 1)
     assert len(set(api.asked)) == 1, "under one name, so that the API server knows it again"
 
 
@@ -72,12 +74,33 @@ async def test_a_status_waits_for_its_event_until_that_is_told_or_has_waited_lon
 
 async def test_where_as_many_wait_as_may_no_status_waits_for_its_event(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chandlery.operator.events._MOST_WAITING", 2)
-    events = Events(Creator(*(UnavailableError("no answer") for _ in range(3))), "test")
+    events = Events(Creator(UnavailableError("no answer")), "test")
     may = [
         await events.tell(hold("Trader", trader_body(f"t{number}")), "Warning", "PoolFull", "no room")
         for number in range(3)
     ]
     assert may == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "generation", "told"),
+    [
+        ("PoolFull", "no room", 1, 0),
+        ("PoolFull", f"no room{MEANWHILE_NOTHING}spec.suspend {OF_ITS_POOL} desk/quants is true", 1, 0),
+        ("PoolFull", "no room", 2, 1),
+        ("PoolFull", "no room at all", 1, 1),
+        ("NotAllowed", "no room", 1, 1),
+    ],
+)
+async def test_of_a_state_that_its_status_says_already_an_operator_that_starts_tells_nothing(
+    reason: str, message: str, generation: int, told: int
+) -> None:
+    ready = {"type": "Ready", "status": "False", "reason": "PoolFull", "message": "no room", "observedGeneration": 1}
+    before = {"conditions": [{"type": "Warm", "status": "False", "reason": "Warming"}, ready]}
+    held = hold("Trader", {**trader_body(generation=generation), "status": before})
+    events = Events(Creator(), "test")
+    assert await events.tell_state(held, State(reason, message, stalled=True))
+    assert events.told == told
 
 
 async def test_an_event_that_is_there_already_is_told() -> None:
@@ -177,14 +200,14 @@ async def test_what_the_api_server_could_not_take_is_tried_again_though_nobody_s
         await until(lambda: events.told == 2)
         assert (len(events), events.dropped) == (0, 0)
         assert len(api.asked) == 5
-        assert attempts == [1, 2], "ever more slowly"
+        assert attempts == [1, 2, 3], "ever more slowly"
         # And neither again.
         await events.tell(hold("Trader", trader_body("one")), "Warning", "PoolFull", "no room")
         assert len(api.asked) == 5
         api.answers.append(UnavailableError("no answer"))
         await events.tell(hold("Trader", trader_body("three")), "Warning", "PoolFull", "no room")
         await until(lambda: events.told == 3)
-        assert attempts == [1, 2, 1], "the next trouble begins anew"
+        assert attempts == [1, 2, 3, 1], "the next trouble begins anew"
 
 
 @pytest.mark.parametrize("error", [RefusedError("403 the namespace ends"), GoneError("404 no namespace")])
@@ -201,11 +224,66 @@ async def test_what_is_refused_or_has_no_namespace_any_more_is_not_tried_again_b
 
 async def test_of_too_many_that_wait_the_oldest_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chandlery.operator.events._MOST_WAITING", 2)
-    api = Creator(*(UnavailableError("no answer") for _ in range(3)))
+    api = Creator(UnavailableError("no answer"))
     events = Events(api, "test")
     for number in range(3):
         await events.tell(hold("Trader", trader_body(f"t{number}")), "Warning", "PoolFull", "no room")
     assert (len(events), events.dropped) == (2, 1)
     async with running(events, monkeypatch):
         await until(lambda: events.told == 2)
-    assert [name.partition(".")[0] for name in api.asked[3:]] == ["t1", "t2"]
+    assert [name.partition(".")[0] for name in api.asked[1:]] == ["t1", "t2"]
+
+
+class Hanging:
+    """An API server whose events endpoint answers nobody until it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answers = asyncio.Event()
+
+    async def create(self, kind: Kind, body: Object) -> Object:
+        self.asked.append(body["metadata"]["name"])
+        await self.answers.wait()
+        return body
+
+
+async def test_where_nobody_answers_only_the_first_who_tell_wait_for_an_answer_and_not_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chandlery.operator.events._FIRST_ATTEMPT_S", 0.01)
+    now_s = 1000.0
+    api = Hanging()
+    events = Events(api, "test", clock=lambda: now_s)
+
+    async def tell(number: int) -> bool:
+        return await events.tell(hold("Trader", trader_body(f"t{number}")), "Warning", "PoolFull", "no room")
+
+    async with asyncio.timeout(30):
+        assert not any(await asyncio.gather(*(tell(number) for number in range(8))))
+        assert not any([await tell(number) for number in range(400)])
+        assert (len(api.asked), len(events)) == (8, 400)
+        now_s += 10.0
+        assert all([await tell(number) for number in range(400)]), "and their statuses may be written"
+        api.answers.set()
+        async with running(events, monkeypatch):
+            await until(lambda: events.told == 400)
+    assert (len(set(api.asked)), len(events), events.dropped) == (400, 0, 0)
+
+
+async def test_an_event_that_is_never_taken_holds_up_none_that_comes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Partly(Creator):
+        async def create(self, kind: Kind, body: Object) -> Object:
+            if body["regarding"]["name"].startswith("never"):
+                self.answers.append(UnavailableError("500 its webhook is away"))
+            return await super().create(kind, body)
+
+    events = Events(Partly(), "test")
+    for number in range(20):
+        await events.tell(hold("Trader", trader_body(f"never{number}")), "Warning", "PoolFull", "no room")
+    async with running(events, monkeypatch) as attempts:
+        await until(lambda: len(attempts) > 20)
+        await events.tell(hold("Trader", trader_body()), "Warning", "PoolFull", "no room")
+        before = len(attempts)
+        await until(lambda: events.told == 1)
+        assert len(attempts) <= before + 2, "at the next attempt, whoever else waits"
+    assert len(events) == 20

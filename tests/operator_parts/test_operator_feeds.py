@@ -325,6 +325,24 @@ async def test_a_feed_that_does_not_come_up_says_what_keeps_which_of_its_pods(ma
     assert (await market.look())["message"] == "not Ready: market-aggregator (Unschedulable: 0/3 nodes are available)"
 
 
+async def test_a_part_that_ends_again_and_again_is_told_once_and_not_with_each_of_its_starts(market: Market) -> None:
+    server = market.server
+    await market.look()
+    server.ready("ingest", ready=False)
+    status = server.there[POD].objects["default", "market-ingest-0"]["status"]
+    writes = []
+    for restarts in range(1, 6):
+        ended = {"terminated": {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:07Z"}}
+        now = {"name": "ingest", "ready": False, "restartCount": restarts, "lastState": ended}
+        states: list[dict[str, Any]] = [{"running": {}}, ended, {"waiting": {"reason": "CrashLoopBackOff"}}]
+        for state in states:
+            status["containerStatuses"] = [now | {"state": state}]
+            ready = await market.look()
+        writes.append(len(server.statuses))
+        assert ready["message"] == "not Ready: market-ingest (container ingest: CrashLoopBackOff)"
+    assert writes == [writes[0]] * 5
+
+
 @pytest.mark.parametrize("component", ["aggregator", "ingest"])
 async def test_a_quota_that_refuses_a_feeds_objects_is_told_once_with_what_to_raise(
     market: Market, component: str

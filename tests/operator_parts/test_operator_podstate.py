@@ -52,6 +52,36 @@ def test_the_trouble_of_a_pod_is_named(status: dict[str, Any], words: str) -> No
     assert trouble_of(pod(status)) == words
 
 
+def started(restarts: int, ran: str = "00:00:09", *, ready: bool = False, **state: Any) -> dict[str, Any]:
+    """A container that was started again so often, and ran for so long before."""
+    ended = {"exitCode": 1, "startedAt": "2026-01-01T00:00:00Z", "finishedAt": f"2026-01-01T{ran}Z"}
+    last = {"terminated": ended} if restarts else {}
+    now = state or {"running": {"startedAt": "2026-01-01T00:20:00Z"}}
+    return {"name": "ingest", "ready": ready, "restartCount": restarts, "state": now, "lastState": last}
+
+
+@pytest.mark.parametrize(
+    ("container", "loops"),
+    [
+        (started(0), False),
+        (started(1), False),  # the first time at once, without any back-off
+        (started(1, waiting={"reason": "CrashLoopBackOff"}), True),
+        (started(2), True),
+        (started(2, terminated={"exitCode": 1}), True),  # until the kubelet has looked at it
+        (started(2) | {"lastState": {"terminated": {"exitCode": 128, "startedAt": None}}}, True),
+        (started(2) | {"lastState": {}}, False),
+        (started(2, ready=True), False),
+        (started(7, "00:10:00"), False),  # ran well, and long enough for the kubelet to begin anew
+    ],
+)
+def test_a_container_is_in_its_crash_loop_also_while_it_runs_between_two_ends(
+    container: dict[str, Any], loops: bool
+) -> None:
+    words = "container ingest: CrashLoopBackOff" if loops else ""
+    assert trouble_of(pod({"containerStatuses": [container]})) == words
+    assert trouble_of(pod({"initContainerStatuses": [container]})) == words
+
+
 def test_a_pool_says_which_workers_are_not_ready_and_why() -> None:
     held = hold("TraderPool", pool_body())
     plan = PoolPlan(held.resource, ("default", "market"), {}, 20, 0, 0)  # type: ignore[arg-type]

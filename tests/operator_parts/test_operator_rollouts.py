@@ -120,7 +120,12 @@ def test_a_move_is_told_as_a_move_and_a_failure_as_a_warning() -> None:
     ((_, reason, note),) = changes_to_tell(before, moved, spec(1, 2))
     assert (reason, note) == ("Moved", "from worker quants-0 to quants-1, as incarnation 2")
     failed = verdict(reason="CrashLoop", message="generation 2 failed", keeps=True, failed=Failed("d", 2, "", ""))
-    assert list(changes_to_tell(before, failed, spec())) == [("Warning", "RolloutFailed", "generation 2 failed")]
+    news = [("Warning", "RolloutFailed", "generation 2 failed")]
+    assert list(changes_to_tell(before, failed, spec())) == news
+    # Which a status that says so shows to have been told.
+    for message, told in (("generation 2 failed", []), ("generation 1 failed", news)):
+        standing = {"conditions": [{"type": "Ready", "reason": "CrashLoop", "message": message}]}
+        assert list(changes_to_tell(before | standing, failed, spec())) == told
 
 
 # What is remembered -----------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from chandlery.core.assignment import TraderAssignment
+from chandlery.core.resources import MEANWHILE_NOTHING
+from chandlery.core.resources.status import MAX_MESSAGE_CHARS
 from chandlery.operator.planner import Verdict
 from chandlery.operator.planner_rollout import candle_text
 
@@ -30,7 +32,7 @@ def changes_to_tell(
             f"generation {rollout.generation} starts as incarnation {rollout.incarnation}, beside generation "
             f"{runs.generation}, which decides until it takes over",
         )
-    if verdict.failed is not None:
+    if verdict.failed is not None and not stands(before, verdict.reason, verdict.message):
         yield "Warning", "RolloutFailed", f"{verdict.message}"
     last_incarnation, last_generation = before.get("incarnation") or 0, before.get("runningGeneration") or 0
     if not last_incarnation or last_incarnation >= runs.incarnation:
@@ -45,3 +47,22 @@ def changes_to_tell(
     if last_worker and last_worker != verdict.worker:
         note = f"from worker {last_worker} to {verdict.worker}, as incarnation {runs.incarnation}"
         yield "Normal", "Moved", note + took_over
+
+
+def stands(status: Mapping[str, Any], reason: str, message: str, generation: int | None = None) -> bool:
+    """Whether a status says this of Ready already, apart from what its pool does meanwhile.
+
+    Args:
+        generation: of which it is to be said; None: any, the message names it.
+    """
+    for one in status.get("conditions") or ():
+        if one.get("type") == "Ready":
+            is_of_it = generation is None or one.get("observedGeneration") == generation
+            said = (one.get("reason"), _lasting(one.get("message", "")))
+            return is_of_it and said == (reason, _lasting(message))
+    return False
+
+
+def _lasting(message: str) -> str:
+    """As much of a message as a condition holds, without what its pool does meanwhile."""
+    return message[:MAX_MESSAGE_CHARS].partition(MEANWHILE_NOTHING)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -11,6 +12,9 @@ Pod = dict[str, Any]
 _USUAL: Final = frozenset({"PodInitializing", "ContainerCreating"})
 #: An image that can't be pulled is told by both in turn, for as long as it can't: one word, so that nothing comes and goes.
 _ALIKE: Final = {"ErrImagePull": "ImagePullBackOff"}
+#: The kubelet starts a container that ended again at once, and only then ever later, until it has run for ten minutes.
+_FIRST_DELAYED: Final = 2
+_FORGIVEN_AFTER: Final = dt.timedelta(minutes=10)
 _MOST_CHARS: Final = 200
 
 
@@ -33,9 +37,12 @@ def trouble_of(pod: Pod | None) -> str:
     for one in _conditions(pod):
         if one["type"] == "PodScheduled" and one["status"] == "False":
             return f"{one.get('reason', 'Unscheduled')}: {one.get('message', '')}"[:_MOST_CHARS]
-    for container, reason in _waiting(pod):
-        if reason not in _USUAL:
-            return f"container {container}: {_ALIKE.get(reason, reason)}"
+    for one in _containers(pod):
+        reason = one.get("state", {}).get("waiting", {}).get("reason", "")
+        if not reason and _crash_loops(one):
+            reason = "CrashLoopBackOff"
+        if reason and reason not in _USUAL:
+            return f"container {one['name']}: {_ALIKE.get(reason, reason)}"
     return ""
 
 
@@ -43,9 +50,22 @@ def _conditions(pod: Pod) -> list[dict[str, Any]]:
     return pod.get("status", {}).get("conditions") or []
 
 
-def _waiting(pod: Pod) -> Iterator[tuple[str, str]]:
+def _containers(pod: Pod) -> Iterator[dict[str, Any]]:
     status = pod.get("status", {})
-    for one in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
-        reason = one.get("state", {}).get("waiting", {}).get("reason")
-        if reason:
-            yield one["name"], reason
+    yield from status.get("initContainerStatuses") or ()
+    yield from status.get("containerStatuses") or ()
+
+
+def _crash_loops(container: dict[str, Any]) -> bool:
+    """Whether a container that runs, or has just ended, is in its crash loop still: between two starts the kubelet says
+    ``CrashLoopBackOff``, and what comes and goes with each start is no news."""
+    if container.get("ready") or container.get("restartCount", 0) < _FIRST_DELAYED:
+        return False
+    before = container.get("lastState", {}).get("terminated")
+    if before is None:
+        return False
+    try:
+        ran = dt.datetime.fromisoformat(before["finishedAt"]) - dt.datetime.fromisoformat(before["startedAt"])
+    except (KeyError, TypeError, ValueError):
+        return True  # it never got to run
+    return ran < _FORGIVEN_AFTER
