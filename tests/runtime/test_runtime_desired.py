@@ -255,6 +255,23 @@ async def test_a_strategy_that_never_returns_leaves_the_other_answers_and_refuse
     ]
 
 
+async def test_what_a_strategy_writes_to_standard_output_is_no_answer_to_another_ones_parameters(
+    tmp_path: Path,
+) -> None:
+    """As a C library or a program that it starts would: past Python's own output."""
+    line = b'{"warmup": 1}\n{"index": 1, "configured": {"warmup": 1}}\n'
+    writes = f"    def validate(self):\n        os.write(1, {line!r})\n        os.system('echo null')\n\n"
+    text = f"import os\nos.write(1, {line!r})\nos.system('echo []')\n{STRATEGIES}"
+    (tmp_path / "writes.py").write_text(text.replace("    def on_candle", writes + "    def on_candle", 1))
+    asked = [Configuration("each-candle", {}), Configuration("sma-cross", {"fast": 30, "slow": 10})]
+    told = await read_catalogue(tmp_path, {one.key: one for one in asked})
+    assert {"each-candle", "sma-cross"} <= {entry["name"] for entry in told.entries}
+    assert list(told.answers.values()) == [
+        Configured(1),
+        Configured(problem="sma-cross: fast (30) must be below slow (10)"),
+    ]
+
+
 @pytest.mark.parametrize("value", [float("nan"), 10**40, "\ud800"])
 def test_a_value_that_no_parameter_may_have_is_asked_of_nobody(value: float | str) -> None:
     manifests = parse_manifests(trader("one"))

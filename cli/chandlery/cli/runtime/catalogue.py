@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chandlery.core.configurations import Answers, Configuration, Configured
+from chandlery.core.configurations import Answer, Answers, Configuration, Configured
 from chandlery.core.errors import InputError, InvariantError, MachineError
 from chandlery.core.processes import child_environment
 
@@ -31,7 +31,7 @@ _ANSWERS_TIMEOUT_S: Final = 10.0
 _MOST_LINE_BYTES: Final = 64 * 1024 * 1024
 
 _decode_entries: Final = msgspec.json.Decoder(list[dict[str, Any]]).decode
-_decode_answer: Final = msgspec.json.Decoder(Configured | None).decode
+_decode_answer: Final = msgspec.json.Decoder(Answer).decode
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,16 @@ def _why_failed(code: int, complaint: bytes) -> InputError | MachineError:
 
 
 async def _answers(output: asyncio.StreamReader, asked: Mapping[str, Configuration]) -> dict[str, Configured | None]:
-    """The answers that come, in the order asked; None for what has none in time."""
+    """The answers that come, each to the configuration that it names; None for what has none in time."""
     answers: dict[str, Configured | None] = dict.fromkeys(asked)
-    with contextlib.suppress(TimeoutError):
+    waiting = dict(enumerate(asked))
+    with contextlib.suppress(TimeoutError, msgspec.DecodeError):  # of an empty line: the process ended
         async with asyncio.timeout(_ANSWERS_TIMEOUT_S):
-            for key in asked:
-                try:
-                    answers[key] = _decode_answer(await output.readline())
-                except msgspec.DecodeError:
-                    break  # the process ended, or a strategy wrote where it mustn't
-            else:
-                return answers
-    without = sorted({one.strategy for key, one in asked.items() if answers[key] is None})
+            while waiting:
+                answer = _decode_answer(await output.readline())
+                if (key := waiting.pop(answer.index, None)) is not None:
+                    answers[key] = answer.configured
+            return answers
+    without = sorted({asked[key].strategy for key in waiting.values()})
     log.warning("strategies left without a check of their parameters", extra={"strategies": without})
     return answers
