@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.procfs import pids_with_variable
 from chandlery.cli.runtime.strategies import Strategies, look
-from chandlery.core.configurations import Configuration, Configured
+from chandlery.core.configurations import Configuration, Configured, configurations_of
 from chandlery.core.errors import MachineError
 from chandlery.core.manifests import parse_manifests
 from chandlery.core.resources import Trader
@@ -199,3 +200,16 @@ async def test_who_can_not_ask_leaves_parameters_to_the_traders_own_process(
     await followed.configure([own(a=1)])
     assert reading.asked == 1, "not again before something changes"
     assert list(followed.catalogue.answers.values()) == [None]
+
+
+async def test_parameters_there_was_no_time_for_are_asked_for_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Reading(
+        monkeypatch, KNOWN, replace(KNOWN, answers={key: Configured(7) for key in configurations_of([own(a=1)])})
+    )
+    followed = Strategies(tmp_path, KNOWN, look(tmp_path))
+    for answers in ([], [Configured(7)], [Configured(7)]):
+        await followed.configure([own(a=1)])
+        assert list(followed.catalogue.answers.values()) == answers
+    assert reading.asked == 2
