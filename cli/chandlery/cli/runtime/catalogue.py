@@ -28,6 +28,8 @@ _ANSWER_TIMEOUT_S: Final = 5.0
 _ANSWERS_TIMEOUT_S: Final = 30.0
 #: Longest line that is read: a catalogue of hundreds of strategies with long docs.
 _MOST_LINE_BYTES: Final = 64 * 1024 * 1024
+#: What is kept of the process's standard error: its last line says why it failed, however much strategies write there.
+_LAST_WORDS_BYTES: Final = 8 * 1024
 
 _decode_entries: Final = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _decode_answer: Final = msgspec.json.Decoder(Answer).decode
@@ -96,7 +98,7 @@ async def _listed(
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    complaint = asyncio.create_task(process.stderr.read())
+    complaint = asyncio.create_task(_last_words(process.stderr))
     try:
         try:
             async with asyncio.timeout(_CATALOGUE_TIMEOUT_S):
@@ -119,6 +121,13 @@ async def _listed(
             await process.wait()
         complaint.cancel()
         await asyncio.gather(complaint, return_exceptions=True)
+
+
+async def _last_words(errors: asyncio.StreamReader) -> bytes:
+    kept = b""
+    while chunk := await errors.read(_LAST_WORDS_BYTES):
+        kept = (kept + chunk)[-_LAST_WORDS_BYTES:]
+    return kept
 
 
 def _why_failed(code: int, complaint: bytes) -> InputError | MachineError:
