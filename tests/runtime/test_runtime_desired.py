@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from chandlery.cli.runtime.desired import Wanted, read_again, read_first, wanted
 from chandlery.cli.runtime.readiness import Readiness
 from chandlery.cli.runtime.statedir import StateDir
 from chandlery.cli.runtime.workergroup import left_workers
+from chandlery.cli.starting import validate
 from chandlery.core.assignment import Assignment, TraderAssignment, TraderStatus, WorkerStatus, content_hash, encode
 from chandlery.core.configurations import Configuration, Configured, configurations_of
 from chandlery.core.errors import InputError, ManifestError
@@ -220,17 +222,23 @@ async def test_parameters_that_no_trader_can_run_with_are_told_before_anything_s
     assert told == f"{tmp_path}/bad.yaml (document 1, line 7) Trader/default/bad: {says}"
 
 
-async def test_a_strategy_that_never_returns_leaves_the_other_answers_and_refuses_nobody(
+async def test_a_strategy_that_hangs_or_ends_its_process_leaves_the_others_their_answers_and_refuses_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from chandlery.cli.runtime import catalogue as reading
 
-    monkeypatch.setattr(reading, "_ANSWERS_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(reading, "_ANSWER_TIMEOUT_S", 1.5)
     strategies = tmp_path / "s"
     strategies.mkdir()
     (strategies / "each_candle.py").write_text(
-        STRATEGIES.replace(
-            "    def on_candle", "    def validate(self):\n        while self.every == 9: pass\n\n    def on_candle", 1
+        "import os\n"
+        + STRATEGIES.replace(
+            "    def on_candle",
+            "    def validate(self):\n"
+            "        while self.every == 9: pass\n"
+            "        if self.every == 8: os._exit(0)\n\n"
+            "    def on_candle",
+            1,
         )
     )
     asked = {
@@ -239,19 +247,69 @@ async def test_a_strategy_that_never_returns_leaves_the_other_answers_and_refuse
             Configuration("sma-cross", {"fast": 30, "slow": 10}),
             Configuration("none-such", {}),
             Configuration("each-candle", {"every": 99}),
-            Configuration("sma-cross", {"slow": 40}),
             Configuration("each-candle", {"every": 9}),
-            Configuration("sma-cross", {}),
+            Configuration("each-candle", {"every": 8}),
+            Configuration("each-candle", {"every": 7}),
+            Configuration("sma-cross", {"slow": 40}),
         )
     }
-    answers = list((await read_catalogue(strategies, asked)).answers.values())
-    assert answers == [
+    told = await read_catalogue(strategies, asked)
+    assert [told.answers[key] for key in asked] == [
         Configured(problem="sma-cross: fast (30) must be below slow (10)"),
         None,
         None,
+        None,
+        None,
+        Configured(1),
         Configured(41),
-        None,
-        None,
+    ]
+    assert [one.parameters["every"] for one in told.unchecked(asked).values()] == [99, 9, 8], "whose strategy there is"
+
+
+async def test_what_there_was_no_time_for_has_no_answer_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from chandlery.cli.runtime import catalogue as reading
+
+    monkeypatch.setattr(reading, "_ANSWERS_TIMEOUT_S", 1.5)
+    hangs = "    def validate(self):\n        while self.every > 1: pass\n\n    def on_candle"
+    (tmp_path / "each_candle.py").write_text(STRATEGIES.replace("    def on_candle", hangs, 1))
+    asked = {one.key: one for one in (Configuration("each-candle", {"every": every}) for every in (1, 2, 3))}
+    told = await read_catalogue(tmp_path, asked)
+    assert list(told.answers.values()) == [Configured(1)]
+    assert len(told.unchecked(asked)) == 2
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_validate_tells_whose_parameters_could_not_be_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_json: bool
+) -> None:
+    strategies = tmp_path / "s"
+    strategies.mkdir()
+    (strategies / "each_candle.py").write_text(STRATEGIES)
+    manifests = small_pool(tmp_path, good=trader("good"), odd=trader("odd", strategy="each-candle", every=99))
+    validate([str(manifests)], strategies, json=is_json)
+    told = capsys.readouterr()
+    (line,) = told.err.splitlines()
+    assert line.startswith("chandlery: Trader default/odd: whether its parameters fit each other was not checked")
+    if is_json:
+        assert json.loads(told.out) == {"feeds": 1, "pools": 1, "traders": 2, "unchecked": ["default/odd"]}
+    else:
+        assert told.out == "1 feeds, 1 pools, 2 traders: no problem found, 1 not wholly checked\n"
+
+
+async def test_what_a_strategy_writes_to_standard_output_is_no_answer_to_another_ones_parameters(
+    tmp_path: Path,
+) -> None:
+    """As a C library or a program that it starts would: past Python's own output."""
+    line = b'{"warmup": 1}\n{"index": 1, "configured": {"warmup": 1}}\n'
+    writes = f"    def validate(self):\n        os.write(1, {line!r})\n        os.system('echo null')\n\n"
+    text = f"import os\nos.write(1, {line!r})\nos.system('echo []')\n{STRATEGIES}"
+    (tmp_path / "writes.py").write_text(text.replace("    def on_candle", writes + "    def on_candle", 1))
+    asked = [Configuration("each-candle", {}), Configuration("sma-cross", {"fast": 30, "slow": 10})]
+    told = await read_catalogue(tmp_path, {one.key: one for one in asked})
+    assert {"each-candle", "sma-cross"} <= {entry["name"] for entry in told.entries}
+    assert list(told.answers.values()) == [
+        Configured(1),
+        Configured(problem="sma-cross: fast (30) must be below slow (10)"),
     ]
 
 

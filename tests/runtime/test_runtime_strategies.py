@@ -7,21 +7,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.runtime.up_process import STRATEGIES, kill_hard, trader, until
 
-from chandlery.cli.runtime import strategies
-from chandlery.cli.runtime.catalogue import Catalogue
+from chandlery.cli.runtime import catalogue, strategies
+from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue
 from chandlery.cli.runtime.desired import Wanted, check_again
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.procfs import pids_with_variable
 from chandlery.cli.runtime.strategies import Strategies, look
-from chandlery.core.configurations import Configuration, Configured
-from chandlery.core.errors import MachineError
+from chandlery.core.configurations import Configuration, Configured, configurations_of
+from chandlery.core.errors import InputError, MachineError
 from chandlery.core.manifests import parse_manifests
 from chandlery.core.resources import Trader
 from chandlery.workers.discovery import folder_files
@@ -103,6 +104,24 @@ async def test_a_folder_of_strategies_that_is_gone_leaves_those_known_and_is_sai
     assert not await followed._read(folder, lambda: None)
     assert "nowhere: no such folder" in followed.notices[0]
     assert followed.catalogue == KNOWN
+
+
+async def test_of_what_strategies_write_to_standard_error_the_end_alone_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most_bytes = 0
+
+    def why_failed(code: int, complaint: bytes) -> InputError | MachineError:
+        nonlocal most_bytes
+        most_bytes = len(complaint)
+        return told_of(code, complaint)
+
+    told_of = catalogue._why_failed
+    monkeypatch.setattr(catalogue, "_why_failed", why_failed)
+    (tmp_path / "writes.py").write_text("import os\nos.write(2, b'noise ' * 500_000 + b'\\nthe end\\n')\nos._exit(3)\n")
+    with pytest.raises(MachineError, match=r"\(exit code 3\): the end$"):
+        await read_catalogue(tmp_path)
+    assert most_bytes == 8 * 1024
 
 
 async def test_manifests_that_were_being_read_when_strategies_changed_are_held_against_the_new_ones(
@@ -199,3 +218,16 @@ async def test_who_can_not_ask_leaves_parameters_to_the_traders_own_process(
     await followed.configure([own(a=1)])
     assert reading.asked == 1, "not again before something changes"
     assert list(followed.catalogue.answers.values()) == [None]
+
+
+async def test_parameters_there_was_no_time_for_are_asked_for_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Reading(
+        monkeypatch, KNOWN, replace(KNOWN, answers={key: Configured(7) for key in configurations_of([own(a=1)])})
+    )
+    followed = Strategies(tmp_path, KNOWN, look(tmp_path))
+    for answers in ([], [Configured(7)], [Configured(7)]):
+        await followed.configure([own(a=1)])
+        assert list(followed.catalogue.answers.values()) == answers
+    assert reading.asked == 2

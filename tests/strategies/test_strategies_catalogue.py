@@ -78,3 +78,16 @@ def test_a_missing_folder_is_an_error_with_exit_code_2(tmp_path: Path) -> None:
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert "no such folder" in run.stderr
+
+
+def test_standard_output_has_the_json_alone_and_each_answer_names_what_it_answers(tmp_path: Path) -> None:
+    text = FOLDER_STRATEGY.replace("return self.gap", "os.write(1, b'noise'); print('noise'); return self.gap")
+    (tmp_path / "twice.py").write_text("import os\nos.system('echo noise of a program')\n" + text)
+    command = [sys.executable, "-m", "chandlery.workers.catalogue", "--strategies", str(tmp_path), "--configure"]
+    asked: list[dict[str, Any]] = [{"strategy": name, "parameters": {}} for name in ("twice", "none-such", "sma-cross")]
+    run = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True)
+    entries, *answers = map(json.loads, run.stdout.splitlines())
+    assert not by_name(entries)["twice"].get("errors")
+    assert [answer["index"] for answer in answers] == [0, 1, 2]
+    assert [answer["configured"] is not None for answer in answers] == [True, False, True]
+    assert "noise of a program" in run.stderr

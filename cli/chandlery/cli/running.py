@@ -15,7 +15,7 @@ from chandlery.cli.calling import own_command
 from chandlery.cli.endings import FAILED, INTERRUPTED
 from chandlery.cli.presenting import Presenter
 from chandlery.cli.runtime.counting import summarise
-from chandlery.cli.runtime.desired import read_first
+from chandlery.cli.runtime.desired import read_first, unchecked_notice, unchecked_traders
 from chandlery.cli.runtime.ending import end_in_order
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
@@ -61,6 +61,8 @@ async def run_up(options: UpOptions, presenter: Presenter, *, json: bool) -> int
     wanted, catalogue = await read_first(options.manifests, options.strategies)
     if interrupts.asked.is_set():
         return INTERRUPTED
+    for trader in unchecked_traders(wanted.manifests, catalogue):
+        presenter.line(unchecked_notice(trader))
     runtime = LocalRuntime(options, wanted, catalogue, presenter.say, seen=seen)
     work = asyncio.create_task(_work(runtime, presenter, interrupts), name="up")
     hard = asyncio.create_task(interrupts.at_once.wait())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from chandlery.cli.options import DEFAULT_STATE, Json, Manifests, State, Strateg
 from chandlery.cli.presenting import Presenter
 from chandlery.cli.running import run_up
 from chandlery.cli.runtime.console_process import console_options
-from chandlery.cli.runtime.desired import read_first
+from chandlery.cli.runtime.desired import read_first, unchecked_notice, unchecked_traders
 from chandlery.cli.runtime.metrics_ports import TARGETS, MetricsPorts
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.screen import remarks
@@ -111,12 +112,17 @@ def up(
 
 def validate(manifests: Manifests, strategies: Strategies = None, json: Json = False) -> None:
     """Check manifests as `up` would, without starting anything. Exit code 2: there is a problem."""
-    wanted = asyncio.run(read_first(tuple(map(str, manifests)), strategies))[0].manifests
-    found = {"feeds": len(wanted.feeds), "pools": len(wanted.pools), "traders": len(wanted.traders)}
+    wanted, catalogue = asyncio.run(read_first(tuple(map(str, manifests)), strategies))
+    read = wanted.manifests
+    unchecked = unchecked_traders(read, catalogue)
+    for trader in unchecked:
+        sys.stderr.write(f"chandlery: {unchecked_notice(trader)}\n")
+    found = {"feeds": len(read.feeds), "pools": len(read.pools), "traders": len(read.traders)}
     if json:
-        print(msgspec.json.encode(found).decode())
+        print(msgspec.json.encode({**found, "unchecked": [trader.full_name for trader in unchecked]}).decode())
     else:
-        print(", ".join(f"{number} {kind}" for kind, number in found.items()) + ": all is well")
+        verdict = f"no problem found, {len(unchecked)} not wholly checked" if unchecked else "all is well"
+        print(", ".join(f"{number} {kind}" for kind, number in found.items()) + f": {verdict}")
 
 
 def _address(text: str | None) -> str | None:

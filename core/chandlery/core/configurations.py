@@ -44,6 +44,13 @@ class Configured(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: Literal["BadParameter", "BadStrategy"] = "BadParameter"
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """What has become of one of the configurations that were asked for: its place among them; None: that can't be said."""
+
+    index: int
+    configured: Configured | None
+
+
 #: By :attr:`Configuration.key`; None: asked for, without an answer.
 Answers = Mapping[str, Configured | None]
 

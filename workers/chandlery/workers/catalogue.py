@@ -4,21 +4,22 @@
 so it runs as a process of its own; planners check manifests against its output (``core.checks``) and import none.
 
 With ``--configure`` it reads a JSON list of configurations (strategy and parameters) from standard input, and says in a line
-each, behind the catalogue's, what becomes of them: a warm-up, a problem, or ``null`` where that can't be said.
+each, behind the catalogue's, what becomes of them: a warm-up, a problem, or ``null`` where that can't be said; with its place
+in the list.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import inspect
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import msgspec
 
-from chandlery.core.configurations import Configuration, Configured
+from chandlery.core.configurations import Answer, Configuration, Configured
 from chandlery.core.errors import StrategyError
 from chandlery.core.parameters import ParameterSpec
 
@@ -130,6 +131,19 @@ def configure(found: Found, configuration: Configuration) -> Configured | None:
         return None
 
 
+def _claim_output() -> BinaryIO:
+    """Keep standard output for the JSON alone.
+
+    What strategies write to it (``print``, a C library, a program that they start) goes to standard error from here on.
+
+    Returns:
+        What standard output was; no other program gets it.
+    """
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return output
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print the catalogue."""
     parser = argparse.ArgumentParser(prog="python -m chandlery.workers.catalogue", description=main.__doc__)
@@ -142,17 +156,15 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{options.strategies}: no such folder", file=sys.stderr)
         sys.exit(2)
     asked = _decode_asked(sys.stdin.buffer.read()) if options.configure else []
-    output = sys.stdout.buffer
-    # A strategy that prints must not end up in the JSON.
-    with contextlib.redirect_stdout(sys.stderr):
+    with _claim_output() as output:
         entries, strategies = collect(options.strategies)
         output.write(_encode(entries) + b"\n")
         output.flush()
-        for configuration in asked:
+        for index, configuration in enumerate(asked):
             found = strategies.get(configuration.strategy)
-            answer = configure(found, configuration) if found is not None else None
+            configured = configure(found, configuration) if found is not None else None
             # At once: one that never returns must not hide those before it.
-            output.write(_encode(answer) + b"\n")
+            output.write(_encode(Answer(index, configured)) + b"\n")
             output.flush()
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue
 from chandlery.core.checks import trader_findings
-from chandlery.core.configurations import configurations_of
+from chandlery.core.configurations import configuration_of, configurations_of
 from chandlery.core.errors import ManifestError
 from chandlery.core.explanations import explain
 from chandlery.core.manifests import STDIN, Key, ManifestSet, Problem, Standing, check_against_catalogue, read_manifests
@@ -107,6 +107,21 @@ def check_again(wanted: Wanted, catalogue: Catalogue) -> Wanted:
 
 def _check(manifests: ManifestSet, catalogue: Catalogue) -> list[Problem]:
     return check_against_catalogue(manifests, catalogue.entries, catalogue.answers)
+
+
+def unchecked_traders(manifests: ManifestSet, catalogue: Catalogue) -> list[Trader]:
+    """Traders of which nobody can say whether their parameters fit each other: the strategy hung, or failed otherwise."""
+    left = catalogue.unchecked(configurations_of(manifests.traders.values()))
+    return [one for one in manifests.traders.values() if (asked := configuration_of(one)) and asked.key in left]
+
+
+def unchecked_notice(trader: Trader) -> str:
+    """What is to be said of one of :func:`unchecked_traders`."""
+    strategy = trader.spec.strategy.name
+    return (
+        f"Trader {trader.full_name}: whether its parameters fit each other was not checked, for {strategy} gave no answer; "
+        "its own process will find out"
+    )
 
 
 def waiting_changes(manifests: ManifestSet, feeds: Iterable[MarketFeed], pools: Iterable[TraderPool]) -> list[str]:

@@ -75,7 +75,7 @@ class Strategies:
         asked = self._asked
         catalogue = await self._answering(asked)
         if asked is self._asked:
-            answers = {key: catalogue.answers[key] for key in asked}
+            answers = {key: catalogue.answers[key] for key in asked if key in catalogue.answers}
             self.catalogue = (
                 replace(self.catalogue, answers=answers) if answers != self.catalogue.answers else self.catalogue
             )
@@ -95,11 +95,13 @@ class Strategies:
 
     async def _ask(self, asked: Mapping[str, Configuration]) -> Answers:
         try:
-            return (await read_catalogue(self._folder, asked)).answers
+            catalogue = await read_catalogue(self._folder, asked)
         except (ChandleryError, OSError) as error:
             # The Traders' own processes will find out; a folder that can't be read is told by who follows it.
             log.warning("parameters can't be checked together", extra={"problem": str(error)})
             return dict.fromkeys(asked)
+        _log_unchecked(catalogue, asked)
+        return catalogue.answers
 
     async def _read(self, folder: Path, changed: Callable[[], None]) -> bool:
         asked = self._asked
@@ -112,6 +114,7 @@ class Strategies:
             self.notices = [told]
             return False
         self.notices = []
+        _log_unchecked(catalogue, asked)
         before = self.catalogue
         are_new = catalogue.entries != before.entries
         if are_new or any(before.answers.get(key) != answer for key, answer in catalogue.answers.items()):
@@ -122,3 +125,9 @@ class Strategies:
                 self.catalogue = await self._answering(self._asked)
             changed()
         return True
+
+
+def _log_unchecked(catalogue: Catalogue, asked: Mapping[str, Configuration]) -> None:
+    if left := catalogue.unchecked(asked):
+        names = sorted({one.strategy for one in left.values()})
+        log.warning("strategies left without a check of their parameters", extra={"strategies": names})
