@@ -21,7 +21,7 @@ import pytest
 from images.making import make_images
 from images.roles import ROOT
 from tests.e2e.cluster.binaries import build
-from tests.e2e.cluster.lifecycle import Wanted, down, load, signal_container, up
+from tests.e2e.cluster.lifecycle import Wanted, down, load, signal_container, tag, up
 from tests.e2e.kubectl import Cluster, Namespace, ends_of_logs
 
 _FOREIGN_VARIABLES = ("CHANDLERY_E2E_KUBECONFIG", "KUBECONFIG")
@@ -79,6 +79,7 @@ def _cluster(wanted: Wanted) -> Iterator[Cluster]:
             own = replace(
                 own,
                 load=partial(load, plan),
+                tag=partial(tag, plan),
                 signal=partial(signal_container, plan),
                 tests_address=plan.host_address,
             )
@@ -120,6 +121,15 @@ class Images:
         if role not in self._names:
             self._names[role] = self._made(role)
         return self._names[role]
+
+    def again(self, role: str) -> str:
+        """Another name of the same image: a version that differs from the one before in its tag alone."""
+        name = self[role]
+        if self._cluster.tag is None:
+            pytest.skip("images of a cluster that isn't this run's own have the names that its registry gives them")
+        other = f"{name}-again"
+        self._cluster.tag(name, other)
+        return other
 
     def _made(self, role: str) -> str:
         if pattern := os.environ.get(_IMAGES_VARIABLE):

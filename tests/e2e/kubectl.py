@@ -38,6 +38,7 @@ class Cluster:
         kubeconfig: of an administrator.
         binaries: folder with kubectl and helm; None where those of ``PATH`` are to be used.
         load: makes image archives known to the nodes; None where images come from a registry.
+        tag: gives an image that the nodes have a second name; None where images come from a registry.
         signal: sends a container, by its id, a signal, by its name; None where the nodes are somebody else's.
         logs: the components' log files; None where the cluster is somebody else's.
         tests_address: of this machine, as pods reach it; empty where they may not.
@@ -46,6 +47,7 @@ class Cluster:
     kubeconfig: Path
     binaries: Path | None = None
     load: Callable[[Sequence[Path]], None] | None = None
+    tag: Callable[[str, str], None] | None = None
     signal: Callable[[str, str], None] | None = None
     logs: Path | None = None
     tests_address: str = ""

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from tests.e2e.cluster.commands import ClusterError
 from tests.e2e.conftest import Images
-from tests.e2e.desk import FEED, POOL, ROLES, START_S, Desk, install, resource
-from tests.e2e.kubectl import Cluster, Resource
+from tests.e2e.desk import CHART, FEED, POOL, RELEASE, ROLES, START_S, Desk, install, resource
+from tests.e2e.feed_books import books_of
+from tests.e2e.kubectl import Cluster, Resource, versions_in
 
 from chandlery.core.signals import Signal
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
 _SYMBOLS = ["BTC/USDT", "ETH/USDT"]
+# Deciding on a closed candle takes milliseconds; a busy machine may make seconds of them.
+_SETTLED_MS = 5_000
 _CODE = '''
 from chandlery.workers.strategy import Strategy, parameter
 
@@ -93,6 +96,12 @@ def _rolled_out(trader: Resource) -> bool:
     )
 
 
+def _both_updated(pool: Resource) -> bool:
+    status = pool.get("status", {})
+    current = status.get("observedGeneration") == pool["metadata"]["generation"]
+    return bool(current and _conditions(pool)["Ready"]["status"] == "True" and status["updatedWorkers"] == 2)
+
+
 def _signals(desk: Desk, codes: int) -> list[Signal]:
     """Signals of ``each`` once so many versions have signalled, the newest on five candles of both symbols."""
     found: list[Signal] = []
@@ -156,15 +165,83 @@ def test_a_version_that_fails_leaves_the_one_before_running_and_says_so(desk: De
 def test_a_changed_pool_rolls_while_its_traders_move_to_the_spare_worker_without_a_gap(desk: Desk) -> None:
     before = desk.namespace.get("trader", "each")["status"]
     desk.namespace.apply(_pool(changed="yes"))
-
-    def rolled(pool: Resource) -> bool:
-        status = pool.get("status", {})
-        current = status.get("observedGeneration") == pool["metadata"]["generation"]
-        return bool(current and _conditions(pool)["Ready"]["status"] == "True" and status["updatedWorkers"] == 2)
-
-    desk.namespace.until("both workers rolled", ("traderpool", POOL), rolled, 2 * START_S)
+    desk.namespace.until("both workers rolled", ("traderpool", POOL), _both_updated, 2 * START_S)
     status = desk.namespace.until("settled", ("trader", "each"), _rolled_out, START_S)["status"]
     assert status["worker"] != before["worker"]
     for pod in ("quants-0-0", "quants-1-0"):
         assert desk.namespace.get("pod", pod)["metadata"]["annotations"]["changed"] == "yes"
     _each_candle_once(_signals(desk, 3))
+
+
+def test_other_images_replace_the_feeds_pods_and_one_worker_at_a_time_and_no_candle_is_miscounted_or_decided_twice(
+    desk: Desk, images: Images
+) -> None:
+    namespace = desk.namespace
+    namespace.until("both workers of the images before", ("traderpool", POOL), _both_updated, START_S)
+    again = {role: images.again(role) for role in ("workers", "stream")}
+    tags = [f"--set-string=images.{role}.tag={name.rpartition(':')[2]}" for role, name in again.items()]
+    (old,) = {one.session for one in desk.more_signals("each", {}).values()}
+    pods = ("pods", "-l", "app.kubernetes.io/component in (ingest, aggregator, worker)")
+    with namespace.following("get", *pods, "--watch", "--output=json") as told:
+        where = ("--namespace", namespace.name, "--reset-then-reuse-values", "--wait", "--timeout", f"{START_S:.0f}s")
+        namespace.cluster.run("helm", "upgrade", RELEASE, str(CHART), *tags, *where, timeout_s=2 * START_S)
+
+        def all_replaced(found: Resource) -> bool:
+            return len(found["items"]) == 4 and all(
+                _is_ready(pod) and set(_images_of(pod)) <= set(again.values()) for pod in found["items"]
+            )
+
+        namespace.until("every pod of the other images", pods, all_replaced, 2 * START_S)
+        namespace.until("both workers rolled", ("traderpool", POOL), _both_updated, START_S)
+        namespace.until("settled", ("trader", "each"), _rolled_out, START_S)
+        seen = versions_in(told())
+    workers: dict[str, bool] = {}
+    for pod in seen:
+        if pod["metadata"]["labels"]["app.kubernetes.io/component"] == "worker":
+            workers[pod["metadata"]["name"]] = _is_ready(pod)
+            assert any(workers.values()), "one worker at a time"
+    signals = _signals_of_another_session(desk, old)
+    books = [one for one in books_of(desk) if one["symbol"] in _SYMBOLS]
+    for symbol in _SYMBOLS:
+        mine = [one for one in signals if one.symbol == symbol]
+        assert set(Counter(one.open_time_ms for one in mine).values()) == {1}, f"{symbol}: decided in both sessions"
+        before, after = (one for one in books if one["symbol"] == symbol)
+        assert before["session"] == old
+        for book in (before, after):
+            assert (book["first"], book["trades"], book["unique"]) == (1, book["last"], book["last"]), "each trade once"
+            assert book["wrong"] == {}
+            decided = [one.open_time_ms for one in mine if one.session == book["session"]]
+            assert set(decided) <= {open_ms for open_ms, _ in book["candles"]}
+        last = max(one.open_time_ms for one in mine if one.session == old)
+        # What an older session still held when a newer one replaced it is called no more.
+        settled_ms = after["began_ms"] - _SETTLED_MS
+        assert [open_ms for open_ms, at_ms in before["candles"] if open_ms > last and at_ms < settled_ms] == []
+    for session in {one.session for one in signals}:
+        _each_candle_once([one for one in signals if one.session == session])
+
+
+def _images_of(pod: Resource) -> list[str]:
+    return [each["image"] for each in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"])]
+
+
+def _is_ready(pod: Resource) -> bool:
+    """Whether it serves, and hasn't been told to end."""
+    conditions = pod["status"].get("conditions", ())
+    return "deletionTimestamp" not in pod["metadata"] and any(
+        (one["type"], one["status"]) == ("Ready", "True") for one in conditions
+    )
+
+
+def _signals_of_another_session(desk: Desk, than: int) -> list[Signal]:
+    """Signals of ``each`` once there are ten of another session."""
+    found: list[Signal] = []
+
+    def enough(_: Resource) -> bool:
+        try:
+            found[:] = desk.signals("each")[0].values()
+        except ClusterError:
+            return False
+        return sum(one.session != than for one in found) >= 10
+
+    desk.namespace.until("signals of another session", ("trader", "each"), enough, START_S)
+    return found

@@ -203,6 +203,12 @@ def load(plan: Plan, archives: Iterable[Path]) -> None:
         run(*client, "--namespace", "k8s.io", "images", "import", archive, timeout_s=_IMPORT_DEADLINE_S)
 
 
+def tag(plan: Plan, name: str, other: str) -> None:
+    """Give an image that the node has another name too."""
+    client = ("ctr", "--address", str(plan.containerd_socket), "--namespace", "k8s.io")
+    run(*client, "images", "tag", "--force", name, other)
+
+
 def signal_container(plan: Plan, container_id: str, name: str) -> None:
     """Send a signal, ``SIGKILL`` say, to the first process of a container: as from outside, so that it can't refuse."""
     client = ("ctr", "--address", str(plan.containerd_socket), "--namespace", "k8s.io")
