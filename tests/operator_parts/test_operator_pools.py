@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,126 +11,13 @@ import msgspec
 import pytest
 import pytest_asyncio
 from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
+from tests.operator_parts.pools_bench import KEY, Bench, kept_in
 
-from chandlery.core.assignment import Assignment, TraderAssignment, content_hash, decode_assignment, unsound
 from chandlery.core.errors import UnavailableError
-from chandlery.core.resources import Trader, TraderPool
-from chandlery.operator.applied import Children
-from chandlery.operator.cache import Cache, Dirty
+from chandlery.operator.cache import Dirty
 from chandlery.operator.children.naming import Defaults, Object
-from chandlery.operator.children.workers import ASSIGNMENT_KEY, assignment_map
-from chandlery.operator.events import Events
-from chandlery.operator.kubernetes.api import GoneError, Kind, Page
-from chandlery.operator.kubernetes.follow import Followed
-from chandlery.operator.kubernetes.kinds import CONFIG_MAP, EVENT, POD, STATEFUL_SET
-from chandlery.operator.planner import Delays
-from chandlery.operator.planning import PoolPlanner
-from chandlery.operator.pools import Pools, Tools
-from chandlery.operator.refusals import Refusals
-from chandlery.operator.statuses import Statuses
-from chandlery.operator.workers import Workers
-
-KEY = ("default", "quants")
-
-
-class Server:
-    """An API server that takes everything, and shows its workloads at once."""
-
-    def __init__(self) -> None:
-        self.there: dict[Kind, Followed] = {
-            kind: Followed(self, kind, "", lambda *_: None)  # type: ignore[arg-type]
-            for kind in (STATEFUL_SET, CONFIG_MAP, POD)
-        }
-        self.statuses: dict[str, Object] = {}
-        self.events: list[tuple[str, str]] = []
-        self.log: list[str] = []
-        self.before: Callable[[Kind, str], Awaitable[None]] | None = None
-        self.version = 100
-        self.takes_events = True
-
-    async def apply(self, kind: Kind, body: Object, *, subresource: str = "") -> Object:
-        name = body["metadata"]["name"]
-        if self.before is not None:
-            await self.before(kind, name)
-        self.log.append(f"{kind.name}/{name}")
-        self.version += 1
-        meta = {**body["metadata"], "resourceVersion": str(self.version), "generation": 1, "uid": name}
-        if subresource:
-            self.statuses[f"{kind.name}/{name}"] = body["status"]
-        elif kind in self.there:
-            self.there[kind].objects["default", name] = {**body, "metadata": meta}
-        return {"metadata": meta}
-
-    async def list(self, kind: Kind, namespace: str = "", *, fields: str = "", **_: Any) -> Page:
-        return Page("1", [])
-
-    async def create(self, kind: Kind, body: Object) -> Object:
-        if not self.takes_events:
-            raise UnavailableError("429 too many requests")
-        of = body["regarding"]
-        if kind is EVENT:
-            self.events.append((of["name"], body["reason"]))
-        self.log.append(f"{kind.name}/{body['reason']} of {of['kind']}/{of['name']}")
-        return body
-
-    async def get(self, kind: Kind, namespace: str, name: str) -> Object:
-        raise GoneError("404")
-
-    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
-        self.log.append(f"deleted {kind.name}/{name}")
-        if kind in self.there:
-            self.there[kind].objects.pop((namespace, name), None)
-
-
-class Texts:
-    """Sources without any; calls what a test wants to happen meanwhile."""
-
-    def __init__(self) -> None:
-        self.meanwhile: Callable[[], None] = lambda: None
-
-    async def of(self, traders: Iterable[Trader]) -> dict[Any, Any]:
-        await asyncio.sleep(0)
-        self.meanwhile()
-        return {}
-
-
-class Bench:
-    """Pools over a cache and a server; no worker ever answers."""
-
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self.server, self.cache, self.texts = Server(), Cache(), Texts()
-        self.marked: list[Dirty] = []
-        self.defects: list[asyncio.Task[None]] = []
-        api: Any = self.server
-        children = Children(api, lambda _dirty: None)
-        for followed in self.server.there.values():
-            children.follow(followed)
-        defaults = Defaults("workers:1", "stream:1", kafka="kafka:9092")
-        self.workers = Workers(
-            api, self.cache, children, session, b"key", 1, lambda _dirty: None, self.defects.append
-        )  # fmt: skip
-        self.planner = PoolPlanner(self.cache, Delays(shrink_ms=0))
-        sources: Any = self.texts
-        self.tools = Tools(
-            cache=self.cache, children=children, workers=self.workers, planner=self.planner,
-            statuses=Statuses(api, clock=iter(range(0, 10**9, 1000)).__next__), events=Events(api, "test"),
-            sources=sources, refusals=Refusals(api), defaults=defaults, namespaces=dict, unknown_symbols=lambda _feed: (),
-            mark=lambda dirty, _delay_s: self.marked.append(dirty),
-        )  # fmt: skip
-        self.pools = Pools(self.tools)
-        self.cache.put("MarketFeed", feed_body())
-
-    def planned_alone(self) -> list[TraderAssignment]:
-        """What the pool's first worker is to have, by a planner that nobody else asks."""
-        made = PoolPlanner(self.cache).plan(KEY, {}, configmaps={}, namespaces={}, catalogue=None, now_ms=1)
-        assert made.pool is not None
-        return made.pool.workers["quants-0"].traders
-
-    def condition(self, name: str, kind: str = "Ready") -> dict[str, Any]:
-        found: dict[str, Any] = next(
-            one for one in self.server.statuses[name]["conditions"] if one["type"] == kind
-        )  # fmt: skip
-        return found
+from chandlery.operator.kubernetes.api import Kind
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP, STATEFUL_SET
 
 
 @pytest_asyncio.fixture
@@ -364,14 +250,6 @@ async def test_workers_made_before_their_feed_lost_its_kafka_run_on_and_the_pool
     assert not [line for line in bench.server.log if line.startswith("deleted")]
 
 
-def kept_in(pool: str, *traders: TraderAssignment) -> Object:
-    """The ConfigMap with what a pool's first worker is assigned, as an operator before this one left it."""
-    of = TraderPool.model_validate(pool_body(pool))
-    body = assignment_map(of, Assignment(f"{pool}-0", 3, content_hash(list(traders)), list(traders)))
-    body["metadata"].update(resourceVersion="7", uid=body["metadata"]["name"])
-    return body
-
-
 @pytest.mark.parametrize("order", [("quants", "other"), ("other", "quants")])
 async def test_a_pool_change_made_while_no_operator_ran_misses_no_candle_whichever_pool_is_planned_first(
     bench: Bench, order: tuple[str, str]
@@ -389,116 +267,3 @@ async def test_a_pool_change_made_while_no_operator_ran_misses_no_candle_whichev
     assert [link.delivery.assignment.traders for link in bench.workers.of(KEY).values()] == [[]]
     (after,) = bench.workers.of(("default", "other"))["other-0"].delivery.assignment.traders
     assert (after.incarnation, after.since_ms) == (5, 7_000)
-
-
-async def test_a_state_is_told_before_its_status_is_written_after_which_nobody_would(bench: Bench) -> None:
-    bench.cache.put("TraderPool", pool_body(feed={"name": "absent"}))
-    bench.cache.put("Trader", trader_body())
-    await bench.pools.reconcile(KEY)
-    log = bench.server.log
-    for name in ("TraderPool/quants", "Trader/one"):
-        assert log.index(f"Event/UnknownFeed of {name}") < log.index(name)
-
-
-@pytest.mark.parametrize("figures", [{}, {"restarts": 7}])
-async def test_an_operator_that_starts_asks_for_no_event_of_a_state_whose_status_stands(
-    bench: Bench, figures: dict[str, int]
-) -> None:
-    bench.cache.put("TraderPool", pool_body(feed={"name": "absent"}))
-    for number in range(20):
-        bench.cache.put("Trader", trader_body(f"t{number}"))
-    await bench.pools.reconcile(KEY)
-    assert sum(line.startswith("Event/") for line in bench.server.log) == 21
-    bench.server.log.clear()
-    statuses = bench.server.statuses
-    absent = pool_body(version=1000, feed={"name": "absent"})
-    bench.cache.put("TraderPool", {**absent, "status": statuses["TraderPool/quants"]})
-    for number in range(20):
-        now = {**trader_body(f"t{number}", version=1000), "status": statuses[f"Trader/t{number}"] | figures}
-        bench.cache.put("Trader", now)
-    api: Any = bench.server
-    late = Statuses(api, clock=iter(range(0, 10**9, 1000)).__next__)  # figures may be written, ten minutes later
-    bench.pools = Pools(replace(bench.tools, statuses=late, events=Events(api, "another")))
-    await bench.pools.reconcile(KEY)
-    assert sorted(bench.server.log) == sorted(f"Trader/t{number}" for number in range(20 if figures else 0))
-
-
-async def test_a_move_is_told_before_the_status_that_it_is_known_from_is_written(bench: Bench) -> None:
-    bench.cache.put("TraderPool", pool_body())
-    bench.cache.put("Trader", trader_body())
-    (one,) = bench.planned_alone()
-    moved = msgspec.structs.replace(one, incarnation=4)
-    bench.server.there[CONFIG_MAP].objects["default", "quants-0-assignment"] = kept_in("quants", moved)
-    before = {"incarnation": 3, "worker": "quants-7", "runningGeneration": 1}
-    bench.cache.put("Trader", {**trader_body(version=2), "status": before})
-    bench.pools.adopt()
-    await bench.pools.reconcile(KEY)
-    log = bench.server.log
-    assert log.index("Event/Moved of Trader/one") < log.index("Trader/one")
-    assert bench.server.statuses["Trader/one"]["worker"] == "quants-0"
-
-
-async def test_an_assignment_that_somebody_spoilt_while_no_operator_ran_is_told_before_it_is_replaced(
-    bench: Bench,
-) -> None:
-    bench.cache.put("TraderPool", pool_body())
-    bench.cache.put("Trader", trader_body())
-    spoilt = kept_in("quants")
-    spoilt["data"] = {ASSIGNMENT_KEY: "{}"}
-    bench.server.there[CONFIG_MAP].objects["default", "quants-0-assignment"] = spoilt
-    bench.pools.adopt()
-    await bench.pools.reconcile(KEY)
-    await bench.workers.of(KEY)["quants-0"].delivery.kept()
-    log = bench.server.log
-    assert log.index("Event/AssignmentReplaced of TraderPool/quants") < log.index("ConfigMap/quants-0-assignment")
-
-
-async def test_a_status_whose_event_is_not_taken_waits_for_it_but_not_for_ever(bench: Bench) -> None:
-    now_s = 1000.0
-    events = Events(bench.server, "test", clock=lambda: now_s)
-    bench.pools._tools = replace(bench.tools, events=events)
-    bench.server.takes_events = False
-    bench.cache.put("TraderPool", pool_body(feed={"name": "absent"}))
-    bench.cache.put("Trader", trader_body())
-    for wait_s in (0.0, 9.0):
-        now_s += wait_s
-        bench.marked.clear()
-        await bench.pools.reconcile(KEY)
-        assert bench.server.statuses == {}
-        assert ("pool", *KEY) in bench.marked, "and looked at again"
-    now_s += 2.0
-    await bench.pools.reconcile(KEY)
-    assert bench.condition("TraderPool/quants")["reason"] == "UnknownFeed"
-    assert bench.condition("Trader/one")["reason"] == "UnknownFeed"
-    assert len(events) == 2, "to be told all the same"
-
-
-@pytest.mark.parametrize("what", ["deleted", "another's", "unsound"])
-async def test_an_assignment_that_an_operator_before_kept_is_kept_again_when_somebody_changes_it(
-    bench: Bench, what: str
-) -> None:
-    bench.cache.put("TraderPool", pool_body())
-    bench.cache.put("Trader", trader_body())
-    (one,) = bench.planned_alone()
-    before = kept_in("quants", one)
-    names = ("default", "quants-0-assignment")
-    there = bench.server.there[CONFIG_MAP].objects
-    there[names] = before
-    noted = bench.tools.children.changed(CONFIG_MAP, bench.workers.assignment_changed)
-    noted(names, None, before)
-    bench.pools.adopt()
-    await bench.pools.reconcile(KEY)
-    assert "ConfigMap/quants-0-assignment" not in bench.server.log, "nothing of it is new"
-    now: Object | None = None
-    if what == "deleted":
-        del there[names]
-    else:
-        now = kept_in("quants") if what == "another's" else {**before, "data": {ASSIGNMENT_KEY: "{}"}}
-        now["metadata"] = {**before["metadata"], "resourceVersion": "8"}
-        there[names] = now
-    noted(names, before, now)
-    await bench.workers.of(KEY)["quants-0"].delivery.kept()
-    kept = decode_assignment(there[names]["data"][ASSIGNMENT_KEY])
-    assert [each.trader for each in kept.traders] == ["default/one"]
-    assert unsound(kept, "quants-0") == ""
-    assert kept.sequence == (4 if what == "another's" else 3), "above what stood there"

@@ -1,0 +1,143 @@
+"""Of a pool and its Traders: what is told before what is written, once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+import pytest_asyncio
+from tests.operator_parts.operator_bodies import pool_body, trader_body
+from tests.operator_parts.pools_bench import KEY, Bench, kept_in
+
+from chandlery.core.assignment import decode_assignment, unsound
+from chandlery.operator.children.naming import Object
+from chandlery.operator.children.workers import ASSIGNMENT_KEY
+from chandlery.operator.events import Events
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP
+from chandlery.operator.pools import Pools
+from chandlery.operator.statuses import Statuses
+
+
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with aiohttp.ClientSession() as session:
+        made = Bench(session)
+        yield made
+        await made.workers.close()
+
+
+async def test_a_state_is_told_before_its_status_is_written_after_which_nobody_would(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body(feed={"name": "absent"}))
+    bench.cache.put("Trader", trader_body())
+    await bench.pools.reconcile(KEY)
+    log = bench.server.log
+    for name in ("TraderPool/quants", "Trader/one"):
+        assert log.index(f"Event/UnknownFeed of {name}") < log.index(name)
+
+
+@pytest.mark.parametrize("figures", [{}, {"restarts": 7}])
+async def test_an_operator_that_starts_asks_for_no_event_of_a_state_whose_status_stands(
+    bench: Bench, figures: dict[str, int]
+) -> None:
+    bench.cache.put("TraderPool", pool_body(feed={"name": "absent"}))
+    for number in range(20):
+        bench.cache.put("Trader", trader_body(f"t{number}"))
+    await bench.pools.reconcile(KEY)
+    assert sum(line.startswith("Event/") for line in bench.server.log) == 21
+    bench.server.log.clear()
+    statuses = bench.server.statuses
+    absent = pool_body(version=1000, feed={"name": "absent"})
+    bench.cache.put("TraderPool", {**absent, "status": statuses["TraderPool/quants"]})
+    for number in range(20):
+        now = {**trader_body(f"t{number}", version=1000), "status": statuses[f"Trader/t{number}"] | figures}
+        bench.cache.put("Trader", now)
+    api: Any = bench.server
+    late = Statuses(api, clock=iter(range(0, 10**9, 1000)).__next__)  # figures may be written, ten minutes later
+    bench.pools = Pools(replace(bench.tools, statuses=late, events=Events(api, "another")))
+    await bench.pools.reconcile(KEY)
+    assert sorted(bench.server.log) == sorted(f"Trader/t{number}" for number in range(20 if figures else 0))
+
+
+async def test_a_move_is_told_before_the_status_that_it_is_known_from_is_written(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    (one,) = bench.planned_alone()
+    moved = msgspec.structs.replace(one, incarnation=4)
+    bench.server.there[CONFIG_MAP].objects["default", "quants-0-assignment"] = kept_in("quants", moved)
+    before = {"incarnation": 3, "worker": "quants-7", "runningGeneration": 1}
+    bench.cache.put("Trader", {**trader_body(version=2), "status": before})
+    bench.pools.adopt()
+    await bench.pools.reconcile(KEY)
+    log = bench.server.log
+    assert log.index("Event/Moved of Trader/one") < log.index("Trader/one")
+    assert bench.server.statuses["Trader/one"]["worker"] == "quants-0"
+
+
+async def test_an_assignment_that_somebody_spoilt_while_no_operator_ran_is_told_before_it_is_replaced(
+    bench: Bench,
+) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    spoilt = kept_in("quants")
+    spoilt["data"] = {ASSIGNMENT_KEY: "{}"}
+    bench.server.there[CONFIG_MAP].objects["default", "quants-0-assignment"] = spoilt
+    bench.pools.adopt()
+    await bench.pools.reconcile(KEY)
+    await bench.workers.of(KEY)["quants-0"].delivery.kept()
+    log = bench.server.log
+    assert log.index("Event/AssignmentReplaced of TraderPool/quants") < log.index("ConfigMap/quants-0-assignment")
+
+
+async def test_a_status_whose_event_is_not_taken_waits_for_it_but_not_for_ever(bench: Bench) -> None:
+    now_s = 1000.0
+    events = Events(bench.server, "test", clock=lambda: now_s)
+    bench.pools._tools = replace(bench.tools, events=events)
+    bench.server.takes_events = False
+    bench.cache.put("TraderPool", pool_body(feed={"name": "absent"}))
+    bench.cache.put("Trader", trader_body())
+    for wait_s in (0.0, 9.0):
+        now_s += wait_s
+        bench.marked.clear()
+        await bench.pools.reconcile(KEY)
+        assert bench.server.statuses == {}
+        assert ("pool", *KEY) in bench.marked, "and looked at again"
+    now_s += 2.0
+    await bench.pools.reconcile(KEY)
+    assert bench.condition("TraderPool/quants")["reason"] == "UnknownFeed"
+    assert bench.condition("Trader/one")["reason"] == "UnknownFeed"
+    assert len(events) == 2, "to be told all the same"
+
+
+@pytest.mark.parametrize("what", ["deleted", "another's", "unsound"])
+async def test_an_assignment_that_an_operator_before_kept_is_kept_again_when_somebody_changes_it(
+    bench: Bench, what: str
+) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    (one,) = bench.planned_alone()
+    before = kept_in("quants", one)
+    names = ("default", "quants-0-assignment")
+    there = bench.server.there[CONFIG_MAP].objects
+    there[names] = before
+    noted = bench.tools.children.changed(CONFIG_MAP, bench.workers.assignment_changed)
+    noted(names, None, before)
+    bench.pools.adopt()
+    await bench.pools.reconcile(KEY)
+    assert "ConfigMap/quants-0-assignment" not in bench.server.log, "nothing of it is new"
+    now: Object | None = None
+    if what == "deleted":
+        del there[names]
+    else:
+        now = kept_in("quants") if what == "another's" else {**before, "data": {ASSIGNMENT_KEY: "{}"}}
+        now["metadata"] = {**before["metadata"], "resourceVersion": "8"}
+        there[names] = now
+    noted(names, before, now)
+    await bench.workers.of(KEY)["quants-0"].delivery.kept()
+    kept = decode_assignment(there[names]["data"][ASSIGNMENT_KEY])
+    assert [each.trader for each in kept.traders] == ["default/one"]
+    assert unsound(kept, "quants-0") == ""
+    assert kept.sequence == (4 if what == "another's" else 3), "above what stood there"
