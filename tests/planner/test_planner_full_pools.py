@@ -55,6 +55,19 @@ def test_one_that_is_edited_to_a_bigger_source_takes_no_other_s_place() -> None:
     sound(fleet)
 
 
+def test_one_whose_bigger_source_finds_no_room_is_told_of_the_bytes_and_of_no_field_that_helps_nothing() -> None:
+    others = {f"t{n}": 62 for n in range(14)}
+    fleet = running(_sourced(z=20, **others))
+    made = fleet.settle(_sourced(z=40, **others), 4)
+    assert _kept(made) == ["z"]
+    message = made.verdicts["default/z"].message
+    assert "900 KiB" in message
+    assert "spec.workers.max" in message
+    assert "spec.tradersPerWorker" not in message
+    assert "spec.segment.series" not in message
+    assert (made.pools[POOL].pending, made.pools[POOL].lacks) == (0, set()), "it has its place"
+
+
 def test_of_two_that_are_edited_to_more_than_there_is_room_for_neither_loses_its_place() -> None:
     tight = pool(most=1, series=3)
     fleet = running(wanted_of(*_reading(a=1, d=1), in_pool=tight))

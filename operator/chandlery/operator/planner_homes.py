@@ -147,13 +147,13 @@ def place_all(desired: Desired, current: Current, asked: dict[str, Asked], now_m
         # What runs must not end for lack of room for what it shall become. Each round takes one step back at least.
         while stuck := [name for name in placement.waiting if mine[name].may_step_back]:
             for name in stuck:
-                _make_do(pool, mine[name])
+                _make_do(pool, mine[name], crowded=name in placement.crowded)
             placement = _place(key, pool, desired, current, mine, now_ms)
         placements[key] = placement
     return placements
 
 
-def _make_do(pool: TraderPool, one: Asked) -> None:
+def _make_do(pool: TraderPool, one: Asked, *, crowded: bool) -> None:
     one.room = "alone" if one.room == "beside" else "old"
     if one.room == "old":
         # Once a successor has been told to decide, the version that runs is that one: the other only retires.
@@ -161,7 +161,7 @@ def _make_do(pool: TraderPool, one: Asked) -> None:
         has_taken_over = successor is not None and successor.assignment.mode != "standby"
         old = successor if has_taken_over else one.standing.decider
         assert old is not None
-        message = full_message(pool, one.candidate, lack_of(pool, one.candidate, crowded=False))
+        message = full_message(pool, one.candidate, lack_of(pool, one.candidate, crowded=crowded))
         stays = f" (generation {old.assignment.generation} stays){asleep(one.candidate.suspended)}"
         kept = replace(one.candidate, reason="PoolFull", message=message, stays=stays)
         one.candidate = kept

@@ -265,7 +265,8 @@ class PoolPlan:
         capacity: traders that fit in the most workers. used: traders assigned. pending: PoolFull.
         rolling: traders whose change of version or worker is under way.
         to_roll: workers that run an older template, and may be given the newest now: what could move away has.
-        lacks: what those that are pending lack.
+        lacks: what those that are pending lack. One whose version of before stays for want of room has its place: it is
+            not pending, and its verdict alone says what it lacks.
     """
 
     pool: TraderPool
