@@ -313,3 +313,18 @@ def test_a_pool_whose_template_gives_more_or_no_limit_takes_the_trader() -> None
     assert memory(template({"memory": "4Gi"}), "1Gi").verdicts["default/one"].reason == ""
     assert memory(template({"memory": None}), "1Gi").verdicts["default/one"].reason == ""
     assert memory(template({"memory": "512Mi"}), "512Mi").verdicts["default/one"].reason == "BadParameter"
+
+
+def test_a_trader_whose_status_awaits_an_approval_waits_on_where_nothing_is_remembered() -> None:
+    plans = Plans()
+    plans.put("MarketFeed", feed_body())
+    plans.put("TraderPool", pool_body())
+    waits = {"type": "Ready", "status": "False", "reason": "AwaitingApproval", "message": "generation 2 waits"}
+    waiting = {"observedGeneration": 2, "conditions": [waits]}
+    plans.put(
+        "Trader", {**trader_body("one", rollout="Manual"), "status": waiting}, trader_body("two", rollout="Manual")
+    )
+    made = plans.plan()
+    assert (made.verdicts["default/one"].reason, made.verdicts["default/one"].worker) == ("AwaitingApproval", None)
+    assert made.verdicts["default/two"].runs_as_asked
+    assert plans.plan().verdicts == made.verdicts

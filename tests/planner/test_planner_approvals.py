@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from tests.planner.planner_fleet import TWO, A, edited, modes, running, sound, wanted_of
+from dataclasses import replace
+
+from tests.planner.planner_fleet import TWO, A, Fleet, edited, modes, running, sound, wanted_of
 from tests.planner.planner_worlds import pool, trader
 
 from chandlery.core.resources import APPROVE_ANNOTATION
-from chandlery.operator.planner import Desired
+from chandlery.operator.planner import Desired, Verdict
+from chandlery.operator.planner_types import Waited
 
 
 def test_a_manual_rollout_waits_for_its_approval_and_is_handed_over_then() -> None:
@@ -99,3 +102,32 @@ def test_a_source_that_is_changed_in_place_is_handed_over_to_at_once_where_nobod
     assert fleet.settle(_sourced("two", 1, rollout="Auto"), 10).verdicts[A].reason == ""
     assert [spec.source for _, spec in fleet.entries(A)] == ["two"]
     sound(fleet)
+
+
+def _after_restart(fleet: Fleet, wanted: Desired, last: Verdict) -> Verdict:
+    """The verdict of another operator, which finds the status that was written of the last one."""
+    fleet.forget()
+    key, generation = ("default", "a"), wanted.traders["default", "a"].metadata.generation or 1
+    return fleet.settle(replace(wanted, waited={key: Waited(generation, last.message)}), 4).verdicts[A]
+
+
+def test_a_generation_that_waits_while_its_trader_runs_nowhere_waits_on_after_a_restart_of_the_operator() -> None:
+    fleet = running(_sourced("one", 1))
+    fleet.settle(_sourced("one", 1, allowed=False), 4)
+    wanted = _sourced("two", 2, config_map="code-2")
+    verdict = fleet.settle(wanted, 4).verdicts[A]
+    after = _after_restart(fleet, wanted, verdict)
+    assert (after.reason, after.message, fleet.entries(A)) == ("AwaitingApproval", verdict.message, [])
+    assert _after_restart(fleet, _sourced("two", 2, approved=2, config_map="code-2"), verdict).reason == ""
+    assert [(spec.source, spec.generation) for _, spec in fleet.entries(A)] == [("two", 2)]
+
+
+def test_a_source_that_was_changed_in_place_runs_under_no_approval_after_a_restart_of_the_operator_either() -> None:
+    fleet = running(_sourced("one", 1))
+    fleet.settle(_sourced("one", 1, allowed=False), 4)
+    verdict = fleet.settle(_sourced("two", 1), 4).verdicts[A]
+    after = _after_restart(fleet, _sourced("two", 1), verdict)
+    assert (after.reason, fleet.entries(A)) == ("AwaitingApproval", [])
+    assert "ConfigMap default/code was changed in place" in after.message
+    assert "put back" not in after.message, "nobody knows any more what it held"
+    assert _after_restart(fleet, _sourced("two", 1, rollout="Auto"), verdict).reason == ""

@@ -14,7 +14,7 @@ from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, MEANW
 from chandlery.core.resources.status import MAX_MESSAGE_CHARS
 from chandlery.core.transports import Transport
 from chandlery.operator.planner_standing import Standing, content_digest
-from chandlery.operator.planner_types import Desired, Failed, Seen
+from chandlery.operator.planner_types import Desired, Failed, Seen, Waited
 
 #: With one of these, a version of a Trader that runs already is kept: a bad edit stops nothing. What a Trader may no
 #: longer do (``NotAllowed``), or do without (its pool, its feed), stops it.
@@ -75,6 +75,9 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
         return keep or Refusal(refusal_pool, reason, message)
     wanted = _assignment(trader, world)
     last = seen_of(old) if old is not None else seen
+    waited = desired.waited.get(trader.key)
+    if last is None and waited is not None and (message := _goes_on_waiting(trader, wanted.generation, waited)):
+        return Refusal(pool, "AwaitingApproval", f"{message}; no version of it runs until then")
     wanted.transport = _transport(wanted, world.pools[pool].spec.transport, standing, last)
     if last is not None:
         _number(wanted, trader, last)
@@ -230,15 +233,38 @@ def _awaits_approval(trader: Trader, wanted: TraderAssignment, known: set[str], 
     # Nothing else changes what a generation holds.
     changed_while_nowhere = not of_now and last.generation == wanted.generation
     if named is not None and (changed_while_nowhere or any(one.source != wanted.source for one in of_now)):
-        # A ConfigMap's text is no part of a generation: whoever approved this one had seen another text.
-        return (
-            f"ConfigMap {trader.namespace}/{named.config_map_ref.name} {CHANGED_IN_PLACE}, which no approval of generation "
-            f"{wanted.generation} covers: give what it holds now a ConfigMap of a new name and apply the Trader with that, "
-            f"or put back what it held"
-        )
-    if trader.metadata.annotations.get(APPROVE_ANNOTATION) == str(wanted.generation):
+        return f"{_changed_in_place(trader, wanted.generation)}, or put back what it held"
+    return _unapproved(trader, wanted.generation)
+
+
+def _goes_on_waiting(trader: Trader, generation: int, waited: Waited) -> str:
+    """What a Trader waits for of whose version before only its status tells, that it waits; empty: nothing."""
+    if trader.spec.rollout != "Manual":
         return ""
-    return f'generation {wanted.generation} waits for the annotation {APPROVE_ANNOTATION}: "{wanted.generation}"'
+    if (
+        trader.spec.strategy.source is not None
+        and waited.generation == generation
+        and CHANGED_IN_PLACE in waited.message
+    ):
+        # What the ConfigMap held is forgotten: putting it back helps no more.
+        return _changed_in_place(trader, generation)
+    return _unapproved(trader, generation)
+
+
+def _changed_in_place(trader: Trader, generation: int) -> str:
+    named = trader.spec.strategy.source
+    assert named is not None
+    # A ConfigMap's text is no part of a generation: whoever approved this one had seen another text.
+    return (
+        f"ConfigMap {trader.namespace}/{named.config_map_ref.name} {CHANGED_IN_PLACE}, which no approval of generation "
+        f"{generation} covers: give what it holds now a ConfigMap of a new name and apply the Trader with that"
+    )
+
+
+def _unapproved(trader: Trader, generation: int) -> str:
+    if trader.metadata.annotations.get(APPROVE_ANNOTATION) == str(generation):
+        return ""
+    return f'generation {generation} waits for the annotation {APPROVE_ANNOTATION}: "{generation}"'
 
 
 def seen_of(old: TraderAssignment, pool: str = "", feed: str = "") -> Seen:

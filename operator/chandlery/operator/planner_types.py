@@ -44,12 +44,21 @@ class Delays:
 
 
 @dataclass(frozen=True, slots=True)
+class Waited:
+    """That a Trader's status, as it was last written, awaits an approval: of which generation, and in what words."""
+
+    generation: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """What shall be: sound resources, by (namespace, name).
 
     Attributes:
         configmaps: data of ConfigMaps with strategy source. namespaces: labels of namespaces.
         problems: what the catalogue check found, by Trader; the worst word first.
+        waited: Traders whose statuses await an approval: who plans anew knows of no version before where none runs.
     """
 
     feeds: Mapping[Key, MarketFeed] = field(default_factory=dict)
@@ -58,6 +67,7 @@ class Desired:
     configmaps: Mapping[Key, Mapping[str, str]] = field(default_factory=dict)
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     problems: Mapping[Key, Sequence[Problem]] = field(default_factory=dict)
+    waited: Mapping[Key, Waited] = field(default_factory=dict)
     delays: Delays = Delays()
 
     @property
@@ -265,7 +275,8 @@ class PoolPlan:
         capacity: traders that fit in the most workers. used: traders assigned. pending: PoolFull.
         rolling: traders whose change of version or worker is under way.
         to_roll: workers that run an older template, and may be given the newest now: what could move away has.
-        lacks: what those that are pending lack.
+        lacks: what those that are pending lack. One whose version of before stays for want of room has its place: it is
+            not pending, and its verdict alone says what it lacks.
     """
 
     pool: TraderPool

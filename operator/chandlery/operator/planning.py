@@ -20,7 +20,7 @@ from chandlery.core.manifests import Key, Problem
 from chandlery.core.quantities import format_quantity
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.core.wording import path_text
-from chandlery.operator.cache import Cache
+from chandlery.operator.cache import Cache, Held
 from chandlery.operator.children.workers import traders_bytes
 from chandlery.operator.planner import (
     Current,
@@ -35,6 +35,7 @@ from chandlery.operator.planner import (
     plan,
 )
 from chandlery.operator.planner_since import without_pool
+from chandlery.operator.planner_types import Waited
 
 #: An assignment travels in a ConfigMap, which holds 1 MiB: one Trader's parameters must not take it from the others.
 MOST_PARAMETER_BYTES: Final = 16 * 1024
@@ -97,7 +98,8 @@ class PoolPlanner:
             now_ms, wall_ms: see :func:`plan`.
         """
         pools: dict[Key, TraderPool] = self._sound(TraderPool)
-        traders = {held.key: held.resource for held in self._cache.traders_of(key) if isinstance(held.resource, Trader)}
+        mine = [held for held in self._cache.traders_of(key) if isinstance(held.resource, Trader)]
+        traders = {held.key: held.resource for held in mine if isinstance(held.resource, Trader)}
         there = key in pools
         desired = Desired(
             feeds=self._sound(MarketFeed),
@@ -107,6 +109,7 @@ class PoolPlanner:
             configmaps=configmaps,
             namespaces=namespaces,
             problems=_problems(traders.values(), catalogue, pools.get(key)),
+            waited={held.key: waited for held in mine if (waited := _waited(held)) is not None},
             delays=self._delays,
         )
         made = plan(desired, Current({key: workers} if there else {}, self._memory), now_ms=now_ms, wall_ms=wall_ms)
@@ -174,6 +177,15 @@ class PoolPlanner:
     def _is_elsewhere(self, trader: str, verdicts: Mapping[str, Verdict]) -> bool:
         namespace, _, name = trader.partition("/")
         return trader not in verdicts and self._cache.get(Trader.KIND, (namespace, name)) is not None
+
+
+def _waited(held: Held) -> Waited | None:
+    """What a Trader's status says of an approval that it waits for; None: of none."""
+    generation, conditions = held.status.get("observedGeneration"), held.status.get("conditions")
+    if not isinstance(generation, int) or not isinstance(conditions, list):
+        return None
+    said = (one.get("message") for one in conditions if one.get("reason") == "AwaitingApproval")
+    return next((Waited(generation, str(message or "")) for message in said), None)
 
 
 def _problems(
