@@ -10,7 +10,7 @@ import pytest
 from tests.stream_ingest.ingest_doubles import BTC_CAPTURE, ETH_CAPTURE, Running, VirtualClock, ingest_settings
 from tests.support.exchange_server import ExchangeServer, other_frame, trade_frame
 
-from chandlery.core.errors import InputError
+from chandlery.core.errors import InputError, MachineError
 from chandlery.core.wire import scaled_to_text
 from chandlery.stream.ingest.binance import (
     LAST_BACKOFF_S,
@@ -321,6 +321,35 @@ async def test_a_request_without_an_answer_has_the_connection_renewed_and_the_ot
         assert [request["params"] for request in deaf.requests] == [["solusdt@trade"]]
         assert live.ingest.status().symbols["BTC/USDT"].gap_ids == 0
         assert (exchange.accepted, live.ingest.counts.reconnects) == (2, 1)
+
+
+async def test_a_new_symbols_opening_is_kept_before_its_first_trade_and_a_full_disk_stops_nobody(
+    exchange: ExchangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    positions = tmp_path / "position.json"
+    async with _live(exchange, tmp_path, symbols=["BTC/USDT"], position_file=str(positions)) as live:
+        connection = await exchange.next_connection()
+        source = live.ingest._source
+        assert isinstance(source, BinanceSource)
+        kept: list[set[str]] = []
+        follow = source.follow
+
+        def follow_and_note(symbols: list[str]) -> None:
+            kept.append(set(read_positions(str(positions), 0)))
+            follow(symbols)
+
+        monkeypatch.setattr(source, "follow", follow_and_note)
+        assert await live.adopt(["BTC/USDT", "SOL/USDT"])
+        assert kept == [{"BTC/USDT", "SOL/USDT"}]
+        with monkeypatch.context() as full:
+            full.setattr("chandlery.stream.ingest.app.write_positions", _no_room)
+            assert await live.adopt(["BTC/USDT", "ETH/USDT"])
+        assert list(live.ingest.status().symbols) == ["BTC/USDT", "ETH/USDT"]
+        await connection.until("it is asked for", lambda: "ethusdt@trade" in connection.streams)
+
+
+def _no_room(*_: object) -> None:
+    raise MachineError("no room")
 
 
 async def test_a_connection_is_renewed_before_its_age_limit_without_a_gap(
