@@ -73,6 +73,28 @@ async def test_settings_that_are_taken_in_need_no_other_beginning_and_those_that
     assert stop.is_set()
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_settings_that_cannot_be_taken_in_quickly_or_at_all_want_another_beginning_and_it_is_said(
+    tmp_path: Path, fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "ingest.json"
+    replace(path, msgspec.json.encode(SETTINGS))
+    stop = asyncio.Event()
+
+    async def adopt(settings: IngestSettings) -> bool:
+        if fails:
+            raise RuntimeError("no room for it")
+        await asyncio.Event().wait()  # the broker is away
+        return True
+
+    watching = asyncio.create_task(stop_when_changed(str(path), SETTINGS, stop, adopt, 0.01, adopt_timeout_s=0.05))
+    replace(path, msgspec.json.encode(msgspec.structs.replace(SETTINGS, symbols=["ETH/USDT"])))
+    async with asyncio.timeout(20):
+        await watching
+    assert stop.is_set()
+    assert ("no room for it" if fails else "can't be taken in quickly") in caplog.text
+
+
 def test_a_session_of_ones_own_is_that_of_the_positions_or_else_a_new_one(tmp_path: Path) -> None:
     path = tmp_path / "position.json"
     asking = msgspec.structs.replace(SETTINGS, session=-1, position_file=str(path))

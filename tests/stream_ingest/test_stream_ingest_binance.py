@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from tests.stream_ingest.ingest_doubles import BTC_CAPTURE, ETH_CAPTURE, Running, VirtualClock, ingest_settings
 from tests.support.exchange_server import ExchangeServer, other_frame, trade_frame
 
-from chandlery.core.errors import InputError
+from chandlery.core.errors import InputError, MachineError
 from chandlery.core.wire import scaled_to_text
 from chandlery.stream.ingest.binance import (
     LAST_BACKOFF_S,
@@ -19,7 +18,6 @@ from chandlery.stream.ingest.binance import (
     BinanceSource,
     backoff_s,
 )
-from chandlery.stream.ingest.binance_subscription import STREAMS_PER_REQUEST, Subscription
 from chandlery.stream.ingest.counts import new_counts
 from chandlery.stream.ingest.options import BinanceOptions, read_options
 from chandlery.stream.ingest.positions import read_positions
@@ -167,18 +165,6 @@ async def test_whatever_else_than_symbols_is_changed_wants_another_beginning(
         assert not await synthetic.adopt(["BTC/USDT"])
 
 
-def test_a_stream_that_is_left_before_it_was_asked_for_is_never_asked_for() -> None:
-    subscription = Subscription(["btcusdt@trade"])
-    subscription.change(["ethusdt@trade", "solusdt@trade"], [])
-    subscription.change([], ["btcusdt@trade", "ethusdt@trade"])
-    asked = [json.loads(request) for request in iter(subscription.next_request, None)]
-    assert [(one["method"], one["params"]) for one in asked] == [
-        ("UNSUBSCRIBE", ["btcusdt@trade"]),
-        ("SUBSCRIBE", ["solusdt@trade"]),
-    ]
-    assert subscription.refused(asked[0]["id"], "invalid request") == [], "nothing to ask for again"
-
-
 async def test_a_silent_exchange_is_left_and_come_back_to(exchange: ExchangeServer, tmp_path: Path) -> None:
     async with _live(exchange, tmp_path, silence_timeout_ms=150) as live:
         connection = await exchange.next_connection()
@@ -300,20 +286,70 @@ async def test_symbols_that_the_exchange_refuses_are_reported_and_the_others_flo
         await live.until("the other flows", lambda: live.ingest.counts.appended == 1)
 
 
-def test_an_error_that_names_no_stream_has_them_asked_for_one_by_one() -> None:
-    subscription = Subscription([f"s{index}@trade" for index in range(STREAMS_PER_REQUEST + 3)])
-    assert json.loads(subscription.next_request() or b"")["params"] == ["s200@trade", "s201@trade", "s202@trade"]
-    assert subscription.next_request() is None
-    assert subscription.refused(1, "invalid request") == []
-    single = [json.loads(subscription.next_request() or b"") for _ in range(3)]
-    assert [request["params"] for request in single] == [["s200@trade"], ["s201@trade"], ["s202@trade"]]
-    assert subscription.refused(single[1]["id"], "invalid request") == ["s201@trade"]
+async def test_a_symbol_that_the_exchange_has_by_the_next_connection_is_unknown_no_more(tmp_path: Path) -> None:
+    async with (
+        ExchangeServer(known=["btcusdt", "newusdt"]) as exchange,
+        _live(exchange, tmp_path, symbols=["BTC/USDT", "NEW/USDT", "NOPE/USDT"]) as live,
+    ):
+        connection = await exchange.next_connection()
+        await live.until("one is unknown", lambda: live.ingest.status().unknown_symbols == ["NOPE/USDT"])
+        live.ingest.counts.unknown_symbols.add("NEW/USDT")  # it was, when the exchange didn't list it yet
+        connection.cut()
+        again = await exchange.next_connection()
+        await again.until("it is asked for", lambda: "newusdt@trade" in again.streams)
+        await live.until("it is had", lambda: live.ingest.status().unknown_symbols == ["NOPE/USDT"])
+        await exchange.send(trade_frame("NEWUSDT", 1, "1.5", "2", _TIME))
+        await live.until("it trades", lambda: live.sink.ids("NEW/USDT") == [1])
 
 
-def test_an_error_that_names_its_stream_refuses_that_one_alone() -> None:
-    subscription = Subscription(["btcusdt@trade", "nopeusdt@trade"])
-    assert subscription.refused(None, "Invalid symbol in NOPEUSDT@trade") == ["nopeusdt@trade"]
-    assert subscription.refused(None, "something else") == []
+async def test_a_request_without_an_answer_has_the_connection_renewed_and_the_others_miss_nothing(
+    exchange: ExchangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chandlery.stream.ingest.binance._ANSWER_TIMEOUT_S", 0.2)
+    async with _live(exchange, tmp_path, symbols=["BTC/USDT"]) as live:
+        deaf = await exchange.next_connection()
+        deaf.deaf = True
+        sending = asyncio.create_task(_send_btc(exchange))
+        assert await live.adopt(["BTC/USDT", "SOL/USDT"])
+        renewed = await exchange.next_connection()
+        assert renewed.streams == ["btcusdt@trade", "solusdt@trade"]
+        await asyncio.wait_for(deaf.closed.wait(), 10)
+        await exchange.send(trade_frame("SOLUSDT", 7, "150.5", "1.5", _TIME))
+        await live.until("the new one trades", lambda: live.sink.ids("SOL/USDT") == [7])
+        sending.cancel()
+        await asyncio.wait([sending])
+        assert [request["params"] for request in deaf.requests] == [["solusdt@trade"]]
+        assert live.ingest.status().symbols["BTC/USDT"].gap_ids == 0
+        assert (exchange.accepted, live.ingest.counts.reconnects) == (2, 1)
+
+
+async def test_a_new_symbols_opening_is_kept_before_its_first_trade_and_a_full_disk_stops_nobody(
+    exchange: ExchangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    positions = tmp_path / "position.json"
+    async with _live(exchange, tmp_path, symbols=["BTC/USDT"], position_file=str(positions)) as live:
+        connection = await exchange.next_connection()
+        source = live.ingest._source
+        assert isinstance(source, BinanceSource)
+        kept: list[set[str]] = []
+        follow = source.follow
+
+        def follow_and_note(symbols: list[str]) -> None:
+            kept.append(set(read_positions(str(positions), 0)))
+            follow(symbols)
+
+        monkeypatch.setattr(source, "follow", follow_and_note)
+        assert await live.adopt(["BTC/USDT", "SOL/USDT"])
+        assert kept == [{"BTC/USDT", "SOL/USDT"}]
+        with monkeypatch.context() as full:
+            full.setattr("chandlery.stream.ingest.app.write_positions", _no_room)
+            assert await live.adopt(["BTC/USDT", "ETH/USDT"])
+        assert list(live.ingest.status().symbols) == ["BTC/USDT", "ETH/USDT"]
+        await connection.until("it is asked for", lambda: "ethusdt@trade" in connection.streams)
+
+
+def _no_room(*_: object) -> None:
+    raise MachineError("no room")
 
 
 async def test_a_connection_is_renewed_before_its_age_limit_without_a_gap(

@@ -116,8 +116,8 @@ def test_amounts_are_exact_at_their_scales() -> None:
 
 
 def test_an_error_names_its_request_and_message() -> None:
-    assert read_error(b'{"error":{"code":2,"msg":"no such stream"},"id":3}') == (3, "no such stream")
-    assert read_error(b'{"code":2,"msg":"bad"}') == (None, "bad")
+    assert read_error(b'{"error":{"code":2,"msg":"no such stream"},"id":3}') == (3, 2, "no such stream")
+    assert read_error(b'{"code":2,"msg":"bad"}') == (None, 2, "bad")
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

@@ -78,6 +78,7 @@ class ServerConnection:
         streams: what the client asked for, in the address and by SUBSCRIBE, and not left by UNSUBSCRIBE.
         requests: such messages as they came.
         pongs, pings: payloads of the client's pongs and own pings.
+        deaf: while true, requests are noted and neither done nor answered; frames go out.
         silent: while true, nothing is sent on this connection and nothing answered; frames are lost.
         sent: text messages sent on this connection, answers to requests included.
         closed: set when the connection has ended.
@@ -91,6 +92,7 @@ class ServerConnection:
         self.requests: list[dict[str, Any]] = []
         self.pongs: list[bytes] = []
         self.pings: list[bytes] = []
+        self.deaf = False
         self.silent = False
         self.sent = 0
         self.closed = asyncio.Event()
@@ -161,6 +163,8 @@ class ServerConnection:
 
     async def _answer(self, request: dict[str, Any], known: frozenset[str] | None) -> None:
         self.requests.append(request)
+        if self.deaf:
+            return
         wanted = request.get("params", [])
         if request.get("method") == "UNSUBSCRIBE":
             self.streams = [stream for stream in self.streams if stream not in wanted]

@@ -23,6 +23,9 @@ log = logging.getLogger("chandlery.settings")
 
 #: A stat a second costs nothing, and a mounted ConfigMap takes longer than that to arrive.
 _PERIOD_S: Final = 1.0
+# Taking settings in waits for one acknowledgement of the broker: milliseconds, or the 4 s in which one that restarts is
+# back. What lasts longer may be for the file to mend, and the next beginning reads that.
+_ADOPT_TIMEOUT_S: Final = 5.0
 
 SettingsT = TypeVar("SettingsT", bound=msgspec.Struct)
 
@@ -54,17 +57,24 @@ async def stop_when_changed(
     stop: asyncio.Event,
     adopt: Callable[[SettingsT], Awaitable[bool]] | None = None,
     period_s: float = _PERIOD_S,
+    adopt_timeout_s: float = _ADOPT_TIMEOUT_S,
 ) -> None:
     """Set ``stop`` when the file holds other settings that can't be taken in by what runs.
 
     Args:
-        adopt: takes changed settings in; False, or a failure: it can't.
+        adopt: takes changed settings in; False, or a failure: it can't. It is cancelled when it takes too long.
+        adopt_timeout_s: how long that is.
     """
     while True:
         current = await until_changed(path, current, period_s)
         taken = False
         try:
-            taken = adopt is not None and await adopt(current)
+            async with asyncio.timeout(adopt_timeout_s):
+                taken = adopt is not None and await adopt(current)
+        except TimeoutError:
+            log.warning("changed settings can't be taken in quickly", extra={"path": path, "seconds": adopt_timeout_s})
+        except Exception:
+            log.exception("changed settings can't be taken in", extra={"path": path})
         finally:
             if not taken:
                 log.info("settings changed; beginning again", extra={"path": path})

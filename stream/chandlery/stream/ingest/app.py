@@ -288,9 +288,10 @@ class Ingest:
         left = [symbol for symbol in now.symbols if symbol not in wanted.symbols]
         self._left_out.update({symbol: self._lanes[symbol].position for symbol in left})
         self._settings = wanted
+        # Before the first trade of a new one, as in `_market`.
+        self._try_to_write_positions()
         source.follow(wanted.symbols)
         await asyncio.gather(*(self._leave(symbol) for symbol in left))
-        self._write_positions()
         return True
 
     async def _join(self, symbol: str) -> None:
@@ -336,11 +337,14 @@ class Ingest:
             await asyncio.sleep(_POSITION_PERIOD_S)
             if self.counts.records != written:
                 written = self.counts.records
-                try:
-                    self._write_positions()
-                except MachineError as error:
-                    # The market matters more than a quick restart: the next second tries again.
-                    log.warning("position not written", extra={"error": str(error)})
+                self._try_to_write_positions()
+
+    def _try_to_write_positions(self) -> None:
+        try:
+            self._write_positions()
+        except MachineError as error:
+            # The market matters more than a quick restart: the next second tries again.
+            log.warning("position not written", extra={"error": str(error)})
 
     def _write_positions(self) -> None:
         if self._settings.position_file:

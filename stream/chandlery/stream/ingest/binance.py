@@ -24,6 +24,7 @@ from chandlery.stream.ingest.frames import (
     read_amounts,
     read_error,
     read_frame,
+    read_request,
 )
 from chandlery.stream.ingest.options import BinanceOptions
 from chandlery.stream.ingest.source import Outlet, Position, Trades
@@ -38,6 +39,8 @@ _REQUEST_PERIOD_S: Final = 0.3
 _PING_PERIOD_NS: Final = 1_000_000_000
 # TCP and TLS to another continent take under a second; ten leave room for two lost SYNs (1 s + 2 s + 4 s).
 _CONNECT_TIMEOUT_S: Final = 10.0
+# An answer takes a round trip, half a second at most; as above, ten leave room for what is lost and sent again.
+_ANSWER_TIMEOUT_S: Final = 10.0
 # The exchange's answer to our close frame isn't worth waiting for: what it sent before has been read.
 _CLOSE_TIMEOUT_S: Final = 0.5
 _MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
@@ -112,8 +115,8 @@ class BinanceSource:
     def follow(self, symbols: Sequence[str]) -> None:
         """Have these symbols from now on, as many as it carries; those that stay don't notice."""
         names = {exchange_symbol(symbol): symbol for symbol in symbols}
-        streams, before = self._streams_of(names), self.streams
-        added = [stream for stream in streams if stream not in self._streams]
+        streams, before = self._streams_of(names), self._streams
+        added = [stream for stream in streams if stream not in before]
         left = [stream for stream in before if stream not in streams]
         self._symbols, self._streams = names, streams
         self._counts.unknown_symbols.intersection_update(symbols)
@@ -167,17 +170,20 @@ class BinanceSource:
         Raises:
             ConnectionLost: the current one ended.
         """
-        self._current = Connection(self, http, outlet)
+        self._current = Connection(self, http, outlet, _ANSWER_TIMEOUT_S)
         task = asyncio.create_task(self._current.run())
         renew_s = left_s = self._options.max_connection_age_s
         began_ns = self._clock.monotonic_ns()
         try:
             while True:
-                await self._grown_old_or_quiet(task, left_s)
+                await self._grown_old_or_doubted(task, left_s)
                 if task.done():
                     await task
-                doubted = self._current.quiet.is_set()
-                successor = await self._hand_over(self._current, Connection(self, http, outlet), task)
+                unheard = self._current.unheard.is_set()
+                doubted = unheard or self._current.quiet.is_set()
+                # An exchange that answers no request at all isn't left every ten seconds.
+                answer_s = _HANDOVER_RETRY_S if unheard else _ANSWER_TIMEOUT_S
+                successor = await self._hand_over(self._current, Connection(self, http, outlet, answer_s), task)
                 now_ns = self._clock.monotonic_ns()
                 if successor is not None:
                     task, began_ns, renew_s = successor, now_ns, self._options.max_connection_age_s
@@ -189,14 +195,15 @@ class BinanceSource:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _grown_old_or_quiet(self, task: asyncio.Task[None], age_s: float) -> None:
-        """Return when the current connection ended, is as old as this, or has brought no data for too long."""
+    async def _grown_old_or_doubted(self, task: asyncio.Task[None], age_s: float) -> None:
+        """Return when the current connection ended, is as old as this, or has brought no data or no answer for too long."""
         assert self._current is not None
-        quiet = asyncio.create_task(self._current.quiet.wait())
+        quiet, unheard = (asyncio.create_task(one.wait()) for one in (self._current.quiet, self._current.unheard))
         try:
-            await asyncio.wait({task, quiet}, timeout=age_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, quiet, unheard}, timeout=age_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             quiet.cancel()
+            unheard.cancel()
 
     async def _spoke(self, quiet: Connection, successor: Connection, ends: set[asyncio.Task[None]]) -> bool:
         """Whether a quiet connection brings data too, once there are any: then it is the market that rested."""
@@ -244,7 +251,7 @@ class BinanceSource:
             raise
         finally:
             ready.cancel()
-        doubted = current.quiet.is_set()
+        doubt = "no data" if current.quiet.is_set() else "no answer" if current.unheard.is_set() else "age"
         if not replaced:
             current.trust()
             if rests:
@@ -258,7 +265,7 @@ class BinanceSource:
         self._counts.connected = False
         if successor.stands:
             self.up(successor)
-        log.info("connection renewed", extra={"because": str(lost or ("no data" if doubted else "age"))})
+        log.info("connection renewed", extra={"because": str(lost or doubt)})
         return next_task
 
     def up(self, connection: Connection) -> None:
@@ -270,8 +277,13 @@ class BinanceSource:
     @property
     def streams(self) -> list[str]:
         """Streams to ask for: what the exchange refused before is left out."""
-        unknown = {f"{exchange_symbol(symbol).lower()}@trade" for symbol in self._counts.unknown_symbols}
-        return [stream for stream in self._streams if stream not in unknown]
+        doubtful = set(self.doubtful_streams)
+        return [stream for stream in self._streams if stream not in doubtful]
+
+    @property
+    def doubtful_streams(self) -> list[str]:
+        """Streams that the exchange refused before: it may have listed their symbols since."""
+        return [f"{exchange_symbol(symbol).lower()}@trade" for symbol in sorted(self._counts.unknown_symbols)]
 
     @property
     def address(self) -> str:
@@ -301,7 +313,10 @@ class BinanceSource:
             counts.skipped_frames[frame.kind] += 1
             self._heard(frame.exchange_ms, now_ns, connection)
             if frame.kind == "error":
-                self._refused(frame.payload, connection)
+                self._refused(frame.payload, now_ns, connection)
+            elif frame.kind == "response":
+                granted = connection.subscription.answered(read_request(frame.payload))
+                counts.unknown_symbols.difference_update(self._symbols_of(granted))
         else:
             counts.malformed[frame.reason] += 1
 
@@ -334,14 +349,15 @@ class BinanceSource:
             )
         )  # fmt: skip
 
-    def _refused(self, payload: bytes, connection: Connection) -> None:
-        request, message = read_error(payload)
-        streams = connection.subscription.refused(request, message)
+    def _refused(self, payload: bytes, now_ns: int, connection: Connection) -> None:
+        request, code, message = read_error(payload)
+        streams = connection.subscription.refused(request, code, message, now_ns)
         log.warning("the exchange refuses", extra={"error": message, "streams": streams})
-        for stream in streams:
-            symbol = self._symbols.get(stream.partition("@")[0].upper())
-            if symbol is not None:
-                self._counts.unknown_symbols.add(symbol)
+        self._counts.unknown_symbols.update(self._symbols_of(streams))
+
+    def _symbols_of(self, streams: Iterable[str]) -> list[str]:
+        names = (stream.partition("@")[0].upper() for stream in streams)
+        return [self._symbols[name] for name in names if name in self._symbols]
 
     async def _beat(self, outlet: Outlet) -> None:
         """Move the watermark of silent symbols while the exchange's time is known."""
@@ -362,9 +378,10 @@ class Connection:
 
     Attributes:
         stands: it is connected. ready: it has brought data. quiet: it has brought none for longer than is usual. spoke: it has, since it was.
+        unheard: a request has had no answer for ``answer_s``, so nobody knows whether its streams come.
     """
 
-    def __init__(self, source: BinanceSource, http: aiohttp.ClientSession, outlet: Outlet) -> None:
+    def __init__(self, source: BinanceSource, http: aiohttp.ClientSession, outlet: Outlet, answer_s: float) -> None:
         self._source = source
         self._http = http
         self._outlet = outlet
@@ -373,11 +390,13 @@ class Connection:
         self._alive_ns = 0
         self._trusted_ns = 0
         self.time = ExchangeTime()
-        self.subscription = Subscription(source.streams)
+        self._answer_ns = round(answer_s * 1e9)
+        self.subscription = Subscription(source.streams, source.doubtful_streams)
         source.joined_by(self)
         self.stands = False
         self.ready = asyncio.Event()
         self.quiet = asyncio.Event()
+        self.unheard = asyncio.Event()
         self.spoke = asyncio.Event()
 
     async def run(self) -> None:
@@ -403,9 +422,10 @@ class Connection:
             await socket.close()
 
     def trust(self) -> None:
-        """It is kept: don't doubt it before it has been quiet for as long again."""
+        """It is kept: don't doubt it before it has been quiet, or hasn't answered, for as long again."""
         self._trusted_ns = self._clock.monotonic_ns()
         self.quiet.clear()
+        self.unheard.clear()
 
     async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._data_ns = self._alive_ns = self._clock.monotonic_ns()
@@ -463,13 +483,16 @@ class Connection:
                 # A pong says that the way is free, not that the exchange still sends.
                 self.spoke.clear()
                 self.quiet.set()
+            asked_ns = self.subscription.unanswered_since_ns
+            if asked_ns is not None and now_ns - max(asked_ns, self._trusted_ns) > self._answer_ns:
+                self.unheard.set()
             if now_ns - max(self._alive_ns, pinged_ns) >= min(_PING_PERIOD_NS, source.silence_ns // 3):
                 pinged_ns = now_ns
                 await socket.ping()
 
     async def _subscribe(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while True:
-            request = self.subscription.next_request()
+            request = self.subscription.next_request(self._clock.monotonic_ns())
             if request is not None:
                 await socket.send_str(request.decode())
             await self._clock.sleep(_REQUEST_PERIOD_S)

@@ -171,11 +171,16 @@ def read_amounts(trade: TradeEvent) -> TradeAmounts | MalformedFrame:
     return TradeAmounts(price, price_scale, quantity, quantity_scale)
 
 
-def read_error(payload: bytes) -> tuple[int | str | None, str]:
-    """The request's id and the message of an ``error`` frame."""
+def read_error(payload: bytes) -> tuple[int | str | None, int | None, str]:
+    """The request's id, the code and the message of an ``error`` frame."""
     frame = _decode_any(payload)
     error = frame.get("error")
     body = error if isinstance(error, dict) else frame
-    message = body.get("msg", "")
-    request = frame.get("id")
-    return (request if isinstance(request, int | str) else None), str(message)
+    code = body.get("code")
+    return read_request(payload), (code if isinstance(code, int) else None), str(body.get("msg", ""))
+
+
+def read_request(payload: bytes) -> int | str | None:
+    """The id of the request that an ``error`` or ``response`` frame answers; None: it names none."""
+    request = _decode_any(payload).get("id")
+    return request if isinstance(request, int | str) else None
