@@ -105,6 +105,30 @@ def check_again(wanted: Wanted, catalogue: Catalogue) -> Wanted:
     return replace(wanted, found=_check(wanted.manifests, catalogue))
 
 
+def held_back(wanted: Wanted, standing: ManifestSet, catalogue: Catalogue) -> tuple[Wanted, list[str]]:
+    """The same, but for Traders of which it isn't known yet what becomes of their strategy with its parameters.
+
+    They stay as they are in ``standing``; one that is new waits.
+
+    Returns:
+        What is wanted then, and the full names of those Traders.
+    """
+    read = wanted.manifests
+    manifests = replace(read, traders=dict(read.traders), origins=dict(read.origins))
+    held: list[str] = []
+    for key, trader in read.traders.items():
+        asked, earlier = configuration_of(trader), standing.traders.get(key)
+        if asked is None or asked.key in catalogue.answers or (earlier and configuration_of(earlier) == asked):
+            continue
+        held.append(trader.full_name)
+        identity = (trader.KIND, *key)
+        if earlier is None:
+            del manifests.traders[key], manifests.origins[identity]
+        else:
+            manifests.take(identity, earlier, standing.origins[identity])
+    return check_again(replace(wanted, manifests=manifests), catalogue), held
+
+
 def _check(manifests: ManifestSet, catalogue: Catalogue) -> list[Problem]:
     return check_against_catalogue(manifests, catalogue.entries, catalogue.answers)
 

@@ -17,6 +17,7 @@ import msgspec
 from chandlery.cli.runtime.api import InstanceApi, Written, Wrong
 from chandlery.cli.runtime.broker import Broker
 from chandlery.cli.runtime.catalogue import Catalogue
+from chandlery.cli.runtime.checking import Checking
 from chandlery.cli.runtime.children import Child
 from chandlery.cli.runtime.console_process import ConsoleProcess
 from chandlery.cli.runtime.counting import WorkerEvidence
@@ -91,6 +92,7 @@ class LocalRuntime:
         self.readiness = Readiness()
         self.signals_from: dict[Key, dict[int, int]] = {}
         self.strategies = Strategies(options.strategies, catalogue, seen)
+        self._checking = Checking(self.strategies, self._want, self._spawn)
         self._say = say
         self._folder = Folder(tuple(path for path in options.manifests if path != "-"))
         self._problem_notices: list[str] = []
@@ -348,11 +350,12 @@ class LocalRuntime:
             await self._read_manifests()
 
     async def _read_manifests(self) -> None:
-        kept, previous, catalogue = set(self._folder.kept), self.wanted.manifests, self.catalogue
-        read = await asyncio.to_thread(read_again, self.options.manifests, kept, previous, catalogue)
-        await self.strategies.configure(read.manifests.traders.values())
-        # Other strategies may have come meanwhile, or more is known of them.
-        self._want(read if catalogue is self.catalogue else check_again(read, self.catalogue))
+        while True:
+            kept, previous, catalogue = set(self._folder.kept), self.wanted.manifests, self.catalogue
+            read = await asyncio.to_thread(read_again, self.options.manifests, kept, previous, catalogue)
+            if previous is self.wanted.manifests:  # else what had waited for an answer began to count meanwhile
+                break
+        await self._checking.take(read, catalogue, previous)
 
     def _strategies_changed(self) -> None:
         # The manifests stay as they were read: whether a file of theirs is gone is the folder's to say.
@@ -373,7 +376,7 @@ class LocalRuntime:
         feeds = [self.feed_starts.why(key) for key in self.feed_starts.failed]
         console = self.console.notices if self.console is not None else []
         manifests = [*self._folder.notices, *self.strategies.notices, *self._ended_notices, *self._problem_notices]
-        return [*manifests, *self._plan_notices, *feeds, *self.broker.notices, *console]
+        return [*manifests, *self._checking.notices, *self._plan_notices, *feeds, *self.broker.notices, *console]
 
     @property
     def catalogue(self) -> Catalogue:
