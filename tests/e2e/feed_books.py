@@ -11,8 +11,8 @@ from tests.e2e.desk import FEED, Desk, eventually
 from chandlery.core.settings import KafkaSettings
 from chandlery.core.topics import topics_of
 
-# Prints, for each symbol and session: trades, first and last id, candles with when the broker had them, and those with
-# another number of trades than happened in their second.
+# Prints, for each symbol and session: trades, first and last id, candles with when the broker had them, and the seconds
+# whose candle has another number of trades than happened in them, or that have none.
 _AUDITOR: Final = """
 import asyncio, json, sys
 from collections import Counter, defaultdict
@@ -45,8 +45,9 @@ async def main(bootstrap, trades_topic, candles_topic):
             happened[record.symbol, record.session].update(time_ms // 1000 * 1000 for time_ms in record.time_ms)
     for book, found in sorted(ids.items()):
         candles, counts = closed[book], happened[book]
-        # The first one may have begun in history.
-        wrong = {at: (candles[at], counts[at]) for at in sorted(candles)[1:] if candles[at] != counts[at]}
+        # The second of the first trade may have begun in history.
+        seconds = range(min(counts) + 1000, max(candles, default=0) + 1000, 1000)
+        wrong = {at: (candles.get(at), counts[at]) for at in seconds if candles.get(at) != counts[at]}
         print(json.dumps({
             "symbol": book[0], "session": book[1], "began_ms": began[book], "candles": sorted(appended[book].items()),
             "trades": len(found), "unique": len(set(found)), "first": min(found), "last": max(found), "wrong": wrong,
@@ -60,8 +61,8 @@ def books_of(desk: Desk) -> list[dict[str, Any]]:
     """By symbol and session, the older one first, how many trades there are, and what its candles of 1s make of them.
 
     ``candles`` are those closed of trades, each with the broker's time (ms) when it was appended, and ``began_ms`` is that
-    of the session's first candle, of history too. ``wrong`` has those that count another number of trades than their
-    second has: candle → (counted, there).
+    of the session's first candle, of history too. ``wrong`` has those, from the second after the first trade's on, that count
+    another number of trades than there are in theirs, or that are missing: open time → (counted, there).
     """
     topics = topics_of(KafkaSettings(bootstrap=desk.bootstrap, feed=f"{desk.namespace.name}.{FEED}"))
     found: list[str] = []

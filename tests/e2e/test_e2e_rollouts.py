@@ -180,7 +180,9 @@ def test_other_images_replace_the_feeds_pods_and_one_worker_at_a_time_and_no_can
     namespace.until("both workers of the images before", ("traderpool", POOL), _both_updated, START_S)
     again = {role: images.again(role) for role in ("workers", "stream")}
     tags = [f"--set-string=images.{role}.tag={name.rpartition(':')[2]}" for role, name in again.items()]
-    (old,) = {one.session for one in desk.more_signals("each", {}).values()}
+    decided_before = desk.more_signals("each", {}).values()
+    (old,) = {one.session for one in decided_before}
+    since_ms = max(one.open_time_ms for one in decided_before)
     pods = ("pods", "-l", "app.kubernetes.io/component in (ingest, aggregator, worker)")
     with namespace.following("get", *pods, "--watch", "--output=json") as told:
         where = ("--namespace", namespace.name, "--reset-then-reuse-values", "--wait", "--timeout", f"{START_S:.0f}s")
@@ -217,7 +219,7 @@ def test_other_images_replace_the_feeds_pods_and_one_worker_at_a_time_and_no_can
         settled_ms = after["began_ms"] - _SETTLED_MS
         assert [open_ms for open_ms, at_ms in before["candles"] if open_ms > last and at_ms < settled_ms] == []
     for session in {one.session for one in signals}:
-        _each_candle_once([one for one in signals if one.session == session])
+        _each_candle_once([one for one in signals if one.session == session and one.open_time_ms >= since_ms])
 
 
 def _images_of(pod: Resource) -> list[str]:
