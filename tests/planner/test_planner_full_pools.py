@@ -36,4 +36,4 @@ def test_one_whose_bigger_source_finds_no_room_is_told_of_the_bytes_and_of_no_fi
     assert "spec.workers.max" in message
     assert "spec.tradersPerWorker" not in message
     assert "spec.segment.series" not in message
-    assert (made.pools[POOL].pending, made.pools[POOL].lacks) == (0, set()), "it has its place"
+    assert (made.pools[POOL].pending, [*made.pools[POOL].lacks]) == (0, []), "it has its place"

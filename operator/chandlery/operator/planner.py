@@ -184,7 +184,7 @@ def _plan_pool(
         lack = lack_of(pool, candidate, crowded=name in placement.crowded)
         lacks.add(lack)
         if candidate.stays:  # the version of before has lost its place, and the one of now may not run
-            verdicts[name] = Verdict(name, None, key, candidate.reason, candidate.message)
+            verdicts[name] = Verdict(name, None, key, candidate.reason, candidate.told_without_place)
         else:
             verdicts[name] = Verdict(name, None, key, "PoolFull", full_message(pool, candidate, lack))
     used = sum(len(names) for names in placement.workers.values())

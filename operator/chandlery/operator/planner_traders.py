@@ -21,6 +21,8 @@ from chandlery.operator.planner_types import Desired, Failed, Seen, Waited
 KEEPS_THE_OLD: Final = frozenset(
     {"BadParameter", "UnknownStrategy", "BadStrategy", "BadSource", "UnknownTier", "UnknownSymbol"}
 )
+#: The end of the message of one that awaits its approval and runs nowhere.
+RUNS_NOWHERE: Final = "; no version of it runs until then"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,11 @@ class Candidate:
     def told(self) -> str:
         """``message`` and ``stays``, of a status's length: what is too long loses its middle, not what goes on."""
         return self.message[: MAX_MESSAGE_CHARS - len(self.stays)] + self.stays
+
+    @property
+    def told_without_place(self) -> str:
+        """``message`` where the version of before has lost its place."""
+        return self.message + (RUNS_NOWHERE if self.reason == "AwaitingApproval" else "")
 
     @property
     def series(self) -> frozenset[SeriesRef]:
@@ -77,7 +84,7 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
     last = seen_of(old) if old is not None else seen
     waited = desired.waited.get(trader.key)
     if last is None and waited is not None and (message := _goes_on_waiting(trader, wanted.generation, waited)):
-        return Refusal(pool, "AwaitingApproval", f"{message}; no version of it runs until then")
+        return Refusal(pool, "AwaitingApproval", message + RUNS_NOWHERE)
     wanted.transport = _transport(wanted, world.pools[pool].spec.transport, standing, last)
     if last is not None:
         _number(wanted, trader, last)
@@ -85,7 +92,7 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
         message = _awaits_approval(trader, wanted, known, standing, last) if last.uid == wanted.uid else ""
         if message:
             # Where it runs nowhere a digest is all that is left of the version before.
-            nowhere = Refusal(pool, "AwaitingApproval", f"{message}; no version of it runs until then")
+            nowhere = Refusal(pool, "AwaitingApproval", message + RUNS_NOWHERE)
             return _keep(trader, world, old, "AwaitingApproval", message) or nowhere
     failed, decider = standing.failed, standing.decider
     # What failed was to decide: suspended meanwhile, it is the same version still.
