@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.planner.planner_fleet import TWO, A, Fleet, edited, modes, running, sound, wanted_of
-from tests.planner.planner_worlds import pool, trader
+from tests.planner.planner_worlds import World, desired, feed, pool, trader
 
 from chandlery.core.resources import APPROVE_ANNOTATION
 from chandlery.operator.planner import Desired, Verdict
@@ -131,3 +131,14 @@ def test_a_source_that_was_changed_in_place_runs_under_no_approval_after_a_resta
     assert "ConfigMap default/code was changed in place" in after.message
     assert "put back" not in after.message, "nobody knows any more what it held"
     assert _after_restart(fleet, _sourced("two", 1, rollout="Auto"), verdict).reason == ""
+
+
+def test_one_that_awaits_its_approval_and_loses_its_place_says_so_from_the_first() -> None:
+    world = World()
+    asleep = trader("b", symbols=TWO, suspend=True, rollout="Manual")
+    world.step(desired(feed(), pool(), trader("a"), asleep))
+    changed = desired(feed(), pool(most=1, per_worker=1), trader("a"), trader("b", rollout="Manual"))
+    said = [world.step(changed).verdicts["default/b"] for _ in range(2)]
+    assert (said[0].worker, said[0].reason) == (None, "AwaitingApproval")
+    assert said[0].message.endswith("; no version of it runs until then")
+    assert said[1] == said[0]

@@ -151,10 +151,10 @@ def _make_do(pool: TraderPool, one: Asked, room: Literal["alone", "old"], *, cro
         has_taken_over = successor is not None and successor.assignment.mode != "standby"
         old = successor if has_taken_over else one.standing.decider
         assert old is not None
-        message = full_message(pool, one.candidate, lack_of(pool, one.candidate, crowded=crowded))
-        stays = f" (generation {old.assignment.generation} stays){asleep(one.candidate.suspended)}"
-        kept = replace(one.candidate, reason="PoolFull", message=message, stays=stays)
-        one.candidate = kept
+        if not one.candidate.stays:  # else the version of before was kept for another reason already, which goes on
+            message = full_message(pool, one.candidate, lack_of(pool, one.candidate, crowded=crowded))
+            stays = f" (generation {old.assignment.generation} stays){asleep(one.candidate.suspended)}"
+            one.candidate = replace(one.candidate, reason="PoolFull", message=message, stays=stays)
         # Suspending and resuming take effect all the same.
         one.wanted = msgspec.structs.replace(_unbounded(old.assignment), mode=one.wanted.mode)
         one.digest = content_digest(one.wanted)
