@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
-import pytest_asyncio
 from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
 from tests.operator_parts.pools_bench import KEY, Bench, kept_in
 
@@ -18,14 +15,6 @@ from chandlery.operator.cache import Dirty
 from chandlery.operator.children.naming import Defaults, Object
 from chandlery.operator.kubernetes.api import Kind
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, STATEFUL_SET
-
-
-@pytest_asyncio.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with aiohttp.ClientSession() as session:
-        made = Bench(session)
-        yield made
-        await made.workers.close()
 
 
 async def test_what_can_not_be_planned_is_the_pools_reason_and_raised_to_be_repeated(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
-import pytest_asyncio
 from tests.operator_parts.operator_bodies import pool_body, trader_body
 from tests.operator_parts.pools_bench import KEY, Bench, kept_in
 
@@ -20,14 +17,6 @@ from chandlery.operator.events import Events
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP
 from chandlery.operator.pools import Pools
 from chandlery.operator.statuses import Statuses
-
-
-@pytest_asyncio.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with aiohttp.ClientSession() as session:
-        made = Bench(session)
-        yield made
-        await made.workers.close()
 
 
 async def test_a_state_is_told_before_its_status_is_written_after_which_nobody_would(bench: Bench) -> None:
