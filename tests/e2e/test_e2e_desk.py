@@ -87,7 +87,7 @@ def test_the_chart_passes_its_own_test(desk: Desk) -> None:
     assert "Phase:          Succeeded" in printed
 
 
-def test_traders_map_the_segment_read_only_and_hold_no_credential(desk: Desk) -> None:
+def test_traders_map_the_segment_read_only_hold_no_credential_and_take_nobodys_core(desk: Desk) -> None:
     program = """
 import json, os
 def refusal(path):
@@ -101,12 +101,14 @@ print(json.dumps({
     "uid": os.getuid(),
     "secrets": [path for path in ("/var/run/secrets", "/etc/chandlery/token", "/etc/chandlery/assignment") if os.path.exists(path)],
     "kafka": [name for name in os.environ if "KAFKA" in name],
+    "batch": sum(os.sched_getscheduler(int(pid)) == os.SCHED_BATCH for pid in os.listdir("/proc") if pid.isdigit()),
 }))
 """
     found = json.loads(desk.namespace.execute(WORKER, "python", "-c", program, container="traders"))
     assert found["segment"] == "Read-only file system"
     assert f"{desk.namespace.name}__steady@1.ring" in found["rings"]
     assert found["uid"] == 10001
+    assert found["batch"] >= 1, "a pod's filter of system calls lets a trader take its policy"
     assert found["secrets"] == []
     assert found["kafka"] == []
 

@@ -65,9 +65,12 @@ async def test_a_changed_trader_is_handed_over_and_said_so_once(on_control_plane
         conditions, status = await status_of(stage, ns, "one")
         assert (status["runningGeneration"], status["incarnation"]) == (2, 2)
         assert conditions["AssignmentApplied"]["status"] == "True"
-        (there,) = assigned(stage, f"{ns}/one")
-        assert there.until_ms is None
 
+        async def alone() -> bool:
+            return [(one.incarnation, one.until_ms) for one in assigned(stage, f"{ns}/one")] == [(2, None)]
+
+        # Its newest version decides before the worker has been told to let go of the one before.
+        await stage.until("the worker holds the newest version alone, without an end", alone)
         await until_told_once(stage, ns, "one", "RolloutFinished")
         assert "it decides from the candle of 20" in await note_of(stage, ns, "one", "RolloutFinished"), "not from any"
 

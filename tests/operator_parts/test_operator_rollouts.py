@@ -257,13 +257,14 @@ def test_a_worker_pod_has_memory_for_its_successors() -> None:
     assert limit_mib(5) - limit_mib(4) == pytest.approx(2 * one_process, abs=1)
 
 
-async def test_a_worker_that_hands_over_is_heard_at_once_and_one_that_is_quiet_now_and_then() -> None:
+async def test_a_worker_that_hands_over_is_heard_at_once_one_that_warms_up_soon_and_a_quiet_one_now_and_then() -> None:
     async def keep(_: Assignment) -> None: ...
 
-    def pace(*traders: TraderAssignment) -> float:
+    def pace(*traders: TraderAssignment, state: TraderState = "Active") -> float:
         assignment = Assignment("quants-0", 1, content_hash(list(traders)), list(traders))
         link = WorkerLink(assignment, endpoint, keep, lambda: None, lambda _task: None)
-        link.status = WorkerStatus("quants-0", 1, 1, assignment.hash, 1, True, {}, [], {})
+        told = {NAME: reported(state)}
+        link.status = WorkerStatus("quants-0", 1, 1, assignment.hash, 1, True, told, [], {})
         return link.pace_s()
 
     async with aiohttp.ClientSession() as session:
@@ -271,6 +272,7 @@ async def test_a_worker_that_hands_over_is_heard_at_once_and_one_that_is_quiet_n
         handing = pace(spec(until_ms=5), spec(2, 2, mode="standby"))
         warming = pace(spec(), spec(2, 2, mode="standby"))
         assert handing < warming < pace(spec())
+        assert pace(spec(), state="Ready") == warming, "it is warm soon, and who waits for that shall hear of it"
 
 
 def test_what_a_plan_depends_on_is_news_and_figures_are_not() -> None:

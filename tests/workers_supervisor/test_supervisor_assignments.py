@@ -13,7 +13,17 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from tests.workers_supervisor.fake_feed import BTC, PATIENCE_S, STEP_MS, Worker, gone, ring_name, trader, worker
+from tests.workers_supervisor.fake_feed import (
+    BTC,
+    PATIENCE_S,
+    STEP_MS,
+    Worker,
+    gone,
+    parent_of,
+    ring_name,
+    trader,
+    worker,
+)
 
 from chandlery.core.assignment import READY_STATES, TraderStatus
 from chandlery.core.settings import SupervisorSettings
@@ -58,6 +68,16 @@ def print_memory(made: Worker, pids: list[int]) -> None:
     print(
         f"PSS of {len(pids)} traders: mean {sum(pss_kb) / len(pss_kb) / 1024:.2f} MB, most {max(pss_kb) / 1024:.2f} MB"
     )
+
+
+async def test_a_trader_that_is_woken_takes_nobodys_core_away() -> None:
+    async with worker() as made:
+        made.close(1.0)
+        pids = await settled(made, made.assign(trader("a"), trader("b")))
+        assert made.process is not None
+        assert [os.sched_getscheduler(pid) for pid in pids.values()] == [os.SCHED_BATCH] * 2
+        assert os.sched_getscheduler(made.process.pid) == os.SCHED_OTHER, "the supervisor's own policy is left as it is"
+        assert os.sched_getscheduler(parent_of(pids["desk/a"])) == os.SCHED_OTHER, "and the fork server's"
 
 
 async def test_an_edit_restarts_one_trader_only() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -27,6 +28,18 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
     # The parent may have ended between fork and prctl: then no signal would ever come.
     if os.getppid() != int(expected):
         os.kill(os.getpid(), number)
+
+
+def run_as_batch() -> None:
+    """Let what runs have its turn to the end when this process is woken (Linux ``SCHED_BATCH``, sched(7)).
+
+    Its share of the processor stays what it was. Does nothing where somebody gave the process another policy than the
+    kernel's default (real-time, idle), or where the kernel refuses.
+    """
+    if os.sched_getscheduler(0) == os.SCHED_OTHER:
+        # A sandbox may forbid the call; then it is woken as before, which costs time and nothing else.
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 @cache

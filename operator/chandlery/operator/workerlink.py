@@ -31,8 +31,8 @@ _LONG_POLL_MS: Final = 20_000
 _QUIET_S: Final = 2.0
 #: While an assignment is under way every change is heard at once, but for bursts.
 _BUSY_S: Final = 0.05
-#: While a successor gets warm, which may take days, its last step is heard of within this.
-_STANDING_BY_S: Final = 0.5
+#: While a Trader gets warm, which may take days, its last step is heard of within this.
+_WARMING_S: Final = 0.5
 #: A push fails for a moment while a pod comes up: what has passed by then is no news. It is tried again every 2 s at most.
 _LASTS_S: Final = 1.0
 _RETRY_S: Final = 0.5
@@ -257,11 +257,12 @@ class WorkerLink:
         return self.status is not None and self.status.sequence == self.delivery.assignment.sequence
 
     def pace_s(self) -> float:
-        """How long to wait before the next question: what hands over, or is to, is heard of soon."""
+        """How long to wait before the next question: what hands over, is to, or gets warm, is heard of soon."""
         if not self.settled or any(one.until_ms is not None for one in self.delivery.assignment.traders):
             return _BUSY_S
         standing_by = any(one.mode == "standby" for one in self.delivery.assignment.traders)
-        return _STANDING_BY_S if standing_by else _QUIET_S
+        told = self.status.traders.values() if self.status is not None else ()
+        return _WARMING_S if standing_by or any(one.state == "Ready" for one in told) else _QUIET_S
 
     def _note_ready(self) -> None:
         ready = self.is_ready

@@ -30,7 +30,7 @@ import sys
 from typing import Final, NoReturn
 
 from chandlery.core.logs import configure_logs
-from chandlery.core.processes import PARENT_VARIABLE, die_with_parent
+from chandlery.core.processes import PARENT_VARIABLE, die_with_parent, run_as_batch
 
 #: What every trader needs, loaded once and shared copy-on-write.
 PRELOADED: Final = (
@@ -112,6 +112,8 @@ class Nursery:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # of SIGINT and SIGTERM the trader takes care
             die_with_parent(signal.SIGKILL)
+            # Twenty are woken by one candle: feed and broker, which all of them wait for, keep their cores.
+            run_as_batch()
             self._supervisor.close()
             os.close(self._woken)
             os.close(self._waker)
