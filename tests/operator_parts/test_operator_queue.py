@@ -6,10 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable
 
+import pytest
 from tests.operator_parts.under_way import under_way, until
 
 from chandlery.core.errors import UnavailableError
-from chandlery.operator.dirty_queue import DirtyQueue
+from chandlery.operator.dirty_queue import LONGEST_REST_S, DirtyQueue
 
 
 async def test_marks_that_come_together_are_one_run() -> None:
@@ -100,3 +101,38 @@ async def test_the_sooner_of_two_marks_counts() -> None:
         queue.mark("a", 3600)
         async with asyncio.timeout(30):
             await ran.wait()
+
+
+@pytest.mark.parametrize(("took_s", "rests_s"), [(0.3, 0.3), (60.0, LONGEST_REST_S)])
+async def test_after_work_that_took_long_what_follows_is_gathered_for_as_long_but_not_for_ever(
+    took_s: float, rests_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1_000.0
+    runs: Counter[str] = Counter()
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "time", lambda: now_s)
+
+    async def work(key: str) -> None:
+        nonlocal now_s
+        runs[key] += 1
+        now_s += took_s if key == "slow" else 0.0
+
+    async def pass_(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+        for _ in range(20):  # turns of the loop
+            await asyncio.sleep(0)
+
+    queue = DirtyQueue(work)
+    async with under_way(queue.run()):
+        queue.mark("slow", 0)
+        await pass_(0.0)
+        assert runs["slow"] == 1
+        for _ in range(5):
+            queue.mark("slow", 0)
+            queue.mark("quick", 0)
+            await pass_(rests_s / 10)
+        assert (runs["slow"], runs["quick"]) == (1, 5)
+        await pass_(rests_s * 0.6)
+        assert runs["slow"] == 2, "once, for all five"
+    monkeypatch.undo()

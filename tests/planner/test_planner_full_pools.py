@@ -1,11 +1,21 @@
-"""A pool that is nearly full: who grows keeps its version of before, and is told what it lacks."""
+"""A pool that is nearly full: who grows makes do with less, and whoever runs there stays."""
 
 from __future__ import annotations
 
-from tests.planner.planner_fleet import POOL, running, wanted_of
-from tests.planner.planner_worlds import pool, trader
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.planner.planner_fleet import POOL, Fleet, running, sound, wanted_of
+from tests.planner.planner_worlds import World, pool, trader
 
+from chandlery.core.resources import Trader
 from chandlery.operator.planner import Desired, Plan
+
+SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
+
+
+def _reading(**symbols: int) -> list[Trader]:
+    """Traders, each with so many symbols of its own."""
+    return [trader(name, symbols=[f"{name.upper()}{n}/USDT" for n in range(each)]) for name, each in symbols.items()]
 
 
 def _sourced(**kib: int) -> Desired:
@@ -26,6 +36,25 @@ def _kept(made: Plan) -> list[str]:
     return [name.partition("/")[2] for name in kept]
 
 
+def test_one_that_is_edited_to_more_series_than_there_is_room_for_takes_no_other_s_place() -> None:
+    tight = pool(most=1, series=3)
+    fleet = running(wanted_of(*_reading(a=1, b=1, c=1), in_pool=tight))
+    made = fleet.settle(wanted_of(*_reading(a=2, b=1, c=1), in_pool=tight), 4)
+    assert _kept(made) == ["a"]
+    assert made.verdicts["default/c"].runs_as_asked
+    assert {spec.incarnation for name in "abc" for _, spec in fleet.entries(f"default/{name}")} == {1}
+    sound(fleet)
+
+
+def test_one_that_is_edited_to_a_bigger_source_takes_no_other_s_place() -> None:
+    others = {f"t{n}": 62 for n in range(14)}
+    fleet = running(_sourced(a=20, **others))
+    made = fleet.settle(_sourced(a=40, **others), 4)
+    assert _kept(made) == ["a"]
+    assert {spec.incarnation for name in ("a", *others) for _, spec in fleet.entries(f"default/{name}")} == {1}
+    sound(fleet)
+
+
 def test_one_whose_bigger_source_finds_no_room_is_told_of_the_bytes_and_of_no_field_that_helps_nothing() -> None:
     others = {f"t{n}": 62 for n in range(14)}
     fleet = running(_sourced(z=20, **others))
@@ -37,3 +66,61 @@ def test_one_whose_bigger_source_finds_no_room_is_told_of_the_bytes_and_of_no_fi
     assert "spec.tradersPerWorker" not in message
     assert "spec.segment.series" not in message
     assert (made.pools[POOL].pending, [*made.pools[POOL].lacks]) == (0, []), "it has its place"
+
+
+def test_of_two_that_are_edited_to_more_than_there_is_room_for_neither_loses_its_place() -> None:
+    tight = pool(most=1, series=3)
+    fleet = running(wanted_of(*_reading(a=1, d=1), in_pool=tight))
+    made = fleet.settle(wanted_of(*_reading(a=3, d=2), in_pool=tight), 6)
+    assert "a" in _kept(made)
+    sound(fleet)
+
+
+def test_one_that_is_suspended_keeps_its_place_while_another_grows() -> None:
+    tight = pool(most=1, series=3)
+    fleet = running(wanted_of(*_reading(a=1, b=1, c=1), in_pool=tight))
+    asleep = trader("c", symbols=["C0/USDT"], suspend=True)
+    made = fleet.settle(wanted_of(*_reading(a=2, b=1), asleep, in_pool=tight), 4)
+    assert _kept(made) == ["a"]
+    assert [spec.mode for _, spec in fleet.entries("default/c")] == ["suspended"]
+
+
+def test_one_that_another_makes_room_for_in_the_same_plan_does_not_wait_for_the_next() -> None:
+    def fleet(a: list[str], b: list[str]) -> Desired:
+        # Each has a worker's room of three series; u and a may share theirs.
+        traders = [trader("a", symbols=a), trader("b", symbols=b), trader("u", symbols=["X/USDT", "Y/USDT", "Z/USDT"])]
+        return wanted_of(*traders, in_pool=pool(most=2, series=3))
+
+    world = World()
+    world.step(fleet(["A/USDT"], ["P/USDT"]))
+    made = world.step(fleet(["X/USDT", "Y/USDT", "Z/USDT"], ["P/USDT", "Q/USDT"]))
+    assert {name: (one.worker, one.reason) for name, one in made.verdicts.items()} == {
+        "default/a": ("pool-1", ""),
+        "default/b": ("pool-0", ""),
+        "default/u": ("pool-1", ""),
+    }
+
+
+symbols = st.lists(st.sampled_from(SYMBOLS), unique=True, min_size=1, max_size=3)
+edits = st.lists(st.dictionaries(st.sampled_from("abcd"), symbols, max_size=3), min_size=1, max_size=3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.fixed_dictionaries(dict.fromkeys("abcd", symbols)), edits, st.integers(1, 2), st.integers(2, 5))
+def test_whatever_is_edited_in_a_full_pool_stops_nobody_who_has_a_place(
+    first: dict[str, list[str]], story: list[dict[str, list[str]]], most: int, series: int
+) -> None:
+    tight = pool(most=most, series=series)
+    fleet, now = Fleet(), dict(first)
+    placed: set[str] = set()
+    for edit in ({}, *story):
+        now |= edit
+        wanted = wanted_of(*(trader(name, symbols=each) for name, each in now.items()), in_pool=tight)
+        for _ in range(6):
+            made = fleet.turn(wanted)  # which also holds that planning its own result changes nothing
+            assert placed <= set(made.verdicts)
+            assert [name for name in sorted(placed) if made.verdicts[name].worker is None] == []
+            placed = {name for name, one in made.verdicts.items() if one.worker is not None}
+            for assignment in made.pools[POOL].workers.values():
+                assert {one.trader for one in assignment.traders} <= placed
+    assert list(fleet.doubled()) == []

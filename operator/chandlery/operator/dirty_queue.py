@@ -13,6 +13,9 @@ log = logging.getLogger("chandlery.operator.queue")
 
 #: Events come in bursts (`kubectl apply` of a folder): this long what follows the first joins it.
 WINDOW_S: Final = 0.05
+#: After work that took long (a big pool, a slow API server, a busy machine) what follows is gathered for as long, up to this:
+#: where there is much to do, fewer rounds do more each, instead of one round for each event.
+LONGEST_REST_S: Final = 2.0
 _FIRST_BACKOFF_S: Final = 0.5
 _LAST_BACKOFF_S: Final = 30.0
 
@@ -22,7 +25,8 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 class DirtyQueue(Generic[KeyT]):
     """Calls ``work(key)`` for every key marked, after its delay, never twice at once for one key.
 
-    A key marked while its work runs is worked on again afterwards. Work that raises is repeated with backoff.
+    A key marked while its work runs is worked on again afterwards: when it has rested for as long as the work took, 2 s at
+    most. Work that raises is repeated with backoff.
 
     Attributes:
         runs, failures: how often work was called, and raised.
@@ -35,6 +39,7 @@ class DirtyQueue(Generic[KeyT]):
         self._due_s: dict[KeyT, float] = {}
         self._running: dict[KeyT, asyncio.Task[None]] = {}
         self._failed: dict[KeyT, int] = {}
+        self._rests_until_s: dict[KeyT, float] = {}
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
@@ -71,6 +76,7 @@ class DirtyQueue(Generic[KeyT]):
         for key, due_s in list(self._due_s.items()):
             if key in self._running:
                 continue
+            due_s = max(due_s, self._rests_until_s.get(key, 0.0))
             if due_s <= now_s:
                 del self._due_s[key]
                 task = asyncio.create_task(self._one(key), name=f"reconcile {key}")
@@ -81,6 +87,8 @@ class DirtyQueue(Generic[KeyT]):
 
     async def _one(self, key: KeyT) -> None:
         self.runs += 1
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         try:
             await self._work(key)
             self._failed.pop(key, None)
@@ -93,6 +101,9 @@ class DirtyQueue(Generic[KeyT]):
             log.exception("reconcile failed by a defect; trying again", extra={"key": str(key)})
         finally:
             del self._running[key]
+            ended_s = loop.time()
+            resting = {one: until_s for one, until_s in self._rests_until_s.items() if until_s > ended_s}
+            self._rests_until_s = {**resting, key: ended_s + min(ended_s - began_s, LONGEST_REST_S)}
             self._wake.set()
 
     def _again(self, key: KeyT) -> None:

@@ -74,6 +74,42 @@ def plan(desired: Desired, current: Current, *, now_ms: int, wall_ms: int = 0) -
         now_ms: now, by any clock that the times in ``current`` share, ms.
         wall_ms: now, by the wall clock, ms (0: not known): since then candles are a new Trader's to decide.
     """
+    made = _plan_once(desired, current, now_ms, wall_ms)
+    # One that makes do with its version of before needn't wait for the next plan where others, that leave in this one or
+    # shrink, make room for it.
+    while (kept := _kept_for_want_of_room(made)) and not _changes_nothing(made, current):
+        current = _carried_out(made, current, now_ms)
+        again = _plan_once(desired, current, now_ms, wall_ms)
+        if not _kept_for_want_of_room(again) < kept:
+            break
+        made = again
+    return made
+
+
+def _kept_for_want_of_room(made: Plan) -> frozenset[str]:
+    return frozenset(name for name, one in made.verdicts.items() if one.keeps and one.reason == "PoolFull")
+
+
+def _changes_nothing(made: Plan, current: Current) -> bool:
+    return all(
+        (now := current.workers.get(key, {}).get(name)) is not None and now.assignment is assignment
+        for key, pool in made.pools.items()
+        for name, assignment in pool.workers.items()
+    )
+
+
+def _carried_out(made: Plan, before: Current, now_ms: int) -> Current:
+    """What is there right after a plan is written, before any worker has heard of it."""
+    workers: dict[Key, dict[str, WorkerNow]] = {}
+    for key, pool in made.pools.items():
+        for name, assignment in pool.workers.items():
+            fresh = WorkerNow(assignment, ready=False, since_ms=now_ms, was_ready=False)
+            now = before.workers.get(key, {}).get(name, fresh)
+            workers.setdefault(key, {})[name] = replace(now, assignment=assignment)
+    return Current(workers, made.memory)
+
+
+def _plan_once(desired: Desired, current: Current, now_ms: int, wall_ms: int) -> Plan:
     entries = entries_of(current, desired.delays, now_ms)
     asked: dict[str, Asked] = {}
     verdicts: dict[str, Verdict] = {}

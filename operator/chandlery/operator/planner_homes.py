@@ -76,6 +76,11 @@ class Asked:
         return decider.failure() is None or self.standing.successor is not None
 
     @property
+    def may_step_back(self) -> bool:
+        """Whether it may find room yet as it is, or with less beside it."""
+        return self.room != "old" and self.may_stay and self.differs
+
+    @property
     def is_stuck(self) -> bool:
         """Whether it runs where it is, and has lately failed elsewhere in this very version."""
         return self.is_protected and self.standing.move_failed and not self.differs and self.standing.successor is None
@@ -90,6 +95,14 @@ class Asked:
         """Whether what runs is another version."""
         decider = self.standing.decider
         return decider is not None and decider.digest != self.digest
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether what runs is another version, also where both are taken under one mode: suspending takes no room."""
+        decider = self.standing.decider
+        if decider is None or not self.differs:
+            return False
+        return content_digest(decider.assignment, mode="active") != content_digest(self.wanted, mode="active")
 
     @property
     def series(self) -> frozenset[SeriesRef]:
@@ -131,21 +144,18 @@ def place_all(desired: Desired, current: Current, asked: dict[str, Asked], now_m
             continue
         mine = {name: one for name, one in asked.items() if one.candidate.pool == key}
         placement = _place(key, pool, desired, current, mine, now_ms)
-        # What runs must not end for lack of room for what it shall become.
-        for room in ("alone", "old"):
-            stuck = [name for name in placement.waiting if mine[name].may_stay and mine[name].differs]
-            if not stuck:
-                break
+        # What runs must not end for lack of room for what it shall become. Each round takes one step back at least.
+        while stuck := [name for name in placement.waiting if mine[name].may_step_back]:
             for name in stuck:
-                _make_do(pool, mine[name], room, crowded=name in placement.crowded)
+                _make_do(pool, mine[name], crowded=name in placement.crowded)
             placement = _place(key, pool, desired, current, mine, now_ms)
         placements[key] = placement
     return placements
 
 
-def _make_do(pool: TraderPool, one: Asked, room: Literal["alone", "old"], *, crowded: bool) -> None:
-    one.room = room
-    if room == "old":
+def _make_do(pool: TraderPool, one: Asked, *, crowded: bool) -> None:
+    one.room = "alone" if one.room == "beside" else "old"
+    if one.room == "old":
         # Once a successor has been told to decide, the version that runs is that one: the other only retires.
         successor = one.standing.successor
         has_taken_over = successor is not None and successor.assignment.mode != "standby"
@@ -178,6 +188,7 @@ def _place(
         delays=desired.delays,
         sizes={name: one.size_bytes for name, one in mine.items()},
         stuck=frozenset(name for name, one in mine.items() if one.is_stuck),
+        edited=frozenset(name for name, one in mine.items() if one.is_edited),
         running={
             name: _takes(one.standing.decider)
             for name, one in mine.items()

@@ -2,7 +2,8 @@
 
 Rules, in this order:
 
-1. A trader stays where it is, as long as its worker stays and has room for it.
+1. A trader stays where it is, as long as its worker stays and has room for it: first those that run as they
+   shall, then those that have been edited and may have grown.
 2. Workers above ``max`` go at once: empty ones first, then the last.
 3. A worker not Ready for too long is *lost*: its traders move to others, where there is room. Of the workers with an
    older template one at a time is emptied into Ready ones with room.
@@ -159,6 +160,7 @@ def place(
     sizes: Mapping[str, int] = MappingProxyType({}),
     running: Mapping[str, Leaving] = MappingProxyType({}),
     stuck: frozenset[str] = frozenset(),
+    edited: frozenset[str] = frozenset(),
 ) -> Placement:
     """Place a pool's traders. The result depends on no order of the inputs.
 
@@ -167,8 +169,9 @@ def place(
         running: traders that run where they are, and may end there only when their successor decides; with what the
             one that runs takes.
         stuck: those of them that failed elsewhere: nothing is emptied of them.
+        edited: traders of which another version runs: they push none of the others out of its worker.
     """
-    placer = _Placer(bounds, now_ms, delays, sizes, running, stuck)
+    placer = _Placer(bounds, now_ms, delays, sizes, running, stuck, edited)
     placer.keep(wanted, existing)
     placer.settle()
     surplus = placer.shrink(surplus_since_ms)
@@ -194,9 +197,11 @@ class _Placer:
         sizes: Mapping[str, int],
         running: Mapping[str, Leaving],
         stuck: frozenset[str],
+        edited: frozenset[str],
     ) -> None:
         self.running = running
         self.stuck = stuck
+        self.edited = edited
         self.retiring: dict[int, _Worker] = {}
         self.drained: _Worker | None = None
         self.sizes = sizes
@@ -217,7 +222,7 @@ class _Placer:
             )
             self.workers[one.number] = worker
             unfit = []
-            for name in sorted(set(one.traders)):
+            for name in sorted(set(one.traders), key=lambda name: (name in self.edited, name)):
                 series = homeless.get(name)
                 if series is None:
                     continue
