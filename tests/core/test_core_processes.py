@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -29,10 +30,18 @@ assert os.sched_getscheduler(0) == os.{after}, os.sched_getscheduler(0)
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-def test_where_the_kernel_refuses_a_policy_the_process_goes_on_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError("not here")
+@pytest.mark.parametrize("call", ["sched_getscheduler", "sched_setscheduler"])
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.ENOSYS])
+def test_where_a_policy_is_refused_in_whatever_way_the_process_goes_on_as_it_is(
+    call: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
 
-    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    def refuse(*_: object) -> None:
+        asked.append(call)
+        raise OSError(number, "not here")
+
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _pid: os.SCHED_OTHER)
+    monkeypatch.setattr(os, call, refuse)
     run_as_batch()
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    assert asked == [call]

@@ -36,9 +36,9 @@ def run_as_batch() -> None:
     Its share of the processor stays what it was. Does nothing where somebody gave the process another policy than the
     kernel's default (real-time, idle), or where the kernel refuses.
     """
-    if os.sched_getscheduler(0) == os.SCHED_OTHER:
-        # A sandbox may forbid the call; then it is woken as before, which costs time and nothing else.
-        with contextlib.suppress(PermissionError):
+    # A sandbox may forbid the calls, or know no other policy; then it is woken as before, which costs time and nothing else.
+    with contextlib.suppress(OSError):
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 

@@ -98,7 +98,7 @@ class Asked:
 
     @property
     def is_edited(self) -> bool:
-        """Whether what runs is another version, also where both are taken under one mode: suspending takes no room."""
+        """Whether what runs is another version, and not only suspended or resumed, which takes no room."""
         decider = self.standing.decider
         if decider is None or not self.differs:
             return False
@@ -145,10 +145,20 @@ def place_all(desired: Desired, current: Current, asked: dict[str, Asked], now_m
         mine = {name: one for name, one in asked.items() if one.candidate.pool == key}
         placement = _place(key, pool, desired, current, mine, now_ms)
         # What runs must not end for lack of room for what it shall become. Each round takes one step back at least.
+        before: dict[str, Asked] = {}
         while stuck := [name for name in placement.waiting if mine[name].may_step_back]:
             for name in stuck:
+                before[name] = replace(mine[name])
                 _make_do(pool, mine[name], crowded=name in placement.crowded)
             placement = _place(key, pool, desired, current, mine, now_ms)
+        # One may have stepped back beside another that had to do so after it: then there is room for it all the same.
+        for name in [name for name in reversed(before) if mine[name].room == "old"]:
+            stays, mine[name] = mine[name], before[name]
+            tried = _place(key, pool, desired, current, mine, now_ms)
+            if set(tried.waiting) <= set(placement.waiting):
+                asked[name], placement = mine[name], tried
+            else:
+                mine[name] = stays
         placements[key] = placement
     return placements
 
