@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-from tests.support.operator_stage import NAMESPACE, OperatorProcess, Stage, conditions_of, feed, pool, trader
+from tests.support.operator_stage import NAMESPACE, Object, OperatorProcess, Stage, conditions_of, feed, pool, trader
 
 from benchmarks._control_plane import control_plane
 from benchmarks.harness import Row, percentile, run, say
 from chandlery.core.errors import ChandleryError
+from chandlery.operator.kubernetes.api import StaleError
 from chandlery.operator.kubernetes.kinds import TRADER, TRADER_POOL
 
 _POOLS: Final = 10
@@ -127,9 +128,21 @@ async def _create(stage: Stage, numbers: range, created: dict[str, float]) -> No
 
 
 async def _watch_ready(stage: Stage, version: str, ready: dict[str, float]) -> None:
-    async for what, item in stage.api.watch(TRADER, _SPACE, version, silence_s=_PATIENCE_S):
-        if what == "MODIFIED" and conditions_of(item).get("Ready", {}).get("status") == "True":
-            ready.setdefault(item["metadata"]["name"], time.monotonic())
+    while True:
+        with contextlib.suppress(StaleError):
+            async for what, item in stage.api.watch(TRADER, _SPACE, version, silence_s=_PATIENCE_S):
+                if what == "MODIFIED":
+                    _note_ready(item, ready)
+        # The API server ends the watch of a client that falls behind: what it hadn't told yet is in a list.
+        page = await stage.api.list(TRADER, _SPACE)
+        version = page.version
+        for item in page.items:
+            _note_ready(item, ready)
+
+
+def _note_ready(item: Object, ready: dict[str, float]) -> None:
+    if conditions_of(item).get("Ready", {}).get("status") == "True":
+        ready.setdefault(item["metadata"]["name"], time.monotonic())
 
 
 async def _versions(stage: Stage) -> dict[str, str]:
