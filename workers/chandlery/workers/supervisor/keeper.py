@@ -35,7 +35,7 @@ from chandlery.workers.trader.messages import (
 )
 
 _log = logging.getLogger("chandlery")
-#: SIGTERM ends a trader at once unless its strategy holds the interpreter; a worker's own grace period is 30 s.
+#: SIGTERM ends a trader at once unless its strategy holds the interpreter; a worker's own grace period is 40 s.
 TERM_S: Final = 2.0
 #: Words that a process said just before its end are in the socket already; a grandchild may hold it open.
 LAST_WORDS_S: Final = 1.0
