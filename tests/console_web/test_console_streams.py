@@ -182,6 +182,34 @@ async def test_one_panel_that_fails_says_so_and_leaves_the_others_live(browser: 
         await error.wait_for(state="hidden")
 
 
+async def test_an_answer_to_what_was_asked_before_a_failure_does_not_hide_it(browser: Browser, served: Served) -> None:
+    address = await served.start(moves=False)
+    served.world.signals.tell(known(1))
+    answered, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def held_up(route: Route) -> None:
+        answer = await route.fetch()
+        answered.set()
+        await goes_on.wait()
+        await route.fulfill(response=answer)
+
+    async with browsing.sight(browser, address) as sight:
+        page = sight.page
+        await page.route("**/api/v1/signals?*", held_up)
+        await page.goto(f"{address}/#/")
+        await answered.wait()
+        served.world.signals.fail(UnavailableError("Kafka of default/binance can't be reached"))
+        panel = page.get_by_role("region", name="Newest signals")
+        error = panel.get_by_text("Kafka of default/binance can't be reached")
+        await error.wait_for()
+        goes_on.set()
+        await panel.locator(".signal-row").first.wait_for()
+        assert await error.is_visible(), "what was known stays, and what is wrong too"
+        served.world.signals.fail(None)
+        served.world.signals.tell(known(2))
+        await error.wait_for(state="hidden")
+
+
 async def broken(page: Page, module: str, line: str) -> None:
     """Have a module of the console throw where it had this line."""
 

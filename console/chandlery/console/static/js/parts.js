@@ -22,11 +22,15 @@ export function panel(title, { actions = [], className = "", note = "", level = 
     error,
     body,
   );
+  let failures = 0;
   return {
     element,
     body,
+    /** What to give `ok` with the answer to what is asked now. */
+    asks: () => failures,
     /** Say what is wrong above what was last known. */
     fail(problem, retry) {
+      failures += 1;
       put(
         error,
         icon("alert"),
@@ -35,8 +39,9 @@ export function panel(title, { actions = [], className = "", note = "", level = 
       );
       error.hidden = false;
     },
-    ok() {
-      if (!error.hidden) {
+    /** All is well again; an answer to what was asked before the newest failure says nothing of it. */
+    ok(asked = failures) {
+      if (!error.hidden && asked === failures) {
         error.hidden = true;
         error.replaceChildren();
       }

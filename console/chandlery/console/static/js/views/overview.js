@@ -85,10 +85,10 @@ function followSignals(scope, live, into) {
   put(into.body, list.element, stageLegend());
   const show = () => list.draw(() => empty("No signal yet. They come once a Trader is Active and its strategy decides."));
   const load = async () => {
-    const asked = list.ask();
+    const [asked, before] = [list.ask(), into.asks()];
     try {
       const page = await get("signals", { limit: NEWEST }, scope.signal);
-      into.ok();
+      into.ok(before);
       for (const signal of page.items) list.take(signal, asked);
       show();
     } catch (problem) {

@@ -178,11 +178,11 @@ class Paging {
   /** Signals that pass the filter; nothing where another one was chosen meanwhile, or it failed. */
   async #ask(more, again) {
     const run = this.#run;
-    const asked = this.list.ask();
+    const [asked, before] = [this.list.ask(), this.all.asks()];
     try {
       const page = await get("signals", { ...this.#filter, ...more }, run.signal);
       if (run.closed) return undefined;
-      this.all.ok();
+      this.all.ok(before);
       for (const signal of page.items) this.list.take(signal, asked);
       return page;
     } catch (problem) {

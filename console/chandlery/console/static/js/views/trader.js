@@ -51,9 +51,10 @@ export function traderView(context) {
   };
   const candles = chartOf(context, chart);
   const load = async () => {
+    const before = state.asks();
     try {
       const detail = await get(`traders/${named(name)}`, {}, scope.signal);
-      state.ok();
+      state.ok(before);
       missing = chart.element.hidden = false;
       show(detail);
       showManifest(manifest, detail);
@@ -161,10 +162,10 @@ function followSignals({ scope, live }, into, name) {
   list.wait(loading("Loading signals…"));
   const show = () => list.draw(() => empty("It hasn't signalled yet."));
   const load = async () => {
-    const asked = list.ask();
+    const [asked, before] = [list.ask(), into.asks()];
     try {
       const page = await get("signals", { trader: name, limit: NEWEST }, scope.signal);
-      into.ok();
+      into.ok(before);
       for (const signal of page.items) list.take(signal, asked);
       show();
     } catch (problem) {
