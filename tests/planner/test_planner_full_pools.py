@@ -8,7 +8,7 @@ from tests.planner.planner_fleet import POOL, Fleet, running, sound, wanted_of
 from tests.planner.planner_worlds import World, pool, trader
 
 from chandlery.core.resources import Trader
-from chandlery.operator.planner import Desired, Plan
+from chandlery.operator.planner import Delays, Desired, Plan
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
 
@@ -99,6 +99,20 @@ def test_one_that_another_makes_room_for_in_the_same_plan_does_not_wait_for_the_
         "default/b": ("pool-0", ""),
         "default/u": ("pool-1", ""),
     }
+
+
+def test_a_worker_that_goes_gives_its_name_to_none_that_is_made_in_the_same_plan() -> None:
+    def fleet(*b: str) -> Desired:
+        traders = [trader("u", symbols=["U/USDT"]), trader("b", symbols=b), trader("c", symbols=["C/USDT"])]
+        return wanted_of(*traders, in_pool=pool(most=2, series=3))
+
+    world = World()
+    world.step(fleet("P/USDT", "Q/USDT"))
+    assert list(world.step(fleet("P/USDT")).pools[POOL].workers) == ["pool-0", "pool-1"], "c is alone on the second"
+    world.now_ms += Delays().shrink_ms
+    made = world.step(fleet("P/USDT", "Q/USDT", "R/USDT"))
+    assert list(made.pools[POOL].workers) == ["pool-0", "pool-2"], "it would be taken for the one that goes"
+    assert made.verdicts["default/b"].worker == "pool-2"
 
 
 symbols = st.lists(st.sampled_from(SYMBOLS), unique=True, min_size=1, max_size=3)

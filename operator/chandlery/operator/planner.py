@@ -77,11 +77,10 @@ def plan(desired: Desired, current: Current, *, now_ms: int, wall_ms: int = 0) -
     made = _plan_once(desired, current, now_ms, wall_ms)
     # One that makes do with its version of before needn't wait for the next plan where others, that leave in this one or
     # shrink, make room for it.
-    before = current
     while (kept := _kept_for_want_of_room(made)) and not _changes_nothing(made, current):
         current = _carried_out(made, current, now_ms)
         again = _plan_once(desired, current, now_ms, wall_ms)
-        if not _kept_for_want_of_room(again) < kept or _brings_back(again, made, before):
+        if not _kept_for_want_of_room(again) < kept:
             break
         made = again
     return made
@@ -89,16 +88,6 @@ def plan(desired: Desired, current: Current, *, now_ms: int, wall_ms: int = 0) -
 
 def _kept_for_want_of_room(made: Plan) -> frozenset[str]:
     return frozenset(name for name, one in made.verdicts.items() if one.keeps and one.reason == "PoolFull")
-
-
-def _brings_back(again: Plan, made: Plan, before: Current) -> bool:
-    """Whether a worker that goes in one plan would be there in the next: of the same name, it would be taken for that one."""
-    return any(
-        name in again.pools[key].workers and name not in made.pools[key].workers
-        for key, workers in before.workers.items()
-        if key in made.pools
-        for name in workers
-    )
 
 
 def _changes_nothing(made: Plan, current: Current) -> bool:
