@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 ROLES ?=
 MINUTES ?= 1
+PROCESSES ?= 2
 SOURCES := core stream workers operator console cli
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-annotate --no-emit-index-url --custom-compile-command 'make lock'
@@ -57,8 +58,8 @@ $(VENV)/.built: $(VENV)/.packages pyproject.toml setup.py $(NATIVE)
 up: setup ## the main job: the quickstart's traders on this machine (Ctrl-C ends it); ARGS='--for 60s' for more
 	@$(BIN)/chandlery up -f examples/quickstart $(ARGS)
 
-test: setup ## every test but those on a Kubernetes; ARGS='-k segment' for some
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## every test but those on a Kubernetes; ARGS='-k segment' for some, PROCESSES=0 for one after the other
+	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 proof: setup ## the segment's protocol, checked by spin, and mutations that it must catch; needs spin and gcc
 	@$(BIN)/python -m proofs $(ARGS)
