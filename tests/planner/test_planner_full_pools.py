@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.planner.planner_fleet import POOL, Fleet, running, sound, wanted_of
 from tests.planner.planner_worlds import World, pool, trader
 
+from chandlery.core.assignment import Assignment, SeriesRef, encode
 from chandlery.core.resources import Trader
 from chandlery.operator.planner import Delays, Desired, Plan
 
@@ -115,14 +117,55 @@ def test_a_worker_that_goes_gives_its_name_to_none_that_is_made_in_the_same_plan
     assert made.verdicts["default/b"].worker == "pool-2"
 
 
+def _series(assignment: Assignment, *, without: str = "") -> set[SeriesRef]:
+    return {each for one in assignment.traders if one.trader != without for each in one.series()}
+
+
+@pytest.mark.parametrize(("shrinks", "grows"), [("a", "b"), ("b", "a")])
+def test_of_two_that_are_edited_at_once_one_waits_until_the_other_s_old_version_makes_room(
+    shrinks: str, grows: str
+) -> None:
+    tight = pool(most=1, series=3)
+
+    def wanted(many: list[str], few: list[str]) -> Desired:
+        return wanted_of(trader(shrinks, symbols=many), trader(grows, symbols=few), in_pool=tight)
+
+    fleet = running(wanted(["BTC/USDT", "ETH/USDT", "SOL/USDT"], ["BTC/USDT"]))
+    after = wanted(["ADA/USDT"], ["BTC/USDT", "XRP/USDT"])
+    waited = False
+    for _ in range(20):
+        made = fleet.late_turn(after)
+        assert all(len(_series(one)) <= 3 for one in made.pools[POOL].workers.values())
+        waited = waited or _kept(made) == [grows]
+    assert waited
+    assert all(one.runs_as_asked and one.rollout is None for one in made.verdicts.values())
+    assert sorted(spec.symbols[0] for name in "ab" for _, spec in fleet.entries(f"default/{name}")) == [
+        "ADA/USDT",
+        "BTC/USDT",
+    ]
+
+
+def test_sources_that_are_edited_at_once_never_exceed_together_what_an_assignment_holds() -> None:
+    others = {f"t{n}": 62 for n in range(13)}
+    fleet = running(_sourced(a=20, b=60, **others))
+    for _ in range(20):
+        made = fleet.late_turn(_sourced(a=40, b=20, **others))
+        assert all(len(encode(one)) <= 900 * 1024 for one in made.pools[POOL].workers.values())
+    assert all(one.runs_as_asked and one.rollout is None for one in made.verdicts.values())
+    sizes = [len(spec.source or "") // 1024 for name in "ab" for _, spec in fleet.entries(f"default/{name}")]
+    assert sizes == [40, 20]
+
+
 symbols = st.lists(st.sampled_from(SYMBOLS), unique=True, min_size=1, max_size=3)
 edits = st.lists(st.dictionaries(st.sampled_from("abcd"), symbols, max_size=3), min_size=1, max_size=3)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.fixed_dictionaries(dict.fromkeys("abcd", symbols)), edits, st.integers(1, 2), st.integers(2, 5))
-def test_whatever_is_edited_in_a_full_pool_stops_nobody_who_has_a_place(
-    first: dict[str, list[str]], story: list[dict[str, list[str]]], most: int, series: int
+@given(
+    st.fixed_dictionaries(dict.fromkeys("abcd", symbols)), edits, st.integers(1, 2), st.integers(2, 5), st.booleans()
+)
+def test_whatever_is_edited_in_a_full_pool_stops_nobody_who_has_a_place_and_waits_only_for_room(
+    first: dict[str, list[str]], story: list[dict[str, list[str]]], most: int, series: int, is_late: bool
 ) -> None:
     tight = pool(most=most, series=series)
     fleet, now = Fleet(), dict(first)
@@ -131,10 +174,18 @@ def test_whatever_is_edited_in_a_full_pool_stops_nobody_who_has_a_place(
         now |= edit
         wanted = wanted_of(*(trader(name, symbols=each) for name, each in now.items()), in_pool=tight)
         for _ in range(6):
-            made = fleet.turn(wanted)  # which also holds that planning its own result changes nothing
+            # Which also holds that planning its own result changes nothing.
+            made = fleet.late_turn(wanted) if is_late else fleet.turn(wanted)
             assert placed <= set(made.verdicts)
             assert [name for name in sorted(placed) if made.verdicts[name].worker is None] == []
             placed = {name for name, one in made.verdicts.items() if one.worker is not None}
             for assignment in made.pools[POOL].workers.values():
                 assert {one.trader for one in assignment.traders} <= placed
+                assert len(_series(assignment)) <= series
+    made = fleet.settle(wanted, 40)
+    for name in [name for name, one in made.verdicts.items() if one.keeps]:
+        asked = {SeriesRef(symbol, "1s") for symbol in now[name.partition("/")[2]]}
+        for assignment in made.pools[POOL].workers.values():
+            assert len(_series(assignment, without=name) | asked) > series, f"{name} waits, and there is room"
+    assert all(one.rollout is None for one in made.verdicts.values())
     assert list(fleet.doubled()) == []

@@ -199,6 +199,7 @@ def _place(
         sizes={name: one.size_bytes for name, one in mine.items()},
         stuck=frozenset(name for name, one in mine.items() if one.is_stuck),
         edited=frozenset(name for name, one in mine.items() if one.is_edited),
+        alone=frozenset(name for name, one in mine.items() if one.room == "alone"),
         running={
             name: _takes(one.standing.decider)
             for name, one in mine.items()

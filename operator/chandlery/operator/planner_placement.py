@@ -3,7 +3,7 @@
 Rules, in this order:
 
 1. A trader stays where it is, as long as its worker stays and has room for it: first those that run as they
-   shall, then those that have been edited and may have grown.
+   shall, then those that have been edited and may have grown, one after the other, beside what the others still run.
 2. Workers above ``max`` go at once: empty ones first, then the last.
 3. A worker not Ready for too long is *lost*: its traders move to others, where there is room. Of the workers with an
    older template one at a time is emptied into Ready ones with room.
@@ -105,11 +105,18 @@ class _Worker:
     traders: dict[str, frozenset[SeriesRef]] = field(default_factory=dict)
     series: Counter[SeriesRef] = field(default_factory=Counter)
     leaving: dict[str, Leaving] = field(default_factory=dict)
+    before: dict[str, Leaving] = field(default_factory=dict)
     outdated: bool = False
     rolled_out: bool = True
 
     def copy(self) -> _Worker:
-        return replace(self, traders=dict(self.traders), series=Counter(self.series), leaving=dict(self.leaving))
+        return replace(
+            self,
+            traders=dict(self.traders),
+            series=Counter(self.series),
+            leaving=dict(self.leaving),
+            before=dict(self.before),
+        )
 
     def fits(self, name: str, series: frozenset[SeriesRef], bounds: Bounds) -> bool:
         size_bytes = self.size_bytes + self.sizes.get(name, 0)
@@ -129,6 +136,20 @@ class _Worker:
     def remove(self, name: str) -> None:
         self.size_bytes -= self.sizes.get(name, 0)
         self._forget(self.traders.pop(name))
+        self.free(name)
+
+    def reserve(self, name: str, before: Leaving) -> None:
+        """Keep room for the version of a trader that runs here, until the one after it does."""
+        self.before[name] = before
+        self.series.update(before.series)
+        self.size_bytes += before.size_bytes
+
+    def free(self, name: str) -> None:
+        """What was reserved is not needed."""
+        before = self.before.pop(name, None)
+        if before is not None:
+            self.size_bytes -= before.size_bytes
+            self._forget(before.series)
 
     def hold(self, name: str, leaving: Leaving) -> None:
         """Keep room for an incarnation that decides here until its successor does elsewhere."""
@@ -161,6 +182,7 @@ def place(
     running: Mapping[str, Leaving] = MappingProxyType({}),
     stuck: frozenset[str] = frozenset(),
     edited: frozenset[str] = frozenset(),
+    alone: frozenset[str] = frozenset(),
 ) -> Placement:
     """Place a pool's traders. The result depends on no order of the inputs.
 
@@ -170,8 +192,9 @@ def place(
             one that runs takes.
         stuck: those of them that failed elsewhere: nothing is emptied of them.
         edited: traders of which another version runs: they push none of the others out of its worker.
+        alone: those of them for which ``wanted`` and ``sizes`` leave out what runs: that ends before they begin.
     """
-    placer = _Placer(bounds, now_ms, delays, sizes, running, stuck, edited)
+    placer = _Placer(bounds, now_ms, delays, sizes, running, stuck, edited, alone)
     placer.keep(wanted, existing)
     placer.settle()
     surplus = placer.shrink(surplus_since_ms)
@@ -198,7 +221,9 @@ class _Placer:
         running: Mapping[str, Leaving],
         stuck: frozenset[str],
         edited: frozenset[str],
+        alone: frozenset[str],
     ) -> None:
+        self.alone = alone
         self.running = running
         self.stuck = stuck
         self.edited = edited
@@ -221,24 +246,41 @@ class _Placer:
                 one.number, one.ready, self._is_lost(one), self.sizes, outdated=one.outdated, rolled_out=one.rolled_out
             )
             self.workers[one.number] = worker
-            unfit = []
-            for name in sorted(set(one.traders), key=lambda name: (name in self.edited, name)):
-                series = homeless.get(name)
-                if series is None:
-                    continue
-                if worker.fits(name, series, self.bounds):
-                    worker.add(name, series)
-                    del homeless[name]
-                else:
-                    unfit.append(name)
+            home = [name for name in sorted(set(one.traders)) if name in homeless]
+            unfit = self._stay(worker, [name for name in home if name not in self.edited], homeless)
             # After those that stay: what goes must push nobody out.
             for name in sorted(one.leaving):
                 worker.hold(name, one.leaving[name])
+            unfit += self._stay(worker, [name for name in home if name in self.edited], homeless)
             for name in unfit:
+                worker.free(name)
                 self._leave(worker, name)
         self.waiting = homeless
         while len(self.workers) > self.bounds.most:
             self._drop(self._by_dispensability()[0])
+
+    def _stay(self, worker: _Worker, names: list[str], homeless: dict[str, frozenset[SeriesRef]]) -> list[str]:
+        """Those keep their place that fit; returns those that don't.
+
+        One after the other takes what it shall, beside what the others run: an assignment never asks for more than its
+        worker holds, whichever of them is through first.
+        """
+        unfit = []
+        edited = {name: self.running[name] for name in names if name in self.edited and name in self.running}
+        here = {name: held for name, held in edited.items() if held.number == worker.number}
+        for name, held in here.items():
+            worker.reserve(name, held)
+        for name in names:
+            worker.free(name)
+            if worker.fits(name, homeless[name], self.bounds):
+                worker.add(name, homeless.pop(name))
+                if name not in self.alone:
+                    continue
+            else:
+                unfit.append(name)
+            if name in here:
+                worker.reserve(name, here[name])
+        return unfit
 
     def _is_lost(self, one: Existing) -> bool:
         if one.ready:
