@@ -14,6 +14,7 @@ from chandlery.cli.endings import ends_well
 from chandlery.cli.options import DEFAULT_STATE, Json, Manifests, State, Strategies, duration_ms
 from chandlery.cli.presenting import Presenter
 from chandlery.cli.running import run_up
+from chandlery.cli.runtime.catalogue import unusable_notice
 from chandlery.cli.runtime.console_process import console_options
 from chandlery.cli.runtime.desired import read_first, unchecked_notice, unchecked_traders
 from chandlery.cli.runtime.metrics_ports import TARGETS, MetricsPorts
@@ -114,6 +115,8 @@ def validate(manifests: Manifests, strategies: Strategies = None, json: Json = F
     """Check manifests as `up` would, without starting anything. Exit code 2: there is a problem."""
     wanted, catalogue = asyncio.run(read_first(tuple(map(str, manifests)), strategies))
     read = wanted.manifests
+    if strategies is not None and (unusable := catalogue.unusable()):
+        sys.stderr.write(f"chandlery: {unusable_notice(strategies, unusable)}\n")
     unchecked = unchecked_traders(read, catalogue)
     for trader in unchecked:
         sys.stderr.write(f"chandlery: {unchecked_notice(trader)}\n")
