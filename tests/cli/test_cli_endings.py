@@ -16,6 +16,7 @@ import typer
 from chandlery.cli.endings import ends_well
 from chandlery.cli.running import verdict
 from chandlery.cli.runtime.options import UpOptions
+from chandlery.cli.starting import _address
 from chandlery.console.summary import Summary
 from chandlery.core.errors import InputError, MachineError, UnavailableError
 
@@ -62,6 +63,16 @@ def test_without_a_running_instance_get_says_so_and_exits_4(tmp_path: Path) -> N
     [
         (("up", "-f", ".", "--port", "abc"), "--port must be a whole number"),
         (("up", "-f", ".", "--metrics-port", "80"), "--metrics-port must be at least 1024"),
+        (("up", "-f", ".", "--port", "99999"), "--port must be at most 65535"),
+        (("up", "-f", ".", "--port", "-3"), "--port must be at least 1"),
+        (("up", "-f", ".", "--port", "0"), "--port must be at least 1"),
+        (("doctor", "--port", "99999"), "--port must be at most 65535"),
+        (("doctor", "--port", "9092", "--port", "0"), "--port must be at least 1"),
+        (
+            ("up", "-f", ".", "--port", "9092", "--kafka", "here:9092"),
+            "--port is of the Kafka that is started here, and --kafka names another: leave one of them out",
+        ),
+        (("up", "-f", ".", "--kafka", "foo"), "--kafka 'foo': write host:port"),
         (("signals", "-n", "-1"), "-n / --last must be at least 0"),
         (("get", "traders", "--nonsense"), "no such option: --nonsense; `chandlery get --help` tells of all"),
         (("up",), "missing option '-f' / '--filename'; `chandlery up --help` tells of all"),
@@ -71,6 +82,20 @@ def test_without_a_running_instance_get_says_so_and_exits_4(tmp_path: Path) -> N
 def test_a_command_line_that_can_t_be_read_is_told_in_one_line(arguments: tuple[str, ...], said: str) -> None:
     done = call(*arguments)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"chandlery: {said}\n")
+
+
+@pytest.mark.parametrize(
+    "text", ["foo", "", ":9092", "a b:1", " a:1", "a:0", "a:99999", "unix:/k", "a:1,", "a:1, b:2", "a:1,:2"]
+)
+def test_a_kafka_that_nobody_could_reach_is_told_with_its_option_and_what_would_be_right(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        _address(text)
+    assert str(caught.value) == f"--kafka {text!r}: write host:port"
+
+
+@pytest.mark.parametrize("text", [None, "a:1", "a.b:9092,10.0.0.1:65535", "[::1]:9092"])
+def test_a_kafka_is_taken_as_it_is_named(text: str | None) -> None:
+    assert _address(text) == text
 
 
 def test_a_choice_that_there_is_not_names_those_there_are() -> None:

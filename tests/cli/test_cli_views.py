@@ -109,6 +109,27 @@ def test_rows_are_found_by_full_and_by_short_name_and_an_unknown_one_is_refused(
         select(rows, ["nobody"])
 
 
+def test_a_short_name_is_that_of_all_who_share_it() -> None:
+    rows = [TraderRow(name, "Active") for name in ("a/x", "a/y", "b/x")]
+    assert select(rows, ["x"]) == [rows[0], rows[2]]
+    assert select(rows, ["b/x", "x", "y"]) == rows, "each once, in their own order"
+    with pytest.raises(InputError, match=r"^not found: z, c/x; there are: a/x, a/y, b/x$"):
+        select(rows, ["x", "z", "c/x"])
+
+
+def test_signals_are_found_by_their_trader_and_by_their_id() -> None:
+    signal = a_view().signals[0]
+    of = [("a1" * 16, "default/t0"), ("a2" * 16, "default/t1"), ("b3" * 16, "default/t0"), ("b4" * 16, "desk/t1")]
+    rows = [msgspec.structs.replace(signal, id=identity, trader=trader) for identity, trader in of]
+    assert select(rows, ["t0"]) == select(rows, ["default/t0"]) == [rows[0], rows[2]]
+    assert select(rows, ["a2" * 16]) == select(rows, ["A2"]) == [rows[1]]
+    assert select(rows, ["b3", "desk/t1"]) == rows[2:]
+    with pytest.raises(InputError, match="2 signals' ids begin with 'a'"):
+        select(rows, ["a"])
+    with pytest.raises(InputError, match=r"^not found: cc; there are: default/t0, default/t1, desk/t1$"):
+        select(rows, ["cc"])
+
+
 @pytest.mark.parametrize("height", [10, 24, 60])
 @pytest.mark.parametrize("width", [80, 200])
 def test_the_live_view_fits_the_screen_and_says_what_it_hides(height: int, width: int) -> None:

@@ -69,6 +69,15 @@ def test_a_strategy_is_held_to_the_catalogue(strategy: str, reason: str, says: s
     assert message.startswith("t.yaml (document 3, line 16) Trader/default/t: ")
 
 
+@pytest.mark.parametrize("at", [0, len(CATALOGUE)])
+def test_an_entry_that_can_not_be_used_takes_its_name_from_none_that_can(at: int) -> None:
+    broken = {"name": "plain", "parameters": {}, "errors": ["plain.py: invalid syntax (line 1)"]}
+    catalogue = [*CATALOGUE[:at], broken, *CATALOGUE[at:]]
+    assert found(FEED, POOL, trader(), catalogue=catalogue) == []
+    ((reason, message),) = found(FEED, POOL, trader(), catalogue=[broken])
+    assert (reason, message.endswith("plain can't be used: plain.py: invalid syntax (line 1)")) == ("BadStrategy", True)
+
+
 def test_without_a_catalogue_strategies_are_not_judged() -> None:
     assert found(FEED, POOL, trader("{name: nobody-knows}"), catalogue=None) == []
 

@@ -199,13 +199,39 @@ async def test_each_push_is_a_line_in_the_log_with_its_revision_attempt_and_outc
         for record in caplog.records
     ]
     # Going above sets the link going once more: what is already there may be pushed again.
-    assert lines[:4] == [
+    assert lines[:5] == [
         ("ERROR", "assignment refused", 1, 1, None),
+        ("WARNING", "assignment not delivered", 1, 2, None),
         ("INFO", "assignment delivered", 1, 3, None),
         ("WARNING", "assignment refused as old; going above", 2, 1, 8),
         ("INFO", "assignment delivered", 8, 2, None),
     ]
     assert "409" in vars(caplog.records[0])["problem"]
+
+
+async def test_attempts_without_an_answer_are_a_line_for_each_sequence_and_problem(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "chandlery.delivery")
+    pod = Pod(["", "lost", "lost", "answer lost", "answer lost", "lost"])
+    async with running(pod) as delivery:
+        delivery.want(wanting("default/a"))
+        await until(lambda: delivered(delivery))
+        pod.faults = ["", "lost", "lost"]
+        delivery.want(wanting("default/b"))
+        await until(lambda: delivered(delivery))
+        pod.faults = ["lost"]
+        delivery.nudge()
+        await until(lambda: delivery.problem == "no answer")
+    assert {(one.levelname, one.getMessage()) for one in caplog.records} == {("WARNING", "assignment not delivered")}
+    told = [vars(record) for record in caplog.records]
+    assert [tuple(line[name] for name in ("worker", "sequence", "attempt", "problem")) for line in told] == [
+        ("w", 1, 1, "no answer"),
+        ("w", 1, 3, "cut"),
+        ("w", 1, 5, "no answer"),
+        ("w", 2, 1, "no answer"),
+        ("w", 2, 1, "no answer"),
+    ], "what had been delivered, and is pushed once more, fails anew"
 
 
 async def test_a_links_task_that_fails_is_told() -> None:

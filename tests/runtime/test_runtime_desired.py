@@ -296,6 +296,20 @@ def test_validate_tells_whose_parameters_could_not_be_checked(
         assert told.out == "1 feeds, 1 pools, 2 traders: no problem found, 1 not wholly checked\n"
 
 
+def test_a_broken_file_named_as_a_shipped_strategy_refuses_no_trader_of_that_and_validate_tells_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strategies = tmp_path / "s"
+    strategies.mkdir()
+    (strategies / "sma_cross.py").write_text("class Half(\n")
+    manifests = small_pool(tmp_path, good=trader("good"))
+    validate([str(manifests)], strategies)
+    told = capsys.readouterr()
+    assert told.out == "1 feeds, 1 pools, 1 traders: all is well\n"
+    (line,) = told.err.splitlines()
+    assert line.startswith(f"chandlery: {strategies}: not all of its strategies can be used: sma-cross: sma_cross.py: ")
+
+
 async def test_what_a_strategy_writes_to_standard_output_is_no_answer_to_another_ones_parameters(
     tmp_path: Path,
 ) -> None:

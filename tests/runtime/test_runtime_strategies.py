@@ -97,6 +97,31 @@ async def test_strategies_that_can_not_be_read_leave_those_known_and_are_tried_a
     following.cancel()
 
 
+async def test_what_of_the_folder_can_not_be_used_is_a_notice_until_it_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*names: str) -> Catalogue:
+        entries = [{"name": name, "source": "folder", "errors": [f"{name}.py: line 3"]} for name in names]
+        return Catalogue([*KNOWN.entries, *entries])
+
+    Reading(monkeypatch, broken("known", "b"), broken(*"abcdefg"), MachineError("it hangs"), KNOWN)
+    followed = Strategies(tmp_path, broken("known"), look(tmp_path))
+    unusable = f"{tmp_path}: not all of its strategies can be used: "
+    assert followed.notices == [f"{unusable}known: known.py: line 3"]
+    assert Strategies(tmp_path, KNOWN, None).notices == []
+    elsewhere = Catalogue([{"name": "installed", "source": "entry-point", "errors": ["can't load"]}])
+    assert Strategies(tmp_path, elsewhere, None).notices == [], "who wrote the folder can't mend that"
+    assert await followed._read(tmp_path, lambda: None)
+    assert followed.notices == [f"{unusable}known: known.py: line 3; b: b.py: line 3"]
+    assert await followed._read(tmp_path, lambda: None)
+    (notice,) = followed.notices
+    assert notice.endswith("; e: e.py: line 3; and 2 more")
+    assert not await followed._read(tmp_path, lambda: None)
+    assert followed.notices[1:] == [notice], "those known before count"
+    assert await followed._read(tmp_path, lambda: None)
+    assert followed.notices == []
+
+
 async def test_a_folder_of_strategies_that_is_gone_leaves_those_known_and_is_said(tmp_path: Path) -> None:
     """By the real reading: it ends with exit code 2 where there is no folder."""
     folder = tmp_path / "nowhere"

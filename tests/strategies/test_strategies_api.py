@@ -197,6 +197,14 @@ def test_a_folder_strategy_is_found_and_others_are_not_imported(tmp_path: Path) 
     assert found.strategy({"gap": 7}).warmup == 7
 
 
+def test_a_broken_file_that_has_the_name_too_is_passed_over_and_told_where_no_other_has_it(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(FOLDER_STRATEGY + "\nclass Half(\n")
+    with pytest.raises(StrategyError, match=r"^broken\.py: .* \(line \d+\)$"):
+        find_strategy("twice", strategies_dir=str(tmp_path))
+    (tmp_path / "sound.py").write_text(FOLDER_STRATEGY)
+    assert find_strategy("twice", strategies_dir=str(tmp_path)).strategy({"gap": 7}).warmup == 7
+
+
 def test_a_folder_strategy_can_import_its_sibling(tmp_path: Path) -> None:
     (tmp_path / "sibling_of_borrower.py").write_text("NUMBER = 41\n")
     text = FOLDER_STRATEGY.replace("class Twice", "from sibling_of_borrower import NUMBER\nclass Twice")

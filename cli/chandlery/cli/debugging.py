@@ -47,7 +47,9 @@ def signals(worker: Worker = None, json: Json = False, state: State = DEFAULT_ST
 
 
 def doctor(
-    port: Annotated[list[int] | None, typer.Option("--port", help="Port that must be free; may be repeated.")] = None,
+    port: Annotated[
+        list[int] | None, typer.Option("--port", min=1, max=65_535, help="Port that must be free; may be repeated.")
+    ] = None,
     json: Json = False,
     state: State = DEFAULT_STATE,
 ) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import enum
 import platform
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 import typer
@@ -18,9 +18,17 @@ from chandlery.cli.options import DEFAULT_STATE, Json, State
 from chandlery.cli.runtime.version import own_version
 from chandlery.cli.screen import output, remarks
 from chandlery.cli.signal_states import with_states
-from chandlery.console.model import View
+from chandlery.console.model import SignalRow, View
 from chandlery.console.tables import feeds_table, pools_table, processes_table, signals_table, traders_table
 from chandlery.core.errors import InputError
+
+_NAMES_HELP: Final = (
+    "Only these (name or namespace/name; signals: of these Traders, or with an id that begins so and no other does)."
+)
+#: Fields of rows that hold their full name, the first that a row has.
+_NAMED_BY: Final = ("trader", "pool", "feed", "name")
+#: Of names, where one isn't found: more fill the screen.
+_MOST_NAMED: Final = 20
 
 
 class Kind(enum.StrEnum):
@@ -49,7 +57,7 @@ def register(app: typer.Typer) -> None:
 
 def get(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    names: Annotated[list[str] | None, typer.Argument(help="Only these (name or namespace/name).")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help=_NAMES_HELP)] = None,
     form: Annotated[Form, typer.Option("-o", "--output", help="How to print it.")] = Form.table,
     state: State = DEFAULT_STATE,
 ) -> None:
@@ -93,23 +101,46 @@ def rows_of(view: View, kind: Kind) -> Sequence[msgspec.Struct]:
 
 
 def select(rows: Sequence[msgspec.Struct], names: Sequence[str]) -> Sequence[msgspec.Struct]:
-    """The rows of these names; all without names.
+    """The rows of these names, in their own order; all without names.
+
+    Args:
+        names: full names or ones without their namespace, which several rows may have; of signals, those of their Traders,
+            or enough of an id's beginning.
 
     Raises:
-        InputError: a name that none has.
+        InputError: a name that none has, or the beginning of several signals' ids.
     """
     if not names:
         return rows
-    by_name: dict[str, msgspec.Struct] = {}
-    for row in rows:
-        full = next(getattr(row, field) for field in ("trader", "pool", "feed", "name", "id") if hasattr(row, field))
-        by_name[full] = row
-        by_name.setdefault(full.rpartition("/")[2], row)
-    unknown = [name for name in names if name not in by_name]
-    if unknown:
-        known = ", ".join(sorted(name for name in by_name if "/" in name) or sorted(by_name)) or "none"
-        raise InputError(f"not found: {', '.join(unknown)}; there are: {known}")
-    return [by_name[name] for name in names]
+    found = {name: _of(rows, name) for name in names}
+    if unknown := [name for name, those in found.items() if not those]:
+        known = list(dict.fromkeys(map(_full_name, rows)))
+        shown = ", ".join(known[:_MOST_NAMED]) + (" …" if len(known) > _MOST_NAMED else "")
+        raise InputError(f"not found: {', '.join(unknown)}; there are: {shown or 'none'}")
+    taken = {index for those in found.values() for index in those}
+    return [row for index, row in enumerate(rows) if index in taken]
+
+
+def _of(rows: Sequence[msgspec.Struct], name: str) -> list[int]:
+    """Places of the rows of one name.
+
+    Raises:
+        InputError: see :func:`select`.
+    """
+    if named := [index for index, row in enumerate(rows) if name in (full := _full_name(row), full.rpartition("/")[2])]:
+        return named
+    ids = {
+        index: row.id
+        for index, row in enumerate(rows)
+        if isinstance(row, SignalRow) and row.id.startswith(name.lower())
+    }
+    if len(set(ids.values())) > 1:
+        raise InputError(f"{len(set(ids.values()))} signals' ids begin with {name!r}: give more of it")
+    return list(ids)
+
+
+def _full_name(row: msgspec.Struct) -> str:
+    return str(next(getattr(row, field) for field in _NAMED_BY if hasattr(row, field)))
 
 
 def table_of(kind: Kind, rows: Sequence[msgspec.Struct], *, wide: bool) -> Table:

@@ -14,6 +14,7 @@ from chandlery.cli.endings import ends_well
 from chandlery.cli.options import DEFAULT_STATE, Json, Manifests, State, Strategies, duration_ms
 from chandlery.cli.presenting import Presenter
 from chandlery.cli.running import run_up
+from chandlery.cli.runtime.catalogue import unusable_notice
 from chandlery.cli.runtime.console_process import console_options
 from chandlery.cli.runtime.desired import read_first, unchecked_notice, unchecked_traders
 from chandlery.cli.runtime.metrics_ports import TARGETS, MetricsPorts
@@ -23,6 +24,7 @@ from chandlery.core.errors import InputError, LoginError
 from chandlery.core.kafka_login import login_of
 from chandlery.core.settings import KafkaSecurity, parse_listen
 from chandlery.core.transports import Transport
+from chandlery.core.wording import shortened
 
 _TRANSPORTS: dict[str, Transport] = {"shared": "SharedMemory", "pipe": "Pipe"}
 
@@ -48,7 +50,7 @@ def up(
         Path | None,
         typer.Option("--secrets", metavar="DIR", help="Secrets that MarketFeeds name, as files DIR/SECRET/KEY."),
     ] = None,
-    port: Annotated[int | None, typer.Option("--port", help="Port of the embedded Kafka.")] = None,
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65_535, help="Port of the embedded Kafka.")] = None,
     transport: Annotated[
         str | None,
         typer.Option("--transport", metavar="shared|pipe", help="How candles reach traders, whatever manifests say."),
@@ -98,7 +100,7 @@ def up(
         kafka=_address(kafka),
         kafka_config=_kafka_config(kafka_config, kafka),
         secrets=secrets.absolute() if secrets is not None else None,
-        port=port,
+        port=_port(port, kafka),
         transport=_transport(transport),
         speed=_speed(speed),
         run_for_s=duration_ms("--for", run_for) / 1000 if run_for is not None else None,
@@ -113,6 +115,8 @@ def up(
 def validate(manifests: Manifests, strategies: Strategies = None, json: Json = False) -> None:
     """Check manifests as `up` would, without starting anything. Exit code 2: there is a problem."""
     wanted, catalogue = asyncio.run(read_first(tuple(map(str, manifests)), strategies))
+    if strategies is not None and (unusable := catalogue.unusable()):
+        sys.stderr.write(f"chandlery: {unusable_notice(strategies, unusable)}\n")
     read = wanted.manifests
     unchecked = unchecked_traders(read, catalogue)
     for trader in unchecked:
@@ -126,11 +130,26 @@ def validate(manifests: Manifests, strategies: Strategies = None, json: Json = F
 
 
 def _address(text: str | None) -> str | None:
-    if text is not None:
-        for one in text.split(","):
-            if isinstance(parse_listen(one), str):
-                raise InputError(f"--kafka {text!r}: write host:port")
+    if text is not None and not all(map(_is_host_and_port, text.split(","))):
+        raise InputError(f"--kafka {shortened(text)}: write host:port")
     return text
+
+
+def _is_host_and_port(text: str) -> bool:
+    try:
+        address = parse_listen(text)
+    except InputError:
+        return False
+    # To be reached, unlike one to listen on, takes a host and a port.
+    return not isinstance(address, str) and all(address) and not any(map(str.isspace, text))
+
+
+def _port(port: int | None, kafka: str | None) -> int | None:
+    if port is not None and kafka is not None:
+        raise InputError(
+            "--port is of the Kafka that is started here, and --kafka names another: leave one of them out"
+        )
+    return port
 
 
 def _kafka_config(path: Path | None, kafka: str | None) -> Path | None:

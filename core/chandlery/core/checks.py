@@ -194,7 +194,7 @@ def check_strategy(trader: Trader, catalogue: Iterable[CatalogueEntry]) -> Itera
     strategy = trader.spec.strategy
     if strategy.source is not None:
         return
-    entries = {str(entry["name"]): entry for entry in catalogue}
+    entries = _by_name(catalogue)
     entry = entries.get(strategy.name)
     if entry is None:
         near = did_you_mean(strategy.name, entries)
@@ -215,6 +215,19 @@ def check_strategy(trader: Trader, catalogue: Iterable[CatalogueEntry]) -> Itera
             yield Finding("BadParameter", path, message)
         elif (problem := value_problem(spec, value)) is not None:
             yield Finding("BadParameter", path, problem)
+
+
+def _by_name(catalogue: Iterable[CatalogueEntry]) -> dict[str, CatalogueEntry]:
+    """One entry a name: the first that can be used, else the first.
+
+    A file that can't be used goes by a name too, and may not take it from a strategy that can: a Trader's process finds that one.
+    """
+    entries: dict[str, CatalogueEntry] = {}
+    for entry in catalogue:
+        name = str(entry["name"])
+        if name not in entries or (entries[name].get("errors") and not entry.get("errors")):
+            entries[name] = entry
+    return entries
 
 
 def _specs(entry: CatalogueEntry) -> dict[str, ParameterSpec]:

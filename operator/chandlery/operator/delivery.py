@@ -75,6 +75,8 @@ class Delivery:
         self._endpoint = endpoint
         self._chance = chance
         self._changed = asyncio.Event()
+        #: Sequence and problem of the failure that the log had last.
+        self._logged = (0, "")
 
     def want(self, assignment: Assignment) -> bool:
         """Ask for this state.
@@ -139,8 +141,7 @@ class Delivery:
                 # 2 s: the feed answers within a loop turn of its own; ten times the 0.2 s of its worst stall.
                 reply = await self._endpoint.call("PUT", "/v1/assignment", encode(pushed), timeout_s=2.0)
             except ChandleryError as error:
-                if not isinstance(error, UnavailableError) and str(error) != self.problem:
-                    log.error("assignment can't be kept", extra={"worker": self.worker, "problem": str(error)})
+                self._log_failure(pushed, attempt, error)
                 self._tell(str(error))
                 await self._pause(attempt)
                 continue
@@ -150,11 +151,24 @@ class Delivery:
             if outcome == "later":
                 await self._pause(attempt)
 
+    def _log_failure(self, pushed: Assignment, attempt: int, error: ChandleryError) -> None:
+        """A line for the first attempt of a sequence that fails so, and for each that fails otherwise than the one before."""
+        failure = (pushed.sequence, str(error))
+        if failure == self._logged:
+            return
+        self._logged = failure
+        facts = {"worker": self.worker, "sequence": pushed.sequence, "attempt": attempt, "problem": str(error)}
+        if isinstance(error, UnavailableError):
+            log.warning("assignment not delivered", extra=facts)
+        else:
+            log.error("assignment can't be kept", extra=facts)
+
     def _settle(self, pushed: Assignment, reply: Reply, attempt: int) -> Outcome:
         """What an answer means for the push."""
         facts = {"worker": self.worker, "sequence": pushed.sequence, "attempt": attempt}
         if reply.status == 200:
             self.delivered_sequence = pushed.sequence
+            self._logged = (0, "")
             self._tell("")
             log.info("assignment delivered", extra=facts)
             return "done" if pushed is self.assignment else "again"

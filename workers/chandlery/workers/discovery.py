@@ -190,12 +190,18 @@ def find_strategy(name: str, *, strategies_dir: str = "", source: str | None = N
     if name in points:
         return _from_entry_point(name, points[name])
     known = set(points)
+    failed: StrategyError | None = None
     for path in folder_files(strategies_dir):
         names = names_in_text(_text_of(path))
         if name in names:
-            module, text = import_file(path)
-            return Found(_pick(name, module, path.name), "folder", text)
+            try:
+                module, text = import_file(path)
+                return Found(_pick(name, module, path.name), "folder", text)
+            except StrategyError as error:  # as for the catalogue, another file that holds it will do
+                failed = failed or error
         known.update(names)
+    if failed is not None:
+        raise failed
     raise StrategyError(
         f"unknown strategy {name!r}; there are: {', '.join(sorted(known))}{did_you_mean(name, known)}",
         reason="UnknownStrategy",

@@ -31,6 +31,9 @@ _MOST_LINE_BYTES: Final = 64 * 1024 * 1024
 #: What is kept of the process's standard error: its last line says why it failed, however much strategies write there.
 _LAST_WORDS_BYTES: Final = 8 * 1024
 
+#: Strategies that can't be used of which a notice says why.
+_MOST_NAMED: Final = 5
+
 _decode_entries: Final = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _decode_answer: Final = msgspec.json.Decoder(Answer).decode
 
@@ -51,6 +54,24 @@ class Catalogue:
         """Those of which nobody can say what becomes of them, though their strategy can be used."""
         usable = {entry["name"] for entry in self.entries if not entry.get("errors")}
         return {key: one for key, one in asked.items() if one.strategy in usable and self.answers.get(key) is None}
+
+    def unusable(self) -> str:
+        """What of the folder of strategies can't be used, and why; empty: all of it can.
+
+        Traders tell of it only where they name it and nothing else has the name.
+        """
+        broken = [
+            f"{entry['name']}: {entry['errors'][0]}"
+            for entry in self.entries
+            if entry.get("errors") and entry.get("source") == "folder"
+        ]
+        more = f"; and {len(broken) - _MOST_NAMED} more" if len(broken) > _MOST_NAMED else ""
+        return "; ".join(broken[:_MOST_NAMED]) + more
+
+
+def unusable_notice(folder: Path, unusable: str) -> str:
+    """What is to be said of what :meth:`Catalogue.unusable` tells of a folder."""
+    return f"{folder}: not all of its strategies can be used: {unusable}"
 
 
 async def read_catalogue(strategies: Path | None, asked: Mapping[str, Configuration] | None = None) -> Catalogue:

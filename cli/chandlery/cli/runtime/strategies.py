@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue
+from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue, unusable_notice
 from chandlery.core.configurations import Answers, Configuration, configurations_of
 from chandlery.core.errors import ChandleryError
 from chandlery.core.resources import Trader
@@ -35,7 +35,7 @@ class Strategies:
     for ever.
 
     Attributes:
-        catalogue: what there is; where it can't be read now, what there was. notices: that it can't be read, and why.
+        catalogue: what there is; where it can't be read now, what there was.
     """
 
     def __init__(self, folder: Path | None, catalogue: Catalogue, seen: Fingerprint | None) -> None:
@@ -46,10 +46,18 @@ class Strategies:
             seen: the folder as it was before ``catalogue`` was read; None: not known, so it is read once more.
         """
         self.catalogue = catalogue
-        self.notices: list[str] = []
         self._folder = folder
+        self._unread = ""
         self._seen = seen
         self._asked: Mapping[str, Configuration] = {}
+
+    @property
+    def notices(self) -> list[str]:
+        """That the folder can't be read, or what of it can't be used, and why."""
+        told = [self._unread] if self._unread else []
+        if self._folder is not None and (unusable := self.catalogue.unusable()):
+            told.append(unusable_notice(self._folder, unusable))
+        return told
 
     async def follow(self, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
         """Call ``changed`` after each new catalogue, until cancelled.
@@ -109,11 +117,11 @@ class Strategies:
             catalogue = await read_catalogue(folder, asked)
         except (ChandleryError, OSError) as error:
             told = f"{folder}: its strategies can't be read, those known before count: {error}"
-            if self.notices != [told]:
+            if self._unread != told:
                 log.warning("strategies can't be read", extra={"problem": str(error)})
-            self.notices = [told]
+            self._unread = told
             return False
-        self.notices = []
+        self._unread = ""
         _log_unchecked(catalogue, asked)
         before = self.catalogue
         are_new = catalogue.entries != before.entries
