@@ -183,6 +183,18 @@ async def test_a_409_that_is_not_the_workers_own_is_repeated_until_it_answers() 
     assert pod.taken.sequence == 1
 
 
+async def test_what_a_restarted_worker_is_pushed_again_is_tried_until_it_answers() -> None:
+    pod = Pod()
+    async with running(pod) as delivery:
+        delivery.want(wanting("default/a"))
+        await until(lambda: delivered(delivery))
+        pod.taken, pod.faults = None, ["lost", "lost", "lost"]
+        delivery.nudge()
+        await until(lambda: pod.taken is not None)
+        await until(lambda: not delivery.problem)
+    assert not pod.faults
+
+
 async def test_each_push_is_a_line_in_the_log_with_its_revision_attempt_and_outcome(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

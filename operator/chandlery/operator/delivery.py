@@ -130,7 +130,7 @@ class Delivery:
 
     async def _push(self) -> None:
         attempt = 0
-        while self.delivered_sequence != self.assignment.sequence or attempt == 0:
+        while True:  # also what was delivered before: who asks for it again has a worker that may have lost it
             attempt += 1
             pushed = self.assignment
             try:
