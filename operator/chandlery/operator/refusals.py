@@ -92,6 +92,17 @@ def refusal_of(said: str, workload: str) -> PodRefusal:
     return PodRefusal("PodRefused", f"the cluster refuses the pod of {workload}: {words[:_MOST_CHARS]}")
 
 
+def refusal_to_make(said: str, worker: str) -> PodRefusal:
+    """Why a worker has no StatefulSet.
+
+    Args:
+        said: the API server's answer to a write of one of its objects.
+    """
+    if is_of_quota(said):
+        return refusal_of(said, worker)
+    return PodRefusal("Refused", f"the API server refuses what worker {worker} needs: {said}")
+
+
 def is_of_quota(said: str) -> bool:
     """Whether these words tell of a quota."""
     return bool(_QUOTA.search(said) or _UNSAID.search(said))
