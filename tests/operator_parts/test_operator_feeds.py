@@ -23,7 +23,7 @@ from chandlery.operator.events import Events
 from chandlery.operator.feeds import GRACE_S, Feeds
 from chandlery.operator.kubernetes.api import Kind, Page, RefusedError
 from chandlery.operator.kubernetes.follow import Followed
-from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, STATEFUL_SET
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP, EVENT, POD, STATEFUL_SET
 from chandlery.operator.planning import PoolPlanner
 from chandlery.operator.pools import Tools
 from chandlery.operator.refusals import Refusals
@@ -391,10 +391,10 @@ async def test_a_quota_that_refuses_a_feeds_pod_is_told_with_what_a_feed_can_do_
     del market.server.there[POD].objects["default", "market-ingest-0"]
     note = f'create Pod market-ingest-0 failed error: pods "market-ingest-0" is forbidden: {said}'
 
-    async def events(_kind: Kind, _namespace: str = "", *, fields: str = "", **_: Any) -> Page:
-        return Page("1", [{"metadata": {"resourceVersion": "5"}, "note": note}])
+    async def listed(kind: Kind, _namespace: str = "", *, fields: str = "", **_: Any) -> Page:
+        return Page("1", [{"metadata": {"resourceVersion": "5"}, "note": note}] if kind is EVENT else [])
 
-    monkeypatch.setattr(market.server, "list", events)
+    monkeypatch.setattr(market.server, "list", listed)
     ready = await market.look()
     quota = said.partition("quota: ")[2].partition(":")[0].partition(",")[0]
     assert (ready["reason"], ready["message"]) == (
