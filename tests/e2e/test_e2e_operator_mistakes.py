@@ -224,6 +224,24 @@ async def test_a_secret_of_a_workers_name_that_is_somebody_elses_is_neither_take
         assert "ownerReferences" not in kept["metadata"]
 
 
+async def test_a_configmap_of_a_childs_name_that_is_somebody_elses_is_left_as_it_is(
+    on_control_plane: Namespace, tmp_path: Path
+) -> None:
+    async with staged(on_control_plane, tmp_path) as (stage, ns):
+        body = {"metadata": {"name": "quants-0-settings", "namespace": ns}, "data": {"theirs": "1"}}
+        await stage.api.create(CONFIG_MAP, body)
+        await stage.operator(*scope(ns))
+        await stage.apply(feed(ns), pool(ns), trader(ns, "one"))
+        for name, kind in (("quants", TRADER_POOL), ("one", TRADER)):
+            await stage.until_reason(ns, name, "Refused", kind)
+            assert "quants-0-settings" in await message(stage, ns, name, kind)
+        kept = await stage.api.get(CONFIG_MAP, ns, "quants-0-settings")
+        assert kept["data"] == {"theirs": "1"}
+        assert "ownerReferences" not in kept["metadata"]
+        await stage.api.delete(CONFIG_MAP, ns, "quants-0-settings")
+        await stage.until_reason(ns, "one", "Running")
+
+
 @pytest.mark.parametrize("wrong", ["hash", "sequence"])
 @pytest.mark.parametrize("operator_is", ["away", "there"])
 async def test_a_kept_assignment_that_somebody_forged_is_replaced_by_one_above_it(

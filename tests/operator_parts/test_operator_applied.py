@@ -17,7 +17,7 @@ from chandlery.operator.children.naming import Defaults, Object
 from chandlery.operator.children.pools import disruption_budget
 from chandlery.operator.children.workers import settings_map, worker_set
 from chandlery.operator.covering import covers
-from chandlery.operator.kubernetes.api import Kind
+from chandlery.operator.kubernetes.api import Kind, Page, RefusedError
 from chandlery.operator.kubernetes.follow import Followed
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD_DISRUPTION_BUDGET, STATEFUL_SET
 
@@ -35,6 +35,12 @@ class Server:
 
     def __init__(self) -> None:
         self.applied: list[str] = []
+        self.looked_for: list[str] = []
+        self.there: list[Object] = []
+
+    async def list(self, kind: Kind, namespace: str = "", *, fields: str = "", **_: Any) -> Page:
+        self.looked_for.append(f"{kind.name}/{fields.removeprefix('metadata.name=')}")
+        return Page("1", [item for item in self.there if fields == f"metadata.name={item['metadata']['name']}"])
 
     async def apply(self, kind: Kind, body: Object, *, subresource: str = "") -> Object:
         self.applied.append(f"{kind.name}/{body['metadata']['name']}")
@@ -91,6 +97,40 @@ def edited(body: Object, *path: str | int, value: Any) -> Object:
     else:
         at[path[-1]] = value
     return dict(made)
+
+
+async def test_what_has_a_childs_name_and_is_somebody_elses_is_left_as_it_is(server: Server) -> None:
+    children, _ = children_of(server, [])
+    theirs = {"name": "quants-0-settings", "namespace": "default", "labels": {"app": "desk"}}
+    server.there = [{"metadata": theirs}]
+    with pytest.raises(RefusedError, match="ConfigMap default/quants-0-settings is there and isn't the operator's"):
+        await children.ensure(CONFIG_MAP, SETTINGS)
+    assert server.applied == []
+    server.there = []
+    assert await children.ensure(CONFIG_MAP, SETTINGS)
+    assert server.applied == ["ConfigMap/quants-0-settings"]
+
+
+@pytest.mark.parametrize("lost", ["labels", "ownerReferences"])
+async def test_a_child_that_is_known_by_its_label_or_its_owner_is_ours(server: Server, lost: str) -> None:
+    children, _ = children_of(server, [])
+    server.there = [as_served(SETTINGS)]
+    del server.there[0]["metadata"][lost]
+    assert await children.ensure(CONFIG_MAP, SETTINGS)
+
+
+async def test_what_has_a_childs_name_is_looked_for_once_and_again_only_when_the_child_is_gone(server: Server) -> None:
+    children, there = children_of(server, [])
+    newer = {**SETTINGS, "metadata": {**SETTINGS["metadata"], "annotations": {}}}
+    await children.ensure(CONFIG_MAP, SETTINGS)
+    await children.ensure(CONFIG_MAP, newer)
+    there[STATEFUL_SET].objects["default", "quants-0"] = edited(WORKLOAD, "spec", "replicas", value=0)
+    await children.ensure(STATEFUL_SET, WORKLOAD)
+    assert server.looked_for == ["ConfigMap/quants-0-settings"]
+    children.changed(CONFIG_MAP)(("default", "quants-0-settings"), as_served(newer), None)
+    await children.ensure(CONFIG_MAP, newer)
+    assert server.looked_for == ["ConfigMap/quants-0-settings"] * 2
+    assert len(server.applied) == 4
 
 
 _POD = ("spec", "template", "spec")

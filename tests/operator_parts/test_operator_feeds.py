@@ -23,7 +23,7 @@ from chandlery.operator.events import Events
 from chandlery.operator.feeds import GRACE_S, Feeds
 from chandlery.operator.kubernetes.api import Kind, Page, RefusedError
 from chandlery.operator.kubernetes.follow import Followed
-from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, STATEFUL_SET
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP, EVENT, POD, STATEFUL_SET
 from chandlery.operator.planning import PoolPlanner
 from chandlery.operator.pools import Tools
 from chandlery.operator.refusals import Refusals
@@ -368,6 +368,38 @@ async def test_a_quota_that_refuses_a_feeds_objects_is_told_once_with_what_to_ra
     server.refuses = lambda _kind, _name: ""
     server.ready(component)
     assert (await market.look())["reason"] == "Running"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            "failed quota: cores: must specify limits.cpu for: ingest",
+            "it counts limits.cpu, which ingest don't name; give the namespace a LimitRange whose default has them, "
+            "or leave limits.cpu out of the quota",
+        ),
+        (
+            "exceeded quota: few, requested: pods=1, used: pods=4, limited: pods=4",
+            "it asks for pods=1, all together may have pods=4; raise the quota's spec.hard",
+        ),
+    ],
+)
+async def test_a_quota_that_refuses_a_feeds_pod_is_told_with_what_a_feed_can_do_about_it(
+    market: Market, monkeypatch: pytest.MonkeyPatch, said: str, words: str
+) -> None:
+    monkeypatch.setattr("chandlery.operator.refusals._USUAL_S", 0.0)
+    del market.server.there[POD].objects["default", "market-ingest-0"]
+    note = f'create Pod market-ingest-0 failed error: pods "market-ingest-0" is forbidden: {said}'
+
+    async def listed(kind: Kind, _namespace: str = "", *, fields: str = "", **_: Any) -> Page:
+        return Page("1", [{"metadata": {"resourceVersion": "5"}, "note": note}] if kind is EVENT else [])
+
+    monkeypatch.setattr(market.server, "list", listed)
+    ready = await market.look()
+    quota = said.partition("quota: ")[2].partition(":")[0].partition(",")[0]
+    assert (ready["reason"], ready["message"]) == (
+        "QuotaExceeded", f"ResourceQuota {quota} refuses market-ingest: {words}",
+    )  # fmt: skip
 
 
 async def test_what_the_api_server_refuses_for_another_reason_is_told_in_its_words(market: Market) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.operator_parts.operator_bodies import pool_body
+from tests.operator_parts.operator_bodies import pool_body, trader_body
 
 from chandlery.operator.cache import hold
-from chandlery.operator.conditions import WorkerView, pool_state
-from chandlery.operator.planner import PoolPlan
+from chandlery.operator.conditions import WorkerView, pool_state, trader_state
+from chandlery.operator.planner import PoolPlan, Verdict
 from chandlery.operator.planner_types import Lack
 from chandlery.operator.podstate import address_of, is_ready, trouble_of
 
@@ -50,6 +50,55 @@ def test_a_pod_that_ends_is_not_ready_whatever_its_conditions_say() -> None:
 )
 def test_the_trouble_of_a_pod_is_named(status: dict[str, Any], words: str) -> None:
     assert trouble_of(pod(status)) == words
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "words"),
+    [
+        ("CreateContainerConfigError", 'secret "lic" not found', 'CreateContainerConfigError: secret "lic" not found'),
+        (
+            "CreateContainerConfigError",
+            "couldn't find key KEY in Secret default/lic",
+            "CreateContainerConfigError: couldn't find key KEY in Secret default/lic",
+        ),
+        ("InvalidImageName", "couldn't parse image name", "InvalidImageName: couldn't parse image name"),
+    ],
+)
+def test_what_a_container_lacks_is_named_in_the_kubelets_words(reason: str, message: str, words: str) -> None:
+    container = {"name": "traders", "state": {"waiting": {"reason": reason, "message": message}}}
+    assert trouble_of(pod({"containerStatuses": [container]})) == f"container traders: {words}"
+    lacking = WorkerView("quants-0", "quants-0-0", trouble=trouble_of(pod({"containerStatuses": [container]})))
+    verdict = Verdict("default/one", "quants-0", ("default", "quants"), generation=1)
+    assert message in trader_state(hold("Trader", trader_body()), verdict, lacking).message
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [
+            ("CrashLoopBackOff", "back-off 10s restarting failed container=traders"),
+            ("CrashLoopBackOff", "back-off 20s restarting failed container=traders"),
+        ],
+        [
+            ("ErrImagePull", "rpc error: code = NotFound desc = failed to pull and unpack image"),
+            ("ImagePullBackOff", 'Back-off pulling image "mine:2"'),
+        ],
+        [
+            ("CreateContainerError", 'failed to reserve container name: is reserved for "0a1b"'),
+            ("CreateContainerError", 'failed to reserve container name: is reserved for "2c3d"'),
+        ],
+    ],
+)
+def test_words_that_are_others_each_time_are_not_told(said: list[tuple[str, str]]) -> None:
+    told = {
+        trouble_of(
+            pod(
+                {"containerStatuses": [{"name": "traders", "state": {"waiting": {"reason": reason, "message": words}}}]}
+            )
+        )
+        for reason, words in said
+    }
+    assert len(told) == 1
 
 
 def started(restarts: int, ran: str = "00:00:09", *, ready: bool = False, **state: Any) -> dict[str, Any]:

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 from tests.operator_parts.operator_bodies import pool_body, trader_body
+from tests.operator_parts.pools_bench import KEY, Bench
 
 from chandlery.operator.cache import hold
 from chandlery.operator.conditions import WorkerView, pool_state, trader_state
+from chandlery.operator.kubernetes.api import Kind, RefusedError
+from chandlery.operator.kubernetes.kinds import STATEFUL_SET
 from chandlery.operator.planner import PoolPlan, Verdict
 from chandlery.operator.refusals import is_of_quota, refusal_of
 
@@ -17,6 +20,7 @@ EXCEEDED = _SAID + (
     "exceeded quota: small, requested: limits.memory=5912Mi,pods=1, used: limits.memory=0,pods=2, "
     "limited: limits.memory=1Gi,pods=2"
 )
+FOREIGN = '422 Secret "quants-1-worker-token" is invalid: type: field is immutable'
 UNSAID = _SAID + "failed quota: cores: must specify limits.cpu for: feed,traders"
 POLICY = _SAID + 'violates PodSecurity "restricted:latest": host namespaces (hostNetwork=true)'
 
@@ -62,3 +66,81 @@ def test_a_worker_that_is_ready_speaks_for_its_traders_whatever_its_next_pod_wil
     worker = WorkerView("quants-0", pod="quants-0-0", ready=True, refused=refusal_of(EXCEEDED, "quants-0"))
     verdict = Verdict("default/one", "quants-0", ("default", "quants"), generation=1)
     assert trader_state(hold("Trader", trader_body()), verdict, worker).reason != "QuotaExceeded"
+
+
+@pytest.fixture
+def two(bench: Bench) -> Bench:
+    """A pool that needs two workers, for a Trader each."""
+    bench.cache.put("TraderPool", pool_body(workers={"min": 1, "max": 2}, tradersPerWorker=1))
+    for name in ("one", "two"):
+        bench.cache.put("Trader", trader_body(name))
+    return bench
+
+
+def refuse(bench: Bench, refused: str, said: str) -> None:
+    """Have the API server refuse an object (``KIND/NAME``)."""
+
+    async def before(kind: Kind, name: str) -> None:
+        if f"{kind.name}/{name}" == refused:
+            raise RefusedError(said)
+
+    bench.server.before = before
+
+
+def workloads(bench: Bench) -> list[str]:
+    return sorted(name for _, name in bench.server.there[STATEFUL_SET].objects)
+
+
+async def test_what_is_refused_of_one_worker_holds_up_no_other_and_is_told_of_its_own_traders(two: Bench) -> None:
+    refuse(two, "Secret/quants-1-worker-token", FOREIGN)
+    for _ in range(2):
+        with pytest.raises(RefusedError):
+            await two.pools.reconcile(KEY)
+        assert workloads(two) == ["quants-0"]
+    for name in ("Trader/two", "TraderPool/quants"):
+        ready, stalled = two.condition(name), two.condition(name, "Stalled")
+        assert (ready["reason"], stalled["status"]) == ("Refused", "True")
+        assert "quants-1" in ready["message"]
+        assert FOREIGN in ready["message"]
+    assert two.condition("Trader/one")["reason"] == "WorkerStarting"
+    assert sorted(two.server.events) == [("quants", "Refused"), ("two", "Refused")]
+    two.server.before = None
+    await two.pools.reconcile(KEY)
+    assert workloads(two) == ["quants-0", "quants-1"]
+    assert two.condition("Trader/two")["reason"] == "WorkerStarting"
+    assert two.condition("TraderPool/quants")["reason"] == "WorkersStarting"
+
+
+async def test_each_traders_words_are_of_its_own_workers_refusal(two: Bench) -> None:
+    async def before(kind: Kind, name: str) -> None:
+        if kind is STATEFUL_SET:
+            raise RefusedError(f"422 {name} breaks a policy")
+
+    two.server.before = before
+    with pytest.raises(RefusedError, match="quants-0 breaks a policy"):
+        await two.pools.reconcile(KEY)
+    for trader, worker in (("one", "quants-0"), ("two", "quants-1")):
+        assert f"{worker} breaks a policy" in two.condition(f"Trader/{trader}")["message"]
+
+
+async def test_what_is_refused_of_what_all_workers_need_is_told_of_every_trader(two: Bench) -> None:
+    refuse(two, "Service/quants-workers", "422 another's clusterIP")
+    with pytest.raises(RefusedError):
+        await two.pools.reconcile(KEY)
+    assert workloads(two) == []
+    for name in ("one", "two"):
+        ready = two.condition(f"Trader/{name}")
+        assert (ready["reason"], "422 another's clusterIP" in ready["message"]) == ("Refused", True)
+
+
+async def test_a_worker_whose_newer_template_is_refused_holds_up_no_other_that_has_nothing_to_lose(two: Bench) -> None:
+    await two.pools.reconcile(KEY)
+    refuse(two, "StatefulSet/quants-0", "422 too much")
+    spec: dict[str, Any] = {"workers": {"min": 1, "max": 2}, "tradersPerWorker": 1, "image": "mine:2"}
+    two.cache.put("TraderPool", pool_body(version=2, generation=2, **spec))
+    two.server.log.clear()
+    with pytest.raises(RefusedError):
+        await two.pools.reconcile(KEY)
+    assert "StatefulSet/quants-1" in two.server.log
+    ready = two.condition("TraderPool/quants")
+    assert (ready["reason"], ready["message"]) == ("Refused", "422 too much")

@@ -19,7 +19,7 @@ from chandlery.operator.applied import Children
 from chandlery.operator.cache import Cache
 from chandlery.operator.children.naming import POOL_LABEL, WORKER_LABEL, Defaults, Object
 from chandlery.operator.children.workers import assignment_map, settings_map, worker_set
-from chandlery.operator.kubernetes.api import Kind, RefusedError
+from chandlery.operator.kubernetes.api import Kind, Page, RefusedError
 from chandlery.operator.kubernetes.follow import Followed
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, SECRET, STATEFUL_SET
 from chandlery.operator.workers import Workers
@@ -44,6 +44,9 @@ class Deletions:
         if name in self.foreign:
             raise RefusedError(f'422 Secret "{name}" is invalid: type: field is immutable')
         return {"metadata": {**body["metadata"], "resourceVersion": "7", "uid": f"uid-of-{name}"}}
+
+    async def list(self, kind: Kind, namespace: str = "", *, fields: str = "", **_: Any) -> Page:
+        raise AssertionError(f"{kind.name} {fields} looked for")
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
         self.deleted.append(f"{kind.name}/{name}")

@@ -12,14 +12,17 @@ from chandlery.operator.cache import Dirty
 from chandlery.operator.children.naming import (
     CONTENT,
     FEED_LABEL,
+    MANAGED_BY,
+    OPERATOR,
     POOL_LABEL,
     Object,
     content_of,
     digest_of,
 )
 from chandlery.operator.covering import covers
-from chandlery.operator.kubernetes.api import Kind
+from chandlery.operator.kubernetes.api import Kind, Page, RefusedError
 from chandlery.operator.kubernetes.follow import Followed, Names
+from chandlery.operator.kubernetes.kinds import SECRET
 
 log = logging.getLogger("chandlery.operator.children")
 
@@ -28,6 +31,9 @@ class Cluster(Protocol):
     """What of the API server is needed."""
 
     async def apply(self, kind: Kind, body: Object, *, subresource: str = "") -> Object: ...
+    async def list(
+        self, kind: Kind, namespace: str = "", *, selector: str = "", fields: str = "", metadata_only: bool = False
+    ) -> Page: ...
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None: ...
 
 
@@ -105,11 +111,33 @@ class Children:
 
     async def apply(self, kind: Kind, body: Object) -> Object:
         """Apply a manifest; raises as :meth:`ensure`."""
+        names = (body["metadata"]["namespace"], body["metadata"]["name"])
+        if self.seen(kind, names) is None and not self.version_applied(kind, names):
+            await self._refuse_anothers(kind, body)
         answer = await self._api.apply(kind, body)
         self.writes += 1
-        names = (body["metadata"]["namespace"], body["metadata"]["name"])
         self._applied[kind, names] = _Applied(_digest(body), version_of(answer), uid_of(answer))
         return answer
+
+    async def _refuse_anothers(self, kind: Kind, body: Object) -> None:
+        """Look whether what is about to be made is there, and somebody else's: applying would overwrite it, and have it
+        deleted with our resource. Only what wears our label is followed. Secrets are never read: their type refuses it.
+
+        Raises:
+            RefusedError: it is. ChandleryError: that can't be asked now.
+        """
+        if kind == SECRET:
+            return
+        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+        page = await self._api.list(kind, namespace, fields=f"metadata.name={name}", metadata_only=True)
+        owners = {one["uid"] for one in body["metadata"]["ownerReferences"]}
+        for item in page.items:
+            owned_by = {one.get("uid") for one in item["metadata"].get("ownerReferences") or ()}
+            if labels_of(item).get(MANAGED_BY) != OPERATOR and not owners & owned_by:
+                raise RefusedError(
+                    f"{kind.name} {namespace}/{name} is there and isn't the operator's (it has no label {MANAGED_BY}: "
+                    f"{OPERATOR}), so it is left as it is: delete it, or give it or our resource another name"
+                )
 
     async def delete(self, kind: Kind, namespace: str, name: str) -> None:
         """Delete a child: the very object that was applied or seen last; raises as :meth:`ensure`."""

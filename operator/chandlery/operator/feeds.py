@@ -259,7 +259,7 @@ class Feeds:
         """A part that can't even have its objects for a quota has no pod for the same reason."""
         name = child_name(feed, component)
         is_there = self._tools.children.seen(STATEFUL_SET, (feed.namespace, name)) is not None
-        return refusal_of(str(error), name) if is_of_quota(str(error)) and not is_there else None
+        return refusal_of(str(error), name, of_feed=True) if is_of_quota(str(error)) and not is_there else None
 
     async def _ask(self, feed: MarketFeed, known: _Known) -> None:
         """Ask ingest and aggregator what they know; what ingest says of symbols concerns the pools' Traders."""

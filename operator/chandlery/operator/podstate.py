@@ -12,6 +12,9 @@ Pod = dict[str, Any]
 _USUAL: Final = frozenset({"PodInitializing", "ContainerCreating"})
 #: An image that can't be pulled is told by both in turn, for as long as it can't: one word, so that nothing comes and goes.
 _ALIKE: Final = {"ErrImagePull": "ImagePullBackOff"}
+#: What the kubelet says beside these stays as it is for as long as it holds: what is missing, and its name. Beside others it
+#: names times, attempts and ids that are others each time, which is no news.
+_STEADY: Final = frozenset({"CreateContainerConfigError", "InvalidImageName", "ErrImageNeverPull"})
 #: The kubelet starts a container that ended again at once, and only then ever later, until it has run for ten minutes.
 _FIRST_DELAYED: Final = 2
 _FORGIVEN_AFTER: Final = dt.timedelta(minutes=10)
@@ -38,11 +41,15 @@ def trouble_of(pod: Pod | None) -> str:
         if one["type"] == "PodScheduled" and one["status"] == "False":
             return f"{one.get('reason', 'Unscheduled')}: {one.get('message', '')}"[:_MOST_CHARS]
     for one in _containers(pod):
-        reason = one.get("state", {}).get("waiting", {}).get("reason", "")
+        waiting = one.get("state", {}).get("waiting", {})
+        reason = waiting.get("reason", "")
         if not reason and _crash_loops(one):
             reason = "CrashLoopBackOff"
         if reason and reason not in _USUAL:
-            return f"container {one['name']}: {_ALIKE.get(reason, reason)}"
+            word = _ALIKE.get(reason, reason)
+            if reason in _STEADY and (said := waiting.get("message")):
+                word = f"{word}: {said[:_MOST_CHARS]}"
+            return f"container {one['name']}: {word}"
     return ""
 
 

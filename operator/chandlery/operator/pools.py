@@ -41,7 +41,7 @@ from chandlery.operator.kubernetes.kinds import (
 from chandlery.operator.planner import PoolPlan, Verdict, WorkerNow
 from chandlery.operator.planner_standing import told_of
 from chandlery.operator.planning import Planned, PoolPlanner
-from chandlery.operator.refusals import Refusals, is_of_quota, refusal_of
+from chandlery.operator.refusals import Refusals, refusal_to_make
 from chandlery.operator.settings_of import is_paced
 from chandlery.operator.sources import Sources, named_by
 from chandlery.operator.statuses import Statuses
@@ -147,7 +147,7 @@ class Pools:
                 # Refused by the API server: nothing helps but a change, and the status must say so.
                 self._problems[key] = str(error)
                 failure = error
-                self._blame(key, error)
+                self._blame(key)
             except ChandleryError as error:
                 failure = error
             await self._look_for_pods(key)
@@ -233,13 +233,12 @@ class Pools:
             if again_s is not None:
                 self._tools.mark(("pool", *key), again_s)
 
-    def _blame(self, key: Key, error: InputError) -> None:
-        """A worker that can't even have its objects for a quota has no pod for the same reason."""
-        if not is_of_quota(str(error)):
-            return
-        for name, link in self._tools.workers.of(key).items():
-            if self._tools.children.seen(STATEFUL_SET, (key[0], name)) is None:
-                link.refused = refusal_of(str(error), name)
+    def _blame(self, key: Key) -> None:
+        """A worker that can't even have its objects has no pod for the same reason."""
+        links = self._tools.workers.of(key)
+        for name, error in self._sets.refused(key).items():
+            if name in links and self._tools.children.seen(STATEFUL_SET, (key[0], name)) is None:
+                links[name].refused = refusal_to_make(str(error), name)
 
     async def _all_kept(self, key: Key, names: Collection[str]) -> bool:
         """Whether the workers that stay have their assignments: what leaves with a worker must have its new place."""

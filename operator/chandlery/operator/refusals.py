@@ -6,6 +6,8 @@ import re
 import time
 from typing import Final, Protocol
 
+from chandlery.operator.applied import labels_of
+from chandlery.operator.children.naming import FEED_LABEL
 from chandlery.operator.conditions import PodRefusal
 from chandlery.operator.kubernetes.api import Kind, Object, Page
 from chandlery.operator.kubernetes.kinds import EVENT
@@ -63,33 +65,55 @@ class Refusals:
         self._asked_s[uid] = now_s
         page = await self._api.list(EVENT, meta["namespace"], fields=f"regarding.uid={uid},reason=FailedCreate")
         newest = max(page.items, key=lambda event: int(event["metadata"]["resourceVersion"]), default=None)
-        self._found[uid] = refusal_of(str(newest.get("note", "")), meta["name"]) if newest is not None else None
+        self._found[uid] = None
+        if newest is not None:
+            self._found[uid] = refusal_of(
+                str(newest.get("note", "")), meta["name"], of_feed=FEED_LABEL in labels_of(item)
+            )
         return self._found[uid], _ASK_S
 
 
-def refusal_of(said: str, workload: str) -> PodRefusal:
+def refusal_of(said: str, workload: str, *, of_feed: bool = False) -> PodRefusal:
     """What the cluster's words mean for a workload. Without what is used already, which moves by itself.
 
     Args:
         said: an event's note, or the answer to a write. workload: name of the StatefulSet.
+        of_feed: whether it is a MarketFeed's, which has no pod template, and not a TraderPool's.
     """
     if found := _QUOTA.search(said):
         quota, requested, _, limited = found.groups()
+        less = "" if of_feed else ", or ask for less: the pool's spec.tradersPerWorker, spec.segment, spec.workers"
         return PodRefusal(
             "QuotaExceeded",
             f"ResourceQuota {quota} refuses {workload}: it asks for {requested}, all together may have {limited}; "
-            f"raise the quota's spec.hard, or ask for less (of a pool: spec.tradersPerWorker, spec.segment, spec.workers)",
+            f"raise the quota's spec.hard{less}",
         )
     if found := _UNSAID.search(said):
         quota, amounts, containers = found.groups()
+        give = (
+            "give the namespace a LimitRange whose default has them"
+            if of_feed
+            else "give them in the pool's spec.podTemplate"
+        )
         return PodRefusal(
             "QuotaExceeded",
             f"ResourceQuota {quota} refuses {workload}: it counts {amounts}, which {containers} don't name; "
-            f"give them in the pool's spec.podTemplate, or leave {amounts} out of the quota",
+            f"{give}, or leave {amounts} out of the quota",
         )
     cause = _ERROR.search(said)
     words = cause[1] if cause is not None else said
     return PodRefusal("PodRefused", f"the cluster refuses the pod of {workload}: {words[:_MOST_CHARS]}")
+
+
+def refusal_to_make(said: str, worker: str) -> PodRefusal:
+    """Why a worker has no StatefulSet.
+
+    Args:
+        said: the API server's answer to a write of one of its objects.
+    """
+    if is_of_quota(said):
+        return refusal_of(said, worker)
+    return PodRefusal("Refused", f"the API server refuses what worker {worker} needs: {said}")
 
 
 def is_of_quota(said: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from chandlery.core.errors import ChandleryError
 from chandlery.core.manifests import Key
 from chandlery.core.resources import TraderPool
 from chandlery.core.settings import KafkaSettings
@@ -78,6 +79,7 @@ class WorkerSets:
         self._defaults = defaults
         self._mark = mark
         self._made: dict[Key, tuple[TraderPool, KafkaSettings, dict[str, _Manifests]]] = {}
+        self._failed: dict[Key, dict[str, ChandleryError]] = {}
         self._secret_applied_s: dict[tuple[Key, str], float] = {}
         self._secret_denied_s: dict[tuple[Key, str], float] = {}
 
@@ -103,23 +105,44 @@ class WorkerSets:
             How many workers still run an older template.
 
         Raises:
-            ChandleryError: not all could be done.
+            ChandleryError: not all could be done: the first worker's error, once all have been worked on.
         """
-        await self._shared(pool, kafka)
+        failed = self._failed[pool.key] = {}
+        try:
+            await self._shared(pool, kafka)
+        except ChandleryError as error:
+            failed.update(dict.fromkeys(names, error))
+            raise
         children = self._children
         manifests = {name: self._manifests(pool, name, kafka) for name in names}
-        await each(names, lambda name: self._ensure_secret(pool, name, manifests[name].secret))
         missing = [name for name in names if children.seen(STATEFUL_SET, (pool.namespace, name)) is None]
         outdated = [
             name
             for name in names
             if name not in missing and not children.is_current(STATEFUL_SET, manifests[name].workload)
         ]
-        await each(missing, lambda name: self._apply(manifests[name]))
-        current = [name for name in names if name not in missing and name not in outdated]
-        await each(current, lambda name: children.ensure(CONFIG_MAP, manifests[name].settings))
+
+        async def make(name: str) -> None:
+            try:
+                await self._ensure_secret(pool, name, manifests[name].secret)
+                if name in missing:
+                    await self._apply(manifests[name])
+                elif name not in outdated:
+                    await children.ensure(CONFIG_MAP, manifests[name].settings)
+            except ChandleryError as error:
+                failed[name] = error  # what is refused of one worker holds up no other
+
+        await each(names, make)
         left = await self._roll(pool, names, outdated, manifests, to_roll) if outdated else []
+        first = next((failed[name] for name in names if name in failed), None)
+        if first is not None:
+            raise first
         return sum(name in left or self._is_replacing(pool, name) for name in names)
+
+    def refused(self, key: Key) -> dict[str, RefusedError]:
+        """What the API server refused at the last :meth:`ensure`, by the worker that lacks it."""
+        failed = self._failed.get(key, {})
+        return {name: error for name, error in failed.items() if isinstance(error, RefusedError)}
 
     def others(self, pool: TraderPool, stay: Collection[str]) -> list[str]:
         """Workers that there are beside those that are to be."""
@@ -165,6 +188,7 @@ class WorkerSets:
     def forget(self, key: Key) -> None:
         """A pool is gone; Kubernetes removes its children, which are its own."""
         self._made.pop(key, None)
+        self._failed.pop(key, None)
         for when_s in (self._secret_applied_s, self._secret_denied_s):
             for one in [one for one in when_s if one[0] == key]:
                 del when_s[one]
@@ -214,17 +238,23 @@ class WorkerSets:
         manifests: dict[str, _Manifests],
         to_roll: Collection[str],
     ) -> list[str]:
-        links = self._workers.of(pool.key)
+        links, failed = self._workers.of(pool.key), self._failed[pool.key]
+        # One whose Secret could not be written keeps its pod, which has one.
+        able = [name for name in outdated if name not in failed]
         # One that isn't Ready has nothing to lose; of the others one, once all the rest is up and rolled out and its
         # Traders have moved where there was room.
-        idle = [name for name in outdated if not links[name].is_ready]
+        idle = [name for name in able if not links[name].is_ready]
         sound = all(links[name].is_ready and self._rolled_out(pool, name) for name in names)
-        emptied = [name for name in outdated if name in to_roll][:1]
+        emptied = [name for name in able if name in to_roll][:1]
         for name in idle or (emptied if sound else []):
+            try:
+                await self._apply(manifests[name])
+            except ChandleryError as error:
+                failed[name] = error
+                continue
             log.info("worker rolled", extra={"pool": pool.full_name, "worker": name})
-            await self._apply(manifests[name])
             outdated.remove(name)
-        if outdated:
+        if outdated and not failed:  # else it is repeated anyway, ever later
             self._mark(("pool", *pool.key), 1.0)
         return outdated
 
