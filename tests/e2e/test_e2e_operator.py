@@ -463,7 +463,7 @@ async def test_no_token_is_seen_outside_its_secret(on_control_plane: Namespace, 
 async def test_whatever_is_lost_killed_or_doubled_every_trader_ends_where_it_belongs_once(
     on_control_plane: Namespace, tmp_path: Path
 ) -> None:
-    chances = Chances(changes=300)
+    chances = Chances(changes=300, pushes=30)
     async with staged(on_control_plane, tmp_path, faulty_workers(chances)) as (stage, ns):
         outcome = await Chaos(stage, ns, chances, scope(ns)).unleash(patience_s=90)
         assert outcome.is_right, outcome

@@ -40,12 +40,15 @@ class Chances:
 
     Attributes:
         changes: adds, edits and deletes. names: of so many Traders. pause_s: mean time between two changes.
+        pushes: changes go on until so many assignments were pushed, ten times as many changes at most. A busy operator
+            takes many of them up in one push.
         operator_lives_s: between two kills. api_kills: of the API server, spread evenly.
         seed: of everything random but what the machine itself does.
     """
 
     changes: int
     names: int = 60
+    pushes: int = 0
     pause_s: float = 0.0
     operator_lives_s: tuple[float, float] = (1.0, 3.0)
     api_kills: int = 0
@@ -161,7 +164,9 @@ class Chaos:
     async def _change(self) -> None:
         chances, chance = self._chances, self._chance
         kills = {chances.changes * (n + 1) // (chances.api_kills + 1) for n in range(chances.api_kills)}
-        for number in range(chances.changes):
+        for number in range(10 * chances.changes):
+            if number >= chances.changes and self._stage.workers.pushes >= chances.pushes:
+                return
             if number in kills:
                 self._kill_api_server()
             name = f"t{chance.randrange(chances.names):03d}"
