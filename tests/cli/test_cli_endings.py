@@ -178,6 +178,22 @@ def test_logs_of_a_state_where_nothing_ran_says_so(tmp_path: Path) -> None:
     assert "nothing has run over this state folder" in ended.stderr
 
 
+@pytest.mark.parametrize("verb", ["up", "validate"])
+def test_a_file_that_no_replay_can_be_is_refused_before_anything_starts(tmp_path: Path, verb: str) -> None:
+    (tmp_path / "trades.txt").touch()
+    feed = {
+        "apiVersion": "chandlery.dev/v1alpha1",
+        "kind": "MarketFeed",
+        "metadata": {"name": "f"},
+        "spec": {"source": {"replay": {"files": ["trades.txt"]}}},
+    }
+    (tmp_path / "feed.json").write_text(json.dumps(feed))
+    ended = call(verb, "-f", "feed.json", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert 'spec.source.replay.files[0]: "trades.txt": replays are .frames' in ended.stderr
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["feed.json", "trades.txt"]
+
+
 @pytest.mark.parametrize("text", ["3x", "", "9" * 5000 + "s"])
 def test_a_duration_that_is_none_is_told_in_one_line_with_its_option(tmp_path: Path, text: str) -> None:
     ended = call("up", "-f", str(tmp_path), "--for", text, cwd=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import threading
@@ -219,6 +220,22 @@ def test_files_that_a_feed_names_must_be_there_beside_the_manifest(tmp_path: Pat
     (tmp_path / "f.yaml").write_text(text)
     (message,) = messages(read_manifests(tmp_path))
     assert 'line 9) MarketFeed/default/f: spec.source.replay.files[1]: "gone.csv" is no file in ' in message
+
+
+def test_files_to_play_back_must_be_of_a_known_kind(tmp_path: Path) -> None:
+    for name in ("a.frames", "b.arrow", "c.txt", "d.csv.zip"):
+        (tmp_path / name).touch()
+    feed = {
+        "apiVersion": "chandlery.dev/v1alpha1",
+        "kind": "MarketFeed",
+        "metadata": {"name": "f"},
+        "spec": {"source": {"replay": {"files": ["a.frames", "b.arrow", "c.txt", {"path": "d.csv.zip"}]}}},
+    }
+    (tmp_path / "f.json").write_text(json.dumps(feed))
+    text, archive = messages(read_manifests(tmp_path))
+    words = "replays are .frames, .frames.gz, .csv, .csv.gz, .parquet, .feather or .arrow"
+    assert f'spec.source.replay.files[2]: "c.txt": {words}' in text
+    assert f'spec.source.replay.files[3]: "d.csv.zip": {words}' in archive
 
 
 def test_a_digest_changes_with_content_and_with_nothing_else() -> None:

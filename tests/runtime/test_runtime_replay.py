@@ -6,13 +6,38 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.runtime.up_process import Up, trader, until
+from tests.runtime.up_process import FEED, Up, trader, until
 
 from chandlery.stream.broker import EmbeddedBroker
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(400)]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "replay"
+
+
+def test_a_replay_of_a_file_that_cannot_be_used_ends_with_a_problem_that_names_it(
+    tmp_path: Path, broker: EmbeddedBroker
+) -> None:
+    manifests = tmp_path / "m"
+    manifests.mkdir()
+    (manifests / "trades.csv").write_text("when,how much\n1,2\n")
+    name = f"market-{tmp_path.name.replace('_', '-')[-20:]}".rstrip("-")
+    (manifests / "platform.yaml").write_text(
+        FEED.replace("name: market", f"name: {name}").replace(
+            "synthetic: {seed: 7, tradesPerSecond: 20, volatility: 0.0003}",
+            "replay: {files: [{path: trades.csv, symbol: BTC/USDT}]}",
+        )
+    )
+    (manifests / "one.yaml").write_text(trader("one"))
+    with Up(tmp_path, manifests, "--until-end", "--for", "200s", "--json", "--kafka", broker.bootstrap) as up:
+        summary = up.summary()
+        assert up.wait() == 1, up.said
+        assert up.left() == []
+    assert summary["seconds"] < 60, "it ended with the file, not by its time"
+    (problem,) = [problem for problem in summary["problems"] if "trades.csv" in problem]
+    assert f"ingest-{name}" in problem
+    assert "no column time" in problem
+    assert "trades.csv: no column time" in up.said
 
 
 def test_a_replay_ends_by_itself_with_every_trade_accounted_for(tmp_path: Path, broker: EmbeddedBroker) -> None:

@@ -77,6 +77,29 @@ def test_a_pace_left_far_behind_goes_on_from_where_it_is() -> None:
     assert pace.wait_ns(1_500_000_000, 10_000_000_000) == 500_000_000
 
 
+def test_a_moment_out_of_order_is_due_at_once_and_holds_up_none_after_it() -> None:
+    hour, second = 3_600_000_000_000, 1_000_000_000
+    pace = Pace(1.0)
+    assert pace.wait_ns(hour, 0) == 0
+    assert pace.wait_ns(0, 0) == 0
+    assert pace.wait_ns(hour + second, 0) == second
+    assert pace.wait_ns(5, second) == 0
+    assert pace.wait_ns(3, second) == 0, "a second one right after it"
+    assert pace.wait_ns(hour + 2 * second, second) == second
+
+
+def test_a_recording_that_begins_again_at_earlier_times_keeps_its_pace() -> None:
+    second = 1_000_000_000
+    pace, now_ns = Pace(1.0), 0
+    recorded = [*range(100, 110), *range(50, 112)]
+    waits = []
+    for moment in recorded:
+        waits.append(pace.wait_ns(moment * second, now_ns))
+        now_ns += waits[-1]
+    # At 109 it comes to where the first part had ended: that one is due, and those after it keep the pace.
+    assert waits == [0, *[second] * 9, 0, *[second] * 58, 0, second, second]
+
+
 async def test_trades_come_at_the_recorded_pace_restamped_with_the_skew_kept_apart(tmp_path: Path) -> None:
     replay = await Replay([_capture(tmp_path / "a.frames", _trades("BTCUSDT", 5))], speed=2).run()
     begin = replay.outlet.pushed_ns[0]
@@ -85,6 +108,37 @@ async def test_trades_come_at_the_recorded_pace_restamped_with_the_skew_kept_apa
         assert (batch.received_ns, batch.exchange_ns) == (pushed_ns, 0)
         assert batch.recorded_skew_ns == _SKEW_MS * 1_000_000 + 17
     assert [batch.frame for batch in replay.outlet.batches] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("line", ["no time stamp here", "99999999999999999999 {}"])
+@pytest.mark.parametrize("bad", [0, 2, 5])
+async def test_a_line_without_a_time_stamp_is_counted_and_not_waited_for(tmp_path: Path, bad: int, line: str) -> None:
+    path = tmp_path / "a.frames"
+    _capture(path, _trades("BTCUSDT", 5))
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join([*lines[:bad], f"{line}\n", *lines[bad:]]), encoding="utf-8")
+    replay = await Replay([str(path)], ("BTC/USDT",), speed=1).run()
+    assert dict(replay.counts.malformed) == {"line": 1}
+    assert replay.outlet.pushed_ns == [1_000_000_000 + number * 100_000_000 for number in range(5)]
+
+
+@pytest.mark.parametrize("bad", [0, 2, 5])
+@pytest.mark.parametrize("when", ["no time", "", "0", "99999999999", f"{_START - 3_600_000}"])
+async def test_a_row_without_a_time_or_an_hour_too_early_holds_up_none_after_it(
+    tmp_path: Path, bad: int, when: str
+) -> None:
+    times = [f"{_START + 100 * number}" for number in range(5)]
+    rows = [f"{time},1,1" for time in [*times[:bad], when, *times[bad:]]]
+    (tmp_path / "t.csv").write_text("\n".join(["time,price,quantity", *rows]), encoding="utf-8")
+    replay = await Replay([str(tmp_path / "t.csv")], ("BTC/USDT",), speed=1).run()
+    late_s = (replay.clock.now_ns - 1_000_000_000) / 1e9
+    is_time = when == f"{_START - 3_600_000}"
+    if is_time and bad == 0:
+        assert late_s == 3_600.4, "before all others it is a recording's begin, with an hour of silence after it"
+    else:
+        assert late_s == 0.4
+    assert replay.counts.malformed["time"] == (0 if is_time else 1)
+    assert sum(len(batch.id) for batch in replay.outlet.batches) == (6 if is_time else 5)
 
 
 async def test_several_files_are_merged_by_receive_time(tmp_path: Path) -> None:
@@ -319,6 +373,70 @@ async def test_the_exchanges_dumps_without_a_header_are_read(tmp_path: Path) -> 
     replay = await Replay([{"path": str(tmp_path / "dump.csv"), "symbol": "BTC/USDT"}]).run()
     [batch] = replay.outlet.batches
     assert (batch.id, batch.time_ms, batch.buyer_maker) == ([77], [1_723_161_254_000], [1])
+
+
+def _table(path: Path, *rows: str, columns: str = "time,price,quantity") -> dict[str, str]:
+    """A table of trades of BTC/USDT; a row begins with its time as ms since the start."""
+    times = [row.partition(",") for row in rows]
+    lines = [columns, *(f"{_START + int(when)},{rest}" for when, _, rest in times)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return {"path": str(path), "symbol": "BTC/USDT"}
+
+
+async def test_trades_without_ids_are_numbered_over_all_files(tmp_path: Path) -> None:
+    files = [
+        _table(tmp_path / "1.csv", "0,10,1", "100,11,1", "500,14,1"),
+        _table(tmp_path / "2.csv", "200,12,1", "400,13,1", "600,15,1"),
+    ]
+    replay = await Replay(files).run()
+    assert replay.outlet.ids("BTC/USDT") == [1, 2, 3, 4, 5, 6]
+    prices = [price // 10**8 for batch in replay.outlet.batches for price in batch.price]
+    assert prices == [10, 11, 12, 13, 14, 15]
+
+
+async def test_trades_without_ids_are_numbered_by_symbol_however_it_is_written(tmp_path: Path) -> None:
+    file = _table(
+        tmp_path / "t.csv",
+        "0,1,1,BTCUSDT",
+        "1,1,1,ETH/USDT",
+        "2,1,1,DOGEUSDT",
+        "3,x,1,btcusdt",
+        "4,1,1,BTC/USDT",
+        "5,1,1,ethusdt",
+        columns="time,price,quantity,symbol",
+    )
+    replay = await Replay([file]).run()
+    assert (replay.outlet.ids("BTC/USDT"), replay.outlet.ids("ETH/USDT")) == ([1, 2], [1, 2])
+
+
+async def test_trades_without_ids_go_on_from_those_that_have_some(tmp_path: Path) -> None:
+    files = [
+        _table(tmp_path / "1.csv", "0,1,1,76", "100,1,1,77", columns="time,price,quantity,id"),
+        _table(tmp_path / "2.csv", "200,1,1", "300,1,1"),
+    ]
+    assert (await Replay(files).run()).outlet.ids("BTC/USDT") == [76, 77, 78, 79]
+
+
+async def test_a_restart_and_a_loop_give_trades_without_ids_the_same_ones(tmp_path: Path) -> None:
+    files = [
+        _table(tmp_path / "1.csv", "0,1,1", "200,1,1", "400,1,1"),
+        _table(tmp_path / "2.csv", "100,1,1", "300,1,1", "500,1,1"),
+    ]
+    assert (await Replay(files).run(BTC_USDT=2)).outlet.ids("BTC/USDT") == [3, 4, 5, 6]
+
+    class EnoughError(Exception):
+        pass
+
+    looping = Replay(files, loop=True)
+
+    async def room() -> None:
+        if len(looping.outlet.ids("BTC/USDT")) >= 10:
+            raise EnoughError
+
+    looping.outlet.room = room  # type: ignore[method-assign]
+    with pytest.raises(EnoughError):
+        await looping.run(BTC_USDT=8)
+    assert looping.outlet.ids("BTC/USDT") == list(range(9, 19))
 
 
 async def test_bad_cells_are_counted_by_reason(tmp_path: Path) -> None:

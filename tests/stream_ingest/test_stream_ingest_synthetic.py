@@ -22,8 +22,8 @@ NOW_MS = 1_700_000_123_456
 SESSION = 1_700_000_000_000
 
 
-def _blocks(count: int, symbol: str = "BTC/USDT", session: int = SESSION, **options: Any) -> list[Block]:
-    path = PricePath(SyntheticOptions(**options), session, symbol)
+def _blocks(count: int, symbol: str = "BTC/USDT", **options: Any) -> list[Block]:
+    path = PricePath(SyntheticOptions(**options), symbol)
     return [path.next_block() for _ in range(count)]
 
 
@@ -31,11 +31,11 @@ def _column(blocks: list[Block], name: str) -> np.ndarray:
     return np.concatenate([getattr(block, name) for block in blocks])
 
 
-def test_a_path_is_a_function_of_seed_session_and_symbol() -> None:
+def test_a_path_is_a_function_of_seed_and_symbol() -> None:
     first, again = _blocks(5), _blocks(5)
     for name in Block._fields:
         assert np.array_equal(_column(first, name), _column(again, name)), name
-    for other in (_blocks(5, seed=2), _blocks(5, session=SESSION + 1), _blocks(5, symbol="ETH/USDT")):
+    for other in (_blocks(5, seed=2), _blocks(5, symbol="ETH/USDT")):
         assert not np.array_equal(_column(first, "quantity"), _column(other, "quantity"))
 
 
@@ -91,8 +91,8 @@ def test_quiet_spells_and_jumps_come_when_asked_for() -> None:
 
 def test_a_market_resumed_goes_on_with_the_same_path() -> None:
     options = SyntheticOptions(trades_per_second=50)
-    whole = Market(PricePath(options, SESSION, "BTC/USDT"), 0, 0)
-    resumed = Market(PricePath(options, SESSION, "BTC/USDT"), 300, 0)
+    whole = Market(PricePath(options, "BTC/USDT"), 0, 0)
+    resumed = Market(PricePath(options, "BTC/USDT"), 300, 0)
     later = 10**15
     rows = []
     for market in (whole, resumed):
@@ -107,12 +107,12 @@ def test_a_market_resumed_goes_on_with_the_same_path() -> None:
 class Live:
     """A synthetic source on a virtual clock, until that has moved on by ``seconds``."""
 
-    def __init__(self, symbols: list[str], seconds: float, **options: Any) -> None:
+    def __init__(self, symbols: list[str], seconds: float, session: int = SESSION, **options: Any) -> None:
         self.clock = VirtualClock()
         self.outlet = NotedOutlet(self.clock)
         self.counts = new_counts(dict.fromkeys(symbols, -1))
         self.source = SyntheticSource(
-            SyntheticOptions(**options), symbols, ["1s"], 0, SESSION, 250, self.counts, self.clock
+            SyntheticOptions(**options), symbols, ["1s"], 0, session, 250, self.counts, self.clock
         )
         end_ns = self.clock.now_ns + int(seconds * 1e9)
 
@@ -140,6 +140,21 @@ async def test_trades_happen_on_time_in_ascending_order_and_at_the_rate() -> Non
         assert 0 <= wall_ns - batch.exchange_ns < 5_000_000, "pushed within the loop's shortest wait"
         assert batch.time_ms[-1] == batch.exchange_ns // 1_000_000
         assert batch.received_ns == pushed_ns
+
+
+async def test_another_run_with_the_same_seed_brings_the_same_trades() -> None:
+    symbols = ["BTC/USDT", "ETH/USDT"]
+    runs = [await Live(symbols, 60, session=SESSION + hours * 3_600_000, seed=7).run() for hours in (0, 1)]
+    first, again = (
+        [(batch.symbol, batch.id, batch.price, batch.quantity, batch.buyer_maker) for batch in live.outlet.batches]
+        for live in runs
+    )
+    assert len(first) > 100
+    assert first == again
+    histories = [
+        list(generate_history(SyntheticOptions(), session, "BTC/USDT", ["1m"], 50, NOW_MS)) for session in (1, 2)
+    ]
+    assert [record.close for record in histories[0]] == [record.close for record in histories[1]]
 
 
 async def test_silence_moves_the_watermark_and_no_trade_comes_behind_it() -> None:

@@ -152,7 +152,8 @@ async def _until_end(runtime: LocalRuntime, interrupts: Interrupts) -> None:
 
 def _all_finished(runtime: LocalRuntime) -> bool:
     groups = list(runtime.feeds.values())
-    return bool(groups) and all(group.ingest_watch.status.get("finished") for group in groups)
+    # One that can't use its files never gets to their end: that is the run's problem, and no reason to wait for it.
+    return bool(groups) and all(group.finished or group.wrong_input for group in groups)
 
 
 def _next_commands(options: UpOptions) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from chandlery.core.claims import NO_DIGEST, NOTHING_STANDING, Claim, Standing, 
 from chandlery.core.documents import Document, Value, read_documents
 from chandlery.core.explanations import explain
 from chandlery.core.manifestset import DECLARED_KINDS, Identity, Key, ManifestSet, Origin, Problem, Reason
+from chandlery.core.recordings import kind_problem
 from chandlery.core.resources import API_VERSION, DEFAULT_NAMESPACE, KINDS, MarketFeed, Resource
 from chandlery.core.wording import did_you_mean, path_text, shown
 
@@ -213,7 +214,7 @@ class _Reader:
                 add(*explain(KINDS[kind], one, content))
             return None
         if isinstance(resource, MarketFeed):
-            for path, message in _missing_files(resource, self._folder):
+            for path, message in _wrong_files(resource, self._folder):
                 add(path, message)
         return resource if len(self._manifests.problems) == before else None
 
@@ -287,14 +288,17 @@ def _digest(content: Mapping[str, object]) -> str:
     return hashlib.sha256(body.encode()).hexdigest()[:32]
 
 
-def _missing_files(feed: MarketFeed, folder: Path) -> Iterator[tuple[documents.Path, str]]:
-    """Files that a feed names and that aren't there."""
+def _wrong_files(feed: MarketFeed, folder: Path) -> Iterator[tuple[documents.Path, str]]:
+    """Files that a feed names and that aren't there, or can't be played back."""
     named: list[tuple[documents.Path, str]] = []
     if feed.spec.source.replay is not None:
-        files = feed.spec.source.replay.files
-        named += [(("spec", "source", "replay", "files", index), file.path) for index, file in enumerate(files)]
+        for index, file in enumerate(feed.spec.source.replay.files):
+            path: documents.Path = ("spec", "source", "replay", "files", index)
+            named.append((path, file.path))
+            if (problem := kind_problem(file.path)) is not None:
+                yield path, f"{shown(file.path)}: {problem}"
     for index, history in enumerate(feed.spec.history.files):
         named.append((("spec", "history", "files", index, "path"), history.path))
-    for path, file in named:
-        if not (folder / file).is_file():
-            yield path, f"{shown(file)} is no file in {folder}"
+    for path, name in named:
+        if not (folder / name).is_file():
+            yield path, f"{shown(name)} is no file in {folder}"

@@ -90,6 +90,7 @@ def _begin(runtime: LocalRuntime, viewer: Viewer, seconds: float) -> Evidence:
         desired=[row.trader for row in rows],
         not_ready=late,
         memory=memory_figures(runtime, rows),
+        problems=[group.wrong_input for group in runtime.feeds.values() if group.wrong_input],
         behind_ms=viewer.lagging.most_ms(),
     )
 

@@ -17,10 +17,10 @@ import msgspec
 from chandlery.cli.endpoint import Endpoint
 from chandlery.cli.runtime.children import Child
 from chandlery.cli.runtime.options import UpOptions
-from chandlery.cli.runtime.polling import StatusWatch, until_answers
+from chandlery.cli.runtime.polling import StatusWatch, last_words, until_answers
 from chandlery.cli.runtime.settings import aggregator_of, ingest_of, kafka_of, label_of
 from chandlery.cli.runtime.statedir import StateDir, write_atomically
-from chandlery.core.errors import ChandleryError, UnavailableError
+from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import AggregatorSettings, IngestSettings
 from chandlery.core.topics import Topics, topics_of
@@ -80,6 +80,7 @@ class FeedGroup:
         self._hold = not self.continuous
         self._tasks: list[asyncio.Task[None]] = []
         self._restarts_seen = 0
+        self._wrong_input = ""
         self._said_last: dict[str, Any] | None = None
 
     # Start --------------------------------------------------------------------------------------------------
@@ -216,6 +217,19 @@ class FeedGroup:
             self._options.metrics.forget(self.ingest.name, self.aggregator.name)
 
     @property
+    def finished(self) -> bool:
+        """Whether its replay's end is appended."""
+        return bool(self.ingest_watch.status.get("finished"))
+
+    @property
+    def wrong_input(self) -> str:
+        """Why its market came to no end: ingest can't use what it was given; empty: it can, as far as is known.
+
+        One that is started again and does get to the end, as its file has been mended, could use it after all.
+        """
+        return "" if self.finished else self._wrong_input
+
+    @property
     def unknown_symbols(self) -> list[str]:
         """Symbols that the source says it doesn't have."""
         told: list[str] = self.ingest_watch.status.get("unknown_symbols", [])
@@ -227,6 +241,8 @@ class FeedGroup:
         """Called when ingest ended by itself: its last counts are kept, as far as they are known."""
         if self.ingest.restarts > self._restarts_seen:
             self._restarts_seen = self.ingest.restarts
+            if self.ingest.last_exit == InputError.exit_code:
+                self._wrong_input = f"{self.ingest.name} ended (exit code 2): {last_words(self.ingest)}"
             self.ingest_exact = False
             self._keep_final()
 

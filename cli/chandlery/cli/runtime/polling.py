@@ -125,8 +125,13 @@ def failed_start(child: Child) -> ChandleryError:
         kind.exit_code: kind for kind in (InputError, MachineError, UnavailableError, InvariantError)
     }
     kind = kinds.get(child.last_exit or 0, InvariantError)
+    return kind(f"{child.name} ended at its start (exit code {child.last_exit}): {last_words(child)}")
+
+
+def last_words(child: Child) -> str:
+    """What a process that ended said last, and where the rest of it is."""
     words = " | ".join(plain_words(line) for line in child.last_lines(2)) or "it said nothing"
-    return kind(f"{child.name} ended at its start (exit code {child.last_exit}): {words}; see {child.log_path}")
+    return f"{words}; see {child.log_path}"
 
 
 def plain_words(line: str) -> str:

@@ -56,7 +56,9 @@ class SyntheticSource(Spec):
     """A seeded, lifelike market that needs no network."""
 
     seed: Annotated[Count, Field(ge=0, le=2**63 - 1)] = Field(
-        default=1, description="Seed of the random walk: the same seed gives the same market."
+        default=1,
+        description="Seed of the random walk: the same seed and options give a symbol the same trades, in order, from the "
+        "start of each session. When they happen follows the clock, and so do candles and history.",
     )
     trades_per_second: Annotated[Number, Field(gt=0, le=1_000_000)] = Field(
         default=20.0, description="Mean trades per second and symbol."

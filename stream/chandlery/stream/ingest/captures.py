@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from chandlery.core.errors import InputError
-from chandlery.stream.ingest.frames import Frame, MalformedFrame, TradeEvent, read_frame
+from chandlery.core.recordings import is_table, kind_problem
+from chandlery.stream.ingest.frames import LAST_SENSIBLE_MS, Frame, MalformedFrame, TradeEvent, read_frame
 from chandlery.stream.ingest.options import ReplayFile
 from chandlery.stream.ingest.tables import (
     Columns,
     decimal_text,
-    is_table,
     pick,
     pick_optional,
     read_table,
@@ -24,7 +24,7 @@ from chandlery.stream.ingest.tables import (
     unpacked,
 )
 
-#: (receive time in ns, frame)
+#: (receive time in ns, frame). One that has no time of its own has that of the one before it in its file, else 0.
 Captured = tuple[int, Frame]
 
 _TIME: Final = ("time", "timestamp", "trade_time", "date", "t")
@@ -38,6 +38,10 @@ _PRICE_PLACES: Final = 12
 _QUANTITY_PLACES: Final = 8
 #: How far a capture is read is noted after so many lines: a hundredth of a second of reading.
 _NOTED_LINES: Final = 1_000
+
+
+class UnnumberedTrade(TradeEvent):
+    """A trade of a table that has no column of ids; ``t`` is 0."""
 
 
 def check_files(files: Sequence[str | ReplayFile], symbols: Sequence[str]) -> list[ReplayFile]:
@@ -54,8 +58,8 @@ def check_files(files: Sequence[str | ReplayFile], symbols: Sequence[str]) -> li
         file = ReplayFile(entry) if isinstance(entry, str) else entry
         if not Path(file.path).is_file():
             raise InputError(f"{file.path}: no such file to replay")
-        if not is_table(file.path) and not file.path.endswith((".frames", ".frames.gz")):
-            raise InputError(f"{file.path}: replays are .frames, .frames.gz, .csv, .csv.gz, .parquet or .feather")
+        if (problem := kind_problem(file.path)) is not None:
+            raise InputError(f"{file.path}: {problem}")
         checked.append(ReplayFile(file.path, file.symbol or only))
     return checked
 
@@ -106,7 +110,7 @@ def _read_frames(path: str, note: Callable[[float], None]) -> Iterator[Captured]
                 if number % _NOTED_LINES == 0:
                     note(file.tell() / size)
                 stamp, _, payload = line.partition(b" ")
-                if stamp.isdigit() and payload:
+                if stamp.isdigit() and payload and int(stamp) < LAST_SENSIBLE_MS * 1_000_000:
                     received_ns = int(stamp)
                     yield received_ns, read_frame(payload)
                 elif line.strip():
@@ -116,45 +120,64 @@ def _read_frames(path: str, note: Callable[[float], None]) -> Iterator[Captured]
 
 
 def _read_trades(file: ReplayFile, note: Callable[[float], None]) -> Iterator[Captured]:
-    row = 0
+    received_ns = 0
     for columns in read_table(file.path, note):
-        for trade in _trades(columns, file, row):
-            yield trade
-            row += 1
+        for captured in _trades(columns, file, received_ns):
+            received_ns = captured[0]
+            yield captured
 
 
-def _trades(columns: Columns, file: ReplayFile, first_row: int) -> Iterator[Captured]:
+def _trades(columns: Columns, file: ReplayFile, before_ns: int) -> Iterator[Captured]:
+    """The trades of some rows. before_ns: receive time of the row before them, 0 for none."""
     times = pick(columns, file.path, _TIME)
     count = len(times)
     prices = pick(columns, file.path, _PRICE)
     quantities = pick(columns, file.path, _QUANTITY)
-    ids = pick_optional(columns, _ID) or range(first_row + 1, first_row + count + 1)
+    ids = pick_optional(columns, _ID)
     symbols = pick_optional(columns, _SYMBOL)
     if symbols is None:
         if not file.symbol:
             raise InputError(f"{file.path}: no symbol column; write the file as {{path, symbol}} in `files`")
         symbols = [file.symbol] * count
+    kind = UnnumberedTrade if ids is None else TradeEvent
     for when, price, quantity, trade_id, symbol, maker in zip(
-        times, prices, quantities, ids, symbols, _makers(columns, count), strict=True
+        times, prices, quantities, ids or [0] * count, symbols, _makers(columns, count), strict=True
     ):
-        yield _trade(when, price, quantity, trade_id, symbol, maker)
+        moment_ms = _sensible_ms(when)
+        if moment_ms is None:
+            yield before_ns, MalformedFrame("time")
+            continue
+        before_ns = moment_ms * 1_000_000
+        yield before_ns, _trade(kind, moment_ms, price, quantity, trade_id, symbol, maker)
 
 
-def _trade(when: Any, price: Any, quantity: Any, trade_id: Any, symbol: Any, maker: bool | None) -> Captured:
+def _sensible_ms(when: Any) -> int | None:
+    """A cell's time, ms; None for none that can be believed, which would also be waited for."""
     try:
         moment_ms = time_ms(when)
-    except (ValueError, TypeError):
-        return 0, MalformedFrame("time")
-    received_ns = moment_ms * 1_000_000
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return moment_ms if 0 < moment_ms < LAST_SENSIBLE_MS else None
+
+
+def _trade(
+    kind: type[TradeEvent],
+    moment_ms: int,
+    price: Any,
+    quantity: Any,
+    trade_id: Any,
+    symbol: Any,
+    maker: bool | None,
+) -> Frame:
     try:
         number = int(trade_id)
     except (ValueError, TypeError):
-        return received_ns, MalformedFrame("id")
+        return MalformedFrame("id")
     try:
         texts = decimal_text(price, _PRICE_PLACES), decimal_text(quantity, _QUANTITY_PLACES)
     except ValueError:
-        return received_ns, MalformedFrame("price")
-    return received_ns, TradeEvent(moment_ms, str(symbol).upper(), number, *texts, moment_ms, maker)
+        return MalformedFrame("price")
+    return kind(moment_ms, str(symbol).upper(), number, *texts, moment_ms, maker)
 
 
 def _makers(columns: Columns, count: int) -> list[bool | None]:

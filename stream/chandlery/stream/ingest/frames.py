@@ -15,7 +15,7 @@ from chandlery.core.wire import UNDECODABLE
 from chandlery.stream.ingest.decimals import parse_decimal
 
 # 2100-01-01: a time beyond it is garbage, and as a watermark it would close every candle there will ever be.
-_LAST_SENSIBLE_MS: Final = 4_102_444_800_000
+LAST_SENSIBLE_MS: Final = 4_102_444_800_000
 #: Events and streams of the exchange that are told apart. Whatever else it, or who speaks in its place, names is ``other``:
 #: kinds are counted each on its own, and a name that anybody may invent must not make a counter.
 EVENT_KINDS: Final = frozenset(
@@ -112,7 +112,7 @@ def read_frame(data: bytes) -> Frame:
             trade = _decode_envelope(data).data
         except UNDECODABLE:
             return _read_bare_trade(data)
-        return trade if trade.E < _LAST_SENSIBLE_MS else MalformedFrame("time")
+        return trade if trade.E < LAST_SENSIBLE_MS else MalformedFrame("time")
     return _read_other(data)
 
 
@@ -123,7 +123,7 @@ def _read_bare_trade(data: bytes) -> Frame:
         return MalformedFrame("trade")
     except UNDECODABLE:
         return MalformedFrame("json")
-    return trade if trade.E < _LAST_SENSIBLE_MS else MalformedFrame("time")
+    return trade if trade.E < LAST_SENSIBLE_MS else MalformedFrame("time")
 
 
 def _read_other(data: bytes) -> OtherFrame | MalformedFrame:
@@ -133,7 +133,7 @@ def _read_other(data: bytes) -> OtherFrame | MalformedFrame:
         return OtherFrame("other")
     except UNDECODABLE:
         return MalformedFrame("json")
-    if max(frame.E, frame.data.E if frame.data is not None else 0) >= _LAST_SENSIBLE_MS:
+    if max(frame.E, frame.data.E if frame.data is not None else 0) >= LAST_SENSIBLE_MS:
         return MalformedFrame("time")
     if frame.data is not None:
         return OtherFrame(_known(frame.data.e or frame.stream.partition("@")[2].partition("@")[0]), frame.data.E)
@@ -152,7 +152,7 @@ def _known(kind: str) -> str:
 
 def read_amounts(trade: TradeEvent) -> TradeAmounts | MalformedFrame:
     """A trade's price and quantity as integers, or why the trade can't be believed."""
-    if not 0 < trade.T < _LAST_SENSIBLE_MS or trade.T > trade.E + _MAX_AHEAD_MS:
+    if not 0 < trade.T < LAST_SENSIBLE_MS or trade.T > trade.E + _MAX_AHEAD_MS:
         return MalformedFrame("time")
     if trade.t < 0:
         return MalformedFrame("id")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from chandlery.core.symbols import exchange_symbol
 from chandlery.core.wire import BackfillRecord
-from chandlery.stream.ingest.captures import Captured, Reading, check_files, read_captures
+from chandlery.stream.ingest.captures import Captured, Reading, UnnumberedTrade, check_files, read_captures
 from chandlery.stream.ingest.clock import Clock
 from chandlery.stream.ingest.counts import Counts
 from chandlery.stream.ingest.frames import MalformedFrame, OtherFrame, TradeAmounts, TradeEvent, read_amounts
@@ -25,8 +26,25 @@ _CHECKS_PER_HEARTBEAT: Final = 5
 _MOST_BEHIND_NS: Final = 1_000_000_000
 
 
+@dataclass(slots=True)
+class _Line:
+    """Recorded moments in step with the clock.
+
+    Attributes:
+        recorded_ns, origin_ns: a recorded moment, and when it was due. newest_ns: newest recorded moment so far.
+    """
+
+    recorded_ns: int
+    origin_ns: int
+    newest_ns: int
+
+
 class Pace:
     """When a recorded moment is due. Pure.
+
+    A moment that lies before the newest one is due at once, and those that go on from it keep the pace among
+    themselves: a recording may begin again at earlier times, as two that were joined in one file do. It holds up
+    none after the newest one, as single moments out of order would if all were paced by the last of them.
 
     Args:
         speed: 1 for the recorded pace, N for N times that, None for at once.
@@ -34,18 +52,25 @@ class Pace:
 
     def __init__(self, speed: float | None) -> None:
         self._speed = speed
-        self._origin: tuple[int, int] | None = None
+        self._line: _Line | None = None
+        # The one that was left for earlier moments, until these have come past its newest one.
+        self._left: _Line | None = None
 
     def wait_ns(self, recorded_ns: int, now_ns: int) -> int:
         """Nanoseconds until the recorded moment is due, 0 if it is already."""
         if self._speed is None:
             return 0
-        if self._origin is None:
-            self._origin = (recorded_ns, now_ns)
-        recorded_origin, origin = self._origin
-        wait = origin + int((recorded_ns - recorded_origin) / self._speed) - now_ns
+        if self._left is not None and recorded_ns >= self._left.newest_ns:
+            self._line, self._left = self._left, None
+        if self._line is None:
+            self._line = _Line(recorded_ns, now_ns, recorded_ns)
+        line = self._line
+        wait = line.origin_ns + int((recorded_ns - line.recorded_ns) / self._speed) - now_ns
         if wait < -_MOST_BEHIND_NS:
-            self._origin = (recorded_ns, now_ns)
+            if recorded_ns < line.newest_ns and self._left is None:
+                self._left = line
+            self._line = line = _Line(recorded_ns, now_ns, recorded_ns)
+        line.newest_ns = max(line.newest_ns, recorded_ns)
         return max(wait, 0)
 
 
@@ -126,6 +151,7 @@ class ReplaySource:
         self._newest_ms = 0
         self._frame = 0
         self._moves = _Moves()
+        self._last_ids: dict[str, int] = {}
         self._seen: set[str] = set()
         self._reading = Reading(self._files)
         counts.replayed = None if options.loop else 0.0
@@ -156,6 +182,7 @@ class ReplaySource:
 
     async def _play(self, outlet: Outlet) -> None:
         self._recorded_ns = 0
+        self._last_ids.clear()
         try:
             await self._read(outlet)
         finally:
@@ -166,13 +193,14 @@ class ReplaySource:
     async def _read(self, outlet: Outlet) -> None:
         slice_frames = 0
         for captured in read_captures(self._files, self._reading):
-            recorded_ns = self._moves.time_ns(captured[0])
-            # Trades that were acknowledged before a restart are passed over at full speed.
-            wait_ns = 0 if self._skip else self._pace.wait_ns(recorded_ns, self._clock.monotonic_ns())
-            if wait_ns > _SHORTEST_WAIT_NS:
-                self._push(outlet)
-                await self._clock.sleep(wait_ns / 1e9)
-            self._recorded_ns = recorded_ns
+            if captured[0]:  # else nothing before it in its file has a time either: it is due at once
+                recorded_ns = self._moves.time_ns(captured[0])
+                # Trades that were acknowledged before a restart are passed over at full speed.
+                wait_ns = 0 if self._skip else self._pace.wait_ns(recorded_ns, self._clock.monotonic_ns())
+                if wait_ns > _SHORTEST_WAIT_NS:
+                    self._push(outlet)
+                    await self._clock.sleep(wait_ns / 1e9)
+                self._recorded_ns = recorded_ns
             self._take(captured)
             slice_frames += 1
             if slice_frames >= _SLICE_FRAMES or self._slice_trades >= _SLICE_TRADES:
@@ -205,6 +233,7 @@ class ReplaySource:
             self._counts.malformed[amounts.reason] += 1
             return
         skew_ns = received_ns - trade.T * 1_000_000
+        self._number(symbol, trade)
         self._moves.move(symbol, trade)
         self._newest_ms = max(self._newest_ms, trade.E)
         if self._passed_over(symbol):
@@ -219,6 +248,16 @@ class ReplaySource:
         batch.recorded_skew_ns = skew_ns
         batch.frame = self._frame
         self._slice_trades += 1
+
+    def _number(self, symbol: str, trade: TradeEvent) -> None:
+        """Give a trade that has no id the one after the symbol's highest, whichever files they are from.
+
+        In the order in which the files are merged, and afresh in each pass: a restart finds the same ids.
+        """
+        last_id = self._last_ids.get(symbol, 0)
+        if isinstance(trade, UnnumberedTrade):
+            trade.t = last_id + 1
+        self._last_ids[symbol] = max(last_id, trade.t)
 
     def _passed_over(self, symbol: str) -> bool:
         left = self._skip.get(symbol)

@@ -94,7 +94,8 @@ class SyntheticSource:
     Args:
         options: see :class:`SyntheticOptions`. symbols: unified symbols. intervals: those that get history.
         history_candles: closed candles of history for each interval, 0 for none.
-        session: with the seed and the symbol's name it fixes each path.
+        session: that of the history's records. A path is fixed by the seed and its symbol's name: a session goes on
+            with it after a restart, and a new one begins it again.
         heartbeat_ms: silence after which a symbol's watermark moves without a trade.
     """
 
@@ -136,7 +137,7 @@ class SyntheticSource:
         markets = {}
         for symbol in self._symbols:
             skip = resume[symbol].count if symbol in resume else 0
-            markets[symbol] = Market(PricePath(self._options, self._session, symbol), skip, begin_ns)
+            markets[symbol] = Market(PricePath(self._options, symbol), skip, begin_ns)
             await self._clock.sleep(0)
         self._counts.connected = True
         due = [(market.due_ns, symbol) for symbol, market in markets.items()]

@@ -55,7 +55,8 @@ def generate_history(
     """History of one symbol.
 
     Args:
-        options: as of the live path. session, symbol: with the seed they fix the history, given ``now_ms``.
+        options: as of the live path. session: that of the records. symbol: with the seed it fixes the
+            history, given ``now_ms``.
         intervals: every interval wanted. candles: closed candles of each.
         now_ms: the present (exchange time), where the live path begins.
 
@@ -69,7 +70,7 @@ def generate_history(
     starts = {interval.text: _start_ms(interval, candles, now_ms) for interval in parsed}
     times = _piece_times(parsed, starts, now_ms)
     grid = price_grid(options, symbol)
-    pieces = _fill(options, grid, generator(options, session, symbol, "history"), times, now_ms)
+    pieces = _fill(options, grid, generator(options, symbol, "history"), times, now_ms)
     for interval in parsed:
         yield from _records(symbol, session, interval, grid, roll_up(pieces, interval, starts[interval.text]))
 

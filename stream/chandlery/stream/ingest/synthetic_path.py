@@ -3,7 +3,8 @@
 Lifelike in what matters to strategies and to load: volatility comes in clusters (GARCH(1,1) over slices of 16
 trades), activity too (a slow log-normal factor), with quiet spells and jumps; prices lie on a tick grid and
 bounce between bid and ask; sizes are log-normal. Everything is drawn from one generator a symbol, in one
-order, so that the path is a function of (seed, session, symbol) and of nothing else.
+order, so that the path is a function of (seed, symbol), at the same options, and of nothing else: not of the
+session either, or no run could be repeated.
 """
 
 from __future__ import annotations
@@ -66,10 +67,10 @@ class Block(NamedTuple):
     buyer_maker: IntArray
 
 
-def generator(options: SyntheticOptions, session: int, symbol: str, purpose: str) -> np.random.Generator:
-    """The random generator of one symbol and purpose in one session."""
+def generator(options: SyntheticOptions, symbol: str, purpose: str) -> np.random.Generator:
+    """The random generator of one symbol and purpose."""
     digest = hashlib.sha256(f"{symbol}\0{purpose}".encode()).digest()
-    return np.random.default_rng([options.seed, session, int.from_bytes(digest[:8], "little")])
+    return np.random.default_rng([options.seed, int.from_bytes(digest[:8], "little")])
 
 
 def price_grid(options: SyntheticOptions, symbol: str) -> PriceGrid:
@@ -92,12 +93,12 @@ class PricePath:
     """Endless blocks of one symbol's trades.
 
     Args:
-        options: rate, volatility and so on. session, symbol: with ``options.seed`` they fix the path.
+        options: rate, volatility and so on. symbol: with ``options.seed`` it fixes the path.
     """
 
-    def __init__(self, options: SyntheticOptions, session: int, symbol: str) -> None:
+    def __init__(self, options: SyntheticOptions, symbol: str) -> None:
         self.grid = price_grid(options, symbol)
-        self._random = generator(options, session, symbol, "path")
+        self._random = generator(options, symbol, "path")
         self._options = options
         self._start_log = math.log(self.grid.start)
         self._log = self._start_log

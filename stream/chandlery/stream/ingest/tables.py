@@ -26,12 +26,6 @@ Note = Callable[[float], None]
 _BATCH_ROWS: Final = 4_096
 #: Layout of the exchange's public trade dumps, which have no header line.
 _DUMP_COLUMNS: Final = ("id", "price", "quantity", "quote_quantity", "time", "is_buyer_maker", "is_best_match")
-_TABLE_SUFFIXES: Final = (".csv", ".csv.gz", ".parquet", ".feather", ".arrow")
-
-
-def is_table(path: str) -> bool:
-    """Whether the file's name is that of a table."""
-    return path.endswith(_TABLE_SUFFIXES)
 
 
 def read_table(path: str, note: Note = lambda share: None) -> Iterator[Columns]:
