@@ -201,14 +201,15 @@ class Pools:
         if made.feed is None:
             if made.reason == "NotAllowed":
                 await self._sets.remove_others(pool, ())
-            return 0  # a feed that is gone may come back: what runs, runs on
+            # A feed that is gone may come back: pods stay for that, and are told at once who runs in them no more.
+            self._want(pool, made)
+            return 0
         feed = tools.cache.get(MarketFeed.KIND, made.feed)
         assert feed is not None
         assert isinstance(feed.resource, MarketFeed)
         tools.mark(("feed", *made.feed), 0.05)
         kafka = self._kafka(pool, feed.resource)
-        for name, assignment in made.workers.items():
-            tools.workers.link(pool, name).want(assignment)
+        self._want(pool, made)
         if not kafka.bootstrap:
             return 0
         outdated = await self._sets.ensure(pool, list(made.workers), kafka, made.to_roll)
@@ -218,6 +219,10 @@ class Pools:
             else:
                 tools.mark(("pool", *pool.key), _KEPT_WAIT_S)
         return outdated
+
+    def _want(self, pool: TraderPool, made: PoolPlan) -> None:
+        for name, assignment in made.workers.items():
+            self._tools.workers.link(pool, name).want(assignment)
 
     async def _look_for_pods(self, key: Key) -> None:
         """Find out why workers have no pods, as far as they have StatefulSets that should make them."""
