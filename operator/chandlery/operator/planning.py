@@ -89,6 +89,7 @@ class PoolPlanner:
         configmaps: Mapping[Key, Mapping[str, str]],
         namespaces: Mapping[str, Mapping[str, str]],
         catalogue: Collection[CatalogueEntry] | None,
+        unknown_symbols: Collection[str] = (),
         now_ms: int,
         wall_ms: int = 0,
     ) -> Planned:
@@ -97,6 +98,7 @@ class PoolPlanner:
         Args:
             workers: the pool's workers as they are. configmaps: data of those that its Traders name.
             namespaces: labels by namespace. catalogue: of the pool's workers; None: not known, so not checked.
+            unknown_symbols: what the source of the pool's feed says it doesn't have.
             now_ms, wall_ms: see :func:`plan`.
         """
         pools: dict[Key, TraderPool] = self._sound(TraderPool)
@@ -111,6 +113,7 @@ class PoolPlanner:
             configmaps=configmaps,
             namespaces=namespaces,
             problems=_problems(traders.values(), catalogue, pools.get(key)),
+            unknown_symbols={pools[key].spec.feed.key(key[0]): unknown_symbols} if there else {},
             waited={held.key: waited for held in mine if (waited := _waited(held)) is not None},
             delays=self._delays,
         )
