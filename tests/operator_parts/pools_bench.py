@@ -11,7 +11,7 @@ from tests.operator_parts.operator_bodies import feed_body, pool_body
 
 from chandlery.core.assignment import Assignment, TraderAssignment, content_hash
 from chandlery.core.errors import UnavailableError
-from chandlery.core.resources import Trader, TraderPool
+from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.operator.applied import Children
 from chandlery.operator.cache import Cache, Dirty
 from chandlery.operator.children.naming import Defaults, Object
@@ -97,6 +97,8 @@ class Bench:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self.server, self.cache, self.texts = Server(), Cache(), Texts()
         self.marked: list[Dirty] = []
+        #: Symbols that the source of every feed says it doesn't have.
+        self.unknown: list[str] = []
         self.defects: list[asyncio.Task[None]] = []
         api: Any = self.server
         children = Children(api, lambda _dirty: None)
@@ -111,8 +113,8 @@ class Bench:
         self.tools = Tools(
             cache=self.cache, children=children, workers=self.workers, planner=self.planner,
             statuses=Statuses(api, clock=iter(range(0, 10**9, 1000)).__next__), events=Events(api, "test"),
-            sources=sources, refusals=Refusals(api), defaults=defaults, namespaces=dict, unknown_symbols=lambda _feed: (),
-            mark=lambda dirty, _delay_s: self.marked.append(dirty),
+            sources=sources, refusals=Refusals(api), defaults=defaults, namespaces=dict,
+            unknown_symbols=lambda _feed: self.unknown, mark=lambda dirty, _delay_s: self.marked.append(dirty),
         )  # fmt: skip
         self.pools = Pools(self.tools)
         self.cache.put("MarketFeed", feed_body())
@@ -122,6 +124,13 @@ class Bench:
         made = PoolPlanner(self.cache).plan(KEY, {}, configmaps={}, namespaces={}, catalogue=None, now_ms=1)
         assert made.pool is not None
         return made.pool.workers["quants-0"].traders
+
+    def feed(self) -> MarketFeed:
+        """The feed of the pools, as it is held."""
+        held = self.cache.get(MarketFeed.KIND, ("default", "market"))
+        assert held is not None
+        assert isinstance(held.resource, MarketFeed)
+        return held.resource
 
     def condition(self, name: str, kind: str = "Ready") -> dict[str, Any]:
         found: dict[str, Any] = next(

@@ -10,6 +10,7 @@ import pytest
 from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
 from tests.operator_parts.pools_bench import KEY, Bench, kept_in
 
+from chandlery.core.assignment import TraderAssignment
 from chandlery.core.errors import UnavailableError
 from chandlery.operator.cache import Dirty
 from chandlery.operator.children.naming import Defaults, Object
@@ -256,3 +257,111 @@ async def test_a_pool_change_made_while_no_operator_ran_misses_no_candle_whichev
     assert [link.delivery.assignment.traders for link in bench.workers.of(KEY).values()] == [[]]
     (after,) = bench.workers.of(("default", "other"))["other-0"].delivery.assignment.traders
     assert (after.incarnation, after.since_ms) == (5, 7_000)
+
+
+def active(bench: Bench) -> list[tuple[str, str, int]]:
+    """Worker, Trader and incarnation of all that is assigned."""
+    assigned: list[tuple[str, TraderAssignment]] = [
+        (name, trader)
+        for (_, name), link in bench.workers.all().items()
+        for trader in link.delivery.assignment.traders
+        if trader.mode == "active"
+    ]
+    return sorted((name, trader.trader, trader.incarnation) for name, trader in assigned)
+
+
+def typo(bench: Bench) -> None:
+    """The pool names a feed that isn't there."""
+    bench.cache.put("TraderPool", pool_body(version=2, generation=2, feed={"name": "markt"}))
+
+
+def gone(bench: Bench) -> None:
+    """The pool's feed is deleted."""
+    bench.cache.drop("MarketFeed-default-market")
+
+
+async def with_two(bench: Bench) -> None:
+    """A pool with two Traders that run."""
+    bench.cache.put("TraderPool", pool_body())
+    for name in ("one", "two"):
+        bench.cache.put("Trader", trader_body(name))
+    await bench.pools.reconcile(KEY)
+    assert active(bench) == [("quants-0", "default/one", 1), ("quants-0", "default/two", 1)]
+
+
+@pytest.mark.parametrize("lose", [typo, gone])
+async def test_a_feed_that_is_gone_stops_the_pools_traders_at_once_and_leaves_its_pods(bench: Bench, lose: Any) -> None:
+    await with_two(bench)
+    lose(bench)
+    for _ in range(2):
+        await bench.pools.reconcile(KEY)
+    assert active(bench) == []
+    assert bench.workers.of(KEY)["quants-0"].delivery.assignment.sequence == 2, "told once"
+    assert not [line for line in bench.server.log if line.startswith("deleted")]
+    for name in ("TraderPool/quants", "Trader/one", "Trader/two"):
+        assert (bench.condition(name)["status"], bench.condition(name)["reason"]) == ("False", "UnknownFeed")
+    assert bench.server.statuses["TraderPool/quants"]["workers"] == 1
+    bench.cache.put("MarketFeed", feed_body(uid="anew", version=9))
+    bench.cache.put("TraderPool", pool_body(version=9, generation=9))
+    await bench.pools.reconcile(KEY)
+    assert active(bench) == [("quants-0", "default/one", 2), ("quants-0", "default/two", 2)]
+    assert bench.workers.of(KEY)["quants-0"].delivery.assignment.sequence == 3
+
+
+@pytest.mark.parametrize("lose", [typo, gone])
+async def test_a_trader_that_leaves_a_pool_without_its_feed_runs_in_the_other_pool_alone(
+    bench: Bench, lose: Any
+) -> None:
+    await with_two(bench)
+    lose(bench)
+    await bench.pools.reconcile(KEY)
+    bench.cache.put("MarketFeed", feed_body("other"))
+    bench.cache.put("TraderPool", pool_body("other", feed={"name": "other"}))
+    bench.cache.put("Trader", trader_body("one", version=2, generation=2, in_pool="other"))
+    for name in ("quants", "other"):
+        await bench.pools.reconcile(("default", name))
+    assert active(bench) == [("other-0", "default/one", 2)]
+
+
+def unreadable_feed(bench: Bench) -> None:
+    """The feed is there, and the operator, which has just started, can't read it."""
+    gone(bench)
+    bench.cache.put("MarketFeed", feed_body(uid="later", version=2, symbols=7))
+
+
+@pytest.mark.parametrize("what", ["deleted", "made anew", "suspended", "in another pool", "pool suspended"])
+async def test_a_feed_that_can_not_be_read_stops_nothing_but_what_stops_anyway(bench: Bench, what: str) -> None:
+    await with_two(bench)
+    unreadable_feed(bench)
+    await bench.pools.reconcile(KEY)
+    assert active(bench) == [("quants-0", "default/one", 1), ("quants-0", "default/two", 1)]
+    left = [("quants-0", "default/two", 1)]
+    if what == "deleted":
+        bench.cache.drop("Trader-default-one")
+    elif what == "made anew":
+        bench.cache.drop("Trader-default-one")
+        bench.cache.put("Trader", trader_body("one", uid="another", version=2))
+    elif what == "suspended":
+        bench.cache.put("Trader", trader_body("one", version=2, generation=2, suspend=True))
+    elif what == "in another pool":
+        bench.cache.put("Trader", trader_body("one", version=2, generation=2, in_pool="other"))
+    else:
+        bench.cache.put("TraderPool", pool_body(version=2, generation=2, suspend=True))
+        left = []
+    await bench.pools.reconcile(KEY)
+    assert active(bench) == left
+
+
+async def test_a_feed_that_can_not_be_read_runs_nobody_who_is_not_allowed(bench: Bench) -> None:
+    everybody = {"namespaces": {"from": "All"}}
+    bench.cache.put("TraderPool", pool_body(allowedTraders=everybody))
+    pool = {"name": "quants", "namespace": "default"}
+    bench.cache.put("Trader", trader_body("one"))
+    bench.cache.put("Trader", trader_body("theirs", "desk", pool=pool))
+    await bench.pools.reconcile(KEY)
+    unreadable_feed(bench)
+    await bench.pools.reconcile(KEY)
+    assert active(bench) == [("quants-0", "default/one", 1), ("quants-0", "desk/theirs", 1)]
+    bench.cache.put("TraderPool", pool_body(version=2, generation=2))
+    await bench.pools.reconcile(KEY)
+    assert active(bench) == [("quants-0", "default/one", 1)]

@@ -10,7 +10,7 @@ import pytest
 from tests.operator_parts.operator_bodies import pool_body, trader_body
 from tests.operator_parts.pools_bench import KEY, Bench, kept_in
 
-from chandlery.core.assignment import decode_assignment, unsound
+from chandlery.core.assignment import TraderStatus, WorkerStatus, decode_assignment, unsound
 from chandlery.operator.children.naming import Object
 from chandlery.operator.children.workers import ASSIGNMENT_KEY
 from chandlery.operator.events import Events
@@ -130,3 +130,38 @@ async def test_an_assignment_that_an_operator_before_kept_is_kept_again_when_som
     assert [each.trader for each in kept.traders] == ["default/one"]
     assert unsound(kept, "quants-0") == ""
     assert kept.sequence == (4 if what == "another's" else 3), "above what stood there"
+
+
+async def test_an_edit_to_a_symbol_that_the_exchange_lacks_leaves_the_trader_ready_and_says_so(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    await bench.pools.reconcile(KEY)
+    link = bench.workers.of(KEY)["quants-0"]
+    bench.pools._began_s = float("-inf")  # long since: no catalogue is waited for
+    link._pod_ready = True
+    told = {"default/one": TraderStatus("Active", generation=1, incarnation=1)}
+    link.status = WorkerStatus("quants-0", 1, 1, link.delivery.assignment.hash, 1, True, told, [], {})
+    market = {"symbols": ["LOST/USDT"], "interval": "1s"}
+    bench.cache.put("Trader", trader_body(version=2, generation=2, market=market))
+    await bench.pools.reconcile(KEY)
+    assert [one.incarnation for one in link.delivery.assignment.traders] == [1, 2]
+    bench.unknown = ["LOST/USDT"]
+    for _ in range(2):
+        await bench.pools.reconcile(KEY)
+        assert [one.incarnation for one in link.delivery.assignment.traders] == [1]
+        assert bench.planner.asked_of(bench.feed()).symbols == ("BTC/USDT", "LOST/USDT")
+        ready, stalled = bench.condition("Trader/one"), bench.condition("Trader/one", "Stalled")
+        assert (ready["status"], ready["reason"]) == ("True", "UnknownSymbol")
+        assert (stalled["status"], stalled["reason"]) == ("True", "UnknownSymbol")
+        assert ready["message"] == "the feed's source has no LOST/USDT: mend spec.market (generation 1 stays)"
+        assert bench.server.statuses["Trader/one"]["runningGeneration"] == 1
+
+
+async def test_a_trader_that_never_had_its_symbol_is_not_ready_and_the_symbol_stays_asked_for(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    bench.unknown = ["BTC/USDT"]
+    await bench.pools.reconcile(KEY)
+    ready = bench.condition("Trader/one")
+    assert (ready["status"], ready["reason"]) == ("False", "UnknownSymbol")
+    assert bench.planner.asked_of(bench.feed()).symbols == ("BTC/USDT",)

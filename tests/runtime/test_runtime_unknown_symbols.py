@@ -25,7 +25,7 @@ def exchange() -> Iterator[ExchangeServer]:
         yield server
 
 
-def test_the_trader_that_asks_for_it_stalls_alone_and_fails_the_run(
+def test_the_trader_that_asks_for_it_stalls_alone_and_fails_the_run_and_one_edited_to_it_runs_on_as_it_was(
     tmp_path: Path, broker: EmbeddedBroker, exchange: ExchangeServer
 ) -> None:
     manifests = tmp_path / "m"
@@ -57,6 +57,17 @@ def test_the_trader_that_asks_for_it_stalls_alone_and_fails_the_run(
         assert (told.state, told.reason, told.ready) == ("Stalled", "UnknownSymbol", False)
         assert (after.pid, after.ready, after.reason, after.restarts) == (before.pid, True, "", 0)
         until(lambda: "default/lost: Stalled (UnknownSymbol" in up.said, lambda: f"a line tells it: {up.said}")
+        (manifests / "keep.yaml").write_text(trader("keep", "NOPE/USDT"))
+
+        def is_kept() -> bool:
+            row = up.trader("keep")
+            return row is not None and row.reason == "UnknownSymbol"
+
+        until(is_kept, lambda: f"kept: {up.trader('keep')}; it said:\n{up.said}")
+        kept = up.trader("keep")
+        assert kept is not None
+        assert (kept.pid, kept.ready, kept.generation) == (before.pid, True, before.generation)
+        assert kept.message.endswith(f"no NOPE/USDT: mend spec.market (generation {kept.generation} stays)")
         up.process.send_signal(signal.SIGINT)
         summary = up.summary()
         assert up.wait() == 1, up.said

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from chandlery.core.assignment import SeriesRef
 from chandlery.core.configurations import Answers, configuration_of
 from chandlery.core.documents import Path
 from chandlery.core.errors import InputError
@@ -140,9 +141,9 @@ def _check_symbols(trader: Trader, pool: TraderPool, world: World) -> Iterator[F
             yield Finding(UNKNOWN_SYMBOL, ("spec", "market", *path), message)
 
 
-def unknown_symbols_of(trader: Trader, unknown: Collection[str]) -> str:
-    """What is to be said of a Trader that asks for symbols its feed's source says it doesn't have; empty: nothing."""
-    missing = sorted({series.symbol for series in trader.spec.market.series()} & set(unknown))
+def unknown_symbols_of(series: Iterable[SeriesRef], unknown: Collection[str]) -> str:
+    """What is to be said of a Trader that reads symbols its feed's source says it doesn't have; empty: nothing."""
+    missing = sorted({one.symbol for one in series} & set(unknown))
     return f"the feed's source has no {', '.join(missing)}: mend spec.market" if missing else ""
 
 

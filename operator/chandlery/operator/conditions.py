@@ -135,7 +135,9 @@ def trader_state(
         works = verdict.keeps and verdict.reason not in _UNDER_WAY and worker is not None
         ready = works and worker is not None and _work(verdict, worker).ready
         return State(verdict.reason, verdict.message, ready=ready, stalled=verdict.reason not in _UNDER_WAY)
-    if isinstance(held.resource, Trader) and (missing := unknown_symbols_of(held.resource, unknown_symbols)):
+    asked = held.resource.spec.market.series() if isinstance(held.resource, Trader) else ()
+    # Where a version before has its symbols and runs on, the verdict has said so.
+    if missing := unknown_symbols_of(asked, unknown_symbols):
         return State(UNKNOWN_SYMBOL, missing, stalled=True)
     if worker is None:
         return State("Pending", "no worker yet")

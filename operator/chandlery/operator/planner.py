@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from chandlery.core.assignment import Assignment, TraderAssignment, content_hash
-from chandlery.core.checks import check_pool
+from chandlery.core.checks import UNKNOWN_SYMBOL, check_pool
 from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key
 from chandlery.core.resources import Trader
@@ -136,7 +136,7 @@ def _plan_once(desired: Desired, current: Current, now_ms: int, wall_ms: int) ->
     deciders = [one.standing.decider for one in asked.values() if one.rolls]
     waits += [decider.comes_up_until_ms for decider in deciders if decider is not None and decider.is_coming_up]
     return Plan(
-        feeds=_plan_feeds(desired, pools),
+        feeds=_plan_feeds(desired, pools, verdicts),
         pools=pools,
         verdicts=dict(sorted(verdicts.items())),
         memory=memory,
@@ -248,7 +248,9 @@ def _next_assignment(
     return Assignment(worker, last + 1, digest, traders)
 
 
-def _plan_feeds(desired: Desired, pools: Mapping[Key, PoolPlan]) -> dict[Key, FeedPlan]:
+def _plan_feeds(
+    desired: Desired, pools: Mapping[Key, PoolPlan], verdicts: Mapping[str, Verdict]
+) -> dict[Key, FeedPlan]:
     symbols: dict[Key, set[str]] = {key: set() for key in desired.feeds}
     intervals: dict[Key, set[str]] = {key: set() for key in desired.feeds}
     for key, feed in desired.feeds.items():
@@ -262,6 +264,13 @@ def _plan_feeds(desired: Desired, pools: Mapping[Key, PoolPlan]) -> dict[Key, Fe
             for series in (one for trader in assignment.traders for one in trader.series()):
                 symbols[pool.feed].add(series.symbol)
                 intervals[pool.feed].add(series.interval)
+    # Asked for all the same, or their source would have nothing to say of them, and they be tried again and again.
+    for key, trader in desired.traders.items():
+        verdict = verdicts["/".join(key)]
+        planned = pools.get(verdict.pool) if verdict.pool is not None and verdict.reason == UNKNOWN_SYMBOL else None
+        if planned is not None and planned.feed is not None and desired.feeds[planned.feed].spec.symbols == "auto":
+            asked = {series.symbol for series in trader.spec.market.series()}
+            symbols[planned.feed] |= asked & {*desired.unknown_of(trader)}
     return {
         key: FeedPlan(desired.feeds[key], tuple(sorted(symbols[key])), _by_length(intervals[key]))
         for key in sorted(desired.feeds)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from chandlery.core.assignment import Mode, SeriesRef, TraderAssignment
-from chandlery.core.checks import Finding, World, check_pool, check_trader, source_of
+from chandlery.core.checks import (
+    UNKNOWN_SYMBOL,
+    Finding,
+    World,
+    check_pool,
+    check_trader,
+    source_of,
+    unknown_symbols_of,
+)
 from chandlery.core.manifests import Key
 from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, MEANWHILE_NOTHING, OF_ITS_POOL, Trader
 from chandlery.core.resources.status import MAX_MESSAGE_CHARS
@@ -78,8 +87,11 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
     finding = _first_finding(trader, desired, world)
     if finding is not None:
         reason, message = finding.reason, finding.message
-        keep = _keep(trader, world, old, reason, message) if _leaves_the_old(finding, old) else None
+        before = _version_before(standing, desired.unknown_of(trader))
+        keep = _keep(trader, world, before, reason, message) if _leaves_the_old(finding, before) else None
         return keep or Refusal(refusal_pool, reason, message)
+    if (kept := _keep_for_its_symbols(trader, desired, standing)) is not None:
+        return kept
     wanted = _assignment(trader, world)
     last = seen_of(old) if old is not None else seen
     waited = desired.waited.get(trader.key)
@@ -104,6 +116,33 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
     if said := _suspended(trader, world):
         return Candidate(pool, wanted, "Suspended", f"{said}: it keeps its place and decides nothing", suspended=said)
     return Candidate(pool, wanted)
+
+
+def _version_before(standing: Standing, unknown: Collection[str]) -> TraderAssignment | None:
+    """The version to keep where the newest may not run: the newest that was assigned, as far as its source has its symbols.
+
+    A successor without them stands by for ever: then it is what decides.
+    """
+    if standing.newest is None:
+        return None
+    newest, decider = standing.newest.assignment, standing.decider
+    assert decider is not None
+    waits_in_vain = newest.mode == "standby" and unknown_symbols_of(newest.series(), unknown)
+    return decider.assignment if waits_in_vain else newest
+
+
+def _keep_for_its_symbols(trader: Trader, desired: Desired, standing: Standing) -> Candidate | None:
+    """The version of before, where the source hasn't the symbols of the newest one, and has those of that.
+
+    None: it has the newest one's, or of no version all of them. Then the newest one is to run: should its symbols come
+    to be, it is there; who tells of it says what it lacks.
+    """
+    unknown = desired.unknown_of(trader)
+    missing = unknown_symbols_of(trader.spec.market.series(), unknown)
+    before = _version_before(standing, unknown) if missing else None
+    if before is None or unknown_symbols_of(before.series(), unknown):
+        return None
+    return _keep(trader, desired.world, before, UNKNOWN_SYMBOL, missing)
 
 
 def _leaves_the_old(finding: Finding, old: TraderAssignment | None) -> bool:

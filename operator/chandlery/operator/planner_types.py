@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -58,6 +58,7 @@ class Desired:
     Attributes:
         configmaps: data of ConfigMaps with strategy source. namespaces: labels of namespaces.
         problems: what the catalogue check found, by Trader; the worst word first.
+        unknown_symbols: what sources of feeds say they don't have, by feed.
         waited: Traders whose statuses await an approval: who plans anew knows of no version before where none runs.
     """
 
@@ -67,6 +68,7 @@ class Desired:
     configmaps: Mapping[Key, Mapping[str, str]] = field(default_factory=dict)
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     problems: Mapping[Key, Sequence[Problem]] = field(default_factory=dict)
+    unknown_symbols: Mapping[Key, Collection[str]] = field(default_factory=dict)
     waited: Mapping[Key, Waited] = field(default_factory=dict)
     delays: Delays = Delays()
 
@@ -75,12 +77,23 @@ class Desired:
         """What resources may refer to."""
         return World(self.feeds, self.pools, self.configmaps, self.namespaces)
 
+    def unknown_of(self, trader: Trader) -> Collection[str]:
+        """Symbols that the source of a Trader's feed says it doesn't have."""
+        pool = self.pools.get(trader.spec.pool.key(trader.namespace))
+        return self.unknown_symbols.get(pool.spec.feed.key(pool.namespace), ()) if pool is not None else ()
 
-def desired_of(manifests: ManifestSet, problems: Iterable[Problem] = (), delays: Delays | None = None) -> Desired:
+
+def desired_of(
+    manifests: ManifestSet,
+    problems: Iterable[Problem] = (),
+    delays: Delays | None = None,
+    unknown_symbols: Mapping[Key, Collection[str]] | None = None,
+) -> Desired:
     """What manifests ask for.
 
     Args:
         problems: from :func:`chandlery.core.manifests.check_against_catalogue`; those of Traders count.
+        unknown_symbols: what sources of feeds say they don't have, by feed.
     """
     by_trader: dict[Key, list[Problem]] = {}
     for problem in problems:
@@ -93,6 +106,7 @@ def desired_of(manifests: ManifestSet, problems: Iterable[Problem] = (), delays:
         configmaps=manifests.configmaps,
         namespaces=manifests.namespaces,
         problems=by_trader,
+        unknown_symbols=unknown_symbols or {},
         delays=delays or Delays(),
     )
 

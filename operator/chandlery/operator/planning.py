@@ -7,12 +7,12 @@ pools: a Trader that changes its pool goes on counting its incarnations.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 
-from chandlery.core.assignment import Assignment
+from chandlery.core.assignment import Assignment, content_hash
 from chandlery.core.checks import CatalogueEntry, Finding, check_strategy
 from chandlery.core.errors import InputError
 from chandlery.core.intervals import parse_interval
@@ -35,6 +35,7 @@ from chandlery.operator.planner import (
     plan,
 )
 from chandlery.operator.planner_since import without_pool
+from chandlery.operator.planner_traders import KEEPS_THE_OLD
 from chandlery.operator.planner_types import Waited
 
 #: An assignment travels in a ConfigMap, which holds 1 MiB: one Trader's parameters must not take it from the others.
@@ -47,7 +48,8 @@ class Planned:
     """One pool's plan.
 
     Attributes:
-        pool: None where there is no such pool (its Traders have verdicts all the same).
+        pool: None where there is no such pool (its Traders have verdicts all the same). Where there is no feed its
+            workers are those that are there, with what is left to them: nothing is to be made or to go.
         again_ms: when a delay passes, None: none runs.
     """
 
@@ -87,6 +89,7 @@ class PoolPlanner:
         configmaps: Mapping[Key, Mapping[str, str]],
         namespaces: Mapping[str, Mapping[str, str]],
         catalogue: Collection[CatalogueEntry] | None,
+        unknown_symbols: Collection[str] = (),
         now_ms: int,
         wall_ms: int = 0,
     ) -> Planned:
@@ -95,6 +98,7 @@ class PoolPlanner:
         Args:
             workers: the pool's workers as they are. configmaps: data of those that its Traders name.
             namespaces: labels by namespace. catalogue: of the pool's workers; None: not known, so not checked.
+            unknown_symbols: what the source of the pool's feed says it doesn't have.
             now_ms, wall_ms: see :func:`plan`.
         """
         pools: dict[Key, TraderPool] = self._sound(TraderPool)
@@ -109,6 +113,7 @@ class PoolPlanner:
             configmaps=configmaps,
             namespaces=namespaces,
             problems=_problems(traders.values(), catalogue, pools.get(key)),
+            unknown_symbols={pools[key].spec.feed.key(key[0]): unknown_symbols} if there else {},
             waited={held.key: waited for held in mine if (waited := _waited(held)) is not None},
             delays=self._delays,
         )
@@ -121,6 +126,10 @@ class PoolPlanner:
         planned = made.pools[key]
         if planned.feed is None:
             self._asked.pop(key, None)
+            if planned.reason == "UnknownFeed":
+                stay = self._stay_without_feed(pools[key], made.verdicts)
+                left = {name: _left_of(now.assignment, stay) for name, now in workers.items()}
+                planned = replace(planned, workers=left)
         else:
             self._asked[key] = made.feeds[planned.feed]
         return Planned(planned, made.verdicts, made.plan_again_ms)
@@ -174,9 +183,29 @@ class PoolPlanner:
             {**failed, **memory.failed},
         )
 
+    def _stay_without_feed(self, pool: TraderPool, verdicts: Mapping[str, Verdict]) -> dict[str, str]:
+        """Uids of a pool's Traders that run on without a feed, by Trader: none, but where the feed is there and can't be read.
+
+        That one stops nothing, but whatever else stops a Trader at once does.
+        """
+        held = self._cache.get(MarketFeed.KIND, pool.spec.feed.key(pool.namespace))
+        if held is None or pool.spec.suspend:
+            return {}
+        may_run = {name for name, one in verdicts.items() if one.reason in ("UnknownFeed", *KEEPS_THE_OLD)}
+        traders: Iterable[Trader] = self._sound(Trader).values()
+        return {one.full_name: one.identity for one in traders if one.full_name in may_run and not one.spec.suspend}
+
     def _is_elsewhere(self, trader: str, verdicts: Mapping[str, Verdict]) -> bool:
         namespace, _, name = trader.partition("/")
         return trader not in verdicts and self._cache.get(Trader.KIND, (namespace, name)) is not None
+
+
+def _left_of(assignment: Assignment, stay: Mapping[str, str]) -> Assignment:
+    """A worker's assignment with what stays of its Traders; the very object where that is all."""
+    traders = [one for one in assignment.traders if stay.get(one.trader) == one.uid]
+    if len(traders) == len(assignment.traders):
+        return assignment
+    return Assignment(assignment.worker, assignment.sequence + 1, content_hash(traders), traders)
 
 
 def _waited(held: Held) -> Waited | None:

@@ -121,12 +121,14 @@ class Pools:
             # From here to the plan nothing is awaited: of what is judged, and of nothing newer, is told afterwards.
             held, traders = tools.cache.get(TraderPool.KIND, key), tools.cache.traders_of(key)
             workers = self._workers_now(key, held)
+            unknown = self._unknown_symbols(held)
             planned = tools.planner.plan(
                 key,
                 workers,
                 configmaps=configmaps,
                 namespaces=tools.namespaces(),
                 catalogue=catalogue,
+                unknown_symbols=unknown,
                 now_ms=now_ms(),
                 wall_ms=wall_ms(),
             )
@@ -153,7 +155,7 @@ class Pools:
             await self._look_for_pods(key)
         if planned.again_ms is not None:
             tools.mark(dirty, max(0.05, (planned.again_ms - now_ms()) / 1000))
-        await self._say(key, held, traders, planned, outdated)
+        await self._say(key, held, traders, planned, outdated, unknown)
         if failure is not None:
             raise failure
 
@@ -188,6 +190,11 @@ class Pools:
             for name, now in workers.items()
         }
 
+    def _unknown_symbols(self, held: Held | None) -> Sequence[str]:
+        """What the source of a pool's feed says it doesn't have."""
+        pool = held.resource if held is not None else None
+        return self._tools.unknown_symbols(pool.spec.feed.key(pool.namespace)) if isinstance(pool, TraderPool) else ()
+
     # Workers ------------------------------------------------------------------------------------------------
 
     def _kafka(self, pool: TraderPool, feed: MarketFeed) -> KafkaSettings:
@@ -201,14 +208,15 @@ class Pools:
         if made.feed is None:
             if made.reason == "NotAllowed":
                 await self._sets.remove_others(pool, ())
-            return 0  # a feed that is gone may come back: what runs, runs on
+            # A feed that is gone may come back: pods stay for that, and are told at once who runs in them no more.
+            self._want(pool, made)
+            return 0
         feed = tools.cache.get(MarketFeed.KIND, made.feed)
         assert feed is not None
         assert isinstance(feed.resource, MarketFeed)
         tools.mark(("feed", *made.feed), 0.05)
         kafka = self._kafka(pool, feed.resource)
-        for name, assignment in made.workers.items():
-            tools.workers.link(pool, name).want(assignment)
+        self._want(pool, made)
         if not kafka.bootstrap:
             return 0
         outdated = await self._sets.ensure(pool, list(made.workers), kafka, made.to_roll)
@@ -218,6 +226,10 @@ class Pools:
             else:
                 tools.mark(("pool", *pool.key), _KEPT_WAIT_S)
         return outdated
+
+    def _want(self, pool: TraderPool, made: PoolPlan) -> None:
+        for name, assignment in made.workers.items():
+            self._tools.workers.link(pool, name).want(assignment)
 
     async def _look_for_pods(self, key: Key) -> None:
         """Find out why workers have no pods, as far as they have StatefulSets that should make them."""
@@ -284,7 +296,15 @@ class Pools:
 
     # Statuses -----------------------------------------------------------------------------------------------
 
-    async def _say(self, key: Key, held: Held | None, judged: Sequence[Held], planned: Planned, outdated: int) -> None:
+    async def _say(
+        self,
+        key: Key,
+        held: Held | None,
+        judged: Sequence[Held],
+        planned: Planned,
+        outdated: int,
+        unknown: Sequence[str],
+    ) -> None:
         """Write what has become of the pool and its Traders, as far as they are still what was judged."""
         tools, now = self._tools, timestamp()
         views = {name: link.view() for name, link in tools.workers.of(key).items()}
@@ -299,7 +319,6 @@ class Pools:
             made = replace(made, reason=missing.reason, message=missing.message)
             unmade = {name for name in views if tools.children.seen(STATEFUL_SET, (key[0], name)) is None}
             views = {name: replace(view, refused=missing) if name in unmade else view for name, view in views.items()}
-        unknown = tools.unknown_symbols(feed) if feed is not None else ()
         traders = [one for one in map(self._unchanged, judged) if one is not None]
         await each(traders, lambda one: self._say_trader(one, planned, views, assigned, unknown, now))
         if held is not None and (held := self._unchanged(held)) is not None:

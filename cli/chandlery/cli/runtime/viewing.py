@@ -162,10 +162,14 @@ class Viewer:
         return self._runtime.feed_starts.why(pool.feed) if pool is not None and pool.feed is not None else ""
 
     def _unknown_symbols(self, verdict: Verdict, trader: Trader) -> str:
-        """What to say of a Trader's symbols that its feed's source says it doesn't have; empty: nothing."""
+        """What to say of symbols of what decides that its feed's source says it doesn't have; empty: nothing."""
         group = self._group_of(verdict)
         market = self._runtime.feeds.get(group.market) if group is not None else None
-        return unknown_symbols_of(trader, market.unknown_symbols) if market is not None else ""
+        if group is None or market is None:
+            return ""
+        assigned = {(one.trader, one.incarnation): one for one in group.delivery.assignment.traders}
+        runs = assigned.get((verdict.trader, verdict.incarnation))
+        return unknown_symbols_of((runs or trader.spec.market).series(), market.unknown_symbols)
 
     def _what_lags(self, verdict: Verdict) -> str:
         """Which process has a Trader's candles come late; empty: none."""
