@@ -68,7 +68,7 @@ def _entry(found: Found) -> CatalogueEntry:
         configured = strategy()
         entry.warmup = int(configured.warmup)
         entry.digest = found.code(configured)
-    except Exception as error:  # noqa: BLE001 -- a strategy may raise anything; the entry says what
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- a strategy may raise anything; the entry says what
         entry.errors.append(f"with default parameters: {type(error).__name__}: {error}")
     return entry
 
