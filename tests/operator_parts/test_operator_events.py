@@ -121,6 +121,28 @@ async def test_what_is_told_of_a_trader_is_not_told_again_when_it_is_suspended_a
     assert events.told == 2
 
 
+async def test_a_strategy_that_fails_by_other_words_each_time_makes_one_event_for_a_reason_and_an_incarnation() -> None:
+    """Also with an operator that starts: the API server knows its name."""
+    api = Creator()
+    names = []
+    for generation, incarnation, reason in (
+        (1, 1, "Crashed"),
+        (1, 1, "CrashLoop"),
+        (1, 2, "Crashed"),
+        (2, 2, "Crashed"),
+    ):
+        held = hold("Trader", trader_body(generation=generation))
+        for events in (Events(api, "test"), Events(api, "another")):
+            for attempt in range(5):
+                said = f"ValueError: price 6012{attempt}.5"
+                await events.tell_state(held, State(reason, said, episode=f"incarnation {incarnation}"))
+            assert events.told == 1
+        names += api.asked
+        assert len(api.asked) == 2
+        api.asked.clear()
+    assert len(set(names)) == 4
+
+
 @asynccontextmanager
 async def refusing(*reasons: str) -> AsyncIterator[tuple[KubeApi, list[str]]]:
     """An API server that answers 409 for these reasons in turn, and then takes what comes; gives what was asked of it."""

@@ -11,10 +11,12 @@ from tests.operator_parts.operator_bodies import pool_body, trader_body
 from tests.operator_parts.pools_bench import KEY, Bench, kept_in
 
 from chandlery.core.assignment import TraderStatus, WorkerStatus, decode_assignment, unsound
+from chandlery.core.resources import status as resource_status
 from chandlery.operator.children.naming import Object
 from chandlery.operator.children.workers import ASSIGNMENT_KEY
+from chandlery.operator.conditions import State, kstatus
 from chandlery.operator.events import Events
-from chandlery.operator.kubernetes.kinds import CONFIG_MAP
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP, TRADER
 from chandlery.operator.pools import Pools
 from chandlery.operator.statuses import Statuses
 
@@ -99,6 +101,23 @@ async def test_a_status_whose_event_is_not_taken_waits_for_it_but_not_for_ever(b
     assert bench.condition("TraderPool/quants")["reason"] == "UnknownFeed"
     assert bench.condition("Trader/one")["reason"] == "UnknownFeed"
     assert len(events) == 2, "to be told all the same"
+
+
+async def test_of_a_strategy_that_fails_by_other_words_each_time_one_event_and_one_status_are_written(
+    bench: Bench,
+) -> None:
+    api: Any = bench.server
+    pools = Pools(replace(bench.tools, statuses=Statuses(api, clock=iter(range(100)).__next__)))
+    bench.cache.put("Trader", trader_body())
+    held = bench.cache.get("Trader", ("default", "one"))
+    assert held is not None
+    for price in range(10):
+        state = State("Crashed", f"ValueError: price {price}", episode="incarnation 1")
+        status = resource_status.TraderStatus(
+            observed_generation=1, conditions=kstatus(state, 1, "2026-01-01T00:00:00Z")
+        )
+        await pools._write(TRADER, held, state, status, ("pool", *KEY))
+    assert bench.server.log == ["Event/Crashed of Trader/one", "Trader/one"]
 
 
 @pytest.mark.parametrize("what", ["deleted", "another's", "unsound"])

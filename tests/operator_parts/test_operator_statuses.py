@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,6 +95,28 @@ async def test_figures_ride_along_and_are_else_written_after_ten_minutes() -> No
     assert statuses.wait_s(server.held(), more) == 0
     assert await statuses.write(TRADER, server.held(), more) == "written"
     assert server.status["signals"] == 7
+
+
+async def test_other_words_of_a_failing_strategy_ride_along_as_figures_do_and_another_reason_or_incarnation_does_not() -> (
+    None
+):
+    def failing(said: str, reason: str = "Crashed", incarnation: int = 1) -> tuple[State, TraderStatus]:
+        one = reported("Backoff", reason=reason, attempt=2, incarnation=incarnation, last_error=said)
+        state = trader_state(HELD, replace(ASSIGNED, incarnation=incarnation), worker(one))
+        return state, says(state, incarnation=incarnation, last_error=said)
+
+    server, clock = Server(), Clock()
+    statuses = Statuses(server, clock)
+    await statuses.write(TRADER, server.held(), failing("ValueError: price 1")[1])
+
+    def waits_s(state: State, status: TraderStatus) -> float | None:
+        return statuses.wait_s(server.held(), status, words_ride=bool(state.episode))
+
+    assert waits_s(*failing("ValueError: price 2")) is None
+    assert waits_s(*failing("ValueError: price 1", reason="Hang")) == 0
+    assert waits_s(*failing("ValueError: price 1", incarnation=2)) == 0
+    clock.now_s += FIGURES_PERIOD_S
+    assert waits_s(*failing("ValueError: price 2")) == 0
 
 
 async def test_a_first_status_that_says_under_way_waits_for_a_better_one() -> None:

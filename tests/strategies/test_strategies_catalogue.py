@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+from tests.strategies.installed import install
 from tests.strategies.test_strategies_api import FOLDER_STRATEGY
 
 from chandlery.workers.discovery import SHIPPED
@@ -71,6 +73,22 @@ def test_a_broken_file_is_reported_beside_the_sound_ones(tmp_path: Path) -> None
     macd = [entry for entry in entries if entry["name"] == "macd"]
     assert [bool(entry.get("errors")) for entry in macd] == [False, True]
     assert "taken already" in macd[1]["errors"][0]
+
+
+def test_an_installed_strategy_that_leaves_by_sys_exit_is_reported_beside_the_sound_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = install(
+        tmp_path,
+        leaves="import sys\nsys.exit('no GPU here')\n",
+        late=FOLDER_STRATEGY.replace('"twice"', '"late"').replace("return self.gap", "raise SystemExit('no model')"),
+    )
+    monkeypatch.setenv("PYTHONPATH", path)
+    run = subprocess.run([sys.executable, "-m", "chandlery.workers.catalogue"], capture_output=True, check=True)
+    found = by_name(json.loads(run.stdout))
+    assert "SystemExit: no GPU here (line 2)" in found["leaves"]["errors"][0]
+    assert "SystemExit: no model" in found["late"]["errors"][0]
+    assert not any(found[name].get("errors") for name in SHIPPED)
 
 
 def test_a_missing_folder_is_an_error_with_exit_code_2(tmp_path: Path) -> None:

@@ -108,7 +108,9 @@ FIXED = Fixed(LIMIT, Path(), Path(), ())
 
 
 @given(sizes, st.integers(0, LIMIT))
-def test_the_one_that_has_most_ends_and_only_where_too_little_is_left(sizes: dict[str, int], left: int) -> None:
+def test_the_one_that_has_most_ends_and_only_where_too_little_is_left_and_always_by_the_same_words(
+    sizes: dict[str, int], left: int
+) -> None:
     Fixed.left, looks = left, Looks()
     assert looks.who_goes(FIXED, lambda: sizes) is None, "one look may be of a moment"
     found = looks.who_goes(FIXED, lambda: sizes)
@@ -116,9 +118,11 @@ def test_the_one_that_has_most_ends_and_only_where_too_little_is_left(sizes: dic
         assert found is None
         return
     assert found is not None
-    name, verdict = found
-    assert sizes[name] == max(sizes.values())
-    assert (verdict.reason, f"of {LIMIT // MB} MB" in verdict.because) == ("MemoryLimit", True)
+    assert sizes[found.name] == max(sizes.values()) == found.own_bytes
+    assert found.left_bytes == left
+    # The same each time, whatever was left and taken: it becomes part of a status and of an event's name.
+    because = "the traders' container has less than 32 MB left of 1024 MB, and of all traders this one has most"
+    assert found.verdict == Verdict("MemoryLimit", because)
 
 
 def _gone(looks: Looks, *left: int | None) -> list[bool]:

@@ -20,6 +20,7 @@ from chandlery.core.settings import SupervisorSettings
 from chandlery.workers.control_messages import AssignmentMessage, StatusMessage
 from chandlery.workers.feed.control import ControlServer
 from chandlery.workers.supervisor import catalogue_reader, supervise
+from chandlery.workers.supervisor.catalogue_reader import Reading
 from chandlery.workers.supervisor.feed_link import FeedLink
 from chandlery.workers.supervisor.nursery_client import NurseryClient
 from chandlery.workers.supervisor.supervise import Supervisor
@@ -187,11 +188,11 @@ async def test_a_catalogue_that_could_not_be_read_is_read_again(
         str(tmp_path): [None, None, [{"name": "own"}]], "": [[{"name": "shipped"}]]
     }  # fmt: skip
 
-    async def answer(folder: str) -> list[dict[str, str]] | None:
+    async def answer(folder: str) -> Reading:
         nonlocal now_s
         read.append(folder)
         now_s += 30.0
-        return answers[folder].pop(0)
+        return Reading(answers[folder].pop(0))
 
     monkeypatch.setattr(catalogue_reader, "read_catalogue", answer)
     monkeypatch.setattr(catalogue_reader, "LOOK_S", 0.0)
@@ -224,9 +225,9 @@ async def test_the_shipped_strategies_are_told_though_they_too_could_not_be_read
     read: list[str] = []
     now_s = 0.0
 
-    async def answer(folder: str) -> list[dict[str, str]] | None:
+    async def answer(folder: str) -> Reading:
         read.append(folder)
-        return answers[folder].pop(0)
+        return Reading(answers[folder].pop(0))
 
     def clock() -> float:
         nonlocal now_s

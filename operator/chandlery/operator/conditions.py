@@ -2,7 +2,7 @@
 
 ``Ready`` is True when all is as the spec asks. ``Reconciling``: it will get there by itself. ``Stalled``: it will not
 without a change by somebody. Neither: as somebody wants it (suspended). Messages hold no figure that moves by itself,
-so that a status changes only when something has.
+so that a status changes only when something has. Strategies' own words may (``State.episode``).
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ class State:
         ready: it does its work. stalled: it doesn't do what the spec asks, and won't without a change by somebody; where it
             is ready all the same, an older version is. settled: neither ready, nor on its way.
         under_way, under_way_message: what of the spec is still under way while it is ready; empty: nothing.
+        episode: within which another message of the same reason is no news: a strategy's own words, which may hold a figure
+            that is another at each attempt; empty: each message is.
     """
 
     reason: str
@@ -105,6 +107,7 @@ class State:
     settled: bool = False
     under_way: str = ""
     under_way_message: str = ""
+    episode: str = ""
 
 
 def is_applied(verdict: Verdict, reported: Reported | None) -> bool:
@@ -208,7 +211,7 @@ def _not_running(reported: Reported, worker: WorkerView) -> State:
     crashed = reported.state == "Backoff" or (reported.attempt > 0 and reported.state in ("Pending", "Init"))
     if crashed:
         said = ending_of(reported) or "its process ended; it is started again"
-        return State(_word(reported.reason, "CrashLoop"), said)
+        return State(_word(reported.reason, "CrashLoop"), said, episode=f"incarnation {reported.incarnation}")
     if reported.state == "Stalled":
         return State(_word(reported.reason, "BadStrategy"), reported.message, stalled=True)
     if reported.reason == "SeriesRefused":  # tried again by itself, but as a rule somebody has to make room

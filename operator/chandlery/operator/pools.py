@@ -399,7 +399,7 @@ class Pools:
             dirty: what to look at when it could not be written. may: False: what goes with it is not told yet.
         """
         statuses = self._tools.statuses
-        wait_s = statuses.wait_s(held, status)
+        wait_s = statuses.wait_s(held, status, words_ride=bool(state.episode))
         if wait_s is None:
             return
         if wait_s > 0:

@@ -20,7 +20,7 @@ from chandlery.operator.cache import Held
 from chandlery.operator.conditions import RIDING
 from chandlery.operator.kubernetes.api import GoneError, Kind, Object, StaleError
 
-#: Figures that moved without any news are written at most this often.
+#: Figures (and words that move as they do) that moved without any news are written at most this often.
 FIGURES_PERIOD_S: Final = 600.0
 #: A first status that only says "under way" waits this long: most are Ready by then, which saves a write.
 PATIENCE_S: Final = 1.0
@@ -60,15 +60,16 @@ class Statuses:
         self._last: dict[str, _Last] = {}
         self._first_seen_s: dict[tuple[str, int], float] = {}
 
-    def wait_s(self, held: Held, status: Any) -> float | None:
+    def wait_s(self, held: Held, status: Any, *, words_ride: bool = False) -> float | None:
         """Seconds until this status may be written: 0 now, None: it says nothing new.
 
         Args:
             status: the whole status as it should be, its conditions' transition times those of now.
+            words_ride: other messages of the same conditions and reasons are no news either.
         """
         last = self._known(held)
         merged = _merged(last.status, status)
-        if _news(merged) == _news(last.status):
+        if _news(merged, words_ride) == _news(last.status, words_ride):
             figures_wait_s = last.at_s + FIGURES_PERIOD_S - self._clock()
             return None if merged == last.status or figures_wait_s > 0 else 0.0
         if held.kind == TraderPool.KIND:
@@ -136,9 +137,11 @@ def _merged(before: Any, after: Any) -> Any:
     return msgspec.structs.replace(after, conditions=merge_conditions(before.conditions, after.conditions))
 
 
-def _news(status: Any) -> Any:
+def _news(status: Any, words_ride: bool) -> Any:
     """The status without what may change without being news."""
-    blank = {name: None for name in RIDING if hasattr(status, name)}
+    blank: dict[str, Any] = {name: None for name in RIDING if hasattr(status, name)}
+    if words_ride:
+        blank["conditions"] = [msgspec.structs.replace(one, message="") for one in status.conditions]
     return msgspec.structs.replace(status, **blank)
 
 

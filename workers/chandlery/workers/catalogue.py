@@ -6,6 +6,10 @@ so it runs as a process of its own; planners check manifests against its output 
 With ``--configure`` it reads a JSON list of configurations (strategy and parameters) from standard input, and says in a line
 each, behind the catalogue's, what becomes of them: a warm-up, a problem, or ``null`` where that can't be said; with its place
 in the list.
+
+A strategy can end this process, or never return. With ``--announce`` a line before each entry point's import has its name
+(a JSON string; an empty one behind the last), so that whoever reads knows which one it was, and can start this again without
+it: ``--without NAME=PROBLEM`` lists it as broken and doesn't import it.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import argparse
 import inspect
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -68,7 +73,7 @@ def _entry(found: Found) -> CatalogueEntry:
         configured = strategy()
         entry.warmup = int(configured.warmup)
         entry.digest = found.code(configured)
-    except Exception as error:  # noqa: BLE001 -- a strategy may raise anything; the entry says what
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- a strategy may raise anything; the entry says what
         entry.errors.append(f"with default parameters: {type(error).__name__}: {error}")
     return entry
 
@@ -77,8 +82,14 @@ def _broken(name: str, source: str, problem: str) -> CatalogueEntry:
     return CatalogueEntry(name, "", "", {}, 0, source, "", [problem])
 
 
-def collect(strategies_dir: str = "") -> tuple[list[CatalogueEntry], dict[str, Found]]:
+def collect(
+    strategies_dir: str = "", without: Mapping[str, str] | None = None, begin: Callable[[str], None] = lambda _: None
+) -> tuple[list[CatalogueEntry], dict[str, Found]]:
     """Import every strategy there is and describe it; what is broken gets an entry with ``errors``.
+
+    Args:
+        without: entry points that are not imported, with what is wrong with them.
+        begin: called with the name of each entry point before its import, and with an empty one after the last.
 
     Returns:
         The catalogue, and the strategies that could be imported, by name.
@@ -89,12 +100,18 @@ def collect(strategies_dir: str = "") -> tuple[list[CatalogueEntry], dict[str, F
 
     entries: dict[str, CatalogueEntry] = {}
     strategies: dict[str, Found] = {}
+    without = without or {}
     for name in sorted(entry_points()):
+        if name in without:
+            entries[name] = _broken(name, "entry-point", without[name])
+            continue
+        begin(name)
         try:
             strategies[name] = find_strategy(name)
             entries[name] = _entry(strategies[name])
         except StrategyError as error:
             entries[name] = _broken(name, "entry-point", str(error))
+    begin("")
     broken: list[CatalogueEntry] = []
     for path in folder_files(strategies_dir):
         stem = path.stem.replace("_", "-")
@@ -151,21 +168,35 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--configure", action="store_true", help="say what becomes of the configurations on standard input"
     )
+    parser.add_argument("--announce", action="store_true", help="print each entry point's name before its import")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="NAME=PROBLEM",
+        help="list an entry point without importing it",
+    )
     options = parser.parse_args(arguments)
     if options.strategies and not Path(options.strategies).is_dir():
         print(f"{options.strategies}: no such folder", file=sys.stderr)
         sys.exit(2)
     asked = _decode_asked(sys.stdin.buffer.read()) if options.configure else []
+    # A name of an entry point has no equals sign.
+    without = {name: problem for name, _, problem in (one.partition("=") for one in options.without)}
     with _claim_output() as output:
-        entries, strategies = collect(options.strategies)
-        output.write(_encode(entries) + b"\n")
-        output.flush()
+
+        def say(what: object) -> None:
+            # At once: what comes next may never return, and must not hide what came before it.
+            output.write(_encode(what) + b"\n")
+            output.flush()
+
+        begin = say if options.announce else lambda _: None
+        entries, strategies = collect(options.strategies, without, begin)
+        say(entries)
         for index, configuration in enumerate(asked):
             found = strategies.get(configuration.strategy)
             configured = configure(found, configuration) if found is not None else None
-            # At once: one that never returns must not hide those before it.
-            output.write(_encode(Answer(index, configured)) + b"\n")
-            output.flush()
+            say(Answer(index, configured))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def _from_entry_point(name: str, value: str) -> Found:
         module = importlib.import_module(module_name)
         strategy = getattr(module, attribute)
         text = inspect.getsource(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StrategyError(f"{name}: can't load {value}: {error_line(error)}", reason="BadSource") from error
     if not (isinstance(strategy, type) and issubclass(strategy, Strategy)):
         raise StrategyError(f"{name}: {value} is no Strategy", reason="BadSource")

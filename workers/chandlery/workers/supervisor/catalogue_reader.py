@@ -9,12 +9,13 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from chandlery.core.processes import child_environment
+from chandlery.workers.supervisor.exits import signal_name
 
 _log = logging.getLogger("chandlery")
 #: Importing TA-Lib and a folder of strategies takes a second; a file that never returns costs this once.
@@ -26,7 +27,10 @@ LOOK_S: Final = 1.0
 FIRST_RETRY_S: Final = 10.0
 LAST_RETRY_S: Final = 900.0
 
-_decode: Final = msgspec.json.Decoder(list[dict[str, Any]]).decode
+#: Longest line that is read: a catalogue of hundreds of strategies with long docs.
+_MOST_LINE_BYTES: Final = 64 * 1024 * 1024
+
+_decode: Final = msgspec.json.Decoder(str | list[dict[str, Any]]).decode
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 
@@ -47,29 +51,74 @@ def fingerprint(strategies_dir: str) -> Fingerprint:
     return tuple(sorted(found))
 
 
-async def read_catalogue(strategies_dir: str) -> list[dict[str, Any]] | None:
-    """Run ``python -m chandlery.workers.catalogue``; None when it fails (logged)."""
-    arguments = ["-m", "chandlery.workers.catalogue"]
+class Reading(NamedTuple):
+    """What came of reading the catalogue.
+
+    Attributes:
+        catalogue: None: it can't be read. left_out: entry points that it names as broken because they ended the process
+            that imported them, or never returned.
+    """
+
+    catalogue: list[dict[str, Any]] | None
+    left_out: frozenset[str] = frozenset()
+
+
+class _Stopped(NamedTuple):
+    """A process that told no catalogue: at which entry point (empty: at none of them), and what became of it."""
+
+    name: str
+    problem: str
+
+
+async def read_catalogue(strategies_dir: str) -> Reading:
+    """Run ``python -m chandlery.workers.catalogue``, again without an entry point that ends it or never returns (logged)."""
+    without: dict[str, str] = {}
+    while True:
+        found = await _run(strategies_dir, without)
+        if not isinstance(found, _Stopped):
+            return Reading(found, frozenset(without))
+        facts = {"strategy": found.name, "strategies": strategies_dir, "problem": found.problem}
+        if not found.name or found.name in without:
+            _log.error("catalogue can't be read", extra=facts)
+            return Reading(None)
+        _log.error("installed strategy left out of the catalogue", extra=facts)
+        without[found.name] = f"{found.name}: the process that imported it {found.problem}"
+
+
+async def _run(strategies_dir: str, without: Mapping[str, str]) -> list[dict[str, Any]] | _Stopped:
+    arguments = ["-m", "chandlery.workers.catalogue", "--announce"]
     if strategies_dir:
         arguments += ["--strategies", strategies_dir]
+    arguments += [f"--without={name}={problem}" for name, problem in without.items()]
     # By way of processes: a file that never returns must not outlive a supervisor that was killed.
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "chandlery.core.processes", sys.executable, *arguments,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, env=child_environment(),
+        limit=_MOST_LINE_BYTES,
     )  # fmt: skip
+    assert process.stdout is not None
+    name = ""
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            output, _ = await process.communicate()
-        return _decode(output)
+            async for line in process.stdout:
+                said: str | list[dict[str, Any]] = _decode(line)
+                if not isinstance(said, str):
+                    return said
+                name = said
+            return _Stopped(name, _end(await process.wait()))
     except TimeoutError:
-        _log.error("catalogue takes too long", extra={"timeout_s": TIMEOUT_S, "strategies": strategies_dir})
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        _log.error("catalogue can't be read", extra={"exit": process.returncode, "error": str(error)})
+        return _Stopped(name, f"took more than {TIMEOUT_S:g} s")
+    except (msgspec.DecodeError, ValueError) as error:  # of no text, or of a line that is too long
+        return _Stopped("", f"said what is no catalogue: {error}")
     finally:
         if process.returncode is None:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
-    return None
+
+
+def _end(code: int) -> str:
+    return f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
 
 
 async def follow_catalogue(
@@ -77,26 +126,27 @@ async def follow_catalogue(
 ) -> None:
     """Tell ``changed`` the catalogue, now and whenever the folder's files change; until cancelled.
 
-    One that could not be read is tried again, though the files stay as they are.
+    One that could not be read, or only without an entry point, is tried again, though the files stay as they are.
 
     Args:
         clock: seconds that never go back.
     """
     seen: Fingerprint | None = None
-    again_s, pause_s, is_told = math.inf, FIRST_RETRY_S, False
+    again_s, pause_s = math.inf, FIRST_RETRY_S
+    told: list[dict[str, Any]] | None = None
     while True:
         present = fingerprint(strategies_dir)
         is_new = present != seen
         if is_new or clock() >= again_s:
             pause_s = FIRST_RETRY_S if is_new else min(2 * pause_s, LAST_RETRY_S)
-            seen, is_told = present, is_told and not is_new
-            catalogue = await read_catalogue(strategies_dir)
-            is_read = catalogue is not None
-            if catalogue is None and strategies_dir and not is_told:
+            seen, told = present, None if is_new else told
+            catalogue, left_out = await read_catalogue(strategies_dir)
+            is_read = catalogue is not None and not left_out
+            if catalogue is None and strategies_dir and told is None:
                 # A file that never returns: without the folder the shipped ones are still there.
-                catalogue = await read_catalogue("")
-            if catalogue is not None:
-                is_told = True
+                catalogue, _ = await read_catalogue("")
+            if catalogue is not None and catalogue != told:
+                told = catalogue
                 changed(catalogue)
             again_s = math.inf if is_read else clock() + pause_s
         if not strategies_dir and again_s == math.inf:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from chandlery.workers.supervisor.exits import Verdict
 
@@ -90,6 +90,20 @@ def own_ceiling(root: Path = Path("/sys/fs/cgroup"), pid: int | None = None) -> 
     return None
 
 
+class Found(NamedTuple):
+    """Who must go.
+
+    Attributes:
+        verdict: for its status: the same words each time, for whatever moves there is news each time.
+        left_bytes: what the container had left. own_bytes: what the trader has of its own. For the log.
+    """
+
+    name: str
+    verdict: Verdict
+    left_bytes: int
+    own_bytes: int
+
+
 class Looks:
     """Looks at a container, one each 0.25 s: says who must go once two in a row find too little left."""
 
@@ -100,7 +114,7 @@ class Looks:
         """Somebody is ending, or the container has no limit: what the last look found says nothing of the next."""
         self._was_low = False
 
-    def who_goes(self, ceiling: Ceiling, look: Callable[[], Mapping[str, int]]) -> tuple[str, Verdict] | None:
+    def who_goes(self, ceiling: Ceiling, look: Callable[[], Mapping[str, int]]) -> Found | None:
         """The trader that ends so that the others stay: the one that has most; None: there is room, or there was at the
         last look, or nobody is there to end.
 
@@ -118,7 +132,7 @@ class Looks:
         greediest = max(sorted(sizes), key=lambda name: sizes[name])
         mebibyte = 1 << 20
         because = (
-            f"the traders' container has {max(0, left_bytes) // mebibyte} MB left of {ceiling.limit_bytes // mebibyte} "
-            f"MB, and of all traders this one has most: {sizes[greediest] // mebibyte} MB"
+            f"the traders' container has less than {ceiling.spare_bytes / mebibyte:.4g} MB left of "
+            f"{ceiling.limit_bytes // mebibyte} MB, and of all traders this one has most"
         )
-        return greediest, Verdict("MemoryLimit", because)
+        return Found(greediest, Verdict("MemoryLimit", because), left_bytes, sizes[greediest])

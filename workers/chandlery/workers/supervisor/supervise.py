@@ -288,9 +288,9 @@ class Supervisor:
         candidates = parting or self._keepers
         found = self._looks.who_goes(container, lambda: _sizes(candidates))
         if found is not None:
-            key, verdict = found
-            _log.error("trader ended: its container is full", extra={"trader": key, "because": verdict.because})
-            candidates[key].end(verdict)
+            facts = {"trader": found.name, "left_bytes": found.left_bytes, "own_bytes": found.own_bytes}
+            _log.error("trader ended: its container is full", extra={**facts, "because": found.verdict.because})
+            candidates[found.name].end(found.verdict)
 
     def _set_catalogue(self, catalogue: list[dict[str, Any]]) -> None:
         self._catalogue = catalogue

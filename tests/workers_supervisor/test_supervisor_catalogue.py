@@ -1,0 +1,75 @@
+"""The catalogue of an image in which an installed strategy ends the process that imports it, or never returns."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.strategies.installed import install
+from tests.strategies.test_strategies_api import FOLDER_STRATEGY
+from tests.workers_supervisor.fake_feed import PATIENCE_S
+
+from chandlery.workers.discovery import SHIPPED
+from chandlery.workers.supervisor import catalogue_reader
+from chandlery.workers.supervisor.catalogue_reader import Reading, follow_catalogue, read_catalogue
+
+#: How installed strategies go at import, and what is said of it.
+DEADLY = {
+    "aborts": ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n", "was killed by SIGSEGV"),
+    "quits": ("import os\nos._exit(3)\n", "ended with exit code 3"),
+    "waits": ("import threading\nthreading.Event().wait()\n", "took more than 8 s"),
+}
+
+
+async def test_installed_strategies_that_end_their_process_or_hang_at_import_are_left_out_by_name_and_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = FOLDER_STRATEGY.replace('"twice"', '"zebra"')
+    path = install(tmp_path, zebra=sound, **{name: text for name, (text, _) in DEADLY.items()})
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setattr(catalogue_reader, "TIMEOUT_S", 8.0)  # the import of all takes 1 s
+    catalogue, left_out = await read_catalogue("")
+    assert catalogue is not None
+    assert left_out == set(DEADLY)
+    found = {entry["name"]: entry for entry in catalogue}
+    for name, (_, says) in DEADLY.items():
+        assert found[name]["errors"] == [f"{name}: the process that imported it {says}"]
+    assert not any(found[name].get("errors") for name in (*SHIPPED, "zebra"))
+
+
+async def test_a_file_of_the_folder_that_ends_the_process_is_not_laid_to_an_installed_strategy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "quits.py").write_text("import os\nos._exit(3)\n")
+    assert await read_catalogue(str(tmp_path)) == Reading(None)
+    assert [record.message for record in caplog.records if record.name == "chandlery"] == ["catalogue can't be read"]
+
+
+async def test_a_strategy_that_was_left_out_is_tried_again_and_only_what_is_new_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a busy machine a sound one may have taken too long."""
+    without: list[dict[str, Any]] = [{"name": "slow", "errors": ["slow: took more than 30 s"]}]
+    whole: list[dict[str, Any]] = [{"name": "slow"}]
+    readings = [Reading(without, frozenset({"slow"})), Reading(without, frozenset({"slow"})), Reading(whole)]
+    read_s: list[float] = []
+    now_s = 0.0
+
+    async def answer(_folder: str) -> Reading:
+        read_s.append(now_s)
+        return readings.pop(0)
+
+    def clock() -> float:
+        nonlocal now_s
+        now_s += 1.0
+        return now_s
+
+    monkeypatch.setattr(catalogue_reader, "read_catalogue", answer)
+    monkeypatch.setattr(catalogue_reader, "LOOK_S", 0.0)
+    told: list[list[dict[str, Any]]] = []
+    await asyncio.wait_for(follow_catalogue("", told.append, clock), PATIENCE_S)
+    assert told == [without, whole]
+    assert read_s[1] - read_s[0] >= catalogue_reader.FIRST_RETRY_S
+    assert read_s[2] - read_s[1] >= 2 * catalogue_reader.FIRST_RETRY_S
