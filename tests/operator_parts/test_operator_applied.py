@@ -111,6 +111,13 @@ async def test_what_has_a_childs_name_and_is_somebody_elses_is_left_as_it_is(ser
     assert server.applied == ["ConfigMap/quants-0-settings"]
 
 
+async def test_what_somebody_else_put_where_only_ours_may_be_is_applied_over(server: Server) -> None:
+    children, _ = children_of(server, [])
+    server.there = [{"metadata": {"name": "quants-0-settings", "namespace": "default"}}]
+    await children.apply(CONFIG_MAP, SETTINGS, over_anothers=True)
+    assert server.applied == ["ConfigMap/quants-0-settings"]
+
+
 @pytest.mark.parametrize("lost", ["labels", "ownerReferences"])
 async def test_a_child_that_is_known_by_its_label_or_its_owner_is_ours(server: Server, lost: str) -> None:
     children, _ = children_of(server, [])

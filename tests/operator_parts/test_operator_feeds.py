@@ -16,6 +16,7 @@ from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_bo
 
 from chandlery.core.behind import BEHIND_MS
 from chandlery.core.errors import UnavailableError
+from chandlery.operator import unknown_symbols
 from chandlery.operator.applied import Children
 from chandlery.operator.cache import Cache, Dirty
 from chandlery.operator.children.naming import Defaults, Object
@@ -426,13 +427,17 @@ async def test_a_feed_without_a_kafka_says_so_once_and_makes_nothing_until_it_na
 
 
 async def test_symbols_that_the_exchange_lacks_have_its_pools_looked_at_each_time_they_are_others(
-    market: Market,
+    market: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(unknown_symbols, "FORGET_S", 0.0)
     pool = ("pool", "default", "quants")
     await market.look()
     assert pool not in market.marked
     for unknown in (["DOGE/USDT"], ["DOGE/USDT", "PEPE/USDT"], []):
-        market.answers["ingest"] = {"unknown_symbols": unknown}
+        market.answers["ingest"] = {"unknown_symbols": unknown, "connected": True}
+        if not unknown:
+            await market.look()
+            assert pool not in market.marked, "a process that has just started knows of none"
         await market.look()
         assert pool in market.marked
         assert list(market.feeds.unknown_symbols(FEED)) == unknown

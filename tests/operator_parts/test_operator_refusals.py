@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from tests.operator_parts.operator_bodies import pool_body, trader_body
 from tests.operator_parts.pools_bench import KEY, Bench
+from tests.operator_parts.under_way import until
 
 from chandlery.operator.cache import hold
 from chandlery.operator.conditions import WorkerView, pool_state, trader_state
-from chandlery.operator.kubernetes.api import Kind, RefusedError
-from chandlery.operator.kubernetes.kinds import STATEFUL_SET
+from chandlery.operator.kubernetes.api import Kind, Page, RefusedError
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP, STATEFUL_SET
 from chandlery.operator.planner import PoolPlan, Verdict
 from chandlery.operator.refusals import is_of_quota, refusal_of
 
@@ -144,3 +145,18 @@ async def test_a_worker_whose_newer_template_is_refused_holds_up_no_other_that_h
     assert "StatefulSet/quants-1" in two.server.log
     ready = two.condition("TraderPool/quants")
     assert (ready["reason"], ready["message"]) == ("Refused", "422 too much")
+
+
+async def test_a_worker_s_assignment_is_put_where_somebody_else_s_configmap_has_its_name(bench: Bench) -> None:
+    """A worker that comes back alone runs what it finds there."""
+
+    async def theirs(kind: Kind, *_: Any, fields: str = "", **__: Any) -> Page:
+        name = fields.removeprefix("metadata.name=")
+        there = kind is CONFIG_MAP and name.endswith("-assignment")
+        return Page("1", [{"metadata": {"name": name, "namespace": "default"}}] if there else [])
+
+    bench.server.list = theirs  # type: ignore[method-assign]
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body())
+    await bench.pools.reconcile(KEY)
+    await until(lambda: "ConfigMap/quants-0-assignment" in bench.server.log)

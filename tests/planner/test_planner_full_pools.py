@@ -145,6 +145,24 @@ def test_of_two_that_are_edited_at_once_one_waits_until_the_other_s_old_version_
     ]
 
 
+def test_one_that_is_edited_waits_for_the_room_of_a_rollout_that_has_begun() -> None:
+    tight = pool(most=1, series=3)
+
+    def wanted(a: list[str], z: list[str]) -> Desired:
+        return wanted_of(trader("a", symbols=a), trader("z", symbols=z), in_pool=tight)
+
+    fleet = running(wanted(["BTC/USDT"], ["SOL/USDT"]))
+    fleet.late_turn(wanted(["BTC/USDT"], ["ADA/USDT"]))
+    assert len(fleet.entries("default/z")) == 2, "its successor stands by"
+    waited = False
+    for _ in range(20):
+        made = fleet.late_turn(wanted(["BTC/USDT", "ETH/USDT"], ["ADA/USDT"]))
+        assert all(len(_series(one)) <= 3 for one in made.pools[POOL].workers.values())
+        waited = waited or _kept(made) == ["a"]
+    assert waited
+    assert all(one.runs_as_asked and one.rollout is None for one in made.verdicts.values())
+
+
 def test_sources_that_are_edited_at_once_never_exceed_together_what_an_assignment_holds() -> None:
     others = {f"t{n}": 62 for n in range(13)}
     fleet = running(_sourced(a=20, b=60, **others))

@@ -39,6 +39,17 @@ async def test_installed_strategies_that_end_their_process_or_hang_at_import_are
     assert not any(found[name].get("errors") for name in (*SHIPPED, "zebra"))
 
 
+async def test_many_that_take_long_at_import_are_left_out_no_more_than_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = "import threading\nthreading.Event().wait(2.5)\n"
+    path = install(tmp_path, **{name: slow + FOLDER_STRATEGY.replace('"twice"', f'"{name}"') for name in "xyz"})
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setattr(catalogue_reader, "TIMEOUT_S", 6.0)  # of each, not of the three together
+    catalogue, left_out = await read_catalogue("")
+    assert (catalogue is not None, left_out) == (True, frozenset())
+
+
 async def test_a_file_of_the_folder_that_ends_the_process_is_not_laid_to_an_installed_strategy(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

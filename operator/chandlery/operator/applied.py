@@ -109,10 +109,14 @@ class Children:
         await self.apply(kind, body)
         return True
 
-    async def apply(self, kind: Kind, body: Object) -> Object:
-        """Apply a manifest; raises as :meth:`ensure`."""
+    async def apply(self, kind: Kind, body: Object, *, over_anothers: bool = False) -> Object:
+        """Apply a manifest; raises as :meth:`ensure`.
+
+        Args:
+            over_anothers: also where somebody else's object of that name is.
+        """
         names = (body["metadata"]["namespace"], body["metadata"]["name"])
-        if self.seen(kind, names) is None and not self.version_applied(kind, names):
+        if not over_anothers and self.seen(kind, names) is None and not self.version_applied(kind, names):
             await self._refuse_anothers(kind, body)
         answer = await self._api.apply(kind, body)
         self.writes += 1

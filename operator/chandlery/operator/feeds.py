@@ -47,6 +47,7 @@ from chandlery.operator.podstate import address_of, is_ready, trouble_of
 from chandlery.operator.pools import UNTOLD_S, Tools, timestamp
 from chandlery.operator.refusals import is_of_quota, refusal_of
 from chandlery.operator.settings_of import is_paced
+from chandlery.operator.unknown_symbols import UnknownSymbols
 
 log = logging.getLogger("chandlery.operator.feeds")
 
@@ -66,6 +67,7 @@ class IngestStatus(msgspec.Struct):
 
     session: int | None = None
     kafka_problem: KafkaProblem | None = None
+    connected: bool = False
     unknown_symbols: list[str] = []
 
 
@@ -85,6 +87,7 @@ class _Known:
     """
 
     ingest: IngestStatus = field(default_factory=IngestStatus)
+    unknown: UnknownSymbols = field(default_factory=UnknownSymbols)
     lag: Lag = field(default_factory=Lag)
     asked_s: dict[Component, float] = field(default_factory=dict)
     making: Component = "aggregator"
@@ -94,7 +97,7 @@ class _Known:
 
     def forget_pods(self) -> None:
         """What its pods told, and why they weren't there, is of no pod that shall be."""
-        self.ingest, self.refused = IngestStatus(), None
+        self.ingest, self.unknown, self.refused = IngestStatus(), UnknownSymbols(), None
         self.asked_s.clear()
         self.lag.forget()
 
@@ -113,7 +116,7 @@ class Feeds:
     def unknown_symbols(self, key: Key) -> Sequence[str]:
         """Symbols that the feed's exchange says it doesn't have."""
         known = self._known.get(key)
-        return known.ingest.unknown_symbols if known is not None else ()
+        return known.unknown.symbols if known is not None else ()
 
     async def reconcile(self, key: Key) -> None:
         """Bring one feed to what it shall be; marks it when it must be looked at again.
@@ -273,7 +276,7 @@ class Feeds:
         known.asked_s |= dict.fromkeys(due, now_s)
         for answer in await asyncio.gather(*(self._answer(feed, one) for one in due)):
             if isinstance(answer, IngestStatus):
-                if answer.unknown_symbols != known.ingest.unknown_symbols:
+                if known.unknown.note(answer.unknown_symbols, answer.connected, now_s):
                     for pool in self._tools.cache.pools_of(feed.key):
                         self._tools.mark(("pool", *pool), 0.05)
                 known.ingest = answer
@@ -318,7 +321,7 @@ class Feeds:
             refused=known.refused,
             kafka_problem=known.ingest.kafka_problem,
             lags_ms=known.lag.told_ms,
-            unknown=known.ingest.unknown_symbols,
+            unknown=known.unknown.symbols,
         )
         status = feed_status(
             held,
@@ -329,7 +332,7 @@ class Feeds:
             kafka=bootstrap,
             topics=f"{kafka.prefix}{feed_topic(feed)}." if feed is not None and kafka is not None else "",
             pools=len(tools.cache.pools_of(held.key)),
-            unknown=known.ingest.unknown_symbols,
+            unknown=known.unknown.symbols,
             now=timestamp(),
         )
         wait_s = tools.statuses.wait_s(held, status)

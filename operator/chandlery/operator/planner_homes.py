@@ -200,6 +200,7 @@ def _place(
         stuck=frozenset(name for name, one in mine.items() if one.is_stuck),
         edited=frozenset(name for name, one in mine.items() if one.is_edited),
         alone=frozenset(name for name, one in mine.items() if one.room == "alone"),
+        begun=frozenset(name for name, one in mine.items() if one.standing.successor is not None),
         running={
             name: _takes(one.standing.decider)
             for name, one in mine.items()

@@ -183,6 +183,7 @@ def place(
     stuck: frozenset[str] = frozenset(),
     edited: frozenset[str] = frozenset(),
     alone: frozenset[str] = frozenset(),
+    begun: frozenset[str] = frozenset(),
 ) -> Placement:
     """Place a pool's traders. The result depends on no order of the inputs.
 
@@ -193,8 +194,9 @@ def place(
         stuck: those of them that failed elsewhere: nothing is emptied of them.
         edited: traders of which another version runs: they push none of the others out of its worker.
         alone: those of them for which ``wanted`` and ``sizes`` leave out what runs: that ends before they begin.
+        begun: those whose new version is on its way already: they are admitted before the others.
     """
-    placer = _Placer(bounds, now_ms, delays, sizes, running, stuck, edited, alone)
+    placer = _Placer(bounds, now_ms, delays, sizes, running, stuck, edited, alone, begun)
     placer.keep(wanted, existing)
     placer.settle()
     surplus = placer.shrink(surplus_since_ms)
@@ -222,8 +224,10 @@ class _Placer:
         stuck: frozenset[str],
         edited: frozenset[str],
         alone: frozenset[str],
+        begun: frozenset[str],
     ) -> None:
         self.alone = alone
+        self.begun = begun
         self.running = running
         self.stuck = stuck
         self.edited = edited
@@ -246,7 +250,7 @@ class _Placer:
                 one.number, one.ready, self._is_lost(one), self.sizes, outdated=one.outdated, rolled_out=one.rolled_out
             )
             self.workers[one.number] = worker
-            home = [name for name in sorted(set(one.traders)) if name in homeless]
+            home = sorted(set(one.traders) & homeless.keys(), key=lambda name: (name not in self.begun, name))
             unfit = self._stay(worker, [name for name in home if name not in self.edited], homeless)
             # After those that stay: what goes must push nobody out.
             for name in sorted(one.leaving):

@@ -181,7 +181,8 @@ class Workers:
         if version:
             body["metadata"]["resourceVersion"] = str(version)
         try:
-            await self._children.apply(CONFIG_MAP, body)
+            # A worker that comes back alone runs what stands there: it mustn't be somebody else's.
+            await self._children.apply(CONFIG_MAP, body, over_anothers=True)
         except (StaleError, GoneError):
             await self._look(names, link)
             raise

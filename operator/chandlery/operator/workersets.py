@@ -105,7 +105,7 @@ class WorkerSets:
             How many workers still run an older template.
 
         Raises:
-            ChandleryError: not all could be done: the first worker's error, once all have been worked on.
+            ChandleryError: not all could be done: a worker's error, a refusal first, once all have been worked on.
         """
         failed = self._failed[pool.key] = {}
         try:
@@ -134,9 +134,9 @@ class WorkerSets:
 
         await each(names, make)
         left = await self._roll(pool, names, outdated, manifests, to_roll) if outdated else []
-        first = next((failed[name] for name in names if name in failed), None)
-        if first is not None:
-            raise first
+        if errors := [failed[name] for name in names if name in failed]:
+            # What is refused stays so until somebody does something; what fails otherwise may pass by itself.
+            raise next((error for error in errors if isinstance(error, RefusedError)), errors[0])
         return sum(name in left or self._is_replacing(pool, name) for name in names)
 
     def refused(self, key: Key) -> dict[str, RefusedError]:

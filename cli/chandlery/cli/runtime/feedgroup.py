@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.resources import MarketFeed
 from chandlery.core.settings import AggregatorSettings, IngestSettings
 from chandlery.core.topics import Topics, topics_of
+from chandlery.operator.unknown_symbols import UnknownSymbols
 
 log = logging.getLogger("chandlery.up")
 
@@ -81,6 +83,7 @@ class FeedGroup:
         self._tasks: list[asyncio.Task[None]] = []
         self._restarts_seen = 0
         self._wrong_input = ""
+        self._unknown = UnknownSymbols()
         self._said_last: dict[str, Any] | None = None
 
     # Start --------------------------------------------------------------------------------------------------
@@ -232,8 +235,9 @@ class FeedGroup:
     @property
     def unknown_symbols(self) -> list[str]:
         """Symbols that the source says it doesn't have."""
-        told: list[str] = self.ingest_watch.status.get("unknown_symbols", [])
-        return told
+        status = self.ingest_watch.status
+        self._unknown.note(status.get("unknown_symbols", []), bool(status.get("connected")), time.monotonic())
+        return self._unknown.symbols
 
     # Counts -------------------------------------------------------------------------------------------------
 

@@ -99,12 +99,14 @@ async def _run(strategies_dir: str, without: Mapping[str, str]) -> list[dict[str
     assert process.stdout is not None
     name = ""
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(TIMEOUT_S) as limit:
             async for line in process.stdout:
                 said: str | list[dict[str, Any]] = _decode(line)
                 if not isinstance(said, str):
                     return said
                 name = said
+                # For each anew: on a slow machine the last one must not pay for all before it.
+                limit.reschedule(asyncio.get_running_loop().time() + TIMEOUT_S)
             return _Stopped(name, _end(await process.wait()))
     except TimeoutError:
         return _Stopped(name, f"took more than {TIMEOUT_S:g} s")
