@@ -232,9 +232,8 @@ class FeedGroup:
         """
         return "" if self.finished else self._wrong_input
 
-    @property
-    def unknown_symbols(self) -> list[str]:
-        """Symbols that the source says it doesn't have."""
+    def note_unknown_symbols(self) -> list[str]:
+        """Take what ingest said last; returns the symbols that the source doesn't have, as :class:`UnknownSymbols` tells."""
         status = self.ingest_watch.status
         self._unknown.note(status.get("unknown_symbols", []), bool(status.get("connected")), time.monotonic())
         return self._unknown.symbols

@@ -203,7 +203,7 @@ class LocalRuntime:
             workers.setdefault(pool, {})[name] = group.now()
         if not workers:
             workers = left_workers(self.state, self.wanted.manifests)
-        unknown = {key: group.unknown_symbols for key, group in self.feeds.items()}
+        unknown = {key: group.note_unknown_symbols() for key, group in self.feeds.items()}
         desired = desired_of(self.wanted.manifests, self.wanted.found, unknown_symbols=unknown)
         made = plan(desired, Current(workers, self._memory), now_ms=now_ms(), wall_ms=wall_ms())
         self._memory = made.memory

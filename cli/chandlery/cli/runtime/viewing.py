@@ -169,7 +169,7 @@ class Viewer:
             return ""
         assigned = {(one.trader, one.incarnation): one for one in group.delivery.assignment.traders}
         runs = assigned.get((verdict.trader, verdict.incarnation))
-        return unknown_symbols_of((runs or trader.spec.market).series(), market.unknown_symbols)
+        return unknown_symbols_of((runs or trader.spec.market).series(), market.note_unknown_symbols())
 
     def _what_lags(self, verdict: Verdict) -> str:
         """Which process has a Trader's candles come late; empty: none."""
