@@ -305,6 +305,24 @@ class Worker:
         await asyncio.wait_for(collect(), PATIENCE_S)
         return taken
 
+    @contextlib.asynccontextmanager
+    async def taking(self, trader: str, incarnation: int = 1) -> AsyncIterator[list[Signal]]:
+        """Take whatever comes into a ring, as a feed does, until the block is left; yields what has been taken."""
+        taken: list[Signal] = []
+
+        async def collect() -> None:
+            while True:
+                taken.extend(self.take(trader, incarnation))
+                await asyncio.sleep(0.01)
+
+        collecting = asyncio.create_task(collect())
+        try:
+            yield taken
+        finally:
+            collecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await collecting
+
     def look(self, trader: str, incarnation: int = 1) -> list[Signal]:
         """What is in an incarnation's ring."""
         path = self.rings / ring_name(trader, incarnation)
