@@ -37,7 +37,7 @@ class Desk:
         known = Catalogue(ENTRIES, answers)
         self.runtime = LocalRuntime(options, Wanted(manifests, [], []), known, lambda *_: None)
 
-    async def _answer(self, _: object, asked: Mapping[str, Configuration]) -> Catalogue:
+    async def _answer(self, _: object, asked: Mapping[str, Configuration], __: object) -> Catalogue:
         self.asked.append([one.parameters["a"] for one in asked.values()])
         await self.answered.wait()
         return Catalogue(ENTRIES, dict.fromkeys(asked, Configured(1)))

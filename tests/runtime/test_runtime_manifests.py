@@ -153,6 +153,44 @@ def test_a_strategy_that_is_added_and_changed_while_all_runs_is_known_to_its_tra
     file.unlink()
 
 
+def test_a_strategy_file_that_ends_its_process_at_import_stalls_the_trader_that_names_it_alone(
+    up: Up, folder: Path
+) -> None:
+    """Beside it a file that is added later is found, and a Trader of it starts."""
+    strategies = folder.with_name("strategies")
+    deadly, sound = strategies / "deadly.py", strategies / "sound.py"
+    deadly.write_text("import os\nos._exit(3)\n" + STRATEGIES.replace("each-candle", "leaver"))
+    text = trader("leaver", strategy="leaver", every=1)
+    (folder / "leaver.yaml").write_text(text)
+
+    def refused(reason: str) -> bool:
+        row = up.trader("leaver")
+        return row is not None and (row.state, row.reason, row.pid) == ("Stalled", reason, 0)
+
+    until(lambda: refused("BadStrategy"), lambda: f"refused: {up.trader('leaver')}")
+    row = up.trader("leaver")
+    assert row is not None
+    assert row.message == (
+        "spec.strategy.name: leaver can't be used: deadly.py: the process that imported it ended with exit code 3; "
+        "mend or remove it"
+    )
+    sound.write_text(STRATEGIES.replace("each-candle", "sound"))
+    (folder / "sound.yaml").write_text(trader("sound", strategy="sound", every=1))
+    until(lambda: ready(up, "sound"), lambda: f"the sound one: {up.trader('sound')}")
+    before = up.trader("sound")
+    assert before is not None
+    sound.write_text("import os\nos._exit(4)\n" + STRATEGIES.replace("each-candle", "sound"))
+    deadly.write_text(STRATEGIES.replace("each-candle", "leaver"))
+    until(lambda: ready(up, "leaver"), lambda: f"mended: {up.trader('leaver')}")
+    after = up.trader("sound")
+    assert after is not None
+    assert (after.pid, after.ready, after.restarts) == (before.pid, True, 0), "it keeps the code that it began with"
+    for name, file in (("leaver", deadly), ("sound", sound)):
+        (folder / f"{name}.yaml").unlink()
+        file.unlink()
+    until(lambda: up.trader("leaver") is None and up.trader("sound") is None, "deleted")
+
+
 def test_a_symbol_that_its_feed_does_not_list_stalls_the_trader_alone(up: Up, folder: Path) -> None:
     path = folder / "listed.yaml"
     listed = LATER.replace("later", "listed").replace("history:", "symbols: [BTC/USDT], history:")

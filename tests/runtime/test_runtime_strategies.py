@@ -6,15 +6,18 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.up_process import STRATEGIES, kill_hard, trader, until
+from tests.runtime.up_process import STRATEGIES, kill_hard, teller, trader, until, write_manifests
+from tests.strategies.deadly import DEADLY, HANG_S
+from tests.strategies.installed import install
 
-from chandlery.cli.runtime import catalogue, strategies
+from chandlery.cli.runtime import strategies
 from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue
 from chandlery.cli.runtime.desired import Wanted, check_again
 from chandlery.cli.runtime.local import LocalRuntime
@@ -25,6 +28,7 @@ from chandlery.core.configurations import Configuration, Configured, configurati
 from chandlery.core.errors import InputError, MachineError
 from chandlery.core.manifests import parse_manifests
 from chandlery.core.resources import Trader
+from chandlery.workers import catalogue_process
 from chandlery.workers.discovery import folder_files
 from chandlery.workers.supervisor.catalogue_reader import FIRST_RETRY_S
 
@@ -37,12 +41,14 @@ class Reading:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: Catalogue | Exception) -> None:
         self.asked = 0
+        self.without: list[Mapping[str, str] | None] = []
         self._answers: Iterator[Catalogue | Exception] = iter(answers)
         monkeypatch.setattr(strategies, "read_catalogue", self._read)
         monkeypatch.setattr(strategies, "LOOK_S", 0.0)
 
-    async def _read(self, _: object, __: object) -> Catalogue:
+    async def _read(self, _: object, __: object, without: Mapping[str, str] | None = None) -> Catalogue:
         self.asked += 1
+        self.without.append(without)
         answer = next(self._answers)
         if isinstance(answer, Exception):
             raise answer
@@ -131,22 +137,115 @@ async def test_a_folder_of_strategies_that_is_gone_leaves_those_known_and_is_sai
     assert followed.catalogue == KNOWN
 
 
-async def test_of_what_strategies_write_to_standard_error_the_end_alone_is_kept(
+async def test_of_what_a_process_that_fails_writes_to_standard_error_the_end_alone_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most_bytes = 0
 
-    def why_failed(code: int, complaint: bytes) -> InputError | MachineError:
+    def why_failed(stopped: Any, last_words: bytes) -> InputError | MachineError:
         nonlocal most_bytes
-        most_bytes = len(complaint)
-        return told_of(code, complaint)
+        most_bytes = len(last_words)
+        return told_of(stopped, last_words)
 
-    told_of = catalogue._why_failed
-    monkeypatch.setattr(catalogue, "_why_failed", why_failed)
-    (tmp_path / "writes.py").write_text("import os\nos.write(2, b'noise ' * 500_000 + b'\\nthe end\\n')\nos._exit(3)\n")
-    with pytest.raises(MachineError, match=r"\(exit code 3\): the end$"):
+    told_of = catalogue_process._why_failed
+    monkeypatch.setattr(catalogue_process, "_why_failed", why_failed)
+    # Before anything is imported, so that no strategy is to blame.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nos.write(2, b'noise ' * 500_000 + b'\\nthe end\\n')\nos._exit(3)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    with pytest.raises(MachineError, match=r"ended with exit code 3: the end$"):
         await read_catalogue(tmp_path)
     assert most_bytes == 8 * 1024
+
+
+async def test_what_ends_its_process_or_hangs_at_import_is_listed_as_broken_and_all_others_get_their_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = {f"installed-{name}": text for name, (text, _) in DEADLY.items() if name != "waits"}
+    monkeypatch.setenv("PYTHONPATH", install(tmp_path, **installed))
+    monkeypatch.setattr(catalogue_process, "TIMEOUT_S", HANG_S)
+    folder = tmp_path / "s"
+    folder.mkdir()
+    for name, (text, _) in DEADLY.items():
+        (folder / f"{name}.py").write_text(text)
+    (folder / "each_candle.py").write_text(STRATEGIES)
+    asked = [Configuration(name, {}) for name in ("quits", "each-candle", "sma-cross", "installed-quits")]
+    told = await read_catalogue(folder, {one.key: one for one in asked})
+    errors = {entry["name"]: entry["errors"][0] for entry in told.entries if entry.get("errors")}
+    assert errors == {
+        **{f"{name}": f"{name}.py: the process that imported it {says}; mend or remove it" for name, (_, says) in DEADLY.items()},
+        **{name: f"{name}: the process that imported it {DEADLY[name.removeprefix('installed-')][1]}; mend or uninstall it" for name in installed},
+    }  # fmt: skip
+    assert list(told.answers.values()) == [None, Configured(1), Configured(31), None]
+    assert {*told.left_out} == {*(f"{name}.py" for name in DEADLY), *installed}
+    monkeypatch.setattr(catalogue_process, "TIMEOUT_S", 3 * HANG_S)
+    began_s = time.monotonic()
+    again = await read_catalogue(folder, {one.key: one for one in asked[1:3]}, told.left_out)
+    assert time.monotonic() - began_s < 3 * HANG_S, "what never returned isn't waited for again"
+    assert (again.entries, list(again.answers.values())) == (told.entries, [Configured(1), Configured(31)])
+
+
+@pytest.mark.parametrize("is_installed", [False, True], ids=["folder", "installed"])
+def test_a_strategy_that_ends_its_process_at_import_refuses_before_a_start_the_trader_that_names_it_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_installed: bool
+) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / "each_candle.py").write_text(STRATEGIES)
+    text = DEADLY["quits"][0]
+    if is_installed:
+        monkeypatch.setenv("PYTHONPATH", install(tmp_path, deadly=text))
+    else:
+        (folder / "some.py").write_text(text + STRATEGIES.replace("each-candle", "deadly"))
+    good = {"good": trader("good"), "own": teller("own")}
+    manifests = write_manifests(tmp_path / "m", **good, bad=trader("bad", strategy="deadly"))
+    command = [sys.executable, "-m", "chandlery.cli", "up", "-f", str(manifests), "--strategies", str(folder)]
+    command += ["--state", str(tmp_path / "state")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == InputError.exit_code
+    what, way_out = ("deadly", "mend or uninstall it") if is_installed else ("some.py", "mend or remove it")
+    line = run.stderr.splitlines()[-1]
+    assert line.endswith(
+        f"Trader/default/bad: spec.strategy.name: deadly can't be used: {what}: the process that imported it ended with "
+        f"exit code 3; {way_out}"
+    ), line
+    assert not (tmp_path / "state").exists()
+    (manifests / "bad.yaml").unlink()
+    command[3:4] = ["validate"]
+    run = subprocess.run(command[:-2], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "1 feeds, 1 pools, 2 traders: all is well\n"), run.stderr
+    told = f"chandlery: {folder}: not all of its strategies can be used: deadly: some.py: the process that imported it"
+    assert run.stderr.startswith(told) != is_installed, run.stderr
+
+
+async def test_a_strategy_that_was_left_out_is_tried_again_though_no_file_changes_and_not_for_each_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of the image, on a busy machine: there is no folder that could change."""
+    entries = [*KNOWN.entries, {"name": "slow", "errors": ["slow: took more than 30 s"]}]
+    without = Catalogue(entries, left_out={"slow": "took more than 30 s"})
+    whole = Catalogue([*KNOWN.entries, {"name": "slow"}])
+    reading = Reading(monkeypatch, without, without, whole)
+    now_s, changes = 0.0, 0
+
+    def changed() -> None:
+        nonlocal changes
+        changes += 1
+
+    followed = Strategies(None, without, look(None))
+    await followed.configure([own(a=1)])
+    assert reading.without == [without.left_out]
+    following = asyncio.create_task(followed.follow(changed, lambda: now_s))
+    await looks()
+    for pause_s, asked in ((FIRST_RETRY_S - 0.1, 1), (0.1, 2), (2 * FIRST_RETRY_S - 0.1, 2)):
+        now_s += pause_s
+        await looks()
+        assert (reading.asked, changes) == (asked, 0), now_s
+    now_s += 0.1
+    async with asyncio.timeout(30):
+        await following
+    assert (reading.without[1:], changes, followed.catalogue) == ([None, None], 1, whole)
 
 
 async def test_manifests_that_were_being_read_when_strategies_changed_are_held_against_the_new_ones(
@@ -182,6 +281,31 @@ def test_a_strategy_file_that_never_returns_does_not_outlive_a_command_that_was_
     until(lambda: not pids_with_variable("CHANDLERY_TEST_MARK", mark), "the reading process has ended")
 
 
+def test_a_start_that_waits_for_a_file_that_never_returns_says_so_and_is_ended_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / "waits.py").write_text(DEADLY["waits"][0])
+    manifests, errors = write_manifests(tmp_path / "m", good=trader("good")), tmp_path / "errors"
+    command = [sys.executable, "-m", "chandlery.cli", "up", "-f", str(manifests), "--strategies", str(folder)]
+    mark = f"waits-{os.getpid()}"
+    with (
+        errors.open("wb") as output,
+        subprocess.Popen(
+            [*command, "--state", str(tmp_path / "state")],
+            env={**os.environ, "CHANDLERY_TEST_MARK": mark},
+            stderr=output,
+        ) as process,
+    ):
+        told = "importing the strategies; one that takes more than 30 s is left out\n"
+        until(lambda: errors.read_text() == told, errors.read_text)
+        began_s = time.monotonic()
+        process.terminate()
+        assert process.wait(30) == 130
+        assert time.monotonic() - began_s < 15, "not at the end of the file's half minute"
+    until(lambda: not pids_with_variable("CHANDLERY_TEST_MARK", mark), "the reading process has ended")
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_link_to_nothing_blinds_nobody_to_other_files(tmp_path: Path) -> None:
     """As an editor leaves one beside a file with unsaved changes."""
     (tmp_path / ".#a.py").symlink_to("somebody@somewhere.1")
@@ -200,7 +324,7 @@ class Answering:
         monkeypatch.setattr(strategies, "read_catalogue", self._read)
         monkeypatch.setattr(strategies, "LOOK_S", 0.0)
 
-    async def _read(self, _: object, asked: Mapping[str, Configuration]) -> Catalogue:
+    async def _read(self, _: object, asked: Mapping[str, Configuration], *__: object) -> Catalogue:
         self.asked.append([one.strategy for one in asked.values()])
         return Catalogue(self.entries, {key: Configured(7, self.problem) for key in asked})
 

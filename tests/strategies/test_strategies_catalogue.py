@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from functools import cache
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.strategies.deadly import DEADLY
 from tests.strategies.installed import install
 from tests.strategies.test_strategies_api import FOLDER_STRATEGY
 
@@ -89,6 +91,43 @@ def test_an_installed_strategy_that_leaves_by_sys_exit_is_reported_beside_the_so
     assert "SystemExit: no GPU here (line 2)" in found["leaves"]["errors"][0]
     assert "SystemExit: no model" in found["late"]["errors"][0]
     assert not any(found[name].get("errors") for name in SHIPPED)
+
+
+def test_a_strategy_that_ends_its_process_is_listed_beside_the_sound_ones_and_their_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", install(tmp_path, installed=DEADLY["quits"][0]))
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / "aborts.py").write_text(DEADLY["aborts"][0])
+    (folder / "twice.py").write_text(FOLDER_STRATEGY)
+    command = [sys.executable, "-m", "chandlery.workers.catalogue", "--strategies", str(folder), "--configure"]
+    asked: list[dict[str, Any]] = [{"strategy": name, "parameters": {}} for name in ("aborts", "twice")]
+    run = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True)
+    entries, *answers = map(json.loads, run.stdout.splitlines())
+    found = by_name(entries)
+    assert {name for name, entry in found.items() if entry.get("errors")} == {"installed", "aborts"}
+    assert [answer["configured"] is not None for answer in answers] == [False, True]
+
+
+def test_a_file_that_can_not_be_imported_is_listed_by_the_names_of_its_strategies(tmp_path: Path) -> None:
+    text = FOLDER_STRATEGY + "\n\nclass Second(Strategy):\n    pass\n\n\nclass Rest:\n    pass\n\n\n1 // 0\n"
+    (tmp_path / "several.py").write_text(text)
+    (tmp_path / "none_at_all.py").write_text("1 // 0\n")
+    found = by_name(catalogue("--strategies", str(tmp_path)))
+    broken = {name: entry["errors"] for name, entry in found.items() if entry.get("errors")}
+    assert set(broken) == {"twice", "second", "none-at-all"}
+    assert broken["twice"] == broken["second"]
+
+
+def test_bytes_and_characters_that_are_no_unicode_cost_no_other_strategy(tmp_path: Path) -> None:
+    (tmp_path / "raises.py").write_text("raise ValueError('\\ud800')\n")
+    Path(os.fsdecode(bytes(tmp_path) + b"/b\xffad.py")).write_text("1 // 0\n")
+    (tmp_path / "twice.py").write_text(FOLDER_STRATEGY)
+    found = by_name(catalogue("--strategies", str(tmp_path)))
+    assert "ValueError: \\ud800" in found["raises"]["errors"][0]
+    assert found["b\\udcffad"]["errors"]
+    assert not found["twice"].get("errors")
 
 
 def test_a_missing_folder_is_an_error_with_exit_code_2(tmp_path: Path) -> None:

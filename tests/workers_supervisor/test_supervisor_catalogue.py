@@ -1,4 +1,4 @@
-"""The catalogue of an image in which an installed strategy ends the process that imports it, or never returns."""
+"""The catalogue where a strategy of the image or of the folder ends the process that imports it, or never returns."""
 
 from __future__ import annotations
 
@@ -7,20 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.strategies.deadly import DEADLY, HANG_S
 from tests.strategies.installed import install
 from tests.strategies.test_strategies_api import FOLDER_STRATEGY
 from tests.workers_supervisor.fake_feed import PATIENCE_S
 
+from chandlery.workers import catalogue_process
 from chandlery.workers.discovery import SHIPPED
 from chandlery.workers.supervisor import catalogue_reader
 from chandlery.workers.supervisor.catalogue_reader import Reading, follow_catalogue, read_catalogue
-
-#: How installed strategies go at import, and what is said of it.
-DEADLY = {
-    "aborts": ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n", "was killed by SIGSEGV"),
-    "quits": ("import os\nos._exit(3)\n", "ended with exit code 3"),
-    "waits": ("import threading\nthreading.Event().wait()\n", "took more than 8 s"),
-}
 
 
 async def test_installed_strategies_that_end_their_process_or_hang_at_import_are_left_out_by_name_and_the_others_stay(
@@ -29,13 +24,13 @@ async def test_installed_strategies_that_end_their_process_or_hang_at_import_are
     sound = FOLDER_STRATEGY.replace('"twice"', '"zebra"')
     path = install(tmp_path, zebra=sound, **{name: text for name, (text, _) in DEADLY.items()})
     monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setattr(catalogue_reader, "TIMEOUT_S", 8.0)  # the import of all takes 1 s
+    monkeypatch.setattr(catalogue_process, "TIMEOUT_S", HANG_S)
     catalogue, left_out = await read_catalogue("")
     assert catalogue is not None
     assert left_out == set(DEADLY)
     found = {entry["name"]: entry for entry in catalogue}
     for name, (_, says) in DEADLY.items():
-        assert found[name]["errors"] == [f"{name}: the process that imported it {says}"]
+        assert found[name]["errors"] == [f"{name}: the process that imported it {says}; mend or uninstall it"]
     assert not any(found[name].get("errors") for name in (*SHIPPED, "zebra"))
 
 
@@ -45,16 +40,39 @@ async def test_many_that_take_long_at_import_are_left_out_no_more_than_one_is(
     slow = "import threading\nthreading.Event().wait(2.5)\n"
     path = install(tmp_path, **{name: slow + FOLDER_STRATEGY.replace('"twice"', f'"{name}"') for name in "xyz"})
     monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setattr(catalogue_reader, "TIMEOUT_S", 6.0)  # of each, not of the three together
+    monkeypatch.setattr(catalogue_process, "TIMEOUT_S", 6.0)  # of each, not of the three together
     catalogue, left_out = await read_catalogue("")
     assert (catalogue is not None, left_out) == (True, frozenset())
 
 
-async def test_a_file_of_the_folder_that_ends_the_process_is_not_laid_to_an_installed_strategy(
+async def test_files_of_the_folder_that_end_their_process_or_hang_at_import_are_left_out_by_name_and_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, (text, _) in DEADLY.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    for name in ("a_first", "z_last"):
+        (tmp_path / f"{name}.py").write_text(FOLDER_STRATEGY.replace('"twice"', f'"{name}"'))
+    (tmp_path / "half=sound.py").write_text(f"{FOLDER_STRATEGY}\nimport os\nos._exit(0)\n")
+    monkeypatch.setattr(catalogue_process, "TIMEOUT_S", HANG_S)
+    catalogue, left_out = await read_catalogue(str(tmp_path))
+    assert catalogue is not None
+    assert left_out == {*(f"{name}.py" for name in DEADLY), "half=sound.py"}
+    found = {entry["name"]: entry for entry in catalogue}
+    for name, (_, says) in DEADLY.items():
+        assert found[name]["errors"] == [f"{name}.py: the process that imported it {says}; mend or remove it"]
+        assert found[name]["source"] == "folder"
+    assert found["twice"]["errors"] == [
+        "half=sound.py: the process that imported it ended with exit code 0; mend or remove it"
+    ], "by the name that Traders give it"
+    assert not any(found[name].get("errors") for name in (*SHIPPED, "a_first", "z_last"))
+    told = [record for record in caplog.records if record.name == "chandlery"]
+    assert {record.message for record in told} == {"strategy left out of the catalogue"}
+
+
+async def test_a_folder_that_is_gone_is_said_and_read_as_no_catalogue(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "quits.py").write_text("import os\nos._exit(3)\n")
-    assert await read_catalogue(str(tmp_path)) == Reading(None)
+    assert await read_catalogue(str(tmp_path / "nowhere")) == Reading(None)
     assert [record.message for record in caplog.records if record.name == "chandlery"] == ["catalogue can't be read"]
 
 

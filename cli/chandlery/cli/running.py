@@ -14,8 +14,9 @@ from typing import Final
 from chandlery.cli.calling import own_command
 from chandlery.cli.endings import FAILED, INTERRUPTED
 from chandlery.cli.presenting import Presenter
+from chandlery.cli.runtime.catalogue import Catalogue
 from chandlery.cli.runtime.counting import summarise
-from chandlery.cli.runtime.desired import read_first, unchecked_notice, unchecked_traders
+from chandlery.cli.runtime.desired import Wanted, read_first, unchecked_notice, unchecked_traders
 from chandlery.cli.runtime.ending import end_in_order
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
@@ -23,10 +24,13 @@ from chandlery.cli.runtime.recent import RecentSignals
 from chandlery.cli.runtime.strategies import look
 from chandlery.cli.runtime.viewing import Viewer
 from chandlery.console.summary import Summary, encode_summary
+from chandlery.workers.catalogue_process import TIMEOUT_S
 
 log = logging.getLogger("chandlery.up")
 
 _LOOK_S: Final = 0.1
+#: Most machines import the strategies in less; after this it is said what is waited for.
+_PATIENCE_S: Final = 4.0
 
 
 class Interrupts:
@@ -58,9 +62,10 @@ async def run_up(options: UpOptions, presenter: Presenter, *, json: bool) -> int
     interrupts = Interrupts()
     interrupts.listen()
     seen = look(options.strategies)
-    wanted, catalogue = await read_first(options.manifests, options.strategies)
-    if interrupts.asked.is_set():
+    read = await _read(options, presenter, interrupts)
+    if read is None:
         return INTERRUPTED
+    wanted, catalogue = read
     for trader in unchecked_traders(wanted.manifests, catalogue):
         presenter.line(unchecked_notice(trader))
     runtime = LocalRuntime(options, wanted, catalogue, presenter.say, seen=seen)
@@ -81,6 +86,23 @@ async def run_up(options: UpOptions, presenter: Presenter, *, json: bool) -> int
     if json:
         sys.stdout.write(encode_summary(summary).decode() + "\n")
     return verdict(options, summary)
+
+
+async def _read(options: UpOptions, presenter: Presenter, interrupts: Interrupts) -> tuple[Wanted, Catalogue] | None:
+    """Manifests and strategies; None: a person ends it before. A strategy that never returns would hold that up, too."""
+    telling = asyncio.get_running_loop().call_later(
+        _PATIENCE_S, presenter.line, f"importing the strategies; one that takes more than {TIMEOUT_S:g} s is left out"
+    )
+    reading = asyncio.create_task(read_first(options.manifests, options.strategies), name="read")
+    asked = asyncio.create_task(interrupts.asked.wait(), name="interrupts")
+    try:
+        await asyncio.wait({reading, asked}, return_when=asyncio.FIRST_COMPLETED)
+        return None if interrupts.asked.is_set() else reading.result()
+    finally:
+        telling.cancel()
+        reading.cancel()
+        asked.cancel()
+        await asyncio.gather(reading, asked, return_exceptions=True)
 
 
 def verdict(options: UpOptions, summary: Summary) -> int:

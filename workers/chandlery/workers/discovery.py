@@ -40,6 +40,9 @@ SHIPPED: Final[Mapping[str, str]] = {
 MAX_SOURCE_BYTES: Final = 64 * 1024
 
 _NAME_IN_TEXT: Final = re.compile(r"""^\s+name(?:\s*:[^=]+)?\s*=\s*["']([^"']+)["']""", re.MULTILINE)
+_STRATEGY_IN_TEXT: Final = re.compile(
+    r"^class\s+([^\W_]\w*)\s*\([^)]*Strategy[^)]*\)(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL
+)
 _CLASS_IN_TEXT: Final = re.compile(r"^class\s+(\w+)\s*\(", re.MULTILINE)
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
@@ -163,7 +166,14 @@ def names_in_text(text: str) -> list[str]:
     return [*_NAME_IN_TEXT.findall(text), *map(kebab, _CLASS_IN_TEXT.findall(text))]
 
 
-def _text_of(path: Path) -> str:
+def strategies_in_text(text: str) -> list[str]:
+    """Names of the strategies that a file seems to define, by its text alone; for one that can't be imported."""
+    classes = _STRATEGY_IN_TEXT.findall(text)
+    return [next(iter(_NAME_IN_TEXT.findall(body)), kebab(class_name)) for class_name, body in classes]
+
+
+def text_of(path: Path) -> str:
+    """Text of a strategy file; empty where it can't be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -192,7 +202,7 @@ def find_strategy(name: str, *, strategies_dir: str = "", source: str | None = N
     known = set(points)
     failed: StrategyError | None = None
     for path in folder_files(strategies_dir):
-        names = names_in_text(_text_of(path))
+        names = names_in_text(text_of(path))
         if name in names:
             try:
                 module, text = import_file(path)

@@ -1,4 +1,4 @@
-"""The folder of strategies while an instance runs: its catalogue is read anew when its files change."""
+"""The strategies while an instance runs: the catalogue is read anew when the folder's files change, or one can't be imported."""
 
 from __future__ import annotations
 
@@ -62,13 +62,15 @@ class Strategies:
     async def follow(self, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
         """Call ``changed`` after each new catalogue, until cancelled.
 
-        One that can't be read (a file that never returns, a folder that is gone) is tried again after pauses that grow.
+        One that can't be read (a folder that is gone), or only without what never returned or ended its process (on a busy
+        machine a sound one may take too long), is tried again after pauses that grow.
 
         Args:
             clock: seconds that never go back.
         """
-        again_s, pause_s = math.inf, FIRST_RETRY_S
-        while self._folder is not None:
+        pause_s = FIRST_RETRY_S
+        again_s = clock() + pause_s if self.catalogue.left_out else math.inf
+        while self._folder is not None or again_s < math.inf:
             present = look(self._folder)
             if present != self._seen or clock() >= again_s:
                 pause_s = FIRST_RETRY_S if present != self._seen else min(2 * pause_s, LAST_RETRY_S)
@@ -103,7 +105,8 @@ class Strategies:
 
     async def _ask(self, asked: Mapping[str, Configuration]) -> Answers:
         try:
-            catalogue = await read_catalogue(self._folder, asked)
+            # What never returned would hold the answers up by half a minute each time; who follows tries it again.
+            catalogue = await read_catalogue(self._folder, asked, self.catalogue.left_out)
         except (ChandleryError, OSError) as error:
             # The Traders' own processes will find out; a folder that can't be read is told by who follows it.
             log.warning("parameters can't be checked together", extra={"problem": str(error)})
@@ -111,12 +114,13 @@ class Strategies:
         _log_unchecked(catalogue, asked)
         return catalogue.answers
 
-    async def _read(self, folder: Path, changed: Callable[[], None]) -> bool:
+    async def _read(self, folder: Path | None, changed: Callable[[], None]) -> bool:
+        """Read it anew; returns whether all could be imported."""
         asked = self._asked
         try:
             catalogue = await read_catalogue(folder, asked)
         except (ChandleryError, OSError) as error:
-            told = f"{folder}: its strategies can't be read, those known before count: {error}"
+            told = f"{folder or 'this installation'}: its strategies can't be read, those known before count: {error}"
             if self._unread != told:
                 log.warning("strategies can't be read", extra={"problem": str(error)})
             self._unread = told
@@ -132,7 +136,7 @@ class Strategies:
             if self._asked is not asked:  # manifests have changed meanwhile
                 self.catalogue = await self._answering(self._asked)
             changed()
-        return True
+        return not catalogue.left_out
 
 
 def _log_unchecked(catalogue: Catalogue, asked: Mapping[str, Configuration]) -> None:
