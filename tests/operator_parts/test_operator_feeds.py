@@ -447,6 +447,31 @@ async def test_symbols_that_the_exchange_lacks_have_its_pools_looked_at_each_tim
         assert pool not in market.marked
 
 
+async def test_what_a_source_lacked_before_the_operator_began_it_lacks_until_ingest_has_been_without_it_for_a_while(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = {"unknownSymbols": ["DGOE/USDT"]}
+    market.cache.put("MarketFeed", {**feed_body(version=2, **PACED), "status": status})
+    assert list(market.feeds.unknown_symbols(FEED)) == ["DGOE/USDT"], "pools are planned before ingest is asked"
+    for answer in ({}, {"unknown_symbols": ["DGOE/USDT"], "connected": True}, {"connected": True}):
+        market.answers["ingest"] = answer
+        await market.look()
+        assert list(market.feeds.unknown_symbols(FEED)) == ["DGOE/USDT"]
+        assert market.server.statuses[-1]["unknownSymbols"] == ["DGOE/USDT"]
+    market.marked.clear()
+    monkeypatch.setattr(unknown_symbols, "FORGET_S", 0.0)
+    await market.look()
+    assert list(market.feeds.unknown_symbols(FEED)) == []
+    assert ("pool", "default", "quants") in market.marked, "its version begins without any edit"
+
+
+@pytest.mark.parametrize("told", ["DGOE/USDT", [1], None])
+async def test_a_feeds_status_that_somebody_else_wrote_names_no_symbol(market: Market, told: object) -> None:
+    market.cache.put("MarketFeed", {**feed_body(version=2, **PACED), "status": {"unknownSymbols": told}})
+    assert list(market.feeds.unknown_symbols(FEED)) == []
+    assert list(market.feeds.unknown_symbols(("default", "other"))) == []
+
+
 @pytest.mark.parametrize("market", [{**PACED, "symbols": ["BTC/USDT", "DGOE/USDT"]}], indirect=True)
 async def test_a_feed_that_lists_a_symbol_its_source_lacks_says_so_once_and_stays_ready(market: Market) -> None:
     assert (await market.look())["reason"] == "Running"

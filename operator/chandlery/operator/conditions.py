@@ -35,6 +35,7 @@ from chandlery.operator.cache import Held
 from chandlery.operator.planner import FeedPlan, PoolPlan, Verdict
 from chandlery.operator.planner_homes import pool_full_message
 from chandlery.operator.planner_standing import ending_of, told_of
+from chandlery.operator.podstate import ContainerTrouble
 
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _WARM_STATES: Final = frozenset({"Warm", "Active", "Blocked"})
@@ -71,7 +72,8 @@ class WorkerView:
         pod: name of its pod; empty: none yet. ready: whether the pod is Ready. was_ready: whether it ever was.
         status: its newest answer, None: none yet. problem: why it can't be reached; empty: it can.
         undelivered: why its assignment could not be kept or pushed at the last attempt; empty: it could.
-        trouble: what keeps its pod from running, in the cluster's words; empty: nothing known.
+        pod_uid: of its pod. trouble: what keeps that from running, in the cluster's words; empty: nothing known.
+        ails: that, where it is a container's.
         refused: why it has no pod; None: it has one, or nothing is known.
         lags_ms: its feed is at least so far behind, and has been for a while; 0: it isn't.
     """
@@ -84,6 +86,8 @@ class WorkerView:
     problem: str = ""
     undelivered: str = ""
     trouble: str = ""
+    pod_uid: str = ""
+    ails: ContainerTrouble | None = None
     refused: PodRefusal | None = None
     lags_ms: int = 0
 
@@ -139,7 +143,7 @@ def trader_state(
         ready = works and worker is not None and _work(verdict, worker).ready
         return State(verdict.reason, verdict.message, ready=ready, stalled=verdict.reason not in _UNDER_WAY)
     asked = held.resource.spec.market.series() if isinstance(held.resource, Trader) else ()
-    # Where a version before has its symbols and runs on, the verdict has said so.
+    # Where a version before runs on in its place, the verdict has said so.
     if missing := unknown_symbols_of(asked, unknown_symbols):
         return State(UNKNOWN_SYMBOL, missing, stalled=True)
     if worker is None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import msgspec
@@ -115,8 +115,15 @@ class Feeds:
 
     def unknown_symbols(self, key: Key) -> Sequence[str]:
         """Symbols that the feed's exchange says it doesn't have."""
-        known = self._known.get(key)
+        known = self._known_of(key)
         return known.unknown.symbols if known is not None else ()
+
+    def _known_of(self, key: Key) -> _Known | None:
+        """What is known of a feed, from the first look on what its status says; None: it isn't there."""
+        if key not in self._known and (held := self._tools.cache.get(MarketFeed.KIND, key)) is not None:
+            # Pools are planned before ingest is asked: without this a refused version would begin for these seconds.
+            self._known[key] = _Known(unknown=UnknownSymbols(_unknown_in(held.status)))
+        return self._known.get(key)
 
     async def reconcile(self, key: Key) -> None:
         """Bring one feed to what it shall be; marks it when it must be looked at again.
@@ -128,7 +135,8 @@ class Feeds:
         if held is None:
             self._known.pop(key, None)
             return
-        known = self._known.setdefault(key, _Known())
+        known = self._known_of(key)
+        assert known is not None
         feed = held.resource
         plan: FeedPlan | None = None
         failure: ChandleryError | None = None
@@ -351,6 +359,14 @@ class Feeds:
             tools.mark(("feed", *held.key), 0.3)
         if outcome == "gone":
             tools.cache.drop(held.uid)
+
+
+def _unknown_in(status: Mapping[str, Any]) -> list[str]:
+    """The symbols that a feed's status says its source doesn't have."""
+    try:
+        return msgspec.convert(status.get("unknownSymbols", []), list[str])
+    except msgspec.ValidationError:
+        return []  # somebody else's words
 
 
 def _is_empty(plan: FeedPlan) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 Pod = dict[str, Any]
@@ -19,6 +20,23 @@ _STEADY: Final = frozenset({"CreateContainerConfigError", "InvalidImageName", "E
 _FIRST_DELAYED: Final = 2
 _FORGIVEN_AFTER: Final = dt.timedelta(minutes=10)
 _MOST_CHARS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerTrouble:
+    """Why a container doesn't run: the kubelet's word, and what it says beside that where it says the same each time."""
+
+    container: str
+    reason: str
+    said: str = ""
+
+    @property
+    def what(self) -> str:
+        """Word and what is said."""
+        return f"{self.reason}: {self.said}" if self.said else self.reason
+
+    def __str__(self) -> str:
+        return f"container {self.container}: {self.what}"
 
 
 def is_ready(pod: Pod | None) -> bool:
@@ -40,17 +58,20 @@ def trouble_of(pod: Pod | None) -> str:
     for one in _conditions(pod):
         if one["type"] == "PodScheduled" and one["status"] == "False":
             return f"{one.get('reason', 'Unscheduled')}: {one.get('message', '')}"[:_MOST_CHARS]
-    for one in _containers(pod):
+    return str(container_trouble_of(pod) or "")
+
+
+def container_trouble_of(pod: Pod | None) -> ContainerTrouble | None:
+    """What keeps the first of a pod's containers that can't run from running; None: nothing that is known."""
+    for one in _containers(pod or {}):
         waiting = one.get("state", {}).get("waiting", {})
         reason = waiting.get("reason", "")
         if not reason and _crash_loops(one):
             reason = "CrashLoopBackOff"
         if reason and reason not in _USUAL:
-            word = _ALIKE.get(reason, reason)
-            if reason in _STEADY and (said := waiting.get("message")):
-                word = f"{word}: {said[:_MOST_CHARS]}"
-            return f"container {one['name']}: {word}"
-    return ""
+            said = str(waiting.get("message") or "")[:_MOST_CHARS] if reason in _STEADY else ""
+            return ContainerTrouble(one["name"], _ALIKE.get(reason, reason), said)
+    return None
 
 
 def _conditions(pod: Pod) -> list[dict[str, Any]]:

@@ -45,6 +45,7 @@ from chandlery.operator.refusals import Refusals, refusal_to_make
 from chandlery.operator.settings_of import is_paced
 from chandlery.operator.sources import Sources, named_by
 from chandlery.operator.statuses import Statuses
+from chandlery.operator.troubles import Troubles
 from chandlery.operator.workerlink import WorkerLink, now_ms, wall_ms
 from chandlery.operator.workers import Workers
 from chandlery.operator.workersets import WorkerSets, each
@@ -92,6 +93,7 @@ class Pools:
         self._began_s = time.monotonic()
         self._catalogues: dict[Key, list[dict[str, Any]]] = {}
         self._problems: dict[Key, str] = {}
+        self._troubles = Troubles()
 
     def adopt(self) -> None:
         """Take over what stands in the cluster, before anything is reconciled."""
@@ -269,6 +271,7 @@ class Pools:
         self._sets.forget(key)
         self._catalogues.pop(key, None)
         self._problems.pop(key, None)
+        self._troubles.forget(key)
         asked = self._tools.planner.feed_of(key)
         self._tools.planner.forget(key)
         self._tell_feed_left(key, asked)
@@ -327,7 +330,11 @@ class Pools:
                 workers = [replace(view, lags_ms=0) for view in workers]
             state = pool_state(held, made, workers, outdated, self._problems.get(key, ""))
             status = pool_status(held, state, made, workers, outdated, now)
-            await self._write(TRADER_POOL, held, state, status, ("pool", *key))
+            told = [
+                await tools.events.tell(held, "Warning", reason, note, episode)
+                for reason, note, episode in self._troubles.to_tell(key, held.status, workers)
+            ]
+            await self._write(TRADER_POOL, held, state, status, ("pool", *key), may=all(told))
 
     def _without_kafka(self, made: PoolPlan) -> PodRefusal | None:
         """What keeps a pool from having workers made whose feed can't have a Kafka; None: it has one.

@@ -1,4 +1,4 @@
-"""Which symbols a feed's source doesn't have, kept over restarts of its ingest."""
+"""Which symbols a feed's source doesn't have, kept over restarts of its ingest and of the operator."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ class UnknownSymbols:
 
     One that was said stays so until ingest has been connected to the source for ``FORGET_S`` without saying it: else
     each restart of ingest would have a version without a market begin in the place of the one before.
+
+    Args:
+        before: what was said before this process began, as it stands written: a start of the one who asks is no other thing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Collection[str] = ()) -> None:
         # By symbol, since when (s) answers with a connection lack it; None: the last one had it, or had no connection.
-        self._lacked_since_s: dict[str, float | None] = {}
+        self._lacked_since_s: dict[str, float | None] = dict.fromkeys(before)
 
     @property
     def symbols(self) -> list[str]:

@@ -21,7 +21,7 @@ from chandlery.operator.conditions import PodRefusal, WorkerView
 from chandlery.operator.delivery import Caller, Delivery, Reply
 from chandlery.operator.planner import WorkerNow
 from chandlery.operator.planner_standing import news_of
-from chandlery.operator.podstate import address_of, is_ready, trouble_of
+from chandlery.operator.podstate import ContainerTrouble, address_of, container_trouble_of, is_ready, trouble_of
 
 log = logging.getLogger("chandlery.operator.worker")
 
@@ -169,6 +169,7 @@ class WorkerLink:
         self._pod_uid = ""
         self._pod_ready = False
         self._trouble = ""
+        self._ails: ContainerTrouble | None = None
         self._ready = False
         # One that had Traders before this operator began counts as having been Ready: a dead one is not given the
         # longer time of one that is being made.
@@ -208,6 +209,7 @@ class WorkerLink:
         self._pod = pod["metadata"]["name"] if pod is not None else ""
         self._pod_ready = is_ready(pod)
         self._trouble = trouble_of(pod)
+        self._ails = container_trouble_of(pod)
         address = address_of(pod)
         if uid != self._pod_uid or address != self._endpoint.address:
             # Another pod: what the one before answered counts no more, and it must be told everything.
@@ -247,6 +249,8 @@ class WorkerLink:
             problem=self.problem,
             undelivered=self.delivery.problem,
             trouble=self._trouble,
+            pod_uid=self._pod_uid,
+            ails=self._ails,
             refused=self.refused,
             lags_ms=self._lag.told_ms if self.is_ready else 0,
         )
