@@ -121,6 +121,7 @@ class WorkerNow:
         was_ready: whether it has been Ready since it was made.
         status: its newest answer; None: it has given none (since its pod came, or since who plans began).
         outdated: its pod is not of the newest template yet. rolled_out: nothing of a roll is under way with it.
+        unmade: there is nothing of it that could come up: it has been refused, and waits for somebody to do something.
     """
 
     assignment: Assignment
@@ -130,6 +131,7 @@ class WorkerNow:
     status: WorkerStatus | None = None
     outdated: bool = False
     rolled_out: bool = True
+    unmade: bool = False
 
 
 class Seen(msgspec.Struct, frozen=True):

@@ -149,9 +149,9 @@ class Pools:
                 # Refused by the API server: nothing helps but a change, and the status must say so.
                 self._problems[key] = str(error)
                 failure = error
-                self._blame(key)
             except ChandleryError as error:
                 failure = error
+            self._blame(key)
             await self._look_for_pods(key)
         if planned.again_ms is not None:
             tools.mark(dirty, max(0.05, (planned.again_ms - now_ms()) / 1000))
@@ -182,11 +182,13 @@ class Pools:
         if feed is None or not isinstance(feed.resource, MarketFeed):
             return workers
         kafka = self._kafka(pool, feed.resource)
-        states = self._sets.states(pool, workers, kafka) if kafka.bootstrap else {}
+        if not kafka.bootstrap:
+            return workers
+        states, unmade = self._sets.states(pool, workers, kafka), self._sets.unmade(pool.key)
         return {
-            name: replace(now, outdated=states[name].outdated, rolled_out=states[name].rolled_out)
-            if name in states
-            else now
+            name: replace(
+                now, outdated=states[name].outdated, rolled_out=states[name].rolled_out, unmade=name in unmade
+            )
             for name, now in workers.items()
         }
 
@@ -202,7 +204,11 @@ class Pools:
         return kafka_settings(feed, self._tools.defaults.kafka, namespace=pool.namespace)
 
     async def _carry_out(self, pool: TraderPool, planned: Planned) -> int:
-        """Make the pool's children and deliver its assignments; returns how many workers run an older template."""
+        """Make the pool's children and deliver its assignments; returns how many workers run an older template.
+
+        Raises:
+            ChandleryError: not all could be done: a refusal first, once all has been tried.
+        """
         tools, made = self._tools, planned.pool
         assert made is not None
         if made.feed is None:
@@ -219,13 +225,27 @@ class Pools:
         self._want(pool, made)
         if not kafka.bootstrap:
             return 0
-        outdated = await self._sets.ensure(pool, list(made.workers), kafka, made.to_roll)
-        if self._sets.others(pool, made.workers):
-            if await self._all_kept(pool.key, made.workers):
-                await self._sets.remove_others(pool, made.workers)
-            else:
-                tools.mark(("pool", *pool.key), _KEPT_WAIT_S)
+        outdated, failures = 0, list[ChandleryError]()
+        try:
+            outdated = await self._sets.ensure(pool, list(made.workers), kafka, made.to_roll)
+        except ChandleryError as error:
+            failures.append(error)
+        try:
+            # What is refused of one worker keeps no other from going.
+            await self._remove_surplus(pool, made)
+        except ChandleryError as error:
+            failures.append(error)
+        if failures:
+            raise next((error for error in failures if isinstance(error, InputError)), failures[0])
         return outdated
+
+    async def _remove_surplus(self, pool: TraderPool, made: PoolPlan) -> None:
+        if not self._sets.others(pool, made.workers):
+            return
+        if await self._all_kept(pool.key, made.workers):
+            await self._sets.remove_others(pool, made.workers)
+        else:
+            self._tools.mark(("pool", *pool.key), _KEPT_WAIT_S)
 
     def _want(self, pool: TraderPool, made: PoolPlan) -> None:
         for name, assignment in made.workers.items():
@@ -248,8 +268,8 @@ class Pools:
     def _blame(self, key: Key) -> None:
         """A worker that can't even have its objects has no pod for the same reason."""
         links = self._tools.workers.of(key)
-        for name, error in self._sets.refused(key).items():
-            if name in links and self._tools.children.seen(STATEFUL_SET, (key[0], name)) is None:
+        for name, error in self._sets.unmade(key).items():
+            if name in links:
                 links[name].refused = refusal_to_make(str(error), name)
 
     async def _all_kept(self, key: Key, names: Collection[str]) -> bool:
