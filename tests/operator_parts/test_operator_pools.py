@@ -10,7 +10,7 @@ import pytest
 from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
 from tests.operator_parts.pools_bench import KEY, Bench, kept_in
 
-from chandlery.core.assignment import TraderAssignment
+from chandlery.core.assignment import TraderAssignment, TraderStatus, WorkerStatus
 from chandlery.core.errors import UnavailableError
 from chandlery.operator.cache import Dirty
 from chandlery.operator.children.naming import Defaults, Object
@@ -350,6 +350,58 @@ async def test_a_feed_that_can_not_be_read_stops_nothing_but_what_stops_anyway(b
         left = []
     await bench.pools.reconcile(KEY)
     assert active(bench) == left
+
+
+async def test_a_feed_that_can_not_be_read_is_told_as_one_and_of_what_runs_that_it_does(bench: Bench) -> None:
+    await with_two(bench)
+    link = bench.workers.of(KEY)["quants-0"]
+    link._pod_ready = True
+    bench.pools._began_s = float("-inf")  # long since: no catalogue is waited for
+    told = {name: TraderStatus("Active", generation=1, incarnation=1) for name in ("default/one", "default/two")}
+    link.status = WorkerStatus("quants-0", 1, 1, link.delivery.assignment.hash, 1, True, told, [], {})
+    unreadable_feed(bench)
+    bench.cache.put("Trader", trader_body("late"))
+    for _ in range(2):
+        await bench.pools.reconcile(KEY)
+    said = "MarketFeed default/market is there and can't be read: spec.symbols: "
+    pool, late, one = (bench.condition(name) for name in ("TraderPool/quants", "Trader/late", "Trader/one"))
+    assert (pool["status"], pool["reason"]) == ("False", "UnknownFeed")
+    assert pool["message"].startswith(said)
+    assert (late["status"], late["reason"]) == ("False", "UnknownFeed")
+    assert said in late["message"]
+    assert (one["status"], one["reason"]) == ("True", "UnknownFeed")
+    assert said in one["message"]
+    assert one["message"].endswith(" (generation 1 stays)")
+    assert bench.condition("Trader/one", "Stalled")["status"] == "True"
+    status = bench.server.statuses["Trader/one"]
+    assert (status["worker"], status["runningGeneration"], status["incarnation"]) == ("quants-0", 1, 1)
+
+
+async def test_what_is_wrong_with_a_feed_of_another_namespace_is_for_that_to_say(bench: Bench) -> None:
+    bench.cache.put("MarketFeed", feed_body(namespace="markets", symbols=7))
+    bench.cache.put("TraderPool", pool_body(feed={"name": "market", "namespace": "markets"}))
+    await bench.pools.reconcile(KEY)
+    said = bench.condition("TraderPool/quants")["message"]
+    assert said == "MarketFeed markets/market is there and can't be read: its status says why"
+
+
+@pytest.mark.parametrize("ran_with", ["none", "a source"])
+async def test_while_the_feed_can_not_be_read_a_source_that_the_pool_takes_from_nobody_stops_none_that_ran_without(
+    bench: Bench, ran_with: str
+) -> None:
+    strategy = {"name": "S", "source": {"configMapRef": {"name": "strategies", "key": "s.py"}}}
+    bench.texts.data = {("default", "strategies"): {"s.py": "#"}}
+    bench.cache.put("TraderPool", pool_body(allowConfigMapStrategies=True))
+    before = strategy if ran_with == "a source" else {"name": "sma-cross"}
+    bench.cache.put("Trader", trader_body("one", strategy=before))
+    await bench.pools.reconcile(KEY)
+    bench.cache.put("TraderPool", pool_body(version=2, generation=2))
+    bench.cache.put("Trader", trader_body("one", version=2, generation=2, strategy=strategy))
+    unreadable_feed(bench)
+    for _ in range(2):
+        await bench.pools.reconcile(KEY)
+        assert active(bench) == ([("quants-0", "default/one", 1)] if ran_with == "none" else [])
+        assert bench.condition("Trader/one")["reason"] == "NotAllowed"
 
 
 async def test_a_feed_that_can_not_be_read_runs_nobody_who_is_not_allowed(bench: Bench) -> None:

@@ -60,6 +60,7 @@ class Desired:
         problems: what the catalogue check found, by Trader; the worst word first.
         unknown_symbols: what sources of feeds say they don't have, by feed.
         waited: Traders whose statuses await an approval: who plans anew knows of no version before where none runs.
+        unreadable: see :class:`World`.
     """
 
     feeds: Mapping[Key, MarketFeed] = field(default_factory=dict)
@@ -71,11 +72,12 @@ class Desired:
     unknown_symbols: Mapping[Key, Collection[str]] = field(default_factory=dict)
     waited: Mapping[Key, Waited] = field(default_factory=dict)
     delays: Delays = Delays()
+    unreadable: Mapping[tuple[str, Key], str] = field(default_factory=dict)
 
     @property
     def world(self) -> World:
         """What resources may refer to."""
-        return World(self.feeds, self.pools, self.configmaps, self.namespaces)
+        return World(self.feeds, self.pools, self.configmaps, self.namespaces, self.unreadable)
 
     def unknown_of(self, trader: Trader) -> Collection[str]:
         """Symbols that the source of a Trader's feed says it doesn't have."""
@@ -244,6 +246,7 @@ class Verdict:
         generation, incarnation: of the one that decides, as assigned; 0 without a worker.
         rollout: the change that is under way; None: none is.
         keeps: the version of before runs, and ``reason`` says why the newest one doesn't. failed: it has been tried.
+        is_of_newest: ``reason`` is of the newest version alone: it stops none that runs.
     """
 
     trader: str
@@ -256,6 +259,7 @@ class Verdict:
     rollout: Rollout | None = None
     keeps: bool = False
     failed: Failed | None = None
+    is_of_newest: bool = False
 
     @property
     def runs_as_asked(self) -> bool:
