@@ -7,7 +7,7 @@ pools: a Trader that changes its pool goes on counting its incarnations.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
@@ -50,12 +50,14 @@ class Planned:
     Attributes:
         pool: None where there is no such pool (its Traders have verdicts all the same). Where there is no feed its
             workers are those that are there, with what is left to them: nothing is to be made or to go.
+        left: what is left to the workers of a pool that is there and can't be read.
         again_ms: when a delay passes, None: none runs.
     """
 
     pool: PoolPlan | None
     verdicts: Mapping[str, Verdict]
     again_ms: int | None
+    left: Mapping[str, Assignment] = field(default_factory=dict)
 
 
 class PoolPlanner:
@@ -77,9 +79,8 @@ class PoolPlanner:
 
         To be called before the first plan: whichever pool is planned first finds what the others know.
         """
-        pools: dict[Key, TraderPool] = self._sound(TraderPool)
-        known = ((key, pools[key].spec.feed.key(key[0]), one) for key, one in assigned if key in pools)
-        self._memory = assigned_before(known)
+        feeds = {held.key: held.feed for held in self._cache.all_of(TraderPool.KIND)}
+        self._memory = assigned_before((key, feeds[key] or ("", ""), one) for key, one in assigned if key in feeds)
 
     def plan(
         self,
@@ -120,8 +121,9 @@ class PoolPlanner:
         )
         made = plan(desired, Current({key: workers} if there else {}, self._memory), now_ms=now_ms, wall_ms=wall_ms)
         if not there:
-            self._asked.pop(key, None)
-            return Planned(None, made.verdicts, None)
+            left = self._left_unread(key, workers)
+            self._ask_on(key, left)
+            return Planned(None, _with_kept(key, made.verdicts, left), None, left)
         self._remember(made.memory, pools[key].full_name, workers, made.verdicts)
         self._planned.add(key)
         planned, verdicts = made.pools[key], made.verdicts
@@ -201,6 +203,29 @@ class PoolPlanner:
         traders: Iterable[Trader] = self._sound(Trader).values()
         return {one.full_name: one.identity for one in traders if one.full_name in may_run and not one.spec.suspend}
 
+    def _left_unread(self, key: Key, workers: Mapping[str, WorkerNow]) -> dict[str, Assignment]:
+        """What is left to the workers of a pool that is there and can't be read: all but what stops a Trader at once, as far
+        as that can be told."""
+        if self._cache.get(TraderPool.KIND, key) is None:
+            return {}
+        traders = self._cache.traders_of(key)
+        suspended = {held.key for held in traders if isinstance(held.resource, Trader) and held.resource.spec.suspend}
+        stay = {"/".join(held.key): held.uid for held in traders if held.key not in suspended}
+        return {name: _left_of(now.assignment, stay) for name, now in workers.items()}
+
+    def _ask_on(self, key: Key, left: Mapping[str, Assignment]) -> None:
+        """Ask a feed for what runs on in a pool that can't be read."""
+        self._asked.pop(key, None)
+        held = self._cache.get(TraderPool.KIND, key)
+        if held is None or held.feed is None:
+            return
+        self._planned.add(key)
+        feed = self._sound(MarketFeed).get(held.feed)
+        series = {one for assignment in left.values() for trader in assignment.traders for one in trader.series()}
+        if feed is not None and series:
+            symbols, intervals = {one.symbol for one in series}, {one.interval for one in series}
+            self._asked[key] = FeedPlan(feed, tuple(sorted(symbols)), by_length(intervals))
+
     def _is_elsewhere(self, trader: str, verdicts: Mapping[str, Verdict]) -> bool:
         namespace, _, name = trader.partition("/")
         return trader not in verdicts and self._cache.get(Trader.KIND, (namespace, name)) is not None
@@ -217,7 +242,7 @@ def _left_of(assignment: Assignment, stay: Mapping[str, str]) -> Assignment:
 def _with_kept(pool: Key, verdicts: Mapping[str, Verdict], left: Mapping[str, Assignment]) -> Mapping[str, Verdict]:
     """Verdicts that say of what is left to workers that it runs on there."""
     kept = dict(verdicts)
-    entries = ((worker, trader) for worker, assignment in left.items() for trader in assignment.traders)
+    entries = [(worker, one) for worker, each in left.items() for one in each.traders if one.trader in verdicts]
     for worker, trader in sorted(entries, key=lambda each: each[1].incarnation, reverse=True):  # whose lowest decides
         verdict, stays = verdicts[trader.trader], f" (generation {trader.generation} stays)"
         kept[trader.trader] = replace(

@@ -153,6 +153,8 @@ class Pools:
                 failure = error
             self._blame(key)
             await self._look_for_pods(key)
+        elif held is not None:
+            self._leave(key, planned)
         if planned.again_ms is not None:
             tools.mark(dirty, max(0.05, (planned.again_ms - now_ms()) / 1000))
         await self._say(key, held, traders, planned, outdated, unknown)
@@ -251,6 +253,14 @@ class Pools:
         for name, assignment in made.workers.items():
             self._tools.workers.link(pool, name).want(assignment)
 
+    def _leave(self, key: Key, planned: Planned) -> None:
+        """Of a pool that can't be read nothing is made; its workers are told of what stops."""
+        links = self._tools.workers.of(key)
+        for name, assignment in planned.left.items():
+            links[name].want(assignment)
+        if (feed := self._tools.planner.feed_of(key)) is not None:
+            self._tools.mark(("feed", *feed), 0.05)
+
     async def _look_for_pods(self, key: Key) -> None:
         """Find out why workers have no pods, as far as they have StatefulSets that should make them."""
         for name, link in self._tools.workers.of(key).items():
@@ -342,7 +352,8 @@ class Pools:
         traders = [one for one in map(self._unchanged, judged) if one is not None]
         await each(traders, lambda one: self._say_trader(one, planned, views, assigned, unknown, now))
         if held is not None and (held := self._unchanged(held)) is not None:
-            workers = [views[name] for name in made.workers if name in views] if made is not None else []
+            names = made.workers if made is not None else views  # of one that can't be read: those that there are
+            workers = [views[name] for name in names if name in views]
             if not self._is_paced(feed):
                 workers = [replace(view, lags_ms=0) for view in workers]
             state = pool_state(held, made, workers, outdated, self._problems.get(key, ""))
