@@ -80,15 +80,16 @@ class Server:
 
 
 class Texts:
-    """Sources without any; calls what a test wants to happen meanwhile."""
+    """Sources, by default without any; calls what a test wants to happen meanwhile."""
 
     def __init__(self) -> None:
         self.meanwhile: Callable[[], None] = lambda: None
+        self.data: dict[tuple[str, str], dict[str, str]] = {}
 
-    async def of(self, traders: Iterable[Trader]) -> dict[Any, Any]:
+    async def of(self, traders: Iterable[Trader]) -> dict[tuple[str, str], dict[str, str]]:
         await asyncio.sleep(0)
         self.meanwhile()
-        return {}
+        return self.data
 
 
 class Bench:

@@ -123,3 +123,16 @@ def test_however_events_come_the_cache_ends_with_the_newest(seed: int) -> None:
     for pool in ("p", "q"):
         found = {held.key[1] for held in cache.traders_of(("default", pool))}
         assert found == {name for name, (_, where) in newest.items() if where == pool}
+
+
+def test_a_pool_that_can_not_be_read_still_names_its_feed() -> None:
+    cache = Cache()
+    assert ("feed", "default", "market") in cache.put("TraderPool", pool_body(workers=7))
+    cache.put("TraderPool", pool_body("other", workers=7, feed={"name": "market", "namespace": "markets"}))
+    cache.put(
+        "TraderPool",
+        pool_body("another", feed={}),
+    )
+    assert cache.pools_of(("default", "market")) == [("default", "quants")]
+    assert cache.pools_of(("markets", "market")) == [("default", "other")]
+    assert ("pool", "default", "quants") in cache.put("MarketFeed", feed_body())

@@ -10,10 +10,11 @@ import pytest
 from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
 from tests.operator_parts.pools_bench import KEY, Bench, kept_in
 
-from chandlery.core.assignment import TraderAssignment
+from chandlery.core.assignment import TraderAssignment, TraderStatus, WorkerStatus, decode_assignment
 from chandlery.core.errors import UnavailableError
 from chandlery.operator.cache import Dirty
 from chandlery.operator.children.naming import Defaults, Object
+from chandlery.operator.children.workers import ASSIGNMENT_KEY
 from chandlery.operator.kubernetes.api import Kind
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, STATEFUL_SET
 
@@ -350,6 +351,127 @@ async def test_a_feed_that_can_not_be_read_stops_nothing_but_what_stops_anyway(b
         left = []
     await bench.pools.reconcile(KEY)
     assert active(bench) == left
+
+
+async def test_a_feed_that_can_not_be_read_is_told_as_one_and_of_what_runs_that_it_does(bench: Bench) -> None:
+    await with_two(bench)
+    link = bench.workers.of(KEY)["quants-0"]
+    link._pod_ready = True
+    bench.pools._began_s = float("-inf")  # long since: no catalogue is waited for
+    told = {name: TraderStatus("Active", generation=1, incarnation=1) for name in ("default/one", "default/two")}
+    link.status = WorkerStatus("quants-0", 1, 1, link.delivery.assignment.hash, 1, True, told, [], {})
+    unreadable_feed(bench)
+    bench.cache.put("Trader", trader_body("late"))
+    for _ in range(2):
+        await bench.pools.reconcile(KEY)
+    said = "MarketFeed default/market is there and can't be read: spec.symbols: "
+    pool, late, one = (bench.condition(name) for name in ("TraderPool/quants", "Trader/late", "Trader/one"))
+    assert (pool["status"], pool["reason"]) == ("False", "UnknownFeed")
+    assert pool["message"].startswith(said)
+    assert (late["status"], late["reason"]) == ("False", "UnknownFeed")
+    assert said in late["message"]
+    assert (one["status"], one["reason"]) == ("True", "UnknownFeed")
+    assert said in one["message"]
+    assert one["message"].endswith(" (generation 1 stays)")
+    assert bench.condition("Trader/one", "Stalled")["status"] == "True"
+    status = bench.server.statuses["Trader/one"]
+    assert (status["worker"], status["runningGeneration"], status["incarnation"]) == ("quants-0", 1, 1)
+
+
+def started_with_unreadable_pool(bench: Bench) -> None:
+    """The operator starts, and finds a pool that it can't read, and what runs in it."""
+    bench.cache.put("TraderPool", pool_body())
+    for name in ("one", "two"):
+        bench.cache.put("Trader", trader_body(name))
+    kept = [msgspec.structs.replace(one, incarnation=4, since_ms=7_000) for one in bench.planned_alone()]
+    bench.server.there[CONFIG_MAP].objects["default", "quants-0-assignment"] = kept_in("quants", *kept)
+    bench.cache.drop("TraderPool-default-quants")
+    bench.cache.put("TraderPool", pool_body(version=2, workers=7))
+    bench.pools.adopt()
+    bench.pools._began_s = float("-inf")  # long since: no catalogue is waited for
+
+
+async def test_a_pool_that_can_not_be_read_is_told_as_one_and_of_what_runs_that_it_does(bench: Bench) -> None:
+    started_with_unreadable_pool(bench)
+    bench.cache.put("Trader", trader_body("late"))
+    bench.cache.put("Trader", trader_body("theirs", "desk", pool={"name": "quants", "namespace": "default"}))
+    link = bench.workers.of(KEY)["quants-0"]
+    link._pod_ready = True
+    told = {name: TraderStatus("Active", generation=1, incarnation=4) for name in ("default/one", "default/two")}
+    link.status = WorkerStatus("quants-0", 1, 3, link.delivery.assignment.hash, 3, True, told, [], {})
+    for _ in range(2):
+        await bench.pools.reconcile(KEY)
+    assert active(bench) == [("quants-0", "default/one", 4), ("quants-0", "default/two", 4)]
+    assert link.delivery.assignment.sequence == 3, "nothing of it is new"
+    assert not [line for line in bench.server.log if line.startswith(("StatefulSet/", "ConfigMap/", "deleted"))]
+    pool, late, one = (bench.condition(name) for name in ("TraderPool/quants", "Trader/late", "Trader/one"))
+    assert pool["reason"] == "BadManifest"
+    assert pool["message"].startswith("spec.workers: ")
+    said = f"TraderPool default/quants is there and can't be read: {pool['message']}"
+    assert (late["status"], late["reason"], late["message"]) == ("False", "UnknownPool", said)
+    assert (one["status"], one["reason"], one["message"]) == ("True", "UnknownPool", f"{said} (generation 1 stays)")
+    assert "spec.workers" not in bench.condition("Trader/theirs")["message"]
+    status = bench.server.statuses["Trader/one"]
+    assert (status["worker"], status["runningGeneration"], status["incarnation"]) == ("quants-0", 1, 4)
+    assert bench.server.statuses["TraderPool/quants"]["readyWorkers"] == 1
+    asked = bench.planner.asked_of(bench.feed())
+    assert (asked.symbols, asked.intervals) == (("BTC/USDT",), ("1s",))
+    bench.cache.put("TraderPool", pool_body(version=3, generation=2))
+    await bench.pools.reconcile(KEY)
+    assert active(bench)[1:] == [("quants-0", "default/one", 4), ("quants-0", "default/two", 4)]
+
+
+@pytest.mark.parametrize("what", ["deleted", "made anew", "suspended", "in another pool"])
+async def test_a_pool_that_can_not_be_read_stops_nothing_but_what_stops_anyway(bench: Bench, what: str) -> None:
+    started_with_unreadable_pool(bench)
+    bench.cache.put("TraderPool", pool_body("other"))
+    left = [("quants-0", "default/two", 4)]
+    if what in ("deleted", "made anew"):
+        bench.cache.drop("Trader-default-one")
+    if what == "made anew":
+        bench.cache.put("Trader", trader_body("one", uid="another", version=2))
+    elif what == "suspended":
+        bench.cache.put("Trader", trader_body("one", version=2, generation=2, suspend=True))
+    elif what == "in another pool":
+        bench.cache.put("Trader", trader_body("one", version=2, generation=2, in_pool="other"))
+        left = [("other-0", "default/one", 5), *left]
+    for name in ("quants", "other"):
+        await bench.pools.reconcile(("default", name))
+    assert active(bench) == left
+    link = bench.workers.of(KEY)["quants-0"]
+    assert link.delivery.assignment.sequence == 4
+    await link.delivery.kept()
+    kept = decode_assignment(
+        bench.server.there[CONFIG_MAP].objects["default", "quants-0-assignment"]["data"][ASSIGNMENT_KEY]
+    )
+    assert [one.trader for one in kept.traders] == ["default/two"]
+
+
+async def test_what_is_wrong_with_a_feed_of_another_namespace_is_for_that_to_say(bench: Bench) -> None:
+    bench.cache.put("MarketFeed", feed_body(namespace="markets", symbols=7))
+    bench.cache.put("TraderPool", pool_body(feed={"name": "market", "namespace": "markets"}))
+    await bench.pools.reconcile(KEY)
+    said = bench.condition("TraderPool/quants")["message"]
+    assert said == "MarketFeed markets/market is there and can't be read: its status says why"
+
+
+@pytest.mark.parametrize("ran_with", ["none", "a source"])
+async def test_while_the_feed_can_not_be_read_a_source_that_the_pool_takes_from_nobody_stops_none_that_ran_without(
+    bench: Bench, ran_with: str
+) -> None:
+    strategy = {"name": "S", "source": {"configMapRef": {"name": "strategies", "key": "s.py"}}}
+    bench.texts.data = {("default", "strategies"): {"s.py": "#"}}
+    bench.cache.put("TraderPool", pool_body(allowConfigMapStrategies=True))
+    before = strategy if ran_with == "a source" else {"name": "sma-cross"}
+    bench.cache.put("Trader", trader_body("one", strategy=before))
+    await bench.pools.reconcile(KEY)
+    bench.cache.put("TraderPool", pool_body(version=2, generation=2))
+    bench.cache.put("Trader", trader_body("one", version=2, generation=2, strategy=strategy))
+    unreadable_feed(bench)
+    for _ in range(2):
+        await bench.pools.reconcile(KEY)
+        assert active(bench) == ([("quants-0", "default/one", 1)] if ran_with == "none" else [])
+        assert bench.condition("Trader/one")["reason"] == "NotAllowed"
 
 
 async def test_a_feed_that_can_not_be_read_runs_nobody_who_is_not_allowed(bench: Bench) -> None:

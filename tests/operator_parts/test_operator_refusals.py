@@ -9,6 +9,7 @@ from tests.operator_parts.operator_bodies import pool_body, trader_body
 from tests.operator_parts.pools_bench import KEY, Bench
 from tests.operator_parts.under_way import until
 
+from chandlery.core.errors import ChandleryError, UnavailableError
 from chandlery.operator.cache import hold
 from chandlery.operator.conditions import WorkerView, pool_state, trader_state
 from chandlery.operator.kubernetes.api import Kind, Page, RefusedError
@@ -145,6 +146,74 @@ async def test_a_worker_whose_newer_template_is_refused_holds_up_no_other_that_h
     assert "StatefulSet/quants-1" in two.server.log
     ready = two.condition("TraderPool/quants")
     assert (ready["reason"], ready["message"]) == ("Refused", "422 too much")
+
+
+async def test_beside_a_refused_worker_those_that_nobody_needs_go_once_what_stays_is_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chandlery.operator.pools._KEPT_WAIT_S", 0.05)
+    bench.cache.put("TraderPool", pool_body(workers={"min": 1, "max": 3}, tradersPerWorker=1))
+    for name in ("one", "three", "two"):
+        bench.cache.put("Trader", trader_body(name))
+    refused: dict[str, ChandleryError] = {
+        "Secret/quants-1-worker-token": RefusedError(FOREIGN),
+        "ConfigMap/quants-1-assignment": UnavailableError("no answer"),
+    }
+
+    async def before(kind: Kind, name: str) -> None:
+        if (error := refused.get(f"{kind.name}/{name}")) is not None:
+            raise error
+
+    bench.server.before = before
+    with pytest.raises(RefusedError):
+        await bench.pools.reconcile(KEY)
+    assert workloads(bench) == ["quants-0", "quants-2"]
+    await bench.workers.of(KEY)["quants-0"].delivery.kept()
+    bench.cache.drop("Trader-default-two")
+    with pytest.raises(RefusedError):
+        await bench.pools.reconcile(KEY)
+    assert workloads(bench) == ["quants-0", "quants-2"]
+    assert ("pool", *KEY) in bench.marked
+    del refused["ConfigMap/quants-1-assignment"]
+    bench.workers.of(KEY)["quants-1"].delivery.nudge()
+    await bench.workers.of(KEY)["quants-1"].delivery.kept()
+    with pytest.raises(RefusedError):
+        await bench.pools.reconcile(KEY)
+    assert workloads(bench) == ["quants-0"]
+    assert bench.condition("TraderPool/quants")["reason"] == "Refused"
+    assert bench.condition("Trader/three")["reason"] == "Refused"
+
+
+async def test_a_refusal_is_told_where_something_else_fails_beside_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.cache.put("TraderPool", pool_body(workers={"min": 1, "max": 3}, tradersPerWorker=1))
+    for name in ("one", "three", "two"):
+        bench.cache.put("Trader", trader_body(name))
+    await bench.pools.reconcile(KEY)
+    for link in bench.workers.of(KEY).values():
+        await link.delivery.kept()
+    del bench.server.there[STATEFUL_SET].objects["default", "quants-1"]
+    bench.tools.children.note_version(STATEFUL_SET, ("default", "quants-1"), 0)
+    bench.cache.drop("Trader-default-two")
+    refuse(bench, "StatefulSet/quants-1", "422 breaks a policy")
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise UnavailableError("no answer")
+
+    monkeypatch.setattr(bench.server, "delete", away)
+    with pytest.raises(RefusedError, match="breaks a policy"):
+        await bench.pools.reconcile(KEY)
+    assert bench.condition("TraderPool/quants")["reason"] == "Refused"
+    assert bench.condition("Trader/three")["reason"] == "Refused"
+
+
+async def test_the_planner_is_told_of_a_worker_that_is_refused_and_not_of_one_that_starts(two: Bench) -> None:
+    refuse(two, "Secret/quants-1-worker-token", FOREIGN)
+    with pytest.raises(RefusedError):
+        await two.pools.reconcile(KEY)
+    now = two.pools._workers_now(KEY, two.cache.get("TraderPool", KEY))
+    assert {name: worker.unmade for name, worker in now.items()} == {"quants-0": False, "quants-1": True}
 
 
 async def test_a_worker_s_assignment_is_put_where_somebody_else_s_configmap_has_its_name(bench: Bench) -> None:

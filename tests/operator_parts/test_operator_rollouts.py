@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -19,12 +21,12 @@ from chandlery.core.assignment import (
 from chandlery.core.resources import TraderPool
 from chandlery.core.settings import KafkaSettings
 from chandlery.operator.applied import Children
-from chandlery.operator.cache import Cache, Dirty, hold
+from chandlery.operator.cache import Cache, hold
 from chandlery.operator.changes import changes_to_tell
 from chandlery.operator.children.naming import Defaults, Object
 from chandlery.operator.children.workers import worker_set
 from chandlery.operator.conditions import WorkerView, trader_state, trader_status
-from chandlery.operator.kubernetes.api import Kind, Page
+from chandlery.operator.kubernetes.api import Kind, Page, RefusedError
 from chandlery.operator.kubernetes.follow import Followed
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD, STATEFUL_SET
 from chandlery.operator.planner import Delays, Verdict, WorkerNow
@@ -194,6 +196,7 @@ class Server:
     def __init__(self) -> None:
         self.sets = Followed(self, STATEFUL_SET, "", lambda *_: None)  # type: ignore[arg-type]
         self.rolled: list[str] = []
+        self.refused: set[str] = set()
 
     async def list(self, kind: Kind, namespace: str = "", *, fields: str = "", **_: Any) -> Page:
         return Page("1", [])
@@ -201,6 +204,8 @@ class Server:
     async def apply(self, kind: Kind, body: Object, *, subresource: str = "") -> Object:
         names = (body["metadata"]["namespace"], body["metadata"]["name"])
         generation = 1
+        if names[1] in self.refused:
+            raise RefusedError(f"422 {names[1]} breaks a policy")
         if kind == STATEFUL_SET:
             there = self.sets.objects.get(names)
             generation = there["metadata"]["generation"] + 1 if there is not None else 1
@@ -212,8 +217,9 @@ class Server:
         return {"metadata": {**body["metadata"], "resourceVersion": "1", "generation": generation}}
 
 
-async def test_an_outdated_worker_that_is_ready_is_rolled_only_when_its_traders_have_moved() -> None:
-    server = Server()
+@asynccontextmanager
+async def worker_sets(server: Server) -> AsyncIterator[tuple[WorkerSets, Workers]]:
+    """A pool's workers on a server that they follow."""
     api: Any = server
     children = Children(api, lambda _dirty: None)
     children.follow(server.sets)
@@ -221,16 +227,60 @@ async def test_an_outdated_worker_that_is_ready_is_rolled_only_when_its_traders_
         children.follow(Followed(api, kind, "", lambda *_: None))
     cache = Cache()
     cache.put("TraderPool", pool_body())
-    marked: list[Dirty] = []
     async with aiohttp.ClientSession() as session:
         workers = Workers(api, cache, children, session, b"key", 1, lambda _dirty: None, lambda _task: None)
-        sets = WorkerSets(children, workers, DEFAULTS, lambda dirty, _delay_s: marked.append(dirty))
+        yield WorkerSets(children, workers, DEFAULTS, lambda *_: None), workers
+        await workers.close()
+
+
+def get_ready(workers: Workers, name: str) -> None:
+    """A worker's pod comes, and is Ready."""
+    conditions = [{"type": "Ready", "status": "True"}]
+    meta = {"name": f"{name}-0", "uid": f"pod-of-{name}"}
+    workers.link(POOL, name).pod_changed({"metadata": meta, "status": {"conditions": conditions}})
+
+
+async def test_a_worker_that_is_refused_holds_up_no_roll_and_one_that_starts_does() -> None:
+    server = Server()
+    server.refused = {"quants-2"}
+    names = ["quants-0", "quants-1", "quants-2"]
+    async with worker_sets(server) as (sets, workers):
+        for name in names[:2]:
+            get_ready(workers, name)
+        workers.link(POOL, "quants-2")
+        for pool, to_roll in ((POOL, []), (CHANGED, ["quants-1"])):
+            with pytest.raises(RefusedError, match="quants-2 breaks a policy"):
+                await sets.ensure(pool, names, KAFKA, to_roll)
+        assert list(sets.unmade(POOL.key)) == ["quants-2"]
+        assert server.rolled == ["quants-1"]
+        server.refused = set()
+        for _ in range(2):  # as it is made, and as it starts
+            await sets.ensure(CHANGED, names, KAFKA, ["quants-0"])
+            assert sets.unmade(POOL.key) == {}
+            assert server.rolled == ["quants-1"], "two would be down"
+        get_ready(workers, "quants-2")
+        await sets.ensure(CHANGED, names, KAFKA, ["quants-0"])
+        assert server.rolled == ["quants-1", "quants-0"]
+
+
+async def test_a_worker_that_is_made_and_not_seen_yet_is_no_refused_one() -> None:
+    server = Server()
+    async with worker_sets(server) as (sets, workers):
+        workers.link(POOL, "quants-0")
+        await sets.ensure(POOL, ["quants-0"], KAFKA)
+        server.sets.objects.clear()
+        server.refused = {"quants-0-settings"}
+        with pytest.raises(RefusedError):
+            await sets.ensure(CHANGED, ["quants-0"], KAFKA)
+        assert sets.unmade(POOL.key) == {}
+
+
+async def test_an_outdated_worker_that_is_ready_is_rolled_only_when_its_traders_have_moved() -> None:
+    server = Server()
+    async with worker_sets(server) as (sets, workers):
         names = ["quants-0", "quants-1"]
-        for number, name in enumerate(names):
-            link = workers.link(POOL, name)
-            ready = [{"type": "Ready", "status": "True"}]
-            meta = {"name": f"{name}-0", "uid": str(number)}
-            link.pod_changed({"metadata": meta, "status": {"conditions": ready}})
+        for name in names:
+            get_ready(workers, name)
         await sets.ensure(POOL, names, KAFKA)
         assert [one.outdated for one in sets.states(CHANGED, names, KAFKA).values()] == [True, True]
         assert await sets.ensure(CHANGED, names, KAFKA) == 2
@@ -246,7 +296,6 @@ async def test_an_outdated_worker_that_is_ready_is_rolled_only_when_its_traders_
         ):
             server.sets.objects["default", "quants-1"]["status"] = status
             assert await sets.ensure(CHANGED, names, KAFKA) == 2, "its pod is of the older template still"
-        await workers.close()
 
 
 def test_a_worker_pod_has_memory_for_its_successors() -> None:

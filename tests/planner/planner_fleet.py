@@ -76,6 +76,7 @@ class Member:
     processes: dict[tuple[str, int], Process] = field(default_factory=dict)
     status: WorkerStatus | None = None
     outdated: bool = False
+    unmade: bool = False
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Fleet:
         workers: dict[Key, dict[str, WorkerNow]] = {}
         for (pool, name), one in self.members.items():
             workers.setdefault(pool, {})[name] = WorkerNow(
-                one.wanted, one.ready, one.since_ms, one.was_ready, one.status, one.outdated
+                one.wanted, one.ready, one.since_ms, one.was_ready, one.status, one.outdated, unmade=one.unmade
             )
         return Current(workers, self.memory)
 
@@ -168,6 +169,11 @@ class Fleet:
         for process in one.processes.values():
             process.state = "Pending"
 
+    def unmake(self, key: tuple[Key, str]) -> None:
+        """It is gone, and refused when it is to be made again."""
+        self.down(key)
+        self.members[key].unmade = True
+
     def lose_pod(self, key: tuple[Key, str], reads: int = 0) -> None:
         """Its pod is replaced, and the positions of its traders are gone with it."""
         self.down(key)
@@ -176,7 +182,7 @@ class Fleet:
 
     def up(self, key: tuple[Key, str]) -> None:
         one = self.members[key]
-        if not one.ready:
+        if not (one.ready or one.unmade):
             one.ready, one.was_ready, one.since_ms = True, True, self.now_ms
             self.hear(key)
 

@@ -15,7 +15,7 @@ from tests.planner.planner_fleet import (
 )
 from tests.planner.planner_worlds import pool
 
-from chandlery.operator.planner import Delays
+from chandlery.operator.planner import Delays, plan
 
 # Moves ----------------------------------------------------------------------------------------------------------
 
@@ -112,6 +112,35 @@ def test_nothing_is_rolled_while_another_worker_is_not_ready() -> None:
     fleet.down((POOL, "pool-1"))
     made = fleet.plan(wanted)
     assert (made.pools[POOL].to_roll, made.verdicts[A].rollout) == ((), None)
+
+
+def test_beside_a_worker_that_can_not_be_made_the_others_are_rolled_and_nothing_moves_into_it() -> None:
+    wanted = wanted_of(*(edited(2, name) for name in ("a", "b", "c")), in_pool=pool(least=3, most=3, per_worker=2))
+    fleet = running(wanted)
+    for name in ("pool-0", "pool-1"):
+        fleet.members[POOL, name].outdated = True
+    fleet.unmake((POOL, "pool-2"))
+    rolled: list[str] = []
+    for _ in range(30):
+        made = fleet.turn(wanted)
+        assert made.pools[POOL].workers["pool-2"].traders == []
+        rolled.extend(made.pools[POOL].to_roll)
+    assert sorted(rolled) == ["pool-0", "pool-1"]
+    sound(fleet)
+
+
+def test_a_worker_that_can_not_be_made_is_the_last_to_take_in_traders_and_the_first_to_go() -> None:
+    roomy = pool(least=1, most=2, per_worker=2)
+    fleet = running(wanted_of(*(edited(2, name) for name in ("a", "b", "c")), in_pool=roomy))
+    fleet.unmake((POOL, "pool-0"))
+    left = wanted_of(edited(2, "b"), edited(2, "c"), in_pool=roomy, delays=Delays(shrink_ms=0))
+    made = plan(left, fleet.current, now_ms=fleet.now_ms)
+    rollouts = {name: one.rollout.worker for name, one in made.verdicts.items() if one.rollout is not None}
+    assert rollouts == {"default/b": "pool-1"}
+    fleet.plan(wanted_of(*(edited(2, name) for name in ("b", "c", "d")), in_pool=roomy))
+    assert [worker for worker, _ in fleet.entries("default/d")] == ["pool-1"]
+    fleet.plan(wanted_of(*(edited(2, name) for name in ("b", "c", "d", "e")), in_pool=roomy))
+    assert [worker for worker, _ in fleet.entries("default/e")] == ["pool-0"], "a place all the same"
 
 
 def test_what_a_lost_worker_had_goes_on_elsewhere_with_its_last_candle() -> None:

@@ -7,7 +7,7 @@ the planner decides with them what runs.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -48,12 +48,14 @@ class World:
         feeds, pools: by (namespace, name).
         configmaps: data of ConfigMaps by (namespace, name).
         namespaces: labels by namespace; one that isn't there has none.
+        unreadable: feeds and pools that are there and can't be read, by kind and (namespace, name), with what is wrong.
     """
 
     feeds: Mapping[Key, MarketFeed]
     pools: Mapping[Key, TraderPool]
     configmaps: Mapping[Key, Mapping[str, str]]
     namespaces: Mapping[str, Mapping[str, str]]
+    unreadable: Mapping[tuple[str, Key], str] = field(default_factory=dict)
 
     def labels(self, namespace: str) -> dict[str, str]:
         """Labels of a namespace."""
@@ -66,9 +68,7 @@ def check_pool(pool: TraderPool, world: World) -> Iterator[Finding]:
     feed = world.feeds.get(key)
     path: Path = ("spec", "feed", "name")
     if feed is None:
-        yield Finding(
-            "UnknownFeed", path, f"there is no MarketFeed {_name(key)}{_instead(key, world.feeds, pool.namespace)}"
-        )
+        yield Finding("UnknownFeed", path, _absent(MarketFeed.KIND, key, world, pool.namespace))
     elif not feed.spec.allowed_pools.admits(own=key[0], other=pool.namespace, labels=world.labels(pool.namespace)):
         yield Finding("NotAllowed", path, _not_allowed(feed, "pools", "allowedPools", pool.namespace))
     elif not_lent := _not_lent(pool, feed):
@@ -98,9 +98,7 @@ def check_trader(trader: Trader, world: World) -> Iterator[Finding]:
     pool = world.pools.get(key)
     path: Path = ("spec", "pool", "name")
     if pool is None:
-        yield Finding(
-            "UnknownPool", path, f"there is no TraderPool {_name(key)}{_instead(key, world.pools, trader.namespace)}"
-        )
+        yield Finding("UnknownPool", path, _absent(TraderPool.KIND, key, world, trader.namespace))
         return
     if not pool.spec.allowed_traders.admits(own=key[0], other=trader.namespace, labels=world.labels(trader.namespace)):
         yield Finding("NotAllowed", path, _not_allowed(pool, "traders", "allowedTraders", trader.namespace))
@@ -327,6 +325,16 @@ def _listed(names: Iterable[str]) -> str:
     every = list(names)
     more = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
     return (", ".join(every[:_LISTED]) + more) if every else "none"
+
+
+def _absent(kind: str, key: Key, world: World, own: str) -> str:
+    """Why a feed or pool can't be had: there is none, or there is and can't be read. What is wrong with one of a namespace
+    that isn't one's own is for its people to see."""
+    problem = world.unreadable.get((kind, key))
+    if problem is None:
+        known = world.feeds if kind == MarketFeed.KIND else world.pools
+        return f"there is no {kind} {_name(key)}{_instead(key, known, own)}"
+    return f"{kind} {_name(key)} is there and can't be read: {problem if key[0] == own else 'its status says why'}"
 
 
 def _instead(key: Key, known: Iterable[Key], own: str) -> str:

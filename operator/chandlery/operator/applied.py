@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from chandlery.core.resources import Resource
 from chandlery.operator.cache import Dirty
 from chandlery.operator.children.naming import (
     CONTENT,
@@ -16,6 +15,7 @@ from chandlery.operator.children.naming import (
     OPERATOR,
     POOL_LABEL,
     Object,
+    Owner,
     content_of,
     digest_of,
 )
@@ -217,7 +217,7 @@ def labels_of(item: Mapping[str, Any]) -> dict[str, str]:
     return item["metadata"].get("labels") or {}
 
 
-def is_owned_by(item: Mapping[str, Any], owner: Resource) -> bool:
+def is_owned_by(item: Mapping[str, Any], owner: Owner) -> bool:
     """Whether an object is a child of this very resource, not of an earlier one of its name."""
     return any(one.get("uid") == owner.identity for one in item["metadata"].get("ownerReferences") or ())
 

@@ -34,7 +34,7 @@ class Held:
         resource: as a type; None: it can't be read and never could, ``problem`` says why. With a problem it is
             the last version that could be read: a bad edit stops nothing.
         status: as the API server has it.
-        pool: the pool that a Trader names.
+        pool: the pool that a Trader names. feed: the feed that a pool names, where that can be told.
     """
 
     kind: str
@@ -46,6 +46,7 @@ class Held:
     problem: str = ""
     status: Mapping[str, Any] = field(default_factory=dict)
     pool: Key | None = None
+    feed: Key | None = None
 
 
 def hold(kind: str, body: Mapping[str, Any], before: Held | None = None) -> Held:
@@ -66,6 +67,7 @@ def hold(kind: str, body: Mapping[str, Any], before: Held | None = None) -> Held
         problem=problem,
         status=body.get("status") or {},
         pool=_pool(kind, resource, body),
+        feed=_feed(kind, resource, body),
     )
 
 
@@ -95,6 +97,18 @@ def _pool(kind: str, resource: Resource | None, body: Mapping[str, Any]) -> Key 
     # Whatever is wrong with it, its status is the business of the pool it names.
     named = body.get("spec", {}).get("pool", {})
     return str(named.get("namespace") or body["metadata"]["namespace"]), str(named.get("name", ""))
+
+
+def _feed(kind: str, resource: Resource | None, body: Mapping[str, Any]) -> Key | None:
+    if kind != TraderPool.KIND:
+        return None
+    if isinstance(resource, TraderPool):
+        return resource.spec.feed.key(resource.namespace)
+    # Whatever is wrong with it, its workers may run on, and ask something of that feed.
+    named = body.get("spec", {}).get("feed")
+    if not (isinstance(named, Mapping) and named.get("name")):
+        return None
+    return str(named.get("namespace") or body["metadata"]["namespace"]), str(named["name"])
 
 
 class Cache:
@@ -177,7 +191,7 @@ class Cache:
 
     def pools_of(self, feed: Key) -> list[Key]:
         """Pools that name a feed."""
-        return [held.key for held in self.all_of(TraderPool.KIND) if _feed_of(held) == feed]
+        return [held.key for held in self.all_of(TraderPool.KIND) if held.feed == feed]
 
     def pool_keys(self) -> list[Key]:
         """Every pool, and every name of one that a Trader gives."""
@@ -206,8 +220,7 @@ class Cache:
         if held.pool is not None:
             return [("pool", *held.pool)]
         if held.kind == TraderPool.KIND:
-            feed = _feed_of(held)
-            return [("pool", *held.key), *([("feed", *feed)] if feed is not None else [])]
+            return [("pool", *held.key), *([("feed", *held.feed)] if held.feed is not None else [])]
         return [("feed", *held.key), *(("pool", *pool) for pool in self.pools_of(held.key))]
 
     def _seeking(self, kind: str) -> list[Dirty]:
@@ -216,11 +229,6 @@ class Cache:
         if kind == TraderPool.KIND:
             return [("pool", *key) for key in self._traders if (kind, key) not in self._uid]
         if kind == MarketFeed.KIND:
-            feeds = ((held.key, _feed_of(held)) for held in self.all_of(TraderPool.KIND))
+            feeds = ((held.key, held.feed) for held in self.all_of(TraderPool.KIND))
             return [("pool", *key) for key, feed in feeds if feed is not None and (kind, feed) not in self._uid]
         return []
-
-
-def _feed_of(held: Held) -> Key | None:
-    pool = held.resource
-    return pool.spec.feed.key(pool.namespace) if isinstance(pool, TraderPool) else None

@@ -118,7 +118,9 @@ def _plan_once(desired: Desired, current: Current, now_ms: int, wall_ms: int) ->
         name = trader.full_name
         judged = _ask(trader, desired, current, entries.get(name, []), now_ms)
         if isinstance(judged, Refusal):
-            verdicts[name] = Verdict(name, None, judged.pool, judged.reason, judged.message)
+            verdicts[name] = Verdict(
+                name, None, judged.pool, judged.reason, judged.message, is_of_newest=judged.is_of_newest
+            )
         else:
             asked[name] = judged
     placements = place_all(desired, current, asked, now_ms)

@@ -233,6 +233,7 @@ def _existing(name: str, worker: WorkerNow, mine: Mapping[str, Asked]) -> Existi
         leaving,
         worker.outdated,
         worker.rolled_out,
+        worker.unmade,
     )
 
 

@@ -6,9 +6,9 @@ Rules, in this order:
    shall, then those that have been edited and may have grown, one after the other, beside what the others still run.
 2. Workers above ``max`` go at once: empty ones first, then the last.
 3. A worker not Ready for too long is *lost*: its traders move to others, where there is room. Of the workers with an
-   older template one at a time is emptied into Ready ones with room.
-4. New traders fill the first worker with room (in order of number); none has room: a new worker, up to ``max``;
-   then a lost worker, whose place is better than none; then they wait.
+   older template one at a time is emptied into Ready ones with room, also beside one that can't be made.
+4. New traders fill the first worker with room (in order of number, one that can't be made last); none has room: a new
+   worker, up to ``max``; then a lost worker, whose place is better than none; then they wait.
 5. There are at least ``min`` workers, and ``spare`` empty ones within ``max``.
 6. A worker that isn't needed goes after a delay: empty ones first, then the last whose traders fit, and go on, elsewhere.
 
@@ -62,7 +62,7 @@ class Existing:
 
     Attributes:
         traders: those whose home it is. leaving: those that run here, but whose successor is elsewhere, with the series
-            and bytes they take. outdated, rolled_out: as :class:`WorkerNow` has them.
+            and bytes they take. outdated, rolled_out, unmade: as :class:`WorkerNow` has them.
     """
 
     number: int
@@ -73,6 +73,7 @@ class Existing:
     leaving: Mapping[str, Leaving] = field(default_factory=dict)
     outdated: bool = False
     rolled_out: bool = True
+    unmade: bool = False
 
 
 @dataclass(slots=True)
@@ -108,6 +109,7 @@ class _Worker:
     before: dict[str, Leaving] = field(default_factory=dict)
     outdated: bool = False
     rolled_out: bool = True
+    unmade: bool = False
 
     def copy(self) -> _Worker:
         return replace(
@@ -251,7 +253,13 @@ class _Placer:
         homeless = dict(wanted)
         for one in sorted(existing, key=lambda worker: worker.number):
             worker = _Worker(
-                one.number, one.ready, self._is_lost(one), self.sizes, outdated=one.outdated, rolled_out=one.rolled_out
+                one.number,
+                one.ready,
+                self._is_lost(one),
+                self.sizes,
+                outdated=one.outdated,
+                rolled_out=one.rolled_out,
+                unmade=one.unmade,
             )
             self.workers[one.number] = worker
             home = sorted(set(one.traders) & homeless.keys(), key=lambda name: (name not in self.begun, name))
@@ -330,16 +338,18 @@ class _Placer:
 
     def _drain(self) -> None:
         """Empty the outdated worker that is to be rolled next, as far as there is room in others."""
-        if not all(worker.ready and worker.rolled_out for worker in self.workers.values()):
+        # One that can't be made has nothing that could come up while another is down.
+        made = [worker for worker in self.workers.values() if not worker.unmade]
+        if not all(worker.ready and worker.rolled_out for worker in made):
             return
-        outdated = [worker for worker in self.workers.values() if worker.outdated]
+        outdated = [worker for worker in made if worker.outdated]
         if not outdated:
             return
         # Empty ones first: there is nothing to move out of them, and then room in them that need not be left again.
         drained = min(outdated, key=lambda worker: (bool(worker.traders or worker.leaving), worker.number))
         self.drained = drained
         others = sorted(
-            (worker for worker in self.workers.values() if worker is not drained),
+            (worker for worker in made if worker is not drained),
             key=lambda worker: (worker.outdated, worker.number),
         )
         for name in sorted(set(drained.traders) & set(self.running) - self.stuck):
@@ -370,7 +380,8 @@ class _Placer:
         fitting = [worker for worker in self._ordered() if worker.fits(name, series, self.bounds)]
         sound = [worker for worker in fitting if not worker.lost]
         if sound:
-            return next((worker for worker in sound if worker is not self.drained), sound[0])
+            best = [worker for worker in sound if not worker.unmade] or sound
+            return next((worker for worker in best if worker is not self.drained), best[0])
         alone = len(series) <= self.bounds.series and self.sizes.get(name, 0) <= self.bounds.assignment_bytes
         if alone and (new := self._new_if_allowed()) is not None:
             return new
@@ -471,9 +482,10 @@ class _Placer:
     def _without(self, leaver: _Worker) -> list[_Worker] | None:
         """The other workers as they would be with the leaver's traders; None: those don't fit."""
         others = [worker.copy() for worker in self._ordered() if worker is not leaver]
+        homes = [other for other in others if not (other.lost or other.unmade)]
         for name in sorted(leaver.traders):
             series = leaver.traders[name]
-            home = next((other for other in others if not other.lost and other.fits(name, series, self.bounds)), None)
+            home = next((other for other in homes if other.fits(name, series, self.bounds)), None)
             if home is None:
                 return None
             home.add(name, series)

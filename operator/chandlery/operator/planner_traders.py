@@ -70,11 +70,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A Trader that may not run, and why."""
+    """A Trader that may not run, and why.
+
+    Attributes:
+        is_of_newest: what is wrong is wrong with its newest version alone.
+    """
 
     pool: Key | None
     reason: str
     message: str
+    is_of_newest: bool = False
 
 
 def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | None) -> Candidate | Refusal:
@@ -88,8 +93,9 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
         reason, message = finding.reason, finding.message
         entry = _version_before(standing)
         before = entry.assignment if entry is not None else None
-        keep = _keep(trader, world, before, reason, message) if _leaves_the_old(finding, before) else None
-        return keep or Refusal(refusal_pool, reason, message)
+        is_of_newest = _leaves_the_old(finding, before)
+        keep = _keep(trader, world, before, reason, message) if is_of_newest else None
+        return keep or Refusal(refusal_pool, reason, message, is_of_newest)
     wanted = _assignment(trader, world)
     last = seen_of(old) if old is not None else seen
     waited = desired.waited.get(trader.key)

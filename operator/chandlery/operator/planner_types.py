@@ -60,6 +60,7 @@ class Desired:
         problems: what the catalogue check found, by Trader; the worst word first.
         unknown_symbols: what sources of feeds say they don't have, by feed.
         waited: Traders whose statuses await an approval: who plans anew knows of no version before where none runs.
+        unreadable: see :class:`World`.
     """
 
     feeds: Mapping[Key, MarketFeed] = field(default_factory=dict)
@@ -71,11 +72,12 @@ class Desired:
     unknown_symbols: Mapping[Key, Collection[str]] = field(default_factory=dict)
     waited: Mapping[Key, Waited] = field(default_factory=dict)
     delays: Delays = Delays()
+    unreadable: Mapping[tuple[str, Key], str] = field(default_factory=dict)
 
     @property
     def world(self) -> World:
         """What resources may refer to."""
-        return World(self.feeds, self.pools, self.configmaps, self.namespaces)
+        return World(self.feeds, self.pools, self.configmaps, self.namespaces, self.unreadable)
 
     def unknown_of(self, trader: Trader) -> Collection[str]:
         """Symbols that the source of a Trader's feed says it doesn't have."""
@@ -125,6 +127,7 @@ class WorkerNow:
         was_ready: whether it has been Ready since it was made.
         status: its newest answer; None: it has given none (since its pod came, or since who plans began).
         outdated: its pod is not of the newest template yet. rolled_out: nothing of a roll is under way with it.
+        unmade: there is nothing of it that could come up: it has been refused, and waits for somebody to do something.
     """
 
     assignment: Assignment
@@ -134,6 +137,7 @@ class WorkerNow:
     status: WorkerStatus | None = None
     outdated: bool = False
     rolled_out: bool = True
+    unmade: bool = False
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -246,6 +250,7 @@ class Verdict:
         generation, incarnation: of the one that decides, as assigned; 0 without a worker.
         rollout: the change that is under way; None: none is.
         keeps: the version of before runs, and ``reason`` says why the newest one doesn't. failed: it has been tried.
+        is_of_newest: ``reason`` is of the newest version alone: it stops none that runs.
     """
 
     trader: str
@@ -258,6 +263,7 @@ class Verdict:
     rollout: Rollout | None = None
     keeps: bool = False
     failed: Failed | None = None
+    is_of_newest: bool = False
 
     @property
     def runs_as_asked(self) -> bool:

@@ -7,7 +7,7 @@ pools: a Trader that changes its pool goes on counting its incarnations.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +19,7 @@ from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key, Problem
 from chandlery.core.quantities import format_quantity
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
+from chandlery.core.resources.status import MAX_MESSAGE_CHARS
 from chandlery.core.wording import path_text
 from chandlery.operator.cache import Cache, Held
 from chandlery.operator.children.workers import traders_bytes
@@ -35,7 +36,6 @@ from chandlery.operator.planner import (
     plan,
 )
 from chandlery.operator.planner_since import without_pool
-from chandlery.operator.planner_traders import KEEPS_THE_OLD
 from chandlery.operator.planner_types import Waited
 
 #: An assignment travels in a ConfigMap, which holds 1 MiB: one Trader's parameters must not take it from the others.
@@ -50,12 +50,14 @@ class Planned:
     Attributes:
         pool: None where there is no such pool (its Traders have verdicts all the same). Where there is no feed its
             workers are those that are there, with what is left to them: nothing is to be made or to go.
+        left: what is left to the workers of a pool that is there and can't be read.
         again_ms: when a delay passes, None: none runs.
     """
 
     pool: PoolPlan | None
     verdicts: Mapping[str, Verdict]
     again_ms: int | None
+    left: Mapping[str, Assignment] = field(default_factory=dict)
 
 
 class PoolPlanner:
@@ -77,9 +79,8 @@ class PoolPlanner:
 
         To be called before the first plan: whichever pool is planned first finds what the others know.
         """
-        pools: dict[Key, TraderPool] = self._sound(TraderPool)
-        known = ((key, pools[key].spec.feed.key(key[0]), one) for key, one in assigned if key in pools)
-        self._memory = assigned_before(known)
+        feeds = {held.key: held.feed for held in self._cache.all_of(TraderPool.KIND)}
+        self._memory = assigned_before((key, feeds[key] or ("", ""), one) for key, one in assigned if key in feeds)
 
     def plan(
         self,
@@ -116,23 +117,25 @@ class PoolPlanner:
             unknown_symbols={pools[key].spec.feed.key(key[0]): unknown_symbols} if there else {},
             waited={held.key: waited for held in mine if (waited := _waited(held)) is not None},
             delays=self._delays,
+            unreadable=self._unreadable(),
         )
         made = plan(desired, Current({key: workers} if there else {}, self._memory), now_ms=now_ms, wall_ms=wall_ms)
         if not there:
-            self._asked.pop(key, None)
-            return Planned(None, made.verdicts, None)
+            left = self._left_unread(key, workers)
+            self._ask_on(key, left)
+            return Planned(None, _with_kept(key, made.verdicts, left), None, left)
         self._remember(made.memory, pools[key].full_name, workers, made.verdicts)
         self._planned.add(key)
-        planned = made.pools[key]
+        planned, verdicts = made.pools[key], made.verdicts
         if planned.feed is None:
             self._asked.pop(key, None)
             if planned.reason == "UnknownFeed":
                 stay = self._stay_without_feed(pools[key], made.verdicts)
                 left = {name: _left_of(now.assignment, stay) for name, now in workers.items()}
-                planned = replace(planned, workers=left)
+                planned, verdicts = replace(planned, workers=left), _with_kept(key, verdicts, left)
         else:
             self._asked[key] = made.feeds[planned.feed]
-        return Planned(planned, made.verdicts, made.plan_again_ms)
+        return Planned(planned, verdicts, made.plan_again_ms)
 
     def asked_of(self, feed: MarketFeed) -> FeedPlan:
         """What the feed lists itself and all planned pools ask of it together."""
@@ -165,6 +168,11 @@ class PoolPlanner:
     def _sound(self, kind: type[Any]) -> dict[Key, Any]:
         return {held.key: held.resource for held in self._cache.all_of(kind.KIND) if isinstance(held.resource, kind)}
 
+    def _unreadable(self) -> dict[tuple[str, Key], str]:
+        kinds = (MarketFeed.KIND, TraderPool.KIND)
+        held = (one for kind in kinds for one in self._cache.all_of(kind) if one.resource is None)
+        return {(one.kind, one.key): one.problem for one in held}
+
     def _remember(
         self, memory: Memory, pool: str, workers: Mapping[str, WorkerNow], verdicts: Mapping[str, Verdict]
     ) -> None:
@@ -191,9 +199,32 @@ class PoolPlanner:
         held = self._cache.get(MarketFeed.KIND, pool.spec.feed.key(pool.namespace))
         if held is None or pool.spec.suspend:
             return {}
-        may_run = {name for name, one in verdicts.items() if one.reason in ("UnknownFeed", *KEEPS_THE_OLD)}
+        may_run = {name for name, one in verdicts.items() if one.reason == "UnknownFeed" or one.is_of_newest}
         traders: Iterable[Trader] = self._sound(Trader).values()
         return {one.full_name: one.identity for one in traders if one.full_name in may_run and not one.spec.suspend}
+
+    def _left_unread(self, key: Key, workers: Mapping[str, WorkerNow]) -> dict[str, Assignment]:
+        """What is left to the workers of a pool that is there and can't be read: all but what stops a Trader at once, as far
+        as that can be told."""
+        if self._cache.get(TraderPool.KIND, key) is None:
+            return {}
+        traders = self._cache.traders_of(key)
+        suspended = {held.key for held in traders if isinstance(held.resource, Trader) and held.resource.spec.suspend}
+        stay = {"/".join(held.key): held.uid for held in traders if held.key not in suspended}
+        return {name: _left_of(now.assignment, stay) for name, now in workers.items()}
+
+    def _ask_on(self, key: Key, left: Mapping[str, Assignment]) -> None:
+        """Ask a feed for what runs on in a pool that can't be read."""
+        self._asked.pop(key, None)
+        held = self._cache.get(TraderPool.KIND, key)
+        if held is None or held.feed is None:
+            return
+        self._planned.add(key)
+        feed = self._sound(MarketFeed).get(held.feed)
+        series = {one for assignment in left.values() for trader in assignment.traders for one in trader.series()}
+        if feed is not None and series:
+            symbols, intervals = {one.symbol for one in series}, {one.interval for one in series}
+            self._asked[key] = FeedPlan(feed, tuple(sorted(symbols)), by_length(intervals))
 
     def _is_elsewhere(self, trader: str, verdicts: Mapping[str, Verdict]) -> bool:
         namespace, _, name = trader.partition("/")
@@ -206,6 +237,24 @@ def _left_of(assignment: Assignment, stay: Mapping[str, str]) -> Assignment:
     if len(traders) == len(assignment.traders):
         return assignment
     return Assignment(assignment.worker, assignment.sequence + 1, content_hash(traders), traders)
+
+
+def _with_kept(pool: Key, verdicts: Mapping[str, Verdict], left: Mapping[str, Assignment]) -> Mapping[str, Verdict]:
+    """Verdicts that say of what is left to workers that it runs on there."""
+    kept = dict(verdicts)
+    entries = [(worker, one) for worker, each in left.items() for one in each.traders if one.trader in verdicts]
+    for worker, trader in sorted(entries, key=lambda each: each[1].incarnation, reverse=True):  # whose lowest decides
+        verdict, stays = verdicts[trader.trader], f" (generation {trader.generation} stays)"
+        kept[trader.trader] = replace(
+            verdict,
+            worker=worker,
+            pool=pool,
+            message=verdict.message[: MAX_MESSAGE_CHARS - len(stays)] + stays,
+            generation=trader.generation,
+            incarnation=trader.incarnation,
+            keeps=True,
+        )
+    return kept
 
 
 def _waited(held: Held) -> Waited | None:

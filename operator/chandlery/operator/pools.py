@@ -151,10 +151,12 @@ class Pools:
                 # Refused by the API server: nothing helps but a change, and the status must say so.
                 self._problems[key] = str(error)
                 failure = error
-                self._blame(key)
             except ChandleryError as error:
                 failure = error
+            self._blame(key)
             await self._look_for_pods(key)
+        elif held is not None:
+            self._leave(key, planned)
         if planned.again_ms is not None:
             tools.mark(dirty, max(0.05, (planned.again_ms - now_ms()) / 1000))
         await self._say(key, held, traders, planned, outdated, unknown)
@@ -184,11 +186,13 @@ class Pools:
         if feed is None or not isinstance(feed.resource, MarketFeed):
             return workers
         kafka = self._kafka(pool, feed.resource)
-        states = self._sets.states(pool, workers, kafka) if kafka.bootstrap else {}
+        if not kafka.bootstrap:
+            return workers
+        states, unmade = self._sets.states(pool, workers, kafka), self._sets.unmade(pool.key)
         return {
-            name: replace(now, outdated=states[name].outdated, rolled_out=states[name].rolled_out)
-            if name in states
-            else now
+            name: replace(
+                now, outdated=states[name].outdated, rolled_out=states[name].rolled_out, unmade=name in unmade
+            )
             for name, now in workers.items()
         }
 
@@ -204,7 +208,11 @@ class Pools:
         return kafka_settings(feed, self._tools.defaults.kafka, namespace=pool.namespace)
 
     async def _carry_out(self, pool: TraderPool, planned: Planned) -> int:
-        """Make the pool's children and deliver its assignments; returns how many workers run an older template."""
+        """Make the pool's children and deliver its assignments; returns how many workers run an older template.
+
+        Raises:
+            ChandleryError: not all could be done: a refusal first, once all has been tried.
+        """
         tools, made = self._tools, planned.pool
         assert made is not None
         if made.feed is None:
@@ -221,17 +229,39 @@ class Pools:
         self._want(pool, made)
         if not kafka.bootstrap:
             return 0
-        outdated = await self._sets.ensure(pool, list(made.workers), kafka, made.to_roll)
-        if self._sets.others(pool, made.workers):
-            if await self._all_kept(pool.key, made.workers):
-                await self._sets.remove_others(pool, made.workers)
-            else:
-                tools.mark(("pool", *pool.key), _KEPT_WAIT_S)
+        outdated, failures = 0, list[ChandleryError]()
+        try:
+            outdated = await self._sets.ensure(pool, list(made.workers), kafka, made.to_roll)
+        except ChandleryError as error:
+            failures.append(error)
+        try:
+            # What is refused of one worker keeps no other from going.
+            await self._remove_surplus(pool, made)
+        except ChandleryError as error:
+            failures.append(error)
+        if failures:
+            raise next((error for error in failures if isinstance(error, InputError)), failures[0])
         return outdated
+
+    async def _remove_surplus(self, pool: TraderPool, made: PoolPlan) -> None:
+        if not self._sets.others(pool, made.workers):
+            return
+        if await self._all_kept(pool.key, made.workers):
+            await self._sets.remove_others(pool, made.workers)
+        else:
+            self._tools.mark(("pool", *pool.key), _KEPT_WAIT_S)
 
     def _want(self, pool: TraderPool, made: PoolPlan) -> None:
         for name, assignment in made.workers.items():
             self._tools.workers.link(pool, name).want(assignment)
+
+    def _leave(self, key: Key, planned: Planned) -> None:
+        """Of a pool that can't be read nothing is made; its workers are told of what stops."""
+        links = self._tools.workers.of(key)
+        for name, assignment in planned.left.items():
+            links[name].want(assignment)
+        if (feed := self._tools.planner.feed_of(key)) is not None:
+            self._tools.mark(("feed", *feed), 0.05)
 
     async def _look_for_pods(self, key: Key) -> None:
         """Find out why workers have no pods, as far as they have StatefulSets that should make them."""
@@ -250,8 +280,8 @@ class Pools:
     def _blame(self, key: Key) -> None:
         """A worker that can't even have its objects has no pod for the same reason."""
         links = self._tools.workers.of(key)
-        for name, error in self._sets.refused(key).items():
-            if name in links and self._tools.children.seen(STATEFUL_SET, (key[0], name)) is None:
+        for name, error in self._sets.unmade(key).items():
+            if name in links:
                 links[name].refused = refusal_to_make(str(error), name)
 
     async def _all_kept(self, key: Key, names: Collection[str]) -> bool:
@@ -325,7 +355,8 @@ class Pools:
         traders = [one for one in map(self._unchanged, judged) if one is not None]
         await each(traders, lambda one: self._say_trader(one, planned, views, assigned, unknown, now))
         if held is not None and (held := self._unchanged(held)) is not None:
-            workers = [views[name] for name in made.workers if name in views] if made is not None else []
+            names = made.workers if made is not None else views  # of one that can't be read: those that there are
+            workers = [views[name] for name in names if name in views]
             if not self._is_paced(feed):
                 workers = [replace(view, lags_ms=0) for view in workers]
             state = pool_state(held, made, workers, outdated, self._problems.get(key, ""))

@@ -13,8 +13,8 @@ from chandlery.core.assignment import MOST_SEQUENCE, Assignment, content_hash, d
 from chandlery.core.manifests import Key
 from chandlery.core.resources import TraderPool
 from chandlery.operator.applied import Children, is_owned_by, labels_of
-from chandlery.operator.cache import Cache, Dirty
-from chandlery.operator.children.naming import POOL_LABEL, WORKER_LABEL, Object
+from chandlery.operator.cache import Cache, Dirty, Held
+from chandlery.operator.children.naming import POOL_LABEL, WORKER_LABEL, Object, Owner, UnreadPool
 from chandlery.operator.children.workers import ASSIGNMENT_KEY, assignment_map, assignment_name, token_of
 from chandlery.operator.kubernetes.api import GoneError, KubeApi, StaleError
 from chandlery.operator.kubernetes.follow import Names
@@ -58,7 +58,7 @@ class Workers:
         self._links: dict[WorkerKey, WorkerLink] = {}
         self._unsound: dict[WorkerKey, str] = {}
 
-    def token(self, pool: TraderPool, worker: str) -> str:
+    def token(self, pool: Owner, worker: str) -> str:
         """The token of a worker's API."""
         return token_of(self._token_key, pool, worker)
 
@@ -84,9 +84,7 @@ class Workers:
             What they are assigned, by pool.
         """
         for held in self._cache.all_of(TraderPool.KIND):
-            pool = held.resource
-            if not isinstance(pool, TraderPool):
-                continue
+            pool = _owner(held)
             for item in self._children.of(CONFIG_MAP, pool.namespace, {POOL_LABEL: pool.name}):
                 name = worker_of(pool, item)
                 if not name:
@@ -102,7 +100,7 @@ class Workers:
                         link.delivery.least_sequence = there.sequence + 1
         return [(pool, link.delivery.assignment) for (pool, _), link in self._links.items()]
 
-    def link(self, pool: TraderPool, name: str, assignment: Assignment | None = None) -> WorkerLink:
+    def link(self, pool: Owner, name: str, assignment: Assignment | None = None) -> WorkerLink:
         """The link to a worker; made if there is none.
 
         Args:
@@ -166,14 +164,13 @@ class Workers:
 
     def _token(self, pool: Key, name: str) -> str:
         held = self._cache.get(TraderPool.KIND, pool)
-        resource = held.resource if held is not None else None
-        return self.token(resource, name) if isinstance(resource, TraderPool) else ""
+        return self.token(_owner(held), name) if held is not None else ""
 
     async def _keep(self, key: Key, link: WorkerLink, assignment: Assignment) -> None:
         held = self._cache.get(TraderPool.KIND, key)
-        if held is None or not isinstance(held.resource, TraderPool):
+        if held is None:
             raise GoneError(f"TraderPool {'/'.join(key)} is gone")
-        body = assignment_map(held.resource, assignment)
+        body = assignment_map(_owner(held), assignment)
         names = (key[0], assignment_name(link.name))
         if self._children.is_current(CONFIG_MAP, body):
             return
@@ -198,7 +195,11 @@ class Workers:
         link.delivery.above(_read(there, link.name)[0].sequence)
 
 
-def worker_of(pool: TraderPool, item: Object) -> str:
+def _owner(pool: Held) -> Owner:
+    return pool.resource if isinstance(pool.resource, TraderPool) else UnreadPool(pool.key, pool.uid)
+
+
+def worker_of(pool: Owner, item: Object) -> str:
     """Name of the worker of this pool that a child belongs to; empty: none, whatever its labels say.
 
     Anybody who may create a ConfigMap may put our labels on it: the child must be owned by this very pool, and its

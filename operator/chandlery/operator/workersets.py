@@ -26,6 +26,7 @@ from chandlery.operator.children.workers import (
     worker_set,
 )
 from chandlery.operator.kubernetes.api import Kind, RefusedError
+from chandlery.operator.kubernetes.follow import Names
 from chandlery.operator.kubernetes.kinds import (
     CONFIG_MAP,
     NETWORK_POLICY,
@@ -139,10 +140,21 @@ class WorkerSets:
             raise next((error for error in errors if isinstance(error, RefusedError)), errors[0])
         return sum(name in left or self._is_replacing(pool, name) for name in names)
 
-    def refused(self, key: Key) -> dict[str, RefusedError]:
-        """What the API server refused at the last :meth:`ensure`, by the worker that lacks it."""
+    def unmade(self, key: Key) -> dict[str, RefusedError]:
+        """What the API server refused at the last :meth:`ensure`, by the worker that has no StatefulSet for it."""
         failed = self._failed.get(key, {})
-        return {name: error for name, error in failed.items() if isinstance(error, RefusedError)}
+        return {
+            name: error
+            for name, error in failed.items()
+            if isinstance(error, RefusedError) and not self._is_made((key[0], name))
+        }
+
+    def _is_made(self, names: Names) -> bool:
+        # What was applied just now may not be seen yet.
+        return (
+            self._children.seen(STATEFUL_SET, names) is not None
+            or self._children.version_applied(STATEFUL_SET, names) > 0
+        )
 
     def others(self, pool: TraderPool, stay: Collection[str]) -> list[str]:
         """Workers that there are beside those that are to be."""
@@ -244,7 +256,9 @@ class WorkerSets:
         # One that isn't Ready has nothing to lose; of the others one, once all the rest is up and rolled out and its
         # Traders have moved where there was room.
         idle = [name for name in able if not links[name].is_ready]
-        sound = all(links[name].is_ready and self._rolled_out(pool, name) for name in names)
+        # What can't be made waits for somebody: nothing of it comes up while another is down.
+        unmade = self.unmade(pool.key)
+        sound = all(links[name].is_ready and self._rolled_out(pool, name) for name in names if name not in unmade)
         emptied = [name for name in able if name in to_roll][:1]
         for name in idle or (emptied if sound else []):
             try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal, Protocol
 
 import msgspec
 
-from chandlery.core.resources import API_VERSION, MarketFeed, Resource, TraderPool
+from chandlery.core.resources import API_VERSION, MarketFeed, TraderPool
 
 Object = dict[str, Any]
 
@@ -66,12 +66,54 @@ class Defaults:
     worker_port: int = WORKER_PORT
 
 
-def pool_labels(pool: TraderPool) -> dict[str, str]:
+class Owner(Protocol):
+    """What of a resource its children are known by."""
+
+    KIND: ClassVar[str]
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def key(self) -> tuple[str, str]: ...
+    @property
+    def full_name(self) -> str: ...
+    @property
+    def identity(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class UnreadPool:
+    """A TraderPool that is there and can't be read: what was made for it is still its own."""
+
+    KIND: ClassVar[str] = TraderPool.KIND
+
+    key: tuple[str, str]
+    identity: str
+
+    @property
+    def namespace(self) -> str:
+        """Where it is."""
+        return self.key[0]
+
+    @property
+    def name(self) -> str:
+        """Its name there."""
+        return self.key[1]
+
+    @property
+    def full_name(self) -> str:
+        """``namespace/name``."""
+        return "/".join(self.key)
+
+
+def pool_labels(pool: Owner) -> dict[str, str]:
     """Labels that choose every worker of a pool."""
     return {COMPONENT: "worker", POOL_LABEL: pool.name}
 
 
-def worker_labels(pool: TraderPool, worker: str) -> dict[str, str]:
+def worker_labels(pool: Owner, worker: str) -> dict[str, str]:
     """Labels of a worker's objects."""
     return {**pool_labels(pool), WORKER_LABEL: worker}
 
@@ -81,7 +123,7 @@ def feed_labels(feed: MarketFeed, component: Component) -> dict[str, str]:
     return {COMPONENT: component, FEED_LABEL: feed.name}
 
 
-def owned(owner: Resource, name: str, labels: dict[str, str], annotations: dict[str, str] | None = None) -> Object:
+def owned(owner: Owner, name: str, labels: dict[str, str], annotations: dict[str, str] | None = None) -> Object:
     """Metadata of a child: it goes with its owner, without any finalizer."""
     return {
         "name": name,

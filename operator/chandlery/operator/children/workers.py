@@ -27,6 +27,7 @@ from chandlery.operator.children.naming import (
     SETTINGS,
     Defaults,
     Object,
+    Owner,
     digest_of,
     owned,
     pool_labels,
@@ -127,7 +128,7 @@ def token_name(worker: str) -> str:
     return f"{worker}-worker-token"
 
 
-def token_of(key: bytes, pool: TraderPool, worker: str) -> str:
+def token_of(key: bytes, pool: Owner, worker: str) -> str:
     """The worker's token: derived from the operator's key, so that no Secret of another needs ever be read."""
     return hmac.new(key, f"{pool.namespace}/{pool.identity}/{worker}".encode(), hashlib.sha256).hexdigest()
 
@@ -161,7 +162,7 @@ def settings_map(pool: TraderPool, worker: str, kafka: KafkaSettings, defaults: 
     return sealed({"metadata": meta, "data": worker_settings(pool, worker, kafka, defaults)})
 
 
-def assignment_map(pool: TraderPool, assignment: Assignment) -> Object:
+def assignment_map(pool: Owner, assignment: Assignment) -> Object:
     """ConfigMap with the worker's assignment."""
     meta = owned(pool, assignment_name(assignment.worker), worker_labels(pool, assignment.worker))
     return sealed({"metadata": meta, "data": {ASSIGNMENT_KEY: encode_assignment(assignment).decode()}})
