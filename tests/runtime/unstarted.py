@@ -36,7 +36,8 @@ def wanted_of(text: str) -> Wanted:
 def unstarted(tmp_path: Path, wanted: Wanted, catalogue: Catalogue | None = None) -> LocalRuntime:
     """The instance, with its state in ``tmp_path``."""
     options = UpOptions(manifests=("-",), state=tmp_path / "s")
-    (options.state / "assignments").mkdir(parents=True)
+    for folder in ("assignments", "settings"):
+        (options.state / folder).mkdir(parents=True)
     return LocalRuntime(options, wanted, catalogue or Catalogue(), quiet)
 
 

@@ -81,6 +81,7 @@ class WorkerGroup:
         self._on_status = on_status
         self._news: object = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._answered = asyncio.Event()
         self._ready = self._was_ready = False
         self._since_ms = now_ms()
         self._before: dict[str, Counter[str]] = {}
@@ -110,7 +111,7 @@ class WorkerGroup:
         self._write(self.feed.name, feed)
         self._write(self.supervisor.name, supervisor)
         await asyncio.gather(self.feed.start(), self.supervisor.start())
-        for run, what in ((self.watch.run, "watch"), (self.delivery.run, "deliver to")):
+        for run, what in ((self.watch.run, "watch"), (self._deliver, "deliver to")):
             self._tasks.append(asyncio.create_task(run(), name=f"{what} {self.label}"))
         await until_answers(self.feed, self.watch.refresh, START_TIMEOUT_S)
 
@@ -221,7 +222,19 @@ class WorkerGroup:
 
     # Inside -------------------------------------------------------------------------------------------------
 
+    async def _deliver(self) -> None:
+        """Keep the assignment delivered from the feed's first answer on.
+
+        Before it there is nobody to deliver to, which is nothing to warn of: both start together. One that has said nothing
+        for as long as a start may take is delivered to all the same, so that the log tells why each attempt fails.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self._answered.wait()
+        await self.delivery.run()
+
     def _status_came(self) -> None:
+        self._answered.set()
         status = self.watch.status
         if status is not None:
             self._restarts.note(status)
