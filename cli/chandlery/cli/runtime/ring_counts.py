@@ -109,11 +109,12 @@ class RingCounts:
         return earlier if all(told[name] >= earlier[name] for name in SUMMED) else Counter()
 
     def _hold(self) -> None:
-        for key in self._leaving - self._held.keys():
+        # One that leaves may still make its ring: it is looked for until it has come and gone.
+        for key in (self._leaving & self._names()) - self._held.keys():
             try:
                 ring = self._held[key] = SignalRing.attach(str(self._path(key)))
             except SegmentError:
-                continue  # not made yet, or unsound: then the feed counts and reports it
+                continue  # the feed counts and reports it
             if key not in self._before:
                 self._before[key] = self._inherited(key, ring)
 
