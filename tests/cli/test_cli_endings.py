@@ -194,6 +194,22 @@ def test_a_file_that_no_replay_can_be_is_refused_before_anything_starts(tmp_path
     assert sorted(file.name for file in tmp_path.iterdir()) == ["feed.json", "trades.txt"]
 
 
+def test_a_file_that_no_history_can_be_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "candles.xlsx").touch()
+    file = {"symbol": "BTC/USDT", "interval": "1m", "path": "candles.xlsx"}
+    feed = {
+        "apiVersion": "chandlery.dev/v1alpha1",
+        "kind": "MarketFeed",
+        "metadata": {"name": "f"},
+        "spec": {"source": {"synthetic": {}}, "history": {"files": [file]}},
+    }
+    (tmp_path / "feed.json").write_text(json.dumps(feed))
+    ended = call("up", "-f", "feed.json", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert 'spec.history.files[0].path: "candles.xlsx": files of history are .csv' in ended.stderr
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["candles.xlsx", "feed.json"]
+
+
 @pytest.mark.parametrize("text", ["3x", "", "9" * 5000 + "s"])
 def test_a_duration_that_is_none_is_told_in_one_line_with_its_option(tmp_path: Path, text: str) -> None:
     ended = call("up", "-f", str(tmp_path), "--for", text, cwd=tmp_path)

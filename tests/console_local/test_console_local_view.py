@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from tests.console_local.test_console_local_folder import TWO
+from tests.runtime.unstarted import quiet, unstarted, wanted_of
+from tests.runtime.up_process import platform
 
 from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue
 from chandlery.cli.runtime.console_process import ConsoleOptions
@@ -23,14 +25,10 @@ from chandlery.core.manifests import parse_manifests
 from chandlery.core.topics import topics_of
 
 
-def say(line: str, fraction: float | None = None) -> None:
-    """Nobody listens."""
-
-
 @pytest.fixture
 def runtime(tmp_path: Path) -> LocalRuntime:
     options = UpOptions(manifests=("-",), state=tmp_path / "s", console=ConsoleOptions(port=0))
-    return LocalRuntime(options, Wanted(parse_manifests(TWO), [], []), Catalogue(), say)
+    return LocalRuntime(options, Wanted(parse_manifests(TWO), [], []), Catalogue(), quiet)
 
 
 def test_a_trader_is_told_with_its_manifest_and_where_it_came_from(runtime: LocalRuntime) -> None:
@@ -57,29 +55,10 @@ async def test_the_console_is_in_the_view_from_the_moment_its_port_is_known(runt
     assert viewer.view().console is None
 
 
-_SUSPENDED_POOL = """
----
-apiVersion: chandlery.dev/v1alpha1
-kind: MarketFeed
-metadata: {name: market}
-spec: {source: {synthetic: {}}}
----
-apiVersion: chandlery.dev/v1alpha1
-kind: TraderPool
-metadata: {name: demo}
-spec: {feed: {name: market}, suspend: true}
-"""
-
-
 async def test_traders_of_a_suspended_pool_are_suspended_in_the_view_and_in_what_they_are_told(
     tmp_path: Path,
 ) -> None:
-    manifests = parse_manifests(TWO + _SUSPENDED_POOL)
-    assert not manifests.problems
-    (tmp_path / "s").mkdir()
-    runtime = LocalRuntime(
-        UpOptions(manifests=("-",), state=tmp_path / "s"), Wanted(manifests, [], []), Catalogue(), say
-    )
+    runtime = unstarted(tmp_path, wanted_of(TWO + "---" + platform("{synthetic: {}}", pool_spec="suspend: true")))
     made = await runtime._next_plan()
     (assignment,) = made.pools["default", "demo"].workers.values()
     assert [one.mode for one in assignment.traders] == ["suspended", "suspended"]
@@ -95,27 +74,11 @@ async def test_traders_of_a_suspended_pool_are_suspended_in_the_view_and_in_what
     assert (row.suspended, row.reason) == (True, "BadParameter")
 
 
-_SMALL_POOL = """
-apiVersion: chandlery.dev/v1alpha1
-kind: MarketFeed
-metadata: {name: market}
-spec: {source: {synthetic: {}}}
----
-apiVersion: chandlery.dev/v1alpha1
-kind: TraderPool
-metadata: {name: demo}
-spec: {feed: {name: market}, segment: {candles: 200}}
----
-"""
-
-
 async def test_a_check_tells_what_contradicts_each_other_and_what_the_pool_has_no_candles_for(tmp_path: Path) -> None:
     """By the real process that imports strategies; for the API, before a manifest is written."""
-    manifests = parse_manifests(_SMALL_POOL + TWO)
-    options = UpOptions(manifests=("-",), state=tmp_path / "s")
-    runtime = LocalRuntime(options, Wanted(manifests, [], []), await read_catalogue(None), say)
-    viewer = Viewer(runtime, RecentSignals())
-    manifest = dict(manifests.traders["default", "two"].manifest())
+    wanted = wanted_of(platform("{synthetic: {}}", pool_spec="segment: {candles: 200}") + "---\n" + TWO)
+    viewer = Viewer(unstarted(tmp_path, wanted, await read_catalogue(None)), RecentSignals())
+    manifest = dict(wanted.manifests.traders["default", "two"].manifest())
 
     async def told(**parameters: int) -> list[tuple[str, str]]:
         strategy = {"name": "sma-cross", "parameters": parameters}

@@ -238,6 +238,35 @@ def test_files_to_play_back_must_be_of_a_known_kind(tmp_path: Path) -> None:
     assert f'spec.source.replay.files[3]: "d.csv.zip": {words}' in archive
 
 
+def feed_with_history(*paths: str) -> str:
+    files = [{"symbol": "BTC/USDT", "interval": "1m", "path": path} for path in paths]
+    spec = {"source": {"synthetic": {}}, "history": {"files": files}}
+    feed = {"apiVersion": "chandlery.dev/v1alpha1", "kind": "MarketFeed", "metadata": {"name": "f"}, "spec": spec}
+    return json.dumps(feed)
+
+
+def test_files_of_history_must_be_of_a_known_kind(tmp_path: Path) -> None:
+    names = ("a.csv", "b.csv.gz", "c.parquet", "d.feather", "e.arrow", "f.frames.gz", "g.xlsx")
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "f.json").write_text(feed_with_history(*names))
+    frames, sheet = messages(read_manifests(tmp_path))
+    words = "files of history are .csv, .csv.gz, .parquet, .feather or .arrow"
+    assert frames.startswith(f"{tmp_path / 'f.json'} (document 1, line 1) MarketFeed/default/f: ")
+    assert frames.endswith(f'spec.history.files[5].path: "f.frames.gz": {words}')
+    assert sheet.endswith(f'spec.history.files[6].path: "g.xlsx": {words}')
+
+
+def test_an_edit_to_a_file_that_cannot_be_history_keeps_the_feed_as_it_was(tmp_path: Path) -> None:
+    for name in ("good.csv", "bad.xlsx"):
+        (tmp_path / name).touch()
+    before, edited = feed_with_history("good.csv"), feed_with_history("bad.xlsx")
+    first, after = read_then(tmp_path, {"f.json": before, "t.yaml": trader("a")}, {"f.json": edited})
+    assert after.feeds == first.feeds
+    assert after.traders == first.traders
+    assert [problem.identity for problem in after.problems] == [("MarketFeed", "default", "f")]
+
+
 def test_a_digest_changes_with_content_and_with_nothing_else() -> None:
     plain = parse_manifests(trader()).digests["Trader", "default", "a"]
     moved = parse_manifests("# comment\n\n" + trader() + "  tier: standard\n").digests["Trader", "default", "a"]

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from chandlery.cli.collecting import Collected
-from chandlery.cli.runtime import workergroup
 from chandlery.cli.runtime.counting import TRADER_DROPS, Evidence, FeedEvidence, WorkerEvidence, since, summarise
+from chandlery.cli.runtime.ring_counts import signals_waiting
 from chandlery.console.live import summary_view
 from chandlery.console.summary import SETTLING_S
 from chandlery.core.signals import Completion, Decided, Life, Signal, SignalStamps, encode
@@ -222,9 +222,7 @@ def test_slots_that_tell_of_other_signals_lives_are_no_signals_that_wait(tmp_pat
     signal = Signal("a" * 32, "default/a", "s", "c", "r", 0, "buy", "BTC/USDT", "1s", 0, 1, "1", 1.0, "")
     for payload in (encode(signal), encode(Decided("default/a", "c", "BTC/USDT", "1s", 0, 1)), b"garbage"):
         assert ring.push(payload)
-    assert workergroup._signals_waiting(SignalRing.attach(str(tmp_path / "a.ring"))) == 2, (
-        "garbage is dropped as a signal"
-    )
+    assert signals_waiting(SignalRing.attach(str(tmp_path / "a.ring"))) == 2, "garbage is dropped as a signal"
 
 
 def test_a_signal_that_never_reached_the_topic_is_a_problem() -> None:

@@ -4,43 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chandlery.cli.runtime.catalogue import Catalogue
-from chandlery.cli.runtime.desired import Wanted
+from tests.runtime.unstarted import MARKET, POOL, market_of, unstarted, wanted
+
 from chandlery.cli.runtime.local import LocalRuntime
-from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.recent import RecentSignals
 from chandlery.cli.runtime.viewing import Viewer
 from chandlery.console.model import TraderRow
 from chandlery.core.assignment import TraderStatus, WorkerStatus
-from chandlery.core.manifests import Key, parse_manifests
 
-MARKET: Key = ("default", "market")
-POOL: Key = ("default", "demo")
-MANIFESTS = """
-apiVersion: chandlery.dev/v1alpha1
-kind: MarketFeed
-metadata: {name: market}
-spec: {source: {binance: {}}}
----
-apiVersion: chandlery.dev/v1alpha1
-kind: TraderPool
-metadata: {name: demo}
-spec: {feed: {name: market}}
----
-apiVersion: chandlery.dev/v1alpha1
-kind: Trader
-metadata: {name: one}
-spec:
-  pool: {name: demo}
-  strategy: {name: sma-cross}
-  market: {symbols: [SYMBOL], interval: 1s}
-"""
-
-
-def wanted(symbol: str) -> Wanted:
-    manifests = parse_manifests(MANIFESTS.replace("SYMBOL", symbol))
-    assert not manifests.problems
-    return Wanted(manifests, [], [])
+EXCHANGE = "{binance: {}}"
 
 
 def row_of(runtime: LocalRuntime) -> TraderRow:
@@ -49,17 +21,15 @@ def row_of(runtime: LocalRuntime) -> TraderRow:
 
 
 async def test_the_version_before_runs_on_and_is_ready_while_the_symbol_stays_asked_for(tmp_path: Path) -> None:
-    options = UpOptions(manifests=("-",), state=tmp_path / "s")
-    (options.state / "assignments").mkdir(parents=True)
-    runtime = LocalRuntime(options, wanted("BTC/USDT"), Catalogue(), lambda *_: None)
+    runtime = unstarted(tmp_path, wanted(EXCHANGE))
     made = await runtime._next_plan()
-    group = runtime.feeds[MARKET] = runtime._new_feed(runtime.wanted.manifests.feeds[MARKET])
+    group = market_of(runtime)
     worker = runtime._new_worker(made, POOL, "demo-0")
     worker.want(made.pools[POOL].workers["demo-0"])
     worker._was_ready = True
     told = {"default/one": TraderStatus("Active", generation=1, incarnation=1)}
     worker.watch.status = WorkerStatus("demo-0", 1, 1, worker.delivery.assignment.hash, 1, True, told, [], {})
-    runtime.wanted = wanted("LOST/USDT")
+    runtime.wanted = wanted(EXCHANGE, "LOST/USDT")
     made = await runtime._next_plan()
     worker.want(made.pools[POOL].workers["demo-0"])
     assert [one.mode for one in worker.delivery.assignment.traders] == ["active", "standby"]

@@ -12,16 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.runtime.unstarted import POOL, market_of, quiet, unstarted, wanted
 
-from chandlery.cli.runtime.catalogue import Catalogue
-from chandlery.cli.runtime.console_process import ConsoleOptions
 from chandlery.cli.runtime.counting import Evidence, FeedEvidence, summarise
-from chandlery.cli.runtime.desired import Wanted
 from chandlery.cli.runtime.draining import MEASURED_S, Draining, Pace
 from chandlery.cli.runtime.ending import _end_aggregator
 from chandlery.cli.runtime.lagging import Lagging, Part, parts_of, silent_of
-from chandlery.cli.runtime.local import LocalRuntime
-from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.polling import OLD_S, OLD_WORKER_S
 from chandlery.cli.runtime.recent import RecentSignals
 from chandlery.cli.runtime.viewing import Viewer
@@ -30,29 +26,10 @@ from chandlery.console.model import FeedRow
 from chandlery.core.assignment import WorkerStatus
 from chandlery.core.behind import BEHIND_MS, CAUGHT_UP_MS
 from chandlery.core.errors import UnavailableError
-from chandlery.core.manifests import parse_manifests
 
 SLOW = Part("aggregator-market", "aggregator")
 FEED = Part("feed-demo-0", "feed")
-MANIFESTS = """
-apiVersion: chandlery.dev/v1alpha1
-kind: MarketFeed
-metadata: {name: market}
-spec: {source: {SOURCE}}
----
-apiVersion: chandlery.dev/v1alpha1
-kind: TraderPool
-metadata: {name: demo}
-spec: {feed: {name: market}}
----
-apiVersion: chandlery.dev/v1alpha1
-kind: Trader
-metadata: {name: one}
-spec:
-  pool: {name: demo}
-  strategy: {name: sma-cross}
-  market: {symbols: [BTC/USDT], interval: 1s}
-"""
+SYNTHETIC = "{synthetic: {seed: 7}}"
 
 
 def after(looks: list[int], part: Part = SLOW) -> Lagging:
@@ -107,20 +84,12 @@ def test_the_line_of_a_feed_says_for_how_long_records_have_waited_and_that_it_la
     assert "lag 12,000, " in feed_line(row)
 
 
-def runtime_of(tmp_path: Path, source: str) -> LocalRuntime:
-    options = UpOptions(manifests=("-",), state=tmp_path / "s", console=ConsoleOptions(port=0))
-    manifests = parse_manifests(MANIFESTS.replace("{SOURCE}", source))
-    assert not manifests.problems
-    options.state.mkdir()
-    return LocalRuntime(options, Wanted(manifests, [], []), Catalogue(), quiet)
-
-
 async def test_a_view_says_which_part_lags_at_the_feed_its_pool_and_each_trader(tmp_path: Path) -> None:
-    runtime = runtime_of(tmp_path, "{synthetic: {seed: 7}}")
+    runtime = unstarted(tmp_path, wanted(SYNTHETIC))
     made = await runtime._next_plan()
-    group = runtime.feeds["default", "market"] = runtime._new_feed(runtime.wanted.manifests.feeds["default", "market"])
+    group = market_of(runtime)
     group.started = True
-    worker = runtime._new_worker(made, ("default", "demo"), "demo-0")
+    worker = runtime._new_worker(made, POOL, "demo-0")
     group.aggregator_watch.status = {"lag": 900, "behind_ms": 42_000}
     worker.watch.status = WorkerStatus("demo-0", 1, 1, "", 1, True, {}, [], {"behind_ms": 7}, {})
     await runtime._next_plan()
@@ -142,12 +111,13 @@ async def test_a_view_says_which_part_lags_at_the_feed_its_pool_and_each_trader(
 
 async def test_a_replay_as_fast_as_possible_has_no_pace_to_be_behind_of(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("")
-    runtime = runtime_of(tmp_path, f"{{replay: {{files: [{{path: {tmp_path}/t.csv, symbol: BTC/USDT}}], speed: max}}}}")
+    source = f"{{replay: {{files: [{{path: {tmp_path}/t.csv, symbol: BTC/USDT}}], speed: max}}}}"
+    runtime = unstarted(tmp_path, wanted(source))
     made = await runtime._next_plan()
-    group = runtime.feeds["default", "market"] = runtime._new_feed(runtime.wanted.manifests.feeds["default", "market"])
+    group = market_of(runtime)
     group.started = True
     if made.pools:
-        runtime._new_worker(made, ("default", "demo"), "demo-0")
+        runtime._new_worker(made, POOL, "demo-0")
     group.aggregator_watch.status = {"lag": 900, "behind_ms": 42_000}
     assert parts_of(runtime) == {}
 
@@ -185,10 +155,6 @@ class Clock:
 
     def looked(self) -> None:
         self.now_s += 1.0
-
-
-def quiet(line: str, fraction: float | None = None) -> None:
-    """Nobody listens."""
 
 
 async def test_the_wait_is_told_with_what_is_left_and_the_share_that_is_done() -> None:
@@ -334,10 +300,10 @@ def test_of_a_part_that_says_nothing_any_more_no_lag_is_told_but_that(tmp_path: 
 
 
 async def test_a_process_that_runs_and_has_not_answered_for_a_while_is_silent(tmp_path: Path) -> None:
-    runtime = runtime_of(tmp_path, "{synthetic: {seed: 7}}")
+    runtime = unstarted(tmp_path, wanted(SYNTHETIC))
     made = await runtime._next_plan()
-    group = runtime.feeds["default", "market"] = runtime._new_feed(runtime.wanted.manifests.feeds["default", "market"])
-    worker = runtime._new_worker(made, ("default", "demo"), "demo-0")
+    group = market_of(runtime)
+    worker = runtime._new_worker(made, POOL, "demo-0")
     assert silent_of(runtime) == set(), "they don't even run"
     now_s = time.monotonic()
     for child in (group.aggregator, worker.feed):
@@ -350,10 +316,10 @@ async def test_a_process_that_runs_and_has_not_answered_for_a_while_is_silent(tm
 
 
 async def test_one_that_was_begun_anew_and_never_answered_is_silent_once_a_start_would_be_over(tmp_path: Path) -> None:
-    runtime = runtime_of(tmp_path, "{synthetic: {seed: 7}}")
+    runtime = unstarted(tmp_path, wanted(SYNTHETIC))
     made = await runtime._next_plan()
-    group = runtime.feeds["default", "market"] = runtime._new_feed(runtime.wanted.manifests.feeds["default", "market"])
-    worker = runtime._new_worker(made, ("default", "demo"), "demo-0")
+    group = market_of(runtime)
+    worker = runtime._new_worker(made, POOL, "demo-0")
     now_s = time.monotonic()
     group.aggregator_watch.told_s = worker.watch.told_s = now_s - 100  # the processes before them said that
     for child in (group.aggregator, worker.feed):

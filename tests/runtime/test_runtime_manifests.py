@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.runtime.up_process import STRATEGIES, Up, trader, until, write_manifests
+from tests.runtime.up_process import STRATEGIES, Up, platform, trader, until, write_manifests
 
 from chandlery.cli.runtime.statedir import StateDir
 
@@ -317,17 +317,9 @@ def test_a_missing_and_an_emptied_folder_keep_everything_and_say_so(up: Up, fold
     shutil.rmtree(aside)
 
 
-LATER = """
-apiVersion: chandlery.dev/v1alpha1
-kind: MarketFeed
-metadata: {name: later}
-spec: {source: {synthetic: {seed: 8, tradesPerSecond: 20}}, history: {candles: 100}}
----
-apiVersion: chandlery.dev/v1alpha1
-kind: TraderPool
-metadata: {name: later}
-spec: {feed: {name: later}}
-"""
+LATER = platform(
+    "{synthetic: {seed: 8, tradesPerSecond: 20}}", "later", pool="later", feed_spec="history: {candles: 100}"
+)
 
 
 def test_a_feed_that_does_not_start_says_why_and_is_tried_again(up: Up, folder: Path) -> None:

@@ -50,6 +50,7 @@ def test_a_run_with_an_end_gives_a_summary_twice_over_the_same_state(tmp_path: P
         # Forming updates that their candle's close overtook: two topics keep no order between them.
         # A second run also reads over what the first one left.
         assert summary["drops"].keys() <= {"stale_forming", "held_dropped", "session"}
+        assert "assignment not delivered" not in (up.state / "logs" / "up.log").read_text(), "a feed still starts, once"
         sessions.append(summary["session"])
         frames.append(summary["frames"])
     assert sessions[1] > sessions[0]

@@ -21,19 +21,31 @@ from chandlery.core.errors import ChandleryError
 #: Longest anything here takes on a machine under load; a test that fails says what it waited for.
 DEADLINE_S = 90.0
 
-FEED = """
+
+def platform(source: str, name: str = "market", *, pool: str = "demo", feed_spec: str = "", pool_spec: str = "") -> str:
+    """Manifests of a feed and of a pool that has its candles.
+
+    Args:
+        source: the feed's source, as YAML in braces. feed_spec, pool_spec: one field more of their specs, as YAML.
+    """
+    return f"""
 apiVersion: chandlery.dev/v1alpha1
 kind: MarketFeed
-metadata: {name: market}
+metadata: {{name: {name}}}
 spec:
-  source: {synthetic: {seed: 7, tradesPerSecond: 20, volatility: 0.0003}}
-  history: {candles: 100}
+  source: {source}
+  {feed_spec}
 ---
 apiVersion: chandlery.dev/v1alpha1
 kind: TraderPool
-metadata: {name: demo}
-spec: {feed: {name: market}}
+metadata: {{name: {pool}}}
+spec:
+  feed: {{name: {name}}}
+  {pool_spec}
 """
+
+
+FEED = platform("{synthetic: {seed: 7, tradesPerSecond: 20, volatility: 0.0003}}", feed_spec="history: {candles: 100}")
 
 STRATEGIES = '''
 from chandlery.workers.strategy import Strategy, parameter

@@ -320,6 +320,7 @@ async def test_a_replay_pauses_while_the_broker_is_away_and_loses_nothing(tmp_pa
         ({"symbols": ["?"]}, "no symbol"),
         ({"intervals": ["1x"]}, "no interval"),
         ({"history_files": [HistoryFile("SOL/USDT", "1m", "h.csv")]}, "SOL/USDT"),
+        ({"history_files": [HistoryFile("BTC/USDT", "1m", "/h.xlsx")]}, r"/h\.xlsx: files of history are \.csv"),
         ({"options": {"sed": 1}}, "sed"),
     ],
 )

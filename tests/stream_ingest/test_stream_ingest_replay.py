@@ -1,4 +1,4 @@
-"""Replays: pace, watermarks, resumption, tables, and the real captures."""
+"""Replays: pace, watermarks, resumption, files that can't be used, and the real captures."""
 
 import contextlib
 import gzip
@@ -7,59 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.feather
-import pyarrow.parquet
 import pytest
-from tests.stream_ingest.ingest_doubles import BTC_CAPTURE, ETH_CAPTURE, NotedOutlet, VirtualClock
+from tests.stream_ingest.ingest_doubles import BTC_CAPTURE, ETH_CAPTURE, VirtualClock
+from tests.stream_ingest.replaying import SKEW_MS, START, Replay, capture, trades
 from tests.support.exchange_server import capture_lines, other_frame, trade_frame
 
 from chandlery.core.errors import InputError
-from chandlery.stream.ingest.counts import Counts, new_counts
+from chandlery.stream.ingest.counts import new_counts
 from chandlery.stream.ingest.options import ReplayOptions, read_options
 from chandlery.stream.ingest.replay import Pace, ReplaySource
-from chandlery.stream.ingest.source import Position
-
-_START = 1_723_161_254_000
-_SKEW_MS = -1_270
-
-
-def _capture(path: Path, frames: list[tuple[int, str]]) -> str:
-    """Write frames given as (exchange ms, text), received 1.27 s "earlier" as in the real captures."""
-    lines = "".join(f"{(time_ms + _SKEW_MS) * 1_000_000 + 17} {text}\n" for time_ms, text in frames)
-    if path.suffix == ".gz":
-        path.write_bytes(gzip.compress(lines.encode()))
-    else:
-        path.write_text(lines, encoding="utf-8")
-    return str(path)
-
-
-def _trades(
-    symbol: str, count: int, step_ms: int = 100, start_ms: int = _START, first: int = 1
-) -> list[tuple[int, str]]:
-    return [
-        (
-            start_ms + index * step_ms,
-            trade_frame(symbol, first + index, f"{100 + index}.25", "0.5", start_ms + index * step_ms),
-        )
-        for index in range(count)
-    ]
-
-
-class Replay:
-    """One replay on a virtual clock into a noting outlet."""
-
-    def __init__(self, files: list[Any], symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT"), **options: Any) -> None:
-        self.clock = VirtualClock()
-        self.outlet = NotedOutlet(self.clock)
-        self.counts: Counts = new_counts(dict.fromkeys(symbols, -1))
-        parsed = read_options("replay", {"files": files, "speed": "max"} | options, ReplayOptions)
-        self.source = ReplaySource(parsed, symbols, 250, self.counts, self.clock)
-
-    async def run(self, **counts: int) -> "Replay":
-        resume = {symbol.replace("_", "/"): Position(count=count) for symbol, count in counts.items()}
-        await self.source.run(self.outlet, resume)
-        return self
 
 
 def test_the_pace_holds_recorded_distances_divided_by_the_speed() -> None:
@@ -101,12 +57,12 @@ def test_a_recording_that_begins_again_at_earlier_times_keeps_its_pace() -> None
 
 
 async def test_trades_come_at_the_recorded_pace_restamped_with_the_skew_kept_apart(tmp_path: Path) -> None:
-    replay = await Replay([_capture(tmp_path / "a.frames", _trades("BTCUSDT", 5))], speed=2).run()
+    replay = await Replay([capture(tmp_path / "a.frames", trades("BTCUSDT", 5))], speed=2).run()
     begin = replay.outlet.pushed_ns[0]
     assert [at - begin for at in replay.outlet.pushed_ns] == [index * 50_000_000 for index in range(5)]
     for batch, pushed_ns in zip(replay.outlet.batches, replay.outlet.pushed_ns, strict=True):
         assert (batch.received_ns, batch.exchange_ns) == (pushed_ns, 0)
-        assert batch.recorded_skew_ns == _SKEW_MS * 1_000_000 + 17
+        assert batch.recorded_skew_ns == SKEW_MS * 1_000_000 + 17
     assert [batch.frame for batch in replay.outlet.batches] == [1, 2, 3, 4, 5]
 
 
@@ -114,7 +70,7 @@ async def test_trades_come_at_the_recorded_pace_restamped_with_the_skew_kept_apa
 @pytest.mark.parametrize("bad", [0, 2, 5])
 async def test_a_line_without_a_time_stamp_is_counted_and_not_waited_for(tmp_path: Path, bad: int, line: str) -> None:
     path = tmp_path / "a.frames"
-    _capture(path, _trades("BTCUSDT", 5))
+    capture(path, trades("BTCUSDT", 5))
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     path.write_text("".join([*lines[:bad], f"{line}\n", *lines[bad:]]), encoding="utf-8")
     replay = await Replay([str(path)], ("BTC/USDT",), speed=1).run()
@@ -123,16 +79,16 @@ async def test_a_line_without_a_time_stamp_is_counted_and_not_waited_for(tmp_pat
 
 
 @pytest.mark.parametrize("bad", [0, 2, 5])
-@pytest.mark.parametrize("when", ["no time", "", "0", "99999999999", f"{_START - 3_600_000}"])
+@pytest.mark.parametrize("when", ["no time", "", "0", "99999999999", f"{START - 3_600_000}"])
 async def test_a_row_without_a_time_or_an_hour_too_early_holds_up_none_after_it(
     tmp_path: Path, bad: int, when: str
 ) -> None:
-    times = [f"{_START + 100 * number}" for number in range(5)]
+    times = [f"{START + 100 * number}" for number in range(5)]
     rows = [f"{time},1,1" for time in [*times[:bad], when, *times[bad:]]]
     (tmp_path / "t.csv").write_text("\n".join(["time,price,quantity", *rows]), encoding="utf-8")
     replay = await Replay([str(tmp_path / "t.csv")], ("BTC/USDT",), speed=1).run()
     late_s = (replay.clock.now_ns - 1_000_000_000) / 1e9
-    is_time = when == f"{_START - 3_600_000}"
+    is_time = when == f"{START - 3_600_000}"
     if is_time and bad == 0:
         assert late_s == 3_600.4, "before all others it is a recording's begin, with an hour of silence after it"
     else:
@@ -143,56 +99,56 @@ async def test_a_row_without_a_time_or_an_hour_too_early_holds_up_none_after_it(
 
 async def test_several_files_are_merged_by_receive_time(tmp_path: Path) -> None:
     files = [
-        _capture(tmp_path / "a.frames.gz", _trades("BTCUSDT", 3, 100)),
-        _capture(tmp_path / "b.frames", _trades("ETHUSDT", 3, 100, _START + 50)),
+        capture(tmp_path / "a.frames.gz", trades("BTCUSDT", 3, 100)),
+        capture(tmp_path / "b.frames", trades("ETHUSDT", 3, 100, START + 50)),
     ]
     replay = await Replay(files, speed=1).run()
     assert [batch.symbol[:3] for batch in replay.outlet.batches] == ["BTC", "ETH"] * 3
 
 
 async def test_in_silence_the_watermark_follows_other_frames_by_a_margin(tmp_path: Path) -> None:
-    quiet = [(_START + at, other_frame("BTCUSDT", "depthUpdate", _START + at)) for at in range(100, 2_000, 100)]
+    quiet = [(START + at, other_frame("BTCUSDT", "depthUpdate", START + at)) for at in range(100, 2_000, 100)]
     replay = await Replay(
-        [_capture(tmp_path / "a.frames", [*_trades("BTCUSDT", 1), *quiet])], ("BTC/USDT",), speed=1
+        [capture(tmp_path / "a.frames", [*trades("BTCUSDT", 1), *quiet])], ("BTC/USDT",), speed=1
     ).run()
     *beats, last = replay.outlet.heartbeats
     assert beats
     assert all(later[1] - sooner[1] >= 250 for sooner, later in itertools.pairwise(beats))
-    assert all(mark <= _START + 2_000 - 250 and (mark - _START) % 100 == 50 for _, mark, _ in beats)
-    assert last == ("BTC/USDT", _START + 1_900, True)
+    assert all(mark <= START + 2_000 - 250 and (mark - START) % 100 == 50 for _, mark, _ in beats)
+    assert last == ("BTC/USDT", START + 1_900, True)
 
 
 async def test_no_watermark_passes_a_trade_already_read_in_the_same_slice(tmp_path: Path) -> None:
     frames = sorted(
         [
-            *_trades("BTCUSDT", 40, 1_000),
-            *[(_START + at, other_frame("BTCUSDT", "depthUpdate", _START + at)) for at in range(0, 40_000, 50)],
+            *trades("BTCUSDT", 40, 1_000),
+            *[(START + at, other_frame("BTCUSDT", "depthUpdate", START + at)) for at in range(0, 40_000, 50)],
         ],
         key=lambda frame: frame[0],
     )
     for speed in (1, 50, "max"):
-        replay = await Replay([_capture(tmp_path / "a.frames", frames)], ("BTC/USDT",), speed=speed).run()
+        replay = await Replay([capture(tmp_path / "a.frames", frames)], ("BTC/USDT",), speed=speed).run()
         assert replay.outlet.ids("BTC/USDT") == list(range(1, 41))
-        assert max(mark for _, mark, last in replay.outlet.heartbeats if last) == _START + 39_950
+        assert max(mark for _, mark, last in replay.outlet.heartbeats if last) == START + 39_950
 
 
 async def test_heartbeats_are_not_more_frequent_in_real_time_at_higher_speed(tmp_path: Path) -> None:
-    frames = [(_START + at, other_frame("BTCUSDT", "depthUpdate", _START + at)) for at in range(0, 60_000, 100)]
-    replay = await Replay([_capture(tmp_path / "a.frames", frames)], ("BTC/USDT",), speed=20).run()
+    frames = [(START + at, other_frame("BTCUSDT", "depthUpdate", START + at)) for at in range(0, 60_000, 100)]
+    replay = await Replay([capture(tmp_path / "a.frames", frames)], ("BTC/USDT",), speed=20).run()
     assert 8 <= len(replay.outlet.heartbeats) <= 13
 
 
 async def test_other_frames_foreign_symbols_and_garbage_are_counted_by_kind(tmp_path: Path) -> None:
     path = tmp_path / "a.frames"
-    _capture(
+    capture(
         path,
         [
-            *_trades("BTCUSDT", 1),
-            (_START, other_frame("BTCUSDT", "depthUpdate", _START)),
-            (_START, '{"lastUpdateId":1,"bids":[],"asks":[]}'),
-            *_trades("DOGEUSDT", 2),
-            (_START, '{"stream":"btcusdt@trade","data":{"e":"trade","E":'),
-            (_START, trade_frame("BTCUSDT", 9, "x", "1", _START)),
+            *trades("BTCUSDT", 1),
+            (START, other_frame("BTCUSDT", "depthUpdate", START)),
+            (START, '{"lastUpdateId":1,"bids":[],"asks":[]}'),
+            *trades("DOGEUSDT", 2),
+            (START, '{"stream":"btcusdt@trade","data":{"e":"trade","E":'),
+            (START, trade_frame("BTCUSDT", 9, "x", "1", START)),
         ],
     )
     with path.open("a", encoding="utf-8") as file:
@@ -205,8 +161,8 @@ async def test_other_frames_foreign_symbols_and_garbage_are_counted_by_kind(tmp_
 
 
 async def test_a_restart_passes_over_what_was_acknowledged_and_nothing_else(tmp_path: Path) -> None:
-    frames = sorted([*_trades("BTCUSDT", 10), *_trades("ETHUSDT", 10, 70)], key=lambda frame: frame[0])
-    replay = await Replay([_capture(tmp_path / "a.frames", frames)], speed=1).run(BTC_USDT=4, ETH_USDT=7)
+    frames = sorted([*trades("BTCUSDT", 10), *trades("ETHUSDT", 10, 70)], key=lambda frame: frame[0])
+    replay = await Replay([capture(tmp_path / "a.frames", frames)], speed=1).run(BTC_USDT=4, ETH_USDT=7)
     assert replay.outlet.ids("BTC/USDT") == [5, 6, 7, 8, 9, 10]
     assert replay.outlet.ids("ETH/USDT") == [8, 9, 10]
     begin = replay.outlet.pushed_ns[0]
@@ -214,7 +170,7 @@ async def test_a_restart_passes_over_what_was_acknowledged_and_nothing_else(tmp_
 
 
 async def test_a_loop_moves_times_and_ids_on(tmp_path: Path) -> None:
-    replay = Replay([_capture(tmp_path / "a.frames", _trades("BTCUSDT", 4))], ("BTC/USDT",), loop=True)
+    replay = Replay([capture(tmp_path / "a.frames", trades("BTCUSDT", 4))], ("BTC/USDT",), loop=True)
     rooms = 0
 
     class EnoughError(Exception):
@@ -239,7 +195,7 @@ async def test_a_loop_moves_times_and_ids_on(tmp_path: Path) -> None:
 async def test_symbols_that_the_files_do_not_have_are_told_when_they_are_read_to_their_end(
     tmp_path: Path, loop: bool
 ) -> None:
-    files = [_capture(tmp_path / "a.frames", _trades("BTCUSDT", 40))]
+    files = [capture(tmp_path / "a.frames", trades("BTCUSDT", 40))]
     replay = Replay(files, ("BTC/USDT", "NOPE/USDT"), loop=loop)
     before: list[set[str]] = []
 
@@ -260,8 +216,8 @@ async def test_symbols_that_the_files_do_not_have_are_told_when_they_are_read_to
 
 
 async def test_a_symbol_whose_trades_are_all_malformed_is_one_that_the_files_have(tmp_path: Path) -> None:
-    broken = [(_START, trade_frame("BTCUSDT", number, "a price", "0.5", _START)) for number in (1, 2, 3)]
-    replay = Replay([_capture(tmp_path / "a.frames", broken)], ("BTC/USDT", "NOPE/USDT"))
+    broken = [(START, trade_frame("BTCUSDT", number, "a price", "0.5", START)) for number in (1, 2, 3)]
+    replay = Replay([capture(tmp_path / "a.frames", broken)], ("BTC/USDT", "NOPE/USDT"))
     await replay.run()
     assert sum(replay.counts.malformed.values()) == 3
     assert replay.counts.unknown_symbols == {"NOPE/USDT"}
@@ -269,8 +225,8 @@ async def test_a_symbol_whose_trades_are_all_malformed_is_one_that_the_files_hav
 
 async def test_it_says_how_much_of_its_files_is_read(tmp_path: Path) -> None:
     """Of two captures of the same time, one a tenth of the other, each counts by its bytes; one that loops has no end."""
-    many, few = _trades("BTCUSDT", 10_000, 1), _trades("ETHUSDT", 1_000, 10)
-    files = [_capture(tmp_path / "a.frames.gz", many), _capture(tmp_path / "b.frames", few)]
+    many, few = trades("BTCUSDT", 10_000, 1), trades("ETHUSDT", 1_000, 10)
+    files = [capture(tmp_path / "a.frames.gz", many), capture(tmp_path / "b.frames", few)]
     replay = Replay(files)
     told: list[float] = []
 
@@ -288,7 +244,7 @@ async def test_it_says_how_much_of_its_files_is_read(tmp_path: Path) -> None:
 
 
 async def test_reading_is_lazy_and_gives_room_its_say(tmp_path: Path) -> None:
-    replay = Replay([_capture(tmp_path / "a.frames", _trades("BTCUSDT", 5_000))])
+    replay = Replay([capture(tmp_path / "a.frames", trades("BTCUSDT", 5_000))])
     pushed: list[int] = []
 
     async def room() -> None:
@@ -300,158 +256,10 @@ async def test_reading_is_lazy_and_gives_room_its_say(tmp_path: Path) -> None:
 
 
 def test_the_first_trade_of_a_symbol_is_found(tmp_path: Path) -> None:
-    frames = [*_trades("BTCUSDT", 2), *_trades("ETHUSDT", 1, start_ms=_START + 500)]
-    source = Replay([_capture(tmp_path / "a.frames", frames)], ("BTC/USDT", "ETH/USDT", "SOL/USDT")).source
-    assert source.first_trade_ms("ETH/USDT") == _START + 500
+    frames = [*trades("BTCUSDT", 2), *trades("ETHUSDT", 1, start_ms=START + 500)]
+    source = Replay([capture(tmp_path / "a.frames", frames)], ("BTC/USDT", "ETH/USDT", "SOL/USDT")).source
+    assert source.first_trade_ms("ETH/USDT") == START + 500
     assert source.first_trade_ms("SOL/USDT") is None
-
-
-_CSV = """time,symbol,id,price,quantity,is_buyer_maker
-1723161254000,BTC/USDT,1,61837.63,0.02000,true
-1723161254100,ETHUSDT,1,2683.8,0.1,false
-1723161254200,btcusdt,2,61837.640,0.00000001,False
-"""
-
-
-async def test_csv_trades_are_exact(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(_CSV, encoding="utf-8")
-    replay = await Replay([str(tmp_path / "t.csv")]).run()
-    assert replay.outlet.ids("ETH/USDT") == [1]
-    btc = [batch for batch in replay.outlet.batches if batch.symbol == "BTC/USDT"]
-    assert [(batch.price, batch.quantity, batch.price_scale) for batch in btc] == [
-        ([6183763000000, 6183764000000], [2000000, 1], 8)
-    ]
-    assert btc[0].buyer_maker == [1, 0]
-    assert btc[0].recorded_skew_ns == 0
-    assert replay.outlet.heartbeats[-1] == ("ETH/USDT", 1_723_161_254_200, True)
-
-
-@pytest.mark.parametrize("kind", ["parquet", "feather", "csv.gz"])
-async def test_tables_of_every_kind_give_the_same_trades(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / f"t.{kind}"
-    times = [1_723_161_254_000_000 + index * 1_000 for index in range(6_000)]
-    table = pa.table(
-        {
-            "timestamp": pa.array(times, pa.timestamp("us", "UTC")),
-            "price": [100 + index / 100 for index in range(6_000)],
-            "amount": [0.1 + 0.2] * 6_000,
-            "side": ["sell", "buy"] * 3_000,
-        }
-    )
-    if kind == "parquet":
-        pyarrow.parquet.write_table(table, path)
-    elif kind == "feather":
-        pyarrow.feather.write_feather(table, str(path))
-    else:
-        rows = [
-            f"{when},{price:.2f},{amount},{side}"
-            for when, price, amount, side in zip(
-                times, table["price"].to_pylist(), ["0.3"] * 6_000, table["side"].to_pylist(), strict=True
-            )
-        ]
-        path.write_bytes(gzip.compress("\n".join(["timestamp,price,amount,side", *rows]).encode()))
-    replay = Replay([str(path)], ("BTC/USDT",))
-    shares: list[float] = []
-
-    async def room() -> None:
-        shares.append(replay.counts.replayed or 0.0)
-
-    replay.outlet.room = room  # type: ignore[method-assign]
-    await replay.run()
-    assert shares == sorted(shares)
-    assert 0.0 < shares[0] < shares[-1] == 1.0, "of two batches of rows the first is told"
-    assert replay.outlet.ids("BTC/USDT") == list(range(1, 6_001))
-    prices = [price for batch in replay.outlet.batches for price in batch.price]
-    assert prices == [(10_000 + index) * 10**6 for index in range(6_000)]
-    assert {quantity for batch in replay.outlet.batches for quantity in batch.quantity} == {30_000_000}
-    assert [maker for batch in replay.outlet.batches for maker in batch.buyer_maker][:4] == [1, 0, 1, 0]
-    assert replay.outlet.batches[0].time_ms[:2] == [1_723_161_254_000, 1_723_161_254_001]
-
-
-async def test_the_exchanges_dumps_without_a_header_are_read(tmp_path: Path) -> None:
-    (tmp_path / "dump.csv").write_text("77,61837.63,0.02,1236.75,1723161254000123,True,True\n", encoding="utf-8")
-    replay = await Replay([{"path": str(tmp_path / "dump.csv"), "symbol": "BTC/USDT"}]).run()
-    [batch] = replay.outlet.batches
-    assert (batch.id, batch.time_ms, batch.buyer_maker) == ([77], [1_723_161_254_000], [1])
-
-
-def _table(path: Path, *rows: str, columns: str = "time,price,quantity") -> dict[str, str]:
-    """A table of trades of BTC/USDT; a row begins with its time as ms since the start."""
-    times = [row.partition(",") for row in rows]
-    lines = [columns, *(f"{_START + int(when)},{rest}" for when, _, rest in times)]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return {"path": str(path), "symbol": "BTC/USDT"}
-
-
-async def test_trades_without_ids_are_numbered_over_all_files(tmp_path: Path) -> None:
-    files = [
-        _table(tmp_path / "1.csv", "0,10,1", "100,11,1", "500,14,1"),
-        _table(tmp_path / "2.csv", "200,12,1", "400,13,1", "600,15,1"),
-    ]
-    replay = await Replay(files).run()
-    assert replay.outlet.ids("BTC/USDT") == [1, 2, 3, 4, 5, 6]
-    prices = [price // 10**8 for batch in replay.outlet.batches for price in batch.price]
-    assert prices == [10, 11, 12, 13, 14, 15]
-
-
-async def test_trades_without_ids_are_numbered_by_symbol_however_it_is_written(tmp_path: Path) -> None:
-    file = _table(
-        tmp_path / "t.csv",
-        "0,1,1,BTCUSDT",
-        "1,1,1,ETH/USDT",
-        "2,1,1,DOGEUSDT",
-        "3,x,1,btcusdt",
-        "4,1,1,BTC/USDT",
-        "5,1,1,ethusdt",
-        columns="time,price,quantity,symbol",
-    )
-    replay = await Replay([file]).run()
-    assert (replay.outlet.ids("BTC/USDT"), replay.outlet.ids("ETH/USDT")) == ([1, 2], [1, 2])
-
-
-async def test_trades_without_ids_go_on_from_those_that_have_some(tmp_path: Path) -> None:
-    files = [
-        _table(tmp_path / "1.csv", "0,1,1,76", "100,1,1,77", columns="time,price,quantity,id"),
-        _table(tmp_path / "2.csv", "200,1,1", "300,1,1"),
-    ]
-    assert (await Replay(files).run()).outlet.ids("BTC/USDT") == [76, 77, 78, 79]
-
-
-async def test_a_restart_and_a_loop_give_trades_without_ids_the_same_ones(tmp_path: Path) -> None:
-    files = [
-        _table(tmp_path / "1.csv", "0,1,1", "200,1,1", "400,1,1"),
-        _table(tmp_path / "2.csv", "100,1,1", "300,1,1", "500,1,1"),
-    ]
-    assert (await Replay(files).run(BTC_USDT=2)).outlet.ids("BTC/USDT") == [3, 4, 5, 6]
-
-    class EnoughError(Exception):
-        pass
-
-    looping = Replay(files, loop=True)
-
-    async def room() -> None:
-        if len(looping.outlet.ids("BTC/USDT")) >= 10:
-            raise EnoughError
-
-    looping.outlet.room = room  # type: ignore[method-assign]
-    with pytest.raises(EnoughError):
-        await looping.run(BTC_USDT=8)
-    assert looping.outlet.ids("BTC/USDT") == list(range(9, 19))
-
-
-async def test_bad_cells_are_counted_by_reason(tmp_path: Path) -> None:
-    rows = [
-        "time,id,price,quantity",
-        "x,1,1,1",
-        f"{_START},x,1,1",
-        f"{_START},3,x,1",
-        f"{_START},4,1,0",
-        f"{_START},5,1,1",
-    ]
-    (tmp_path / "t.csv").write_text("\n".join(rows), encoding="utf-8")
-    replay = await Replay([str(tmp_path / "t.csv")], ("BTC/USDT",)).run()
-    assert dict(replay.counts.malformed) == {"time": 1, "id": 1, "price": 1, "quantity": 1}
-    assert replay.outlet.ids("BTC/USDT") == [5]
 
 
 @pytest.mark.parametrize(
@@ -493,7 +301,7 @@ def test_options_that_cannot_be_used_are_refused_by_name(options: dict[str, Any]
 
 async def test_a_truncated_capture_gives_what_it_has_and_then_says_so(tmp_path: Path) -> None:
     whole = gzip.compress(
-        "".join(f"{_START * 10**6 + n} {text}\n" for n, (_, text) in enumerate(_trades("BTCUSDT", 5_000))).encode()
+        "".join(f"{START * 10**6 + n} {text}\n" for n, (_, text) in enumerate(trades("BTCUSDT", 5_000))).encode()
     )
     (tmp_path / "cut.frames.gz").write_bytes(whole[: len(whole) // 2])
     replay = Replay([str(tmp_path / "cut.frames.gz")])

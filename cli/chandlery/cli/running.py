@@ -174,8 +174,9 @@ async def _until_end(runtime: LocalRuntime, interrupts: Interrupts) -> None:
 
 def _all_finished(runtime: LocalRuntime) -> bool:
     groups = list(runtime.feeds.values())
-    # One that can't use its files never gets to their end: that is the run's problem, and no reason to wait for it.
-    return bool(groups) and all(group.finished or group.wrong_input for group in groups)
+    # One that can't use its files never gets to their end: that is the run's problem, and no reason to wait for it. Once
+    # they are mended there is an end to wait for again.
+    return bool(groups) and all(group.finished or group.is_hopeless for group in groups)
 
 
 def _next_commands(options: UpOptions) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ from chandlery.core.claims import NO_DIGEST, NOTHING_STANDING, Claim, Standing, 
 from chandlery.core.documents import Document, Value, read_documents
 from chandlery.core.explanations import explain
 from chandlery.core.manifestset import DECLARED_KINDS, Identity, Key, ManifestSet, Origin, Problem, Reason
-from chandlery.core.recordings import kind_problem
+from chandlery.core.recordings import history_problem, kind_problem
 from chandlery.core.resources import API_VERSION, DEFAULT_NAMESPACE, KINDS, MarketFeed, Resource
 from chandlery.core.wording import did_you_mean, path_text, shown
 
@@ -289,16 +289,18 @@ def _digest(content: Mapping[str, object]) -> str:
 
 
 def _wrong_files(feed: MarketFeed, folder: Path) -> Iterator[tuple[documents.Path, str]]:
-    """Files that a feed names and that aren't there, or can't be played back."""
-    named: list[tuple[documents.Path, str]] = []
-    if feed.spec.source.replay is not None:
-        for index, file in enumerate(feed.spec.source.replay.files):
-            path: documents.Path = ("spec", "source", "replay", "files", index)
-            named.append((path, file.path))
-            if (problem := kind_problem(file.path)) is not None:
-                yield path, f"{shown(file.path)}: {problem}"
-    for index, history in enumerate(feed.spec.history.files):
-        named.append((("spec", "history", "files", index, "path"), history.path))
-    for path, name in named:
+    """Files that a feed names and that aren't there, or can't be what they are named for."""
+    replay = feed.spec.source.replay
+    named: list[tuple[documents.Path, str, str | None]] = [
+        (("spec", "source", "replay", "files", index), file.path, kind_problem(file.path))
+        for index, file in enumerate(replay.files if replay is not None else ())
+    ]
+    named += [
+        (("spec", "history", "files", index, "path"), file.path, history_problem(file.path))
+        for index, file in enumerate(feed.spec.history.files)
+    ]
+    for path, name, problem in named:
+        if problem is not None:
+            yield path, f"{shown(name)}: {problem}"
         if not (folder / name).is_file():
             yield path, f"{shown(name)} is no file in {folder}"

@@ -1,4 +1,4 @@
-"""Kinds of files that can be played back, told by their names: captures of frames, and tables of trades."""
+"""Kinds of files that markets are read from, told by their names: captures of frames, tables of trades or candles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ def is_table(path: str) -> bool:
 
 def kind_problem(path: str) -> str | None:
     """What is wrong with the kind of a file to play back, None for nothing."""
-    if path.endswith((*_CAPTURES, *_TABLES)):
-        return None
-    *others, last = (*_CAPTURES, *_TABLES)
-    return f"replays are {', '.join(others)} or {last}"
+    return None if path.endswith((*_CAPTURES, *_TABLES)) else f"replays are {_any_of((*_CAPTURES, *_TABLES))}"
+
+
+def history_problem(path: str) -> str | None:
+    """What is wrong with the kind of a file of candles, None for nothing."""
+    return None if is_table(path) else f"files of history are {_any_of(_TABLES)}"
+
+
+def _any_of(suffixes: tuple[str, ...]) -> str:
+    *others, last = suffixes
+    return f"{', '.join(others)} or {last}"

@@ -46,7 +46,7 @@ class WorkerEvidence:
 
     Attributes:
         feed: the ``feed`` part of its status; of the process that runs now. whole: that process is the first.
-        traders: restarts by Trader. rings: counters by Trader since the run began, see WorkerGroup.grown.
+        traders: restarts by Trader. rings: counters by incarnation since the run began, see RingCounts.grown.
     """
 
     feed: Status

@@ -71,7 +71,7 @@ class FeedGroup:
         self.aggregator = self._child("aggregator", "chandlery.stream.aggregator", state, variables, on_change)
         self.ingest_endpoint = Endpoint(state.socket(f"ingest-{self.label}"))
         self.aggregator_endpoint = Endpoint(state.socket(f"aggregator-{self.label}"))
-        self.ingest_watch = StatusWatch(self.ingest_endpoint)
+        self.ingest_watch = StatusWatch(self.ingest_endpoint, self._ingest_told)
         self.aggregator_watch = StatusWatch(self.aggregator_endpoint)
         self.baseline: dict[str, Any] = {}
         self.earlier_ingest: list[dict[str, Any]] = []
@@ -226,11 +226,16 @@ class FeedGroup:
 
     @property
     def wrong_input(self) -> str:
-        """Why its market came to no end: ingest can't use what it was given; empty: it can, as far as is known.
+        """Why it has no market: ingest can't use what it was given; empty: it can, as far as is known.
 
-        One that is started again and does get to the end, as its file has been mended, could use it after all.
+        It stays until a process that was started later has truly worked, as what was wrong has been mended.
         """
         return "" if self.finished else self._wrong_input
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether its replay will get to no end, as far as is known: its input is wrong, and no new process tries it now."""
+        return bool(self.wrong_input) and self.ingest.state == "backoff"
 
     def note_unknown_symbols(self) -> list[str]:
         """Take what ingest said last; returns the symbols that the source doesn't have, as :class:`UnknownSymbols` tells."""
@@ -286,6 +291,17 @@ class FeedGroup:
         self.ingest_watch.status = self._said_last = {**status, "connected": False}
 
     # Inside -------------------------------------------------------------------------------------------------
+
+    def _ingest_told(self) -> None:
+        if self._wrong_input and self.ingest.pid and self._works(self.ingest_watch.status):
+            self._wrong_input = ""
+
+    def _works(self, status: dict[str, Any]) -> bool:
+        """Whether ingest can use what it was given, by what it says itself."""
+        if int(status.get("trades", {}).get("appended", 0)) > 0:
+            return True
+        # A replay says that it is connected before it has read a line of its files; other sources when the market is there.
+        return bool(status.get("connected")) and self.feed.spec.source.kind != "replay"
 
     def _child(
         self,

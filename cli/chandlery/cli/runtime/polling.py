@@ -30,12 +30,17 @@ StatusT = TypeVar("StatusT")
 
 
 class StatusWatch:
-    """Keeps the newest JSON status of a process that has no long-poll. ``told_s``: when it came (monotonic); 0: never."""
+    """Keeps the newest JSON status of a process that has no long-poll. ``told_s``: when it came (monotonic); 0: never.
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    Args:
+        on_told: called with each status that came.
+    """
+
+    def __init__(self, endpoint: Endpoint, on_told: Callable[[], None] | None = None) -> None:
         self.status: dict[str, Any] = {}
         self.told_s = 0.0
         self._endpoint = endpoint
+        self._on_told = on_told
 
     async def run(self) -> None:
         """Ask twice a second, until cancelled."""
@@ -56,6 +61,8 @@ class StatusWatch:
         except msgspec.DecodeError as error:
             raise UnavailableError(f"{self._endpoint.socket.name}: no status: {error}") from error
         self.told_s = time.monotonic()
+        if self._on_told is not None:
+            self._on_told()
         return self.status
 
 

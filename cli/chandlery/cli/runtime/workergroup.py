@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,19 +21,17 @@ from chandlery.cli.runtime.counting import WorkerEvidence
 from chandlery.cli.runtime.delivery import FileDelivery
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.polling import WorkerWatch, until_answers
+from chandlery.cli.runtime.ring_counts import RingCounts
 from chandlery.cli.runtime.settings import feed_of, label_of, supervisor_of
 from chandlery.cli.runtime.statedir import StateDir, write_atomically
 from chandlery.cli.runtime.trader_restarts import TraderRestarts
 from chandlery.core.assignment import Assignment, decode_assignment, decode_status
-from chandlery.core.errors import MachineError, SegmentError, UnavailableError
+from chandlery.core.errors import MachineError, UnavailableError
 from chandlery.core.manifests import Key, ManifestSet
 from chandlery.core.resources import TraderPool
 from chandlery.core.settings import FeedSettings, KafkaSettings, SupervisorSettings
-from chandlery.core.signals import Decided, decode_ring
-from chandlery.core.wire import UNDECODABLE
 from chandlery.operator.planner import WorkerNow, worker_name
 from chandlery.operator.planner_standing import news_of
-from chandlery.workers.segment import SignalRing
 
 log = logging.getLogger("chandlery.up")
 
@@ -50,7 +48,6 @@ class WorkerGroup:
 
     Attributes:
         pool: key of its pool. name: as the planner calls it. label: of its processes and files.
-        kept: counters of traders' rings when the run began (rings outlive runs).
     """
 
     def __init__(
@@ -81,9 +78,10 @@ class WorkerGroup:
         self._on_status = on_status
         self._news: object = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._answered = asyncio.Event()
         self._ready = self._was_ready = False
         self._since_ms = now_ms()
-        self._before: dict[str, Counter[str]] = {}
+        self._rings = RingCounts(state.rings(self.label))
         self._restarts = TraderRestarts()
 
     # Start --------------------------------------------------------------------------------------------------
@@ -103,14 +101,14 @@ class WorkerGroup:
                 f"{folder}: can't make the segment's folder: {error.strerror}; "
                 f"{folder.parents[1]} must be a tmpfs that this user may write: see chandlery doctor"
             ) from error
-        self._before = self._counts(with_waiting=True)
+        self._rings.begin()
         self._final.unlink(missing_ok=True)
         feed = feed_of(self.name, self.label, self.pool, self.kafka, self._shm, self._options, self._state)
         supervisor = supervisor_of(self.name, self.label, self.pool, self._shm, self._options, self._state)
         self._write(self.feed.name, feed)
         self._write(self.supervisor.name, supervisor)
         await asyncio.gather(self.feed.start(), self.supervisor.start())
-        for run, what in ((self.watch.run, "watch"), (self.delivery.run, "deliver to")):
+        for run, what in ((self.watch.run, "watch"), (self._deliver, "deliver to")):
             self._tasks.append(asyncio.create_task(run(), name=f"{what} {self.label}"))
         await until_answers(self.feed, self.watch.refresh, START_TIMEOUT_S)
 
@@ -130,6 +128,7 @@ class WorkerGroup:
 
     def want(self, assignment: Assignment) -> None:
         """Keep this assignment delivered from now on."""
+        self._rings.want([trader.key for trader in assignment.traders])
         self.delivery.want(assignment)
 
     # Stop ---------------------------------------------------------------------------------------------------
@@ -148,6 +147,7 @@ class WorkerGroup:
     async def close(self) -> None:
         """Let go of watches and connections."""
         await self._end_tasks()
+        self._rings.close()
         await self.endpoint.close()
         if self._options.metrics is not None:
             self._options.metrics.forget(self.feed.name)
@@ -155,33 +155,8 @@ class WorkerGroup:
     # Counts -------------------------------------------------------------------------------------------------
 
     def ring_counts(self) -> dict[str, Counter[str]]:
-        """Counters and depth of each trader's ring, read from the ring itself: fresher than any status."""
-        return self._counts()
-
-    def _counts(self, *, with_waiting: bool = False) -> dict[str, Counter[str]]:
-        counts: dict[str, Counter[str]] = {}
-        for trader, ring in self._rings():
-            counts[trader] = Counter({name: ring.get(name) for name in SignalRing.COUNTERS})
-            counts[trader]["depth"] = ring.depth
-            if with_waiting:
-                counts[trader]["waiting"] = _signals_waiting(ring)
-        return counts
-
-    def grown(self) -> dict[str, Counter[str]]:
-        """Ring counters since the run began, by Trader.
-
-        ``waiting``: signals that stand in the ring; ``carried``: those that stood there when the run began. Slots that only
-        tell of other signals' lives are none.
-        """
-        grown: dict[str, Counter[str]] = {}
-        for trader, counts in self._counts(with_waiting=True).items():
-            before = self._before.get(trader, Counter())
-            if counts["signals"] < before["signals"]:
-                before = Counter()  # another ring took its place
-            grown[trader] = Counter({name: value - before[name] for name, value in counts.items()})
-            grown[trader]["waiting"] = counts["waiting"]
-            grown[trader]["carried"] = before["waiting"]
-        return grown
+        """Counters and depth of each incarnation's ring, read from the ring itself: fresher than any status."""
+        return self._rings.now()
 
     @property
     def market(self) -> Key:
@@ -202,26 +177,28 @@ class WorkerGroup:
                 whole = False  # killed: what it knew is lost
         if status is not None:
             self._restarts.note(status)
-        return WorkerEvidence(status.feed if status else {}, whole, self._restarts.by_trader, self.grown())
+        return WorkerEvidence(status.feed if status else {}, whole, self._restarts.by_trader, self._rings.grown())
 
     @property
     def _final(self) -> Path:
         return self._state.final(self.feed.name)
 
-    def _rings(self) -> Iterator[tuple[str, SignalRing]]:
-        for path in sorted(self._state.rings(self.label).glob("*.ring")):
-            try:
-                ring = SignalRing.attach(str(path))
-            except SegmentError:
-                continue  # the feed counts and reports it
-            try:
-                yield path.stem.replace("__", "/", 1), ring
-            finally:
-                ring.close()
-
     # Inside -------------------------------------------------------------------------------------------------
 
+    async def _deliver(self) -> None:
+        """Keep the assignment delivered from the feed's first answer on.
+
+        Before it there is nobody to deliver to, which is nothing to warn of: both start together. One that has said nothing
+        for as long as a start may take is delivered to all the same, so that the log tells why each attempt fails.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self._answered.wait()
+        await self.delivery.run()
+
     def _status_came(self) -> None:
+        self._answered.set()
+        self._rings.look()
         status = self.watch.status
         if status is not None:
             self._restarts.note(status)
@@ -244,22 +221,6 @@ class WorkerGroup:
 
     def _write(self, name: str, settings: FeedSettings | SupervisorSettings) -> None:
         write_atomically(self._state.settings(name), msgspec.json.encode(settings))
-
-
-def _signals_waiting(ring: SignalRing) -> int:
-    """Slots of a ring that count as signals: those that can't be read too, for the feed drops them as such."""
-    try:
-        items = ring.pending(ring.capacity)
-    except SegmentError:
-        return ring.depth
-    return sum(item.payload is None or not _tells_of_others(item.payload) for item in items)
-
-
-def _tells_of_others(payload: bytes) -> bool:
-    try:
-        return isinstance(decode_ring(payload), Decided)
-    except UNDECODABLE:
-        return False
 
 
 def now_ms() -> int:

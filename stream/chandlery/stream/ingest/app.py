@@ -12,6 +12,7 @@ import msgspec
 from chandlery.core.errors import InputError, MachineError, UnavailableError
 from chandlery.core.intervals import parse_interval
 from chandlery.core.kafka_login import problem_of
+from chandlery.core.recordings import history_problem
 from chandlery.core.settings import IngestSettings
 from chandlery.core.symbols import parse_symbol
 from chandlery.core.topics import partition_of
@@ -81,7 +82,8 @@ def _checked(settings: IngestSettings) -> IngestSettings:
     """The settings with unified symbols.
 
     Raises:
-        InputError: a symbol or interval is none, a symbol comes twice, history is for a symbol not ingested.
+        InputError: a symbol or interval is none, a symbol comes twice, history is for a symbol not ingested, or in a file of
+            an unknown kind.
     """
     symbols = [parse_symbol(symbol) for symbol in settings.symbols]
     twice = {symbol for symbol in symbols if symbols.count(symbol) > 1}
@@ -93,6 +95,8 @@ def _checked(settings: IngestSettings) -> IngestSettings:
     for file in files:
         if file.symbol not in symbols:
             raise InputError(f"history_files: {file.path} is for {file.symbol}, which isn't among the symbols")
+        if (problem := history_problem(file.path)) is not None:
+            raise InputError(f"history_files: {file.path}: {problem}")
     return msgspec.structs.replace(settings, symbols=symbols, history_files=files)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -24,6 +23,9 @@ _log = logging.getLogger("chandlery")
 MAX_QUEUED_BYTES: Final = 1024 * 1024
 #: The feed serves its socket within a second of its start; looking ten times a second costs nothing.
 _RECONNECT_S: Final = 0.1
+#: A feed takes a status within a turn of its loop: ten times the 0.2 s of its worst stall. Behind the 2 s that traders have to
+#: end (keeper.TERM_S) that makes 4 of the 10 s after which `chandlery up` kills a supervisor, and of the 40 s that a pod has.
+FLUSH_S: Final = 2.0
 
 
 class FeedLink:
@@ -94,10 +96,23 @@ class FeedLink:
         return True
 
     async def flush(self) -> None:
-        """Wait until what was sent is out."""
-        if self._writer is not None:
-            with contextlib.suppress(OSError):
-                await self._writer.drain()
+        """Wait until what was sent is out, for :data:`FLUSH_S` at most; the log says what isn't."""
+        writer = self._writer
+        if writer is None:
+            return
+        # Else it would be enough if what is queued were below asyncio's own limit of 64 KiB.
+        writer.transport.set_write_buffer_limits(0)
+        try:
+            async with asyncio.timeout(FLUSH_S):
+                await writer.drain()
+        except TimeoutError:
+            left = writer.transport.get_write_buffer_size()
+            _log.warning(
+                "the feed was not told all: it doesn't read, and how its traders stood last is lost to it",
+                extra={"path": self._path, "untold_bytes": left, "waited_s": FLUSH_S},
+            )
+        except OSError:
+            pass  # it is gone: there is nobody to tell
 
     def _hang_up(self) -> None:
         if self._writer is not None:
