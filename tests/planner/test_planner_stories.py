@@ -139,7 +139,8 @@ def test_each_candle_is_decided_once_whatever_is_late_and_all_is_as_asked_in_the
         words.add(what)
         told.tell(what, name, number)
     made = told.end()
-    if not words >= {"outdated", "wait"}:  # who isn't Ready for 30 s gives its Traders away: what both decide is known by its id
+    # Who isn't Ready for 30 s gives its Traders away: what both decide is known by its id.
+    if not words >= {"outdated", "wait"}:
         assert [each for each in told.fleet.doubled() if each[0].partition("/")[2] not in told.removed] == []
     if not words & {
         "remove",
