@@ -9,6 +9,7 @@ from tests.operator_parts.operator_bodies import pool_body, trader_body
 from tests.operator_parts.pools_bench import KEY, Bench
 from tests.operator_parts.under_way import until
 
+from chandlery.core.assignment import Assignment, content_hash
 from chandlery.core.errors import ChandleryError, UnavailableError
 from chandlery.operator.cache import hold
 from chandlery.operator.conditions import WorkerView, pool_state, trader_state
@@ -157,7 +158,8 @@ async def test_beside_a_refused_worker_those_that_nobody_needs_go_once_what_stay
         bench.cache.put("Trader", trader_body(name))
     refused: dict[str, ChandleryError] = {
         "Secret/quants-1-worker-token": RefusedError(FOREIGN),
-        "ConfigMap/quants-1-assignment": UnavailableError("no answer"),
+        "ConfigMap/quants-1-assignment": RefusedError(EXCEEDED),
+        "ConfigMap/quants-0-assignment": UnavailableError("no answer"),
     }
 
     async def before(kind: Kind, name: str) -> None:
@@ -168,20 +170,58 @@ async def test_beside_a_refused_worker_those_that_nobody_needs_go_once_what_stay
     with pytest.raises(RefusedError):
         await bench.pools.reconcile(KEY)
     assert workloads(bench) == ["quants-0", "quants-2"]
-    await bench.workers.of(KEY)["quants-0"].delivery.kept()
     bench.cache.drop("Trader-default-two")
     with pytest.raises(RefusedError):
         await bench.pools.reconcile(KEY)
     assert workloads(bench) == ["quants-0", "quants-2"]
     assert ("pool", *KEY) in bench.marked
-    del refused["ConfigMap/quants-1-assignment"]
-    bench.workers.of(KEY)["quants-1"].delivery.nudge()
-    await bench.workers.of(KEY)["quants-1"].delivery.kept()
+    del refused["ConfigMap/quants-0-assignment"]
+    bench.workers.of(KEY)["quants-0"].delivery.nudge()
+    await bench.workers.of(KEY)["quants-0"].delivery.kept()
     with pytest.raises(RefusedError):
         await bench.pools.reconcile(KEY)
     assert workloads(bench) == ["quants-0"]
     assert bench.condition("TraderPool/quants")["reason"] == "Refused"
     assert bench.condition("Trader/three")["reason"] == "Refused"
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown what it has"])
+async def test_a_worker_whose_trader_is_to_run_in_a_refused_one_goes_once_that_is_kept(
+    bench: Bench, known: bool
+) -> None:
+    bench.cache.put("TraderPool", pool_body(workers={"min": 1, "max": 4}, tradersPerWorker=2))
+    for name in "abcdefgh":  # two a worker
+        bench.cache.put("Trader", trader_body(name))
+    refused = {"Secret/quants-1-worker-token", "ConfigMap/quants-1-assignment"}
+
+    async def before(kind: Kind, name: str) -> None:
+        if f"{kind.name}/{name}" in refused:
+            raise RefusedError(EXCEEDED)
+
+    bench.server.before = before
+    with pytest.raises(RefusedError):
+        await bench.pools.reconcile(KEY)
+    assert workloads(bench) == ["quants-0", "quants-2", "quants-3"]
+    links = bench.workers.of(KEY)
+    for name in workloads(bench):
+        await links[name].delivery.kept()
+    if not known:
+        links["quants-2"].delivery.assignment = Assignment("quants-2", 0, content_hash([]), [])
+    for name in "dfgh":
+        bench.cache.drop(f"Trader-default-{name}")
+    bench.cache.put("TraderPool", pool_body(version=2, generation=2, workers={"min": 1, "max": 2}, tradersPerWorker=2))
+    for _ in range(2):
+        with pytest.raises(RefusedError):
+            await bench.pools.reconcile(KEY)
+        assert [one.trader for one in links["quants-1"].delivery.assignment.traders] == ["default/c", "default/e"]
+        assert workloads(bench) == ["quants-0", "quants-2"]
+    assert ("pool", *KEY) in bench.marked
+    refused.remove("ConfigMap/quants-1-assignment")
+    links["quants-1"].delivery.nudge()
+    await links["quants-1"].delivery.kept()
+    with pytest.raises(RefusedError):
+        await bench.pools.reconcile(KEY)
+    assert workloads(bench) == ["quants-0"]
 
 
 async def test_a_refusal_is_told_where_something_else_fails_beside_it(

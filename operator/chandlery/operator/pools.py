@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from chandlery.core.assignment import TraderAssignment
+from chandlery.core.assignment import Assignment, TraderAssignment
 from chandlery.core.assignment import TraderStatus as Reported
 from chandlery.core.errors import ChandleryError, InputError, UnavailableError
 from chandlery.core.feed_kafka import kafka_settings
@@ -244,12 +244,28 @@ class Pools:
         return outdated
 
     async def _remove_surplus(self, pool: TraderPool, made: PoolPlan) -> None:
-        if not self._sets.others(pool, made.workers):
+        stay = self._sets.others(pool, made.workers)
+        if not stay:
             return
-        if await self._all_kept(pool.key, made.workers):
-            await self._sets.remove_others(pool, made.workers)
-        else:
+        # What can't be made may not be kept either, until somebody does something: it holds up only what leads there.
+        unmade = self._sets.unmade(pool.key).keys() & made.workers.keys()
+        if await self._all_kept(pool.key, made.workers.keys() - unmade):
+            stay = self._leading_to(pool.key, stay, {name: made.workers[name] for name in unmade})
+            await self._sets.remove_others(pool, [*made.workers, *stay])
+        if stay:
             self._tools.mark(("pool", *pool.key), _KEPT_WAIT_S)
+
+    def _leading_to(self, key: Key, surplus: Iterable[str], places: Mapping[str, Assignment]) -> list[str]:
+        """Those surplus workers with a Trader whose new place isn't kept yet, as far as anybody knows what they have."""
+        links = self._tools.workers.of(key)
+        unkept = [places[name] for name in places if not links[name].delivery.is_newest_kept]
+        leaving = {trader.trader for assignment in unkept for trader in assignment.traders}
+        told = {name: links[name].delivery.assignment for name in surplus if name in links}
+        return [
+            name
+            for name, assignment in told.items()
+            if (leaving and not assignment.sequence) or any(one.trader in leaving for one in assignment.traders)
+        ]
 
     def _want(self, pool: TraderPool, made: PoolPlan) -> None:
         for name, assignment in made.workers.items():

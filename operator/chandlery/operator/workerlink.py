@@ -102,9 +102,14 @@ class ClusterDelivery(Delivery):
         """See :meth:`Delivery.want`."""
         return super().want(msgspec.structs.replace(assignment, sequence=max(assignment.sequence, self.least_sequence)))
 
+    @property
+    def is_newest_kept(self) -> bool:
+        """Whether the wanted assignment is kept."""
+        return self._kept_sequence == self.assignment.sequence
+
     async def kept(self) -> None:
         """Return when the wanted assignment is kept: a feed that starts from now on reads it."""
-        while self._kept_sequence != self.assignment.sequence:
+        while not self.is_newest_kept:
             self._kept.clear()
             await self._kept.wait()
 
