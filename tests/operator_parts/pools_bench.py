@@ -140,9 +140,9 @@ class Bench:
         return found
 
 
-def kept_in(pool: str, *traders: TraderAssignment) -> Object:
-    """The ConfigMap with what a pool's first worker is assigned, as an operator before this one left it."""
+def kept_in(pool: str, *traders: TraderAssignment, number: int = 0) -> Object:
+    """The ConfigMap with what a pool's worker (its first) is assigned, as an operator before this one left it."""
     of = TraderPool.model_validate(pool_body(pool))
-    body = assignment_map(of, Assignment(f"{pool}-0", 3, content_hash(list(traders)), list(traders)))
+    body = assignment_map(of, Assignment(f"{pool}-{number}", 3, content_hash(list(traders)), list(traders)))
     body["metadata"].update(resourceVersion="7", uid=body["metadata"]["name"])
     return body

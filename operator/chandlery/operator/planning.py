@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chandlery.core.assignment import Assignment, content_hash
+from chandlery.core.assignment import Assignment, TraderAssignment, TraderStatus, content_hash
 from chandlery.core.checks import CatalogueEntry, Finding, check_strategy
 from chandlery.core.errors import InputError
 from chandlery.core.intervals import parse_interval
@@ -36,6 +36,7 @@ from chandlery.operator.planner import (
     plan,
 )
 from chandlery.operator.planner_since import without_pool
+from chandlery.operator.planner_standing import told_of
 from chandlery.operator.planner_types import Waited
 
 #: An assignment travels in a ConfigMap, which holds 1 MiB: one Trader's parameters must not take it from the others.
@@ -50,7 +51,8 @@ class Planned:
     Attributes:
         pool: None where there is no such pool (its Traders have verdicts all the same). Where there is no feed its
             workers are those that are there, with what is left to them: nothing is to be made or to go.
-        left: what is left to the workers of a pool that is there and can't be read.
+        left: what is left to the workers of a pool that is there and can't be read. Neither names one to which nothing
+            is to be told.
         again_ms: when a delay passes, None: none runs.
     """
 
@@ -122,7 +124,7 @@ class PoolPlanner:
         made = plan(desired, Current({key: workers} if there else {}, self._memory), now_ms=now_ms, wall_ms=wall_ms)
         if not there:
             left = self._left_unread(key, workers)
-            self._ask_on(key, left)
+            self._ask_on(key, workers, left)
             return Planned(None, _with_kept(key, made.verdicts, left), None, left)
         self._remember(made.memory, pools[key].full_name, workers, made.verdicts)
         self._planned.add(key)
@@ -131,7 +133,7 @@ class PoolPlanner:
             self._asked.pop(key, None)
             if planned.reason == "UnknownFeed":
                 stay = self._stay_without_feed(pools[key], made.verdicts)
-                left = {name: _left_of(now.assignment, stay) for name, now in workers.items()}
+                left = _left(workers, stay)
                 planned, verdicts = replace(planned, workers=left), _with_kept(key, verdicts, left)
         else:
             self._asked[key] = made.feeds[planned.feed]
@@ -211,9 +213,9 @@ class PoolPlanner:
         traders = self._cache.traders_of(key)
         suspended = {held.key for held in traders if isinstance(held.resource, Trader) and held.resource.spec.suspend}
         stay = {"/".join(held.key): held.uid for held in traders if held.key not in suspended}
-        return {name: _left_of(now.assignment, stay) for name, now in workers.items()}
+        return _left(workers, stay)
 
-    def _ask_on(self, key: Key, left: Mapping[str, Assignment]) -> None:
+    def _ask_on(self, key: Key, workers: Mapping[str, WorkerNow], left: Mapping[str, Assignment]) -> None:
         """Ask a feed for what runs on in a pool that can't be read."""
         self._asked.pop(key, None)
         held = self._cache.get(TraderPool.KIND, key)
@@ -222,6 +224,9 @@ class PoolPlanner:
         self._planned.add(key)
         feed = self._sound(MarketFeed).get(held.feed)
         series = {one for assignment in left.values() for trader in assignment.traders for one in trader.series()}
+        if workers.keys() - left.keys():  # any of the pool's Traders may run there
+            traders = (held.resource for held in self._cache.traders_of(key))
+            series |= {one for each in traders if isinstance(each, Trader) for one in each.spec.market.series()}
         if feed is not None and series:
             symbols, intervals = {one.symbol for one in series}, {one.interval for one in series}
             self._asked[key] = FeedPlan(feed, tuple(sorted(symbols)), by_length(intervals))
@@ -231,19 +236,60 @@ class PoolPlanner:
         return trader not in verdicts and self._cache.get(Trader.KIND, (namespace, name)) is not None
 
 
-def _left_of(assignment: Assignment, stay: Mapping[str, str]) -> Assignment:
+def _left(workers: Mapping[str, WorkerNow], stay: Mapping[str, str]) -> dict[str, Assignment]:
+    """What is left to workers where nothing can be planned: of their Traders those that stay, by their uids.
+
+    What a worker has of which nothing is kept that one could go by may be just what stays: it is left out, as long as
+    any does.
+    """
+    known = [now.assignment for now in workers.values()]
+    staying = [one for each in known for one in each.traders if stay.get(one.trader) == one.uid and _decides(one)]
+    newest = {one.trader: one for one in sorted(staying, key=lambda one: one.incarnation)}
+    return {name: _left_of(now, stay, newest) for name, now in workers.items() if now.assignment.sequence or not stay}
+
+
+def _left_of(now: WorkerNow, stay: Mapping[str, str], newest: Mapping[str, TraderAssignment]) -> Assignment:
     """A worker's assignment with what stays of its Traders; the very object where that is all."""
-    traders = [one for one in assignment.traders if stay.get(one.trader) == one.uid]
-    if len(traders) == len(assignment.traders):
-        return assignment
-    return Assignment(assignment.worker, assignment.sequence + 1, content_hash(traders), traders)
+    before, traders = now.assignment, list[TraderAssignment]()
+    for one in before.traders:
+        told = told_of(now.status, one.trader, one.incarnation)
+        settled = _settled(one, newest.get(one.trader), told) if stay.get(one.trader) == one.uid else None
+        if settled is not None:
+            traders.append(settled)
+    if traders == before.traders:
+        return before
+    return Assignment(before.worker, before.sequence + 1, content_hash(traders), traders)
+
+
+def _settled(
+    one: TraderAssignment, newest: TraderAssignment | None, told: TraderStatus | None
+) -> TraderAssignment | None:
+    """An incarnation where nobody takes its Trader's change any further; None: it goes.
+
+    Args:
+        newest: the Trader's highest that decides; None: it may be where nobody knows. told: by its worker of this one.
+    """
+    if newest is None:
+        return one
+    if one.incarnation == newest.incarnation:  # to whatever end it was told: nobody is there to follow it
+        return msgspec.structs.replace(one, until_ms=None)
+    if not _decides(one) or one.until_ms is None:
+        return None
+    retired = told is not None and told.state == "Retired" and told.until_ms == one.until_ms
+    return None if retired and one.until_ms >= newest.from_ms else one
+
+
+def _decides(trader: TraderAssignment) -> bool:
+    return trader.mode != "standby"
 
 
 def _with_kept(pool: Key, verdicts: Mapping[str, Verdict], left: Mapping[str, Assignment]) -> Mapping[str, Verdict]:
     """Verdicts that say of what is left to workers that it runs on there."""
     kept = dict(verdicts)
-    entries = [(worker, one) for worker, each in left.items() for one in each.traders if one.trader in verdicts]
-    for worker, trader in sorted(entries, key=lambda each: each[1].incarnation, reverse=True):  # whose lowest decides
+    known = [(worker, one) for worker, each in left.items() for one in each.traders if one.trader in verdicts]
+    entries = [(worker, one) for worker, one in known if _decides(one)]
+    # Of two the one before only finishes what is its own.
+    for worker, trader in sorted(entries, key=lambda each: each[1].incarnation):
         verdict, stays = verdicts[trader.trader], f" (generation {trader.generation} stays)"
         kept[trader.trader] = replace(
             verdict,

@@ -371,7 +371,8 @@ class Pools:
         traders = [one for one in map(self._unchanged, judged) if one is not None]
         await each(traders, lambda one: self._say_trader(one, planned, views, assigned, unknown, now))
         if held is not None and (held := self._unchanged(held)) is not None:
-            names = made.workers if made is not None else views  # of one that can't be read: those that there are
+            # Of one that can't be read, or without a feed: those that there are.
+            names = made.workers if made is not None and made.feed is not None else views
             workers = [views[name] for name in names if name in views]
             if not self._is_paced(feed):
                 workers = [replace(view, lags_ms=0) for view in workers]
@@ -408,7 +409,10 @@ class Pools:
         """Tell of kept assignments that nobody could go by, before those found at the start are replaced: after that nobody
         would know."""
         for name, wrong in self._tools.workers.unsound(held.key).items():
-            note = f"the kept assignment of worker {name} was changed by somebody else and is replaced: {wrong}"
+            note = (
+                f"the kept assignment of worker {name} was changed by somebody else, and is replaced as soon as what "
+                f"it shall be can be planned: {wrong}"
+            )
             await self._tools.events.tell(held, "Warning", "AssignmentReplaced", note)
 
     async def _say_unplanned(self, key: Key, error: Exception) -> None:

@@ -1,0 +1,186 @@
+"""What becomes of what runs where the operator starts and can't read its pool or feed: it goes on, and is told as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
+from tests.operator_parts.pools_bench import KEY, Bench, kept_in
+
+from chandlery.core.assignment import TraderAssignment, TraderState, TraderStatus, WorkerStatus
+from chandlery.operator.children.workers import ASSIGNMENT_KEY
+from chandlery.operator.kubernetes.kinds import CONFIG_MAP
+from chandlery.operator.workerlink import WorkerLink
+
+END_MS = 60_000
+
+
+def pool(bench: Bench) -> None:
+    bench.cache.drop("TraderPool-default-quants")
+    bench.cache.put("TraderPool", pool_body(version=2, workers=7))
+
+
+def feed(bench: Bench) -> None:
+    bench.cache.drop("MarketFeed-default-market")
+    bench.cache.put("MarketFeed", feed_body(uid="later", version=2, symbols=7))
+
+
+unread = pytest.mark.parametrize("unread", [pool, feed])
+
+
+def keep(bench: Bench, *traders: TraderAssignment, number: int = 0) -> None:
+    """Have this be what an operator before this one left of a worker."""
+    item = kept_in("quants", *traders, number=number)
+    bench.server.there[CONFIG_MAP].objects["default", f"quants-{number}-assignment"] = item
+
+
+def change(text: str, bench: Bench) -> None:
+    """Somebody else changes what is kept of the first worker, so that nobody may go by it."""
+    data = bench.server.there[CONFIG_MAP].objects["default", "quants-0-assignment"]["data"]
+    data[ASSIGNMENT_KEY] = data[ASSIGNMENT_KEY].replace('"uid":"', f'"uid":"{text}')
+
+
+def start(bench: Bench, unread: Callable[[Bench], None]) -> WorkerLink:
+    """Start the operator, which can't read something; returns the first worker's link."""
+    unread(bench)
+    bench.pools.adopt()
+    bench.pools._began_s = float("-inf")  # long since: no catalogue is waited for
+    return bench.workers.of(KEY)["quants-0"]
+
+
+def tell(link: WorkerLink, *traders: TraderStatus) -> None:
+    """Have a worker tell of its only Trader's incarnations, lowest first."""
+    told = [{"default/one": one} for one in traders]
+    now = link.delivery.assignment
+    link._pod_ready = True
+    link.status = WorkerStatus(link.name, 1, now.sequence, now.hash, now.sequence, True, told[0], [], {}, *told[1:])
+
+
+def assigned(link: WorkerLink) -> list[tuple[int, str, int | None]]:
+    return [(one.incarnation, one.mode, one.until_ms) for one in link.delivery.assignment.traders]
+
+
+@unread
+async def test_a_worker_of_which_nothing_sound_is_kept_is_told_nothing_as_long_as_nobody_can_tell_what(
+    bench: Bench, unread: Callable[[Bench], None]
+) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one"))
+    keep(bench, *bench.planned_alone())
+    change("another", bench)
+    link = start(bench, unread)
+    for _ in range(2):
+        await bench.pools.reconcile(KEY)
+    assert link.delivery.assignment.sequence == 0, "nothing is told"
+    assert bench.server.statuses["TraderPool/quants"]["workers"] == 1
+    assert ("quants", "AssignmentReplaced") in bench.server.events
+    if unread is pool:
+        assert bench.planner.asked_of(bench.feed()).symbols == ("BTC/USDT",), "any of the pool's Traders may run there"
+    bench.cache.put("MarketFeed", feed_body(uid="later", version=3, generation=2))
+    bench.cache.put("TraderPool", pool_body(version=3, generation=2))
+    await bench.pools.reconcile(KEY)
+    assert (link.delivery.assignment.sequence, len(link.delivery.assignment.traders)) == (4, 1)
+
+
+@unread
+async def test_a_worker_of_which_nothing_sound_is_kept_is_told_to_stop_all_where_none_stays(
+    bench: Bench, unread: Callable[[Bench], None]
+) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one"))
+    keep(bench, *bench.planned_alone())
+    change("another", bench)
+    bench.cache.put("Trader", trader_body("one", version=2, generation=2, suspend=True))
+    link = start(bench, unread)
+    await bench.pools.reconcile(KEY)
+    assert (link.delivery.assignment.sequence, link.delivery.assignment.traders) == (4, [])
+
+
+def edited(bench: Bench) -> tuple[TraderAssignment, TraderAssignment]:
+    """A Trader that is edited while it runs: what was told to stop at a candle, and what stands by to follow."""
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one"))
+    (one,) = bench.planned_alone()
+    strategy = {"name": one.strategy, "parameters": {"fast": 9}}
+    bench.cache.put("Trader", trader_body("one", version=2, generation=2, strategy=strategy))
+    old = msgspec.structs.replace(one, incarnation=4, since_ms=7_000, until_ms=END_MS)
+    return old, msgspec.structs.replace(one, incarnation=5, mode="standby", parameters={"fast": 9}, generation=2)
+
+
+def told_of_old(state: TraderState, until_ms: int | None = END_MS) -> TraderStatus:
+    return TraderStatus(state, generation=1, incarnation=4, last_open_time_ms=END_MS - 1_000, until_ms=until_ms)
+
+
+@unread
+@pytest.mark.parametrize("apart", [False, True], ids=["in one worker", "in two"])
+async def test_what_was_told_to_hand_over_decides_on_and_what_stood_by_goes(
+    bench: Bench, unread: Callable[[Bench], None], apart: bool
+) -> None:
+    old, new = edited(bench)
+    if apart:
+        keep(bench, old)
+        keep(bench, new, number=1)
+    else:
+        keep(bench, old, new)
+    link = start(bench, unread)
+    tell(link, told_of_old("Retired"), TraderStatus("Warm", generation=2, incarnation=5))
+    for _ in range(3):
+        await bench.pools.reconcile(KEY)
+    assert {name: assigned(one) for name, one in bench.workers.of(KEY).items() if assigned(one)} == {
+        "quants-0": [(4, "active", None)]
+    }
+    assert link.delivery.assignment.sequence == 4, "told once"
+    status = bench.server.statuses["Trader/one"]
+    assert (status["incarnation"], status["runningGeneration"]) == (4, 1)
+    bench.cache.put("MarketFeed", feed_body(uid="later", version=3, generation=2))
+    bench.cache.put("TraderPool", pool_body(version=3, generation=2))
+    await bench.pools.reconcile(KEY)
+    assert (6, "standby", None) in assigned(link), "its change begins anew, under another number"
+
+
+@unread
+@pytest.mark.parametrize("told", ["Retired", "Active"])
+async def test_what_has_taken_over_decides_on_and_is_told_and_the_one_before_goes_once_it_is_through(
+    bench: Bench, unread: Callable[[Bench], None], told: TraderState
+) -> None:
+    old, new = edited(bench)
+    new = msgspec.structs.replace(new, mode="active", from_ms=END_MS, since_ms=END_MS)
+    keep(bench, old, new)
+    link = start(bench, unread)
+    tell(link, told_of_old(told), TraderStatus("Active", generation=2, incarnation=5))
+    for _ in range(2):
+        await bench.pools.reconcile(KEY)
+    decides = (5, "active", None)
+    assert assigned(link) == ([decides] if told == "Retired" else [(4, "active", END_MS), decides])
+    status = bench.server.statuses["Trader/one"]
+    assert (status["incarnation"], status["runningGeneration"]) == (5, 2)
+    assert bench.condition("Trader/one")["message"].endswith(" (generation 2 stays)")
+
+
+@unread
+@pytest.mark.parametrize("what", ["an end of before", "an end that was moved"])
+async def test_one_that_retired_at_another_end_than_its_own_stays(
+    bench: Bench, unread: Callable[[Bench], None], what: str
+) -> None:
+    old, new = edited(bench)
+    from_ms = END_MS if what == "an end of before" else END_MS + 1_000
+    keep(bench, old, msgspec.structs.replace(new, mode="active", from_ms=from_ms, since_ms=from_ms))
+    link = start(bench, unread)
+    tell(link, told_of_old("Retired", END_MS - 1_000 if what == "an end of before" else END_MS))
+    await bench.pools.reconcile(KEY)
+    assert assigned(link) == [(4, "active", END_MS), (5, "active", None)]
+
+
+@unread
+async def test_one_that_was_replaced_at_once_goes_where_only_its_successor_was_kept(
+    bench: Bench, unread: Callable[[Bench], None]
+) -> None:
+    old, new = edited(bench)
+    keep(bench, msgspec.structs.replace(old, until_ms=None))
+    keep(bench, msgspec.structs.replace(new, mode="active"), number=1)
+    link = start(bench, unread)
+    await bench.pools.reconcile(KEY)
+    assert assigned(link) == []
+    assert assigned(bench.workers.of(KEY)["quants-1"]) == [(5, "active", None)]
