@@ -10,7 +10,7 @@ Rules, in this order:
 4. New traders fill the first worker with room (in order of number, one that can't be made last); none has room: a new
    worker, up to ``max``; then a lost worker, whose place is better than none; then they wait.
 5. There are at least ``min`` workers, and ``spare`` empty ones within ``max``.
-6. A worker that isn't needed goes after a delay: empty ones first, then the last whose traders fit, and go on, elsewhere.
+6. A worker that isn't needed goes after a delay: empty ones first, then the last whose traders fit elsewhere.
 
 A trader that runs leaves its worker only when its successor has taken over: until then it takes its room there
 (*leaving*), and a worker that goes stays for so long (*retiring*).
