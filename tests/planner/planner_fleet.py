@@ -92,8 +92,6 @@ class Fleet:
     plans: int = 0
     #: Names of workers in which nothing can be loaded.
     broken_on: set[str] = field(default_factory=set)
-    #: Symbols that are traded no more, and how many candles of them there are. What starts now never gets warm.
-    delisted: dict[str, int] = field(default_factory=dict)
 
     @property
     def current(self) -> Current:
@@ -230,7 +228,7 @@ class Fleet:
                 process.state = "Stalled" if process.is_broken or key[1] in self.broken_on else "Ready"
             elif process.state == "Ready" and process.reads:
                 process.reads -= 1
-            elif process.state == "Ready" and not self.delisted.keys() & {*process.spec.symbols}:
+            elif process.state == "Ready":
                 process.state = "Warm"
             if process.state == "Warm" and process.spec.mode == "active":
                 self._begin(process)
@@ -248,11 +246,10 @@ class Fleet:
 
     def _decide(self, process: Process, symbol: str, most: int) -> None:
         spec = process.spec
-        closed = self.delisted.get(symbol, self.closed)
         for _ in range(most):
             candle = process.due[symbol]
             open_ms = EPOCH_MS + candle * STEP_MS
-            if candle >= closed or (spec.until_ms is not None and open_ms >= spec.until_ms):
+            if candle >= self.closed or (spec.until_ms is not None and open_ms >= spec.until_ms):
                 return
             if open_ms >= spec.from_ms:
                 self.decided.setdefault((spec.trader, symbol, candle), []).append(spec.incarnation)

@@ -183,7 +183,6 @@ def place(
     sizes: Mapping[str, int] = MappingProxyType({}),
     running: Mapping[str, Leaving] = MappingProxyType({}),
     stuck: frozenset[str] = frozenset(),
-    rooted: frozenset[str] = frozenset(),
     edited: frozenset[str] = frozenset(),
     alone: frozenset[str] = frozenset(),
     begun: frozenset[str] = frozenset(),
@@ -195,12 +194,11 @@ def place(
         running: traders that run where they are, and may end there only when their successor decides; with what the
             one that runs takes.
         stuck: those of them that failed elsewhere: nothing is emptied of them.
-        rooted: those that decide here and would nowhere else: no worker is missed that has one.
         edited: traders of which another version runs: they push none of the others out of its worker.
         alone: those of them for which ``wanted`` and ``sizes`` leave out what runs: that ends before they begin.
         begun: those whose new version is on its way already: they are admitted before the others.
     """
-    placer = _Placer(bounds, now_ms, delays, sizes, running, stuck, rooted, edited, alone, begun)
+    placer = _Placer(bounds, now_ms, delays, sizes, running, stuck, edited, alone, begun)
     placer.keep(wanted, existing)
     placer.settle()
     surplus = placer.shrink(surplus_since_ms)
@@ -226,7 +224,6 @@ class _Placer:
         sizes: Mapping[str, int],
         running: Mapping[str, Leaving],
         stuck: frozenset[str],
-        rooted: frozenset[str],
         edited: frozenset[str],
         alone: frozenset[str],
         begun: frozenset[str],
@@ -235,7 +232,6 @@ class _Placer:
         self.begun = begun
         self.running = running
         self.stuck = stuck
-        self.rooted = rooted
         self.edited = edited
         self.retiring: dict[int, _Worker] = {}
         self.drained: _Worker | None = None
@@ -472,7 +468,7 @@ class _Placer:
         if any(worker.lost and worker.traders for worker in self.workers.values()):
             return None
         for worker in self._by_dispensability():
-            if (self.stuck | self.rooted) & set(worker.traders):
+            if self.stuck & set(worker.traders):
                 continue
             others = self._without(worker)
             if others is not None and self._empty(others) >= self.bounds.spare:

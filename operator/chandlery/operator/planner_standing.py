@@ -16,7 +16,7 @@ import msgspec
 from chandlery.core.assignment import READY_STATES, Mode, TraderAssignment, TraderStatus, WorkerStatus, encode
 from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key
-from chandlery.operator.planner_types import Current, Delays, Desired, Failed, WorkerNow
+from chandlery.operator.planner_types import Current, Delays, Failed, WorkerNow
 
 #: A successor that ended this often before it took over has failed: once is a busy machine, twice may be.
 MOST_ATTEMPTS: Final = 3
@@ -36,7 +36,6 @@ class Entry:
         heard: the worker has its newest assignment, which not every process need have taken yet.
         may_have_run: it has been Ready since it was made, and doesn't say that it was never assigned anything.
         comes_up_until_ms: until then its worker's pod counts as new; 0: it isn't, or isn't Ready.
-        lacks: the feed's source says that it doesn't have one of its symbols: what starts now never gets warm.
     """
 
     pool: Key
@@ -50,22 +49,11 @@ class Entry:
     heard: bool = False
     may_have_run: bool = False
     comes_up_until_ms: int = 0
-    lacks: bool = False
 
     @property
     def is_worth_keeping(self) -> bool:
         """Whether it runs, has run or may be about to: while it restarts it is still what one can go back to."""
-        return self.may_have_run and self.failure() is None and not self.waits_in_vain
-
-    @property
-    def waits_in_vain(self) -> bool:
-        """Whether it has decided nothing, and won't while its source lacks a symbol of it. One that decided before the
-        symbol was gone goes on with its others, for as long as its pod lasts.
-        """
-        status = self.status
-        if not self.lacks or status is None or status.last_open_time_ms:
-            return False
-        return status.state in ("Pending", "Init", "Ready")
+        return self.may_have_run and self.failure() is None
 
     @property
     def is_bounded(self) -> bool:
@@ -177,12 +165,10 @@ def lost_at_ms(since_ms: int, was_ready: bool, delays: Delays) -> int:
     return since_ms + (delays.unready_ms if was_ready else delays.starting_ms)
 
 
-def entries_of(current: Current, desired: Desired, now_ms: int) -> dict[str, list[Entry]]:
+def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[Entry]]:
     """All incarnations of each Trader, lowest first."""
     found: dict[str, list[Entry]] = {}
-    delays = desired.delays
     for pool, workers in current.workers.items():
-        unknown = {*desired.unknown_in(pool)}
         for name, worker in workers.items():
             status, assignment = worker.status, worker.assignment
             lost = is_lost(worker, delays, now_ms)
@@ -212,7 +198,6 @@ def entries_of(current: Current, desired: Desired, now_ms: int) -> dict[str, lis
                         heard,
                         may_have_run,
                         up_ms if comes_up else 0,
-                        bool(unknown) and any(series.symbol in unknown for series in trader.series()),
                     )
                 )
     for entries in found.values():
@@ -299,7 +284,7 @@ def standing_of(
     if failure is not None:
         gone = Failed(successor.digest, successor.assignment.generation, failure[0], failure[1][:500], now_ms)
         return Standing(decider, None, gone, highest)
-    if decider.waits_in_vain or (decider.is_out and decider.assignment.until_ms is None):
+    if decider.is_out and decider.assignment.until_ms is None:
         return Standing(promoted(successor, _begins_ms(decider, successor)), None, failed, highest)
     return Standing(decider, successor, failed, highest)
 
