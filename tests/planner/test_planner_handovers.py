@@ -18,7 +18,7 @@ from chandlery.core.assignment import (
 )
 from chandlery.operator.planner_rollout import Step, next_step
 from chandlery.operator.planner_standing import Entry, Standing, content_digest, entries_of, standing_of
-from chandlery.operator.planner_types import Current, Delays, WorkerNow
+from chandlery.operator.planner_types import Current, Desired, WorkerNow
 
 POOL = ("default", "pool")
 HOUR_MS = 3_600_000
@@ -145,7 +145,7 @@ def test_an_end_counts_as_taken_in_only_by_a_worker_that_has_the_newest_assignme
     for received, taken in ((6, False), (7, True), (8, True)):
         status = WorkerStatus("pool-0", 1, 0, "", received, True, {"default/a": told}, [], {})
         current = Current({POOL: {"pool-0": WorkerNow(assignment, True, 0, True, status)}})
-        ((found,),) = entries_of(current, Delays(), 0).values()
+        ((found,),) = entries_of(current, Desired(), 0).values()
         assert found.is_bounded is taken
 
 
@@ -192,6 +192,6 @@ def test_a_pod_is_new_for_a_minute_after_it_got_ready() -> None:
     worker = WorkerNow(Assignment("w", 1, content_hash([spec]), [spec]), True, 1_000)
     found = []
     for now_ms in (500, 1_000, 60_999, 61_000):
-        ((one,),) = entries_of(Current({POOL: {"w": worker}}), Delays(), now_ms).values()
+        ((one,),) = entries_of(Current({POOL: {"w": worker}}), Desired(), now_ms).values()
         found.append(one.comes_up_until_ms)
     assert found == [0, 61_000, 61_000, 0]

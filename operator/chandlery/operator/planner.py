@@ -110,7 +110,7 @@ def _carried_out(made: Plan, before: Current, now_ms: int) -> Current:
 
 
 def _plan_once(desired: Desired, current: Current, now_ms: int, wall_ms: int) -> Plan:
-    entries = entries_of(current, desired.delays, now_ms)
+    entries = entries_of(current, desired, now_ms)
     asked: dict[str, Asked] = {}
     verdicts: dict[str, Verdict] = {}
     for key in sorted(desired.traders):

@@ -16,7 +16,7 @@ import msgspec
 from chandlery.core.assignment import READY_STATES, Mode, TraderAssignment, TraderStatus, WorkerStatus, encode
 from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key
-from chandlery.operator.planner_types import Current, Delays, Failed, WorkerNow
+from chandlery.operator.planner_types import Current, Delays, Desired, Failed, WorkerNow
 
 #: A successor that ended this often before it took over has failed: once is a busy machine, twice may be.
 MOST_ATTEMPTS: Final = 3
@@ -36,6 +36,7 @@ class Entry:
         heard: the worker has its newest assignment, which not every process need have taken yet.
         may_have_run: it has been Ready since it was made, and doesn't say that it was never assigned anything.
         comes_up_until_ms: until then its worker's pod counts as new; 0: it isn't, or isn't Ready.
+        lacks: the feed's source says that it doesn't have one of its symbols: what starts now decides on the others alone.
     """
 
     pool: Key
@@ -49,6 +50,7 @@ class Entry:
     heard: bool = False
     may_have_run: bool = False
     comes_up_until_ms: int = 0
+    lacks: bool = False
 
     @property
     def is_worth_keeping(self) -> bool:
@@ -165,10 +167,12 @@ def lost_at_ms(since_ms: int, was_ready: bool, delays: Delays) -> int:
     return since_ms + (delays.unready_ms if was_ready else delays.starting_ms)
 
 
-def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[Entry]]:
+def entries_of(current: Current, desired: Desired, now_ms: int) -> dict[str, list[Entry]]:
     """All incarnations of each Trader, lowest first."""
     found: dict[str, list[Entry]] = {}
+    delays = desired.delays
     for pool, workers in current.workers.items():
+        unknown = {*desired.unknown_in(pool)}
         for name, worker in workers.items():
             status, assignment = worker.status, worker.assignment
             lost = is_lost(worker, delays, now_ms)
@@ -198,6 +202,7 @@ def entries_of(current: Current, delays: Delays, now_ms: int) -> dict[str, list[
                         heard,
                         may_have_run,
                         up_ms if comes_up else 0,
+                        bool(unknown.intersection(trader.symbols)),
                     )
                 )
     for entries in found.values():

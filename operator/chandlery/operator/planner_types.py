@@ -81,8 +81,12 @@ class Desired:
 
     def unknown_of(self, trader: Trader) -> Collection[str]:
         """Symbols that the source of a Trader's feed says it doesn't have."""
-        pool = self.pools.get(trader.spec.pool.key(trader.namespace))
-        return self.unknown_symbols.get(pool.spec.feed.key(pool.namespace), ()) if pool is not None else ()
+        return self.unknown_in(trader.spec.pool.key(trader.namespace))
+
+    def unknown_in(self, pool: Key) -> Collection[str]:
+        """Symbols that the source of a pool's feed says it doesn't have."""
+        known = self.pools.get(pool)
+        return self.unknown_symbols.get(known.spec.feed.key(known.namespace), ()) if known is not None else ()
 
 
 def desired_of(
