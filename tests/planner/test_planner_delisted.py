@@ -88,7 +88,7 @@ def test_nothing_ends_for_a_successor_that_can_not_be_loaded() -> None:
     fleet.members[POOL, "pool-0"].outdated = True
     for _ in range(8):
         fleet.turn(told(wanted_of(edited(2), in_pool=PAIR)))
-        assert [spec.until_ms for _, spec in fleet.entries(A)][0] is None
+        assert next(spec.until_ms for _, spec in fleet.entries(A)) is None
         assert decides(fleet)
 
 
