@@ -93,6 +93,17 @@ async def test_a_pool_has_one_warning_however_often_its_container_is_tried_and_i
     assert len(bench.server.events) == 1
 
 
+async def test_an_edit_of_the_pool_makes_no_other_warning_of_what_lasts(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    await bench.pools.reconcile(KEY)
+    bench.workers.of(KEY)["quants-0"].pod_changed(pod("CrashLoopBackOff", 3))
+    for most in (2, 3, 4):
+        body = pool_body(version=1000 + most, generation=most, workers={"max": most})
+        bench.cache.put("TraderPool", body)
+        await bench.pools.reconcile(KEY)
+    assert bench.server.events == [("quants", "CrashLoopBackOff")]
+
+
 def test_what_is_told_names_container_worker_and_where_to_look() -> None:
     missing = ContainerTrouble("feed", "CreateContainerConfigError", 'secret "kafka" not found')
     crash = ContainerTrouble("traders", "CrashLoopBackOff")

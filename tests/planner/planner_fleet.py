@@ -92,7 +92,8 @@ class Fleet:
     plans: int = 0
     #: Names of workers in which nothing can be loaded.
     broken_on: set[str] = field(default_factory=set)
-    #: Symbols that are traded no more, and how many candles of them there are. What starts now never gets warm.
+    #: Symbols that are traded no more, and how many candles of them there are. What starts now has none of them: it says
+    #: that it isn't warm, and decides on its others all the same.
     delisted: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -203,14 +204,20 @@ class Fleet:
     def _told(self, process: Process, spec: TraderAssignment) -> Process:
         was = process.spec
         process.spec = spec
-        if was.mode == "standby" and spec.mode == "active" and process.state == "Warm":
+        if was.mode == "standby" and spec.mode == "active" and self._may_begin(process):
             self._begin(process)
         if process.state == "Retired" and spec.until_ms != was.until_ms:
             process.state = "Active"
         return process
 
+    def _lacks(self, process: Process) -> bool:
+        return bool(self.delisted.keys() & {*process.spec.symbols})
+
+    def _may_begin(self, process: Process) -> bool:
+        return process.state == "Warm" or (process.state == "Ready" and not process.reads and self._lacks(process))
+
     def _begin(self, process: Process) -> None:
-        process.state = "Active"
+        process.state = "Ready" if self._lacks(process) else "Active"
         for symbol in process.spec.symbols:
             begins_ms = process.spec.from_ms or (process.spec.since_ms if process.recalls else 0)
             bound = (begins_ms - EPOCH_MS) // STEP_MS if begins_ms else self.closed
@@ -230,9 +237,9 @@ class Fleet:
                 process.state = "Stalled" if process.is_broken or key[1] in self.broken_on else "Ready"
             elif process.state == "Ready" and process.reads:
                 process.reads -= 1
-            elif process.state == "Ready" and not self.delisted.keys() & {*process.spec.symbols}:
+            elif process.state == "Ready" and not self._lacks(process):
                 process.state = "Warm"
-            if process.state == "Warm" and process.spec.mode == "active":
+            if process.spec.mode == "active" and self._may_begin(process):
                 self._begin(process)
         self.tell(key)
 
@@ -240,7 +247,7 @@ class Fleet:
         """Its traders decide what has closed; nobody is told of it yet."""
         one = self.members[key]
         for process in one.processes.values() if one.ready else ():
-            if process.state != "Active":
+            if process.state != "Active" and not (process.state == "Ready" and self._lacks(process)):
                 continue
             for name in process.due:
                 if not symbol or symbol == name:

@@ -143,7 +143,7 @@ def trader_state(
         ready = works and worker is not None and _work(verdict, worker).ready
         return State(verdict.reason, verdict.message, ready=ready, stalled=verdict.reason not in _UNDER_WAY)
     asked = held.resource.spec.market.series() if isinstance(held.resource, Trader) else ()
-    # Where a version before runs on in its place, the verdict has said so.
+    # Where a version before has its symbols and runs on, the verdict has said so.
     if missing := unknown_symbols_of(asked, unknown_symbols):
         return State(UNKNOWN_SYMBOL, missing, stalled=True)
     if worker is None:

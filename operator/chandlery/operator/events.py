@@ -127,19 +127,28 @@ class Events:
         return await self.tell(held, level, state.reason, state.message, state.episode)
 
     async def tell(
-        self, held: Held, level: Literal["Normal", "Warning"], reason: str, note: str, episode: str = ""
+        self,
+        held: Held,
+        level: Literal["Normal", "Warning"],
+        reason: str,
+        note: str,
+        episode: str = "",
+        *,
+        outlasts_edits: bool = False,
     ) -> bool:
         """Tell something of a resource, unless that was told before of this generation. Failing is no failure: what the
         API server could not take is tried again, what it refused may be told again after some minutes.
 
         Args:
-            episode: within which the reason is told once, whatever the note; empty: each note is.
+            episode: within which the reason is told once, whatever the note; empty: each note is. outlasts_edits: the
+                episode isn't over with an edit of the resource.
 
         Returns:
             Whether the status that goes with it may be written. False: it waits to be tried again. Ask again soon.
         """
         # Who suspends and resumes a kept version's pool is told nothing that wasn't told before.
-        said = f"{held.uid}/{held.generation}/{reason}/{episode or note.partition(MEANWHILE_NOTHING)[0]}"
+        generation = "" if outlasts_edits else held.generation
+        said = f"{held.uid}/{generation}/{reason}/{episode or note.partition(MEANWHILE_NOTHING)[0]}"
         name = f"{held.key[1]}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
         if name in self._names or self._was_refused(name):
             return True

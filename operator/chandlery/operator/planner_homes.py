@@ -86,11 +86,6 @@ class Asked:
         return self.is_protected and self.standing.move_failed and not self.differs and self.standing.successor is None
 
     @property
-    def is_rooted(self) -> bool:
-        """Whether it decides where it is, and would nowhere else: its source no longer has one of its symbols."""
-        return self.is_protected and self.standing.decider is not None and self.standing.decider.lacks
-
-    @property
     def failed(self) -> Failed | None:
         """The successor that failed, as long as that matters."""
         return self.standing.failed if self.is_stuck else self.candidate.failed
@@ -203,7 +198,6 @@ def _place(
         delays=desired.delays,
         sizes={name: one.size_bytes for name, one in mine.items()},
         stuck=frozenset(name for name, one in mine.items() if one.is_stuck),
-        rooted=frozenset(name for name, one in mine.items() if one.is_rooted),
         edited=frozenset(name for name, one in mine.items() if one.is_edited),
         alone=frozenset(name for name, one in mine.items() if one.room == "alone"),
         begun=frozenset(name for name, one in mine.items() if one.standing.successor is not None),

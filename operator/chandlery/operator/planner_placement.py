@@ -4,13 +4,13 @@ Rules, in this order:
 
 1. A trader stays where it is, as long as its worker stays and has room for it: first those that run as they
    shall, then those that have been edited and may have grown, one after the other, beside what the others still run.
-2. Workers above ``max`` go at once: empty ones first, then the last.
-3. A worker not Ready for too long is *lost*: its traders move to others, where there is room. Of the workers with an
+2. Workers above ``max`` go at once: one that can't be made first, then empty ones, then the last.
+3. A worker not Ready for too long is *lost*: its traders move to others that can be made, where there is room. Of the workers with an
    older template one at a time is emptied into Ready ones with room, also beside one that can't be made.
 4. New traders fill the first worker with room (in order of number, one that can't be made last); none has room: a new
    worker, up to ``max``; then a lost worker, whose place is better than none; then they wait.
 5. There are at least ``min`` workers, and ``spare`` empty ones within ``max``.
-6. A worker that isn't needed goes after a delay: empty ones first, then the last whose traders fit, and go on, elsewhere.
+6. A worker that isn't needed goes after a delay, in the order of 2, if its traders fit elsewhere.
 
 A trader that runs leaves its worker only when its successor has taken over: until then it takes its room there
 (*leaving*), and a worker that goes stays for so long (*retiring*).
@@ -183,7 +183,6 @@ def place(
     sizes: Mapping[str, int] = MappingProxyType({}),
     running: Mapping[str, Leaving] = MappingProxyType({}),
     stuck: frozenset[str] = frozenset(),
-    rooted: frozenset[str] = frozenset(),
     edited: frozenset[str] = frozenset(),
     alone: frozenset[str] = frozenset(),
     begun: frozenset[str] = frozenset(),
@@ -195,12 +194,11 @@ def place(
         running: traders that run where they are, and may end there only when their successor decides; with what the
             one that runs takes.
         stuck: those of them that failed elsewhere: nothing is emptied of them.
-        rooted: those that decide here and would nowhere else: no worker is missed that has one.
         edited: traders of which another version runs: they push none of the others out of its worker.
         alone: those of them for which ``wanted`` and ``sizes`` leave out what runs: that ends before they begin.
         begun: those whose new version is on its way already: they are admitted before the others.
     """
-    placer = _Placer(bounds, now_ms, delays, sizes, running, stuck, rooted, edited, alone, begun)
+    placer = _Placer(bounds, now_ms, delays, sizes, running, stuck, edited, alone, begun)
     placer.keep(wanted, existing)
     placer.settle()
     surplus = placer.shrink(surplus_since_ms)
@@ -226,7 +224,6 @@ class _Placer:
         sizes: Mapping[str, int],
         running: Mapping[str, Leaving],
         stuck: frozenset[str],
-        rooted: frozenset[str],
         edited: frozenset[str],
         alone: frozenset[str],
         begun: frozenset[str],
@@ -235,7 +232,6 @@ class _Placer:
         self.begun = begun
         self.running = running
         self.stuck = stuck
-        self.rooted = rooted
         self.edited = edited
         self.retiring: dict[int, _Worker] = {}
         self.drained: _Worker | None = None
@@ -372,7 +368,8 @@ class _Placer:
 
     def _refuge(self, name: str, series: frozenset[SeriesRef]) -> _Worker | None:
         # A Ready worker first: what is moved from a lost one should decide again soon.
-        sound = [worker for worker in self._ordered() if not worker.lost and worker.fits(name, series, self.bounds)]
+        there = [worker for worker in self._ordered() if not worker.lost and not worker.unmade]
+        sound = [worker for worker in there if worker.fits(name, series, self.bounds)]
         ready = [worker for worker in sound if worker.ready]
         return next(iter(ready or sound), None) or self._new_if_allowed()
 
@@ -409,6 +406,7 @@ class _Placer:
         return sorted(
             self.workers.values(),
             key=lambda worker: (
+                worker.unmade,
                 not worker.traders and worker.lost,
                 not worker.traders and bool(worker.leaving),
                 not worker.traders,
@@ -472,7 +470,7 @@ class _Placer:
         if any(worker.lost and worker.traders for worker in self.workers.values()):
             return None
         for worker in self._by_dispensability():
-            if (self.stuck | self.rooted) & set(worker.traders):
+            if self.stuck & set(worker.traders):
                 continue
             others = self._without(worker)
             if others is not None and self._empty(others) >= self.bounds.spare:

@@ -140,9 +140,10 @@ def _standing_by(decider: Entry, successor: Entry, wanted: TraderAssignment) -> 
     is_move = decider.digest == successor.digest
     successor_now = msgspec.structs.replace(successor.assignment, generation=wanted.generation)
     told = decider.assignment.until_ms
-    # An old one that isn't warm itself loses nothing to one that isn't either. One whose symbol its source no longer has
-    # never gets warm: waited for, it would hold back its pool's roll for ever.
-    may_take_over = successor.is_warm or successor.lacks or (successor.is_attached and decider.waits_for_history)
+    # An old one that isn't warm itself loses nothing to one that isn't either. One of whose symbols its source no longer has
+    # one never has all its candles, and decides on the others: waited for, it would hold back its pool's roll for ever.
+    needs_no_warmth = successor.lacks or decider.waits_for_history
+    may_take_over = successor.is_warm or (successor.is_attached and needs_no_warmth)
     if not may_take_over or (told is None and decider.status is None):
         # One that was told to end goes on: nobody is there to follow it.
         return Step(

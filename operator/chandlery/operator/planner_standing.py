@@ -36,7 +36,7 @@ class Entry:
         heard: the worker has its newest assignment, which not every process need have taken yet.
         may_have_run: it has been Ready since it was made, and doesn't say that it was never assigned anything.
         comes_up_until_ms: until then its worker's pod counts as new; 0: it isn't, or isn't Ready.
-        lacks: the feed's source says that it doesn't have one of its symbols: what starts now never gets warm.
+        lacks: the feed's source says that it doesn't have one of its symbols: what starts now decides on the others alone.
     """
 
     pool: Key
@@ -55,17 +55,7 @@ class Entry:
     @property
     def is_worth_keeping(self) -> bool:
         """Whether it runs, has run or may be about to: while it restarts it is still what one can go back to."""
-        return self.may_have_run and self.failure() is None and not self.waits_in_vain
-
-    @property
-    def waits_in_vain(self) -> bool:
-        """Whether it has decided nothing, and won't while its source lacks a symbol of it. One that decided before the
-        symbol was gone goes on with its others, for as long as its pod lasts.
-        """
-        status = self.status
-        if not self.lacks or status is None or status.last_open_time_ms:
-            return False
-        return status.state in ("Pending", "Init", "Ready")
+        return self.may_have_run and self.failure() is None
 
     @property
     def is_bounded(self) -> bool:
@@ -212,7 +202,7 @@ def entries_of(current: Current, desired: Desired, now_ms: int) -> dict[str, lis
                         heard,
                         may_have_run,
                         up_ms if comes_up else 0,
-                        bool(unknown) and any(series.symbol in unknown for series in trader.series()),
+                        bool(unknown.intersection(trader.symbols)),
                     )
                 )
     for entries in found.values():
@@ -299,7 +289,7 @@ def standing_of(
     if failure is not None:
         gone = Failed(successor.digest, successor.assignment.generation, failure[0], failure[1][:500], now_ms)
         return Standing(decider, None, gone, highest)
-    if decider.waits_in_vain or (decider.is_out and decider.assignment.until_ms is None):
+    if decider.is_out and decider.assignment.until_ms is None:
         return Standing(promoted(successor, _begins_ms(decider, successor)), None, failed, highest)
     return Standing(decider, successor, failed, highest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +22,7 @@ from chandlery.core.manifests import Key
 from chandlery.core.resources import APPROVE_ANNOTATION, CHANGED_IN_PLACE, MEANWHILE_NOTHING, OF_ITS_POOL, Trader
 from chandlery.core.resources.status import MAX_MESSAGE_CHARS
 from chandlery.core.transports import Transport
-from chandlery.operator.planner_standing import Entry, Standing, content_digest
+from chandlery.operator.planner_standing import Standing, content_digest
 from chandlery.operator.planner_types import Desired, Failed, Seen, Waited
 
 #: With one of these, a version of a Trader that runs already is kept: a bad edit stops nothing. What a Trader may no
@@ -91,19 +92,18 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
     finding = _first_finding(trader, desired, world)
     if finding is not None:
         reason, message = finding.reason, finding.message
-        entry = _version_before(standing)
-        before = entry.assignment if entry is not None else None
+        before = _version_before(standing, desired.unknown_of(trader))
         is_of_newest = _leaves_the_old(finding, before)
         keep = _keep(trader, world, before, reason, message) if is_of_newest else None
         return keep or Refusal(refusal_pool, reason, message, is_of_newest)
+    if (kept := _keep_for_its_symbols(trader, desired, standing)) is not None:
+        return kept
     wanted = _assignment(trader, world)
     last = seen_of(old) if old is not None else seen
     waited = desired.waited.get(trader.key)
     if last is None and waited is not None and (message := _goes_on_waiting(trader, wanted.generation, waited)):
         return Refusal(pool, "AwaitingApproval", message + RUNS_NOWHERE)
     wanted.transport = _transport(wanted, world.pools[pool].spec.transport, standing, last)
-    if (kept := _keep_for_its_symbols(trader, desired, standing, wanted)) is not None:
-        return kept
     if last is not None:
         _number(wanted, trader, last)
         known = {last.digest, *(one.digest for one in standing.entries)}
@@ -124,34 +124,31 @@ def judge(trader: Trader, desired: Desired, standing: Standing, seen: Seen | Non
     return Candidate(pool, wanted)
 
 
-def _version_before(standing: Standing) -> Entry | None:
+def _version_before(standing: Standing, unknown: Collection[str]) -> TraderAssignment | None:
     """The version to keep where the newest may not run: the newest that was assigned, as far as its source has its symbols.
 
     A successor without them stands by for ever: then it is what decides.
     """
-    newest = standing.newest
-    waits_in_vain = newest is not None and newest.assignment.mode == "standby" and newest.lacks
-    return standing.decider if waits_in_vain else newest
-
-
-def _keep_for_its_symbols(
-    trader: Trader, desired: Desired, standing: Standing, wanted: TraderAssignment
-) -> Candidate | None:
-    """The version of before, where the source hasn't the symbols of the newest one, and that has them or still decides.
-
-    A symbol that was there when it began may be gone since: it goes on with its others, and nothing that starts in its
-    place would get warm. None: the source has the newest one's symbols, or no version decides, or that one is the newest.
-    Then the newest one is to run: should its symbols come to be, it is there; who tells of it says what it lacks.
-    """
-    missing = unknown_symbols_of(wanted.series(), desired.unknown_of(trader))
-    before = _version_before(standing) if missing else None
-    if before is None:
+    if standing.newest is None:
         return None
-    if before.lacks:
-        decides = before.is_worth_keeping and not before.lost and before.assignment.mode == wanted.mode == "active"
-        if not decides or before.digest == content_digest(wanted):
-            return None
-    return _keep(trader, desired.world, before.assignment, UNKNOWN_SYMBOL, missing)
+    newest, decider = standing.newest.assignment, standing.decider
+    assert decider is not None
+    waits_in_vain = newest.mode == "standby" and unknown_symbols_of(newest.series(), unknown)
+    return decider.assignment if waits_in_vain else newest
+
+
+def _keep_for_its_symbols(trader: Trader, desired: Desired, standing: Standing) -> Candidate | None:
+    """The version of before, where the source hasn't the symbols of the newest one, and has those of that.
+
+    None: it has the newest one's, or of no version all of them. Then the newest one is to run: should its symbols come
+    to be, it is there; who tells of it says what it lacks.
+    """
+    unknown = desired.unknown_of(trader)
+    missing = unknown_symbols_of(trader.spec.market.series(), unknown)
+    before = _version_before(standing, unknown) if missing else None
+    if before is None or unknown_symbols_of(before.series(), unknown):
+        return None
+    return _keep(trader, desired.world, before, UNKNOWN_SYMBOL, missing)
 
 
 def _leaves_the_old(finding: Finding, old: TraderAssignment | None) -> bool:

@@ -379,7 +379,7 @@ class Pools:
             state = pool_state(held, made, workers, outdated, self._problems.get(key, ""))
             status = pool_status(held, state, made, workers, outdated, now)
             told = [
-                await tools.events.tell(held, "Warning", reason, note, episode)
+                await tools.events.tell(held, "Warning", reason, note, episode, outlasts_edits=True)
                 for reason, note, episode in self._troubles.to_tell(key, held.status, workers)
             ]
             await self._write(TRADER_POOL, held, state, status, ("pool", *key), may=all(told))
