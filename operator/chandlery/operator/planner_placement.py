@@ -4,13 +4,13 @@ Rules, in this order:
 
 1. A trader stays where it is, as long as its worker stays and has room for it: first those that run as they
    shall, then those that have been edited and may have grown, one after the other, beside what the others still run.
-2. Workers above ``max`` go at once: one that can't be made first, then empty ones, then the last.
+2. Workers above ``max`` go at once: empty ones first, then the last.
 3. A worker not Ready for too long is *lost*: its traders move to others that can be made, where there is room. Of the workers with an
    older template one at a time is emptied into Ready ones with room, also beside one that can't be made.
 4. New traders fill the first worker with room (in order of number, one that can't be made last); none has room: a new
    worker, up to ``max``; then a lost worker, whose place is better than none; then they wait.
 5. There are at least ``min`` workers, and ``spare`` empty ones within ``max``.
-6. A worker that isn't needed goes after a delay, in the order of 2, if its traders fit elsewhere.
+6. A worker that isn't needed goes after a delay: empty ones first, then the last whose traders fit elsewhere.
 
 A trader that runs leaves its worker only when its successor has taken over: until then it takes its room there
 (*leaving*), and a worker that goes stays for so long (*retiring*).
@@ -406,7 +406,6 @@ class _Placer:
         return sorted(
             self.workers.values(),
             key=lambda worker: (
-                worker.unmade,
                 not worker.traders and worker.lost,
                 not worker.traders and bool(worker.leaving),
                 not worker.traders,
