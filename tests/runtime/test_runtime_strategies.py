@@ -117,6 +117,10 @@ async def test_what_of_the_folder_can_not_be_used_is_a_notice_until_it_is_mended
     assert Strategies(tmp_path, KNOWN, None).notices == []
     elsewhere = Catalogue([{"name": "installed", "source": "entry-point", "errors": ["can't load"]}])
     assert Strategies(tmp_path, elsewhere, None).notices == [], "who wrote the folder can't mend that"
+    costly = replace(elsewhere, left_out={"installed": "took more than 30 s"})
+    assert Strategies(None, costly, None).notices == [
+        "this installation: not all of its strategies can be used: installed: can't load"
+    ], "each reading takes so much longer"
     assert await followed._read(tmp_path, lambda: None)
     assert followed.notices == [f"{unusable}known: known.py: line 3; b: b.py: line 3"]
     assert await followed._read(tmp_path, lambda: None)

@@ -124,10 +124,22 @@ def test_bytes_and_characters_that_are_no_unicode_cost_no_other_strategy(tmp_pat
     (tmp_path / "raises.py").write_text("raise ValueError('\\ud800')\n")
     Path(os.fsdecode(bytes(tmp_path) + b"/b\xffad.py")).write_text("1 // 0\n")
     (tmp_path / "twice.py").write_text(FOLDER_STRATEGY)
+    named, told = '"tw\\ud800ice"', 'doc="\\ud800")'
+    (tmp_path / "named.py").write_text(FOLDER_STRATEGY.replace('"twice"', named))
+    (tmp_path / "told.py").write_text(FOLDER_STRATEGY.replace('"twice"', '"told"').replace("ge=1)", f"ge=1, {told}"))
     found = by_name(catalogue("--strategies", str(tmp_path)))
+    assert "can't be described" in found["tw\\ud800ice"]["errors"][0]
+    assert "can't be described" in found["told"]["errors"][0]
     assert "ValueError: \\ud800" in found["raises"]["errors"][0]
     assert found["b\\udcffad"]["errors"]
     assert not found["twice"].get("errors")
+
+
+def test_the_catalogue_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    (tmp_path / "twice.py").write_text(FOLDER_STRATEGY.replace("Buys twice.", "Käufe → €"), encoding="utf-8")
+    command = [sys.executable, "-m", "chandlery.workers.catalogue", "--strategies", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert any("Käufe → €" in entry["doc"] for entry in json.loads(run.stdout))
 
 
 def test_a_missing_folder_is_an_error_with_exit_code_2(tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from tests.strategies.deadly import DEADLY, HANG_S
 from tests.strategies.installed import install
 from tests.strategies.test_strategies_api import FOLDER_STRATEGY
-from tests.workers_supervisor.fake_feed import PATIENCE_S
+from tests.workers_supervisor.fake_feed import PATIENCE_S, gone
 
 from chandlery.workers import catalogue_process
 from chandlery.workers.discovery import SHIPPED
@@ -67,6 +70,41 @@ async def test_files_of_the_folder_that_end_their_process_or_hang_at_import_are_
     assert not any(found[name].get("errors") for name in (*SHIPPED, "a_first", "z_last"))
     told = [record for record in caplog.records if record.name == "chandlery"]
     assert {record.message for record in told} == {"strategy left out of the catalogue"}
+
+
+#: What a strategy starts and leaves behind: it has the outputs of the process that imported it, and a file with its pid.
+LEAVES: Final = {
+    "a session of its own": "subprocess.Popen(['sleep', '60'], start_new_session=True)",
+    "its session": "subprocess.Popen(['sleep', '60'])",
+}
+
+
+@pytest.mark.parametrize("keeps_errors", [True, False])
+@pytest.mark.parametrize("code", [None, 3])
+@pytest.mark.parametrize("where", LEAVES)
+async def test_what_a_strategy_starts_holds_nobody_up(
+    tmp_path: Path, where: str, code: int | None, *, keeps_errors: bool
+) -> None:
+    folder, said = tmp_path / "folder", tmp_path / "pid"
+    folder.mkdir()
+    ends = "" if code is None else f"import os\nos._exit({code})\n"
+    (folder / "starts.py").write_text(
+        f"import pathlib, subprocess\nstarted = {LEAVES[where]}\n"
+        f"pathlib.Path({str(said)!r}).write_text(str(started.pid))\n{ends}"
+    )
+    (folder / "twice.py").write_text(FOLDER_STRATEGY)
+    try:
+        async with (
+            asyncio.timeout(PATIENCE_S / 2),
+            catalogue_process.listed(str(folder), keeps_errors=keeps_errors) as listed,
+        ):
+            assert any(entry["name"] == "twice" and not entry.get("errors") for entry in listed.entries)
+            assert listed.left_out == ({} if code is None else {"starts.py": f"ended with exit code {code}"})
+        if where == "its session":
+            await gone({int(said.read_text())})
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(said.read_text()), signal.SIGKILL)
 
 
 async def test_a_folder_that_is_gone_is_said_and_read_as_no_catalogue(

@@ -115,7 +115,7 @@ def up(
 def validate(manifests: Manifests, strategies: Strategies = None, json: Json = False) -> None:
     """Check manifests as `up` would, without starting anything. Exit code 2: there is a problem."""
     wanted, catalogue = asyncio.run(read_first(tuple(map(str, manifests)), strategies))
-    if strategies is not None and (unusable := catalogue.unusable()):
+    if unusable := catalogue.unusable():
         sys.stderr.write(f"chandlery: {unusable_notice(strategies, unusable)}\n")
     read = wanted.manifests
     unchecked = unchecked_traders(read, catalogue)

@@ -47,12 +47,18 @@ def _claim_output() -> BinaryIO:
 
 async def _relay(strategies_dir: str, asked: list[Configuration] | None) -> None:
     """Print what another process tells: a strategy can end that one, or never return in it."""
+
+    def say(line: bytes) -> None:
+        # JSON is UTF-8, whatever the locale.
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+
     async with listed(strategies_dir, asked) as (entries, _, output):
-        print(_encode(entries).decode(), flush=True)
+        say(_encode(entries) + b"\n")
         for configuration in asked or ():
             if not (line := await output.readline()):
                 raise MachineError(f"{configuration.strategy}: ended the process that configured it; mend it")
-            print(line.decode(), end="", flush=True)
+            say(line)
 
 
 def _tell(options: argparse.Namespace, asked: list[Configuration]) -> None:

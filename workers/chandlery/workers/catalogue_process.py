@@ -27,10 +27,62 @@ TIMEOUT_S: Final = 30.0
 _MOST_LINE_BYTES: Final = 64 * 1024 * 1024
 #: What is kept of the process's standard error: its last line says why it failed, however much strategies write there.
 _LAST_WORDS_BYTES: Final = 8 * 1024
-#: How long they are waited for when the process has ended.
+#: How long what it said last is waited for when the process has ended.
 _LAST_WORDS_S: Final = 1.0
 
 _decode: Final = msgspec.json.Decoder(str | list[dict[str, Any]]).decode
+
+
+class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
+    """Tells that the process has ended.
+
+    ``Process.wait()`` waits for the end of its pipes too, and what a strategy started in a session of its own may hold those
+    open for ever: it can't be reached.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(limit=_MOST_LINE_BYTES, loop=asyncio.get_running_loop())
+        self.ended = asyncio.Event()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.ended.set()
+
+
+class Output:
+    """What a process says, a line each, until it has ended: whatever else holds its standard output open."""
+
+    def __init__(self, stdout: asyncio.StreamReader, ended: asyncio.Event) -> None:
+        self._stdout = stdout
+        self._ended = ended
+
+    async def readline(self) -> bytes:
+        """The next line; empty: the process has ended, and there is none.
+
+        Raises:
+            ValueError: it is too long.
+        """
+        reading = asyncio.create_task(self._stdout.readline())
+        ended = asyncio.create_task(self._ended.wait())
+        try:
+            await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                # What it had written before it ended is on its way.
+                await asyncio.wait({reading}, timeout=_LAST_WORDS_S)
+            return reading.result() if reading.done() else b""
+        finally:
+            reading.cancel()
+            ended.cancel()
+            await asyncio.gather(reading, ended, return_exceptions=True)
+
+
+class _Begun(NamedTuple):
+    """A process. ended: set once it has. last_words: what it writes to standard error; done at the end of that."""
+
+    process: asyncio.subprocess.Process
+    output: Output
+    ended: asyncio.Event
+    last_words: asyncio.Task[bytes]
 
 
 class Listed(NamedTuple):
@@ -44,7 +96,7 @@ class Listed(NamedTuple):
 
     entries: list[dict[str, Any]]
     left_out: dict[str, str]
-    output: asyncio.StreamReader
+    output: Output
 
 
 class _Stopped(NamedTuple):
@@ -76,45 +128,51 @@ async def listed(
     """
     left_out = dict(without or {})
     while True:
-        async with _begun(strategies_dir, left_out, asked is not None, keeps_errors) as (process, last_words):
-            told = await _listing(process, asked)
+        async with _begun(strategies_dir, left_out, asked is not None, keeps_errors) as begun:
+            told = await _listing(begun, asked)
             if not isinstance(told, _Stopped):
-                assert process.stdout is not None
-                yield Listed(told, left_out, process.stdout)
+                yield Listed(told, left_out, begun.output)
                 return
             if not told.name or told.name in left_out:
-                raise _why_failed(told, await _ended(last_words))
+                raise _why_failed(told, await _ended(begun.last_words))
         left_out[told.name] = told.problem
 
 
 @contextlib.asynccontextmanager
 async def _begun(
     strategies_dir: str, without: Mapping[str, str], is_asked: bool, keeps_errors: bool
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.Task[bytes]]]:
+) -> AsyncIterator[_Begun]:
     arguments = ["-m", "chandlery.workers.catalogue", "--announce"]
     if strategies_dir:
         arguments += ["--strategies", strategies_dir]
     if is_asked:
         arguments.append("--configure")
     arguments += [f"--without={name}={problem}" for name, problem in without.items()]
-    process = await asyncio.create_subprocess_exec(
+    loop = asyncio.get_running_loop()
+    # As asyncio.create_subprocess_exec does, which keeps the transport to itself.
+    transport, protocol = await loop.subprocess_exec(
+        _Protocol,
         # By way of processes: a file that never returns must not outlive who asked and was killed.
         sys.executable, "-m", "chandlery.core.processes", sys.executable, *arguments,
         stdin=asyncio.subprocess.PIPE if is_asked else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE if keeps_errors else None,
-        env=child_environment(), start_new_session=True, limit=_MOST_LINE_BYTES,
+        env=child_environment(), start_new_session=True,
     )  # fmt: skip
+    process = asyncio.subprocess.Process(transport, protocol, loop)
     last_words = asyncio.create_task(_last_words(process.stderr))
+    assert process.stdout is not None
     try:
-        yield process, last_words
+        yield _Begun(process, Output(process.stdout, protocol.ended), protocol.ended, last_words)
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                # With what a strategy started and waits for: its session is its own.
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            # With what a strategy started and left in the process's session; what has one of its own can't be reached.
+            os.killpg(process.pid, signal.SIGKILL)
+        await protocol.ended.wait()
         last_words.cancel()
         await asyncio.gather(last_words, return_exceptions=True)
+        if process.stdin is not None and process.stdin.transport.get_write_buffer_size():
+            process.stdin.transport.abort()  # closing it would wait for what nobody reads any more
+        transport.close()
 
 
 async def _last_words(errors: asyncio.StreamReader | None) -> bytes:
@@ -130,28 +188,27 @@ async def _ended(last_words: asyncio.Task[bytes]) -> bytes:
     return last_words.result() if done else b""
 
 
-async def _listing(
-    process: asyncio.subprocess.Process, asked: Collection[Configuration] | None
-) -> list[dict[str, Any]] | _Stopped:
-    assert process.stdout is not None
+async def _listing(begun: _Begun, asked: Collection[Configuration] | None) -> list[dict[str, Any]] | _Stopped:
     now = asyncio.get_running_loop().time
     name = ""
     try:
         async with asyncio.timeout(TIMEOUT_S) as limit:
             if asked is not None:
-                await _ask(process, asked)
-            async for line in process.stdout:
+                await _ask(begun.process, asked)
+            while line := await begun.output.readline():
                 said: str | list[dict[str, Any]] = _decode(line)
                 if not isinstance(said, str):
                     return said
                 name = said
                 # For each anew: on a slow machine the last one must not pay for all before it.
                 limit.reschedule(now() + TIMEOUT_S)
-            code = await process.wait()
+            await begun.ended.wait()
     except TimeoutError:
         return _Stopped(name, f"took more than {TIMEOUT_S:g} s")
     except (msgspec.DecodeError, ValueError):  # of no text, or of a line that is too long
         return _Stopped(name, "said what is no catalogue")
+    code = begun.process.returncode
+    assert code is not None
     return _Stopped(name, _end(code), code)
 
 

@@ -9,6 +9,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -25,6 +26,8 @@ from chandlery.workers.discovery import (
     text_of,
 )
 from chandlery.workers.strategy import strategies_in
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class CatalogueEntry(msgspec.Struct, omit_defaults=True):
@@ -136,8 +139,14 @@ class _Collection:
                 self._add(strategy.name, Found(strategy, "folder", text))
 
     def _add(self, name: str, found: Found) -> None:
+        entry = _entry(found)
+        try:
+            _encode(entry)
+        except Exception as error:  # noqa: BLE001 -- whatever can't be told of it must not cost the others
+            self.entries[name] = _broken(_unicode(name), found.origin, f"can't be described: {error}")
+            return
         self.strategies[name] = found
-        self.entries[name] = _entry(found)
+        self.entries[name] = entry
 
 
 def collect(
@@ -171,7 +180,7 @@ def configure(found: Found, configuration: Configuration) -> Configured | None:
         return Configured(int(found.strategy(configuration.parameters).warmup))
     except StrategyError as error:
         return Configured(
-            problem=str(error), reason="BadParameter" if error.reason == "BadParameter" else "BadStrategy"
+            problem=_unicode(str(error)), reason="BadParameter" if error.reason == "BadParameter" else "BadStrategy"
         )
     except (Exception, SystemExit) as error:  # noqa: BLE001 -- a strategy may raise anything
         print(f"{configuration.strategy}: {type(error).__name__}: {error}", file=sys.stderr)

@@ -16,7 +16,7 @@ import msgspec
 
 from chandlery.core.configurations import Answer, Answers, Configuration, Configured
 from chandlery.core.errors import InputError, MachineError
-from chandlery.workers.catalogue_process import listed
+from chandlery.workers.catalogue_process import Output, listed
 
 #: Configuring a strategy takes under 1 ms; one that reads a file for it may take seconds.
 _ANSWER_TIMEOUT_S: Final = 5.0
@@ -51,22 +51,22 @@ class Catalogue:
         return {key: one for key, one in asked.items() if one.strategy in usable and self.answers.get(key) is None}
 
     def unusable(self) -> str:
-        """What of the folder of strategies can't be used, and why; empty: all of it can.
+        """What of the folder of strategies can't be used, and what installed ones were left out, and why; empty: nothing.
 
         Traders tell of it only where they name it and nothing else has the name.
         """
         broken = [
             f"{entry['name']}: {entry['errors'][0]}"
             for entry in self.entries
-            if entry.get("errors") and entry.get("source") == "folder"
+            if entry.get("errors") and (entry.get("source") == "folder" or entry["name"] in self.left_out)
         ]
         more = f"; and {len(broken) - _MOST_NAMED} more" if len(broken) > _MOST_NAMED else ""
         return "; ".join(broken[:_MOST_NAMED]) + more
 
 
-def unusable_notice(folder: Path, unusable: str) -> str:
-    """What is to be said of what :meth:`Catalogue.unusable` tells of a folder."""
-    return f"{folder}: not all of its strategies can be used: {unusable}"
+def unusable_notice(folder: Path | None, unusable: str) -> str:
+    """What is to be said of what :meth:`Catalogue.unusable` tells, with a folder beside the installed strategies or without."""
+    return f"{folder or 'this installation'}: not all of its strategies can be used: {unusable}"
 
 
 async def read_catalogue(
@@ -98,7 +98,7 @@ async def read_catalogue(
 
 
 async def _answers(
-    output: asyncio.StreamReader, asked: Mapping[str, Configuration], answers: dict[str, Configured | None], by_s: float
+    output: Output, asked: Mapping[str, Configuration], answers: dict[str, Configured | None], by_s: float
 ) -> dict[str, Configuration]:
     """Add the answers of one process as they come.
 

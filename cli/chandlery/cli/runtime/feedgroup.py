@@ -235,7 +235,8 @@ class FeedGroup:
     @property
     def is_hopeless(self) -> bool:
         """Whether its replay will get to no end, as far as is known: its input is wrong, and no new process tries it now."""
-        return bool(self.wrong_input) and self.ingest.state == "backoff"
+        is_wrong = bool(self.wrong_input) and self.ingest.last_exit == InputError.exit_code
+        return is_wrong and self.ingest.state == "backoff"
 
     def note_unknown_symbols(self) -> list[str]:
         """Take what ingest said last; returns the symbols that the source doesn't have, as :class:`UnknownSymbols` tells."""

@@ -56,7 +56,7 @@ class RingCounts:
         for key in [key for key, ring in self._held.items() if ring.replaced]:
             with self._held.pop(key) as ring:
                 self._gone[key] = self._gone.get(key, Counter()) + self._since(key, _told(ring))
-            del self._before[key]
+            self._before.pop(key, None)
             self._leaving.discard(key)
 
     def now(self) -> dict[str, Counter[str]]:

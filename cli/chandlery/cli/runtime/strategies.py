@@ -53,9 +53,9 @@ class Strategies:
 
     @property
     def notices(self) -> list[str]:
-        """That the folder can't be read, or what of it can't be used, and why."""
+        """That the folder can't be read, or what can't be used, and why."""
         told = [self._unread] if self._unread else []
-        if self._folder is not None and (unusable := self.catalogue.unusable()):
+        if unusable := self.catalogue.unusable():
             told.append(unusable_notice(self._folder, unusable))
         return told
 
