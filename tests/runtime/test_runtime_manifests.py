@@ -193,7 +193,7 @@ def test_a_strategy_file_that_ends_its_process_at_import_stalls_the_trader_that_
 
 def test_a_symbol_that_its_feed_does_not_list_stalls_the_trader_alone(up: Up, folder: Path) -> None:
     path = folder / "listed.yaml"
-    listed = LATER.replace("later", "listed").replace("history:", "symbols: [BTC/USDT], history:")
+    listed = LATER.replace("later", "listed").replace("history:", "symbols: [BTC/USDT]\n  history:")
     path.write_text(listed + "---" + trader("unlisted", "ETH/USDT").replace("{name: demo}", "{name: listed}"))
     until(lambda: up.trader("unlisted") is not None, "seen")
     row = up.trader("unlisted")

@@ -39,9 +39,7 @@ spec:
 apiVersion: chandlery.dev/v1alpha1
 kind: TraderPool
 metadata: {{name: {pool}}}
-spec:
-  feed: {{name: {name}}}
-  {pool_spec}
+spec: {{feed: {{name: {name}}}{pool_spec and f", {pool_spec}"}}}
 """
 
 
