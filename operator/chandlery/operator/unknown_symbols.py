@@ -17,7 +17,7 @@ class UnknownSymbols:
     each restart of ingest would have a version without a market begin in the place of the one before.
 
     Args:
-        before: what was said before this process began, as it stands written: a start of the one who asks is no other thing.
+        before: what an earlier process wrote down: a restart of whoever asks makes no symbol known either.
     """
 
     def __init__(self, before: Collection[str] = ()) -> None:
