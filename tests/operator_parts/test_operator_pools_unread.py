@@ -58,6 +58,14 @@ def tell(link: WorkerLink, *traders: TraderStatus) -> None:
     link.status = WorkerStatus(link.name, 1, now.sequence, now.hash, now.sequence, True, told[0], [], {}, *told[1:])
 
 
+def keep_what_is_unsound(bench: Bench) -> None:
+    """A pool with one Trader, and an assignment of its worker that nobody can go by."""
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one"))
+    keep(bench, *bench.planned_alone())
+    change("another", bench)
+
+
 def assigned(link: WorkerLink) -> list[tuple[int, str, int | None]]:
     return [(one.incarnation, one.mode, one.until_ms) for one in link.delivery.assignment.traders]
 
@@ -66,10 +74,7 @@ def assigned(link: WorkerLink) -> list[tuple[int, str, int | None]]:
 async def test_a_worker_of_which_nothing_sound_is_kept_is_told_nothing_as_long_as_nobody_can_tell_what(
     bench: Bench, unread: Callable[[Bench], None]
 ) -> None:
-    bench.cache.put("TraderPool", pool_body())
-    bench.cache.put("Trader", trader_body("one"))
-    keep(bench, *bench.planned_alone())
-    change("another", bench)
+    keep_what_is_unsound(bench)
     link = start(bench, unread)
     for _ in range(2):
         await bench.pools.reconcile(KEY)
@@ -88,10 +93,7 @@ async def test_a_worker_of_which_nothing_sound_is_kept_is_told_nothing_as_long_a
 async def test_a_worker_of_which_nothing_sound_is_kept_is_told_to_stop_all_where_none_stays(
     bench: Bench, unread: Callable[[Bench], None]
 ) -> None:
-    bench.cache.put("TraderPool", pool_body())
-    bench.cache.put("Trader", trader_body("one"))
-    keep(bench, *bench.planned_alone())
-    change("another", bench)
+    keep_what_is_unsound(bench)
     bench.cache.put("Trader", trader_body("one", version=2, generation=2, suspend=True))
     link = start(bench, unread)
     await bench.pools.reconcile(KEY)

@@ -244,15 +244,15 @@ class Pools:
         return outdated
 
     async def _remove_surplus(self, pool: TraderPool, made: PoolPlan) -> None:
-        stay = self._sets.others(pool, made.workers)
-        if not stay:
+        surplus = self._sets.others(pool, made.workers)
+        if not surplus:
             return
         # What can't be made may not be kept either, until somebody does something: it holds up only what leads there.
         unmade = self._sets.unmade(pool.key).keys() & made.workers.keys()
         if await self._all_kept(pool.key, made.workers.keys() - unmade):
-            stay = self._leading_to(pool.key, stay, {name: made.workers[name] for name in unmade})
-            await self._sets.remove_others(pool, [*made.workers, *stay])
-        if stay:
+            surplus = self._leading_to(pool.key, surplus, {name: made.workers[name] for name in unmade})
+            await self._sets.remove_others(pool, [*made.workers, *surplus])
+        if surplus:  # some have to wait
             self._tools.mark(("pool", *pool.key), _KEPT_WAIT_S)
 
     def _leading_to(self, key: Key, surplus: Iterable[str], places: Mapping[str, Assignment]) -> list[str]:
