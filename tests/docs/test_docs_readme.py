@@ -17,5 +17,5 @@ async def test_the_readmes_own_strategy_runs_in_the_quickstart(tmp_path: Path) -
         path.parent.mkdir()
         path.write_text(content)
     manifests = [str(ROOT / "examples" / "quickstart"), str(tmp_path / "traders")]
-    wanted, _ = await read_first(manifests, tmp_path / "strategies")
+    wanted, _ = await read_first(manifests, tmp_path / "strategies", print)
     assert ("default", "breakout-btc") in wanted.manifests.traders

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -186,3 +187,88 @@ async def test_one_that_was_replaced_at_once_goes_where_only_its_successor_was_k
     await bench.pools.reconcile(KEY)
     assert assigned(link) == []
     assert assigned(bench.workers.of(KEY)["quants-1"]) == [(5, "active", None)]
+
+
+def unread_trader(**spec: Any) -> dict[str, Any]:
+    """A Trader that can't be read: it is of an interval of another version."""
+    market = {"symbols": ["BTC/USDT"], "interval": "1x"}
+    return trader_body("one", version=3, generation=3, **{"market": market, **spec})
+
+
+def start_without_reading_the_trader(bench: Bench, *kept: TraderAssignment, **spec: Any) -> WorkerLink:
+    """Start the operator, which can't read a Trader of which its worker has this."""
+    keep(bench, *kept)
+    bench.cache.drop("Trader-default-one")
+    bench.cache.put("Trader", unread_trader(**spec))
+    return start(bench, lambda _: None)
+
+
+async def test_a_trader_that_can_not_be_read_runs_on_and_is_told_so(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one", strategy={"name": "sma-cross", "parameters": {"fast": 9}}))
+    (one,) = (msgspec.structs.replace(each, incarnation=4) for each in bench.planned_alone())
+    link = start_without_reading_the_trader(bench, one)
+    tell(link, TraderStatus("Active", generation=1, incarnation=4))
+    for _ in range(2):
+        await bench.pools.reconcile(KEY)
+    assert (link.delivery.assignment.sequence, link.delivery.assignment.traders) == (3, [one]), "nothing of it is new"
+    said, status = bench.condition("Trader/one"), bench.server.statuses["Trader/one"]
+    assert (said["status"], said["reason"]) == ("True", "BadManifest")
+    assert said["message"].startswith("spec.market.interval: ")
+    assert said["message"].endswith(" (generation 1 stays)")
+    assert bench.condition("Trader/one", "Stalled")["status"] == "True"
+    assert (status["worker"], status["runningGeneration"], status["observedGeneration"]) == ("quants-0", 1, 3)
+    bench.cache.put("Trader", trader_body("one", version=4, generation=4, strategy={"name": "sma-cross"}))
+    await bench.pools.reconcile(KEY)
+    assert assigned(link) == [(4, "active", None), (5, "standby", None)], "once mended it is a change like any other"
+
+
+@pytest.mark.parametrize("what", ["deleted", "made anew", "suspended", "in another pool", "pool suspended"])
+async def test_a_trader_that_can_not_be_read_stops_for_what_stops_any(bench: Bench, what: str) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("TraderPool", pool_body("other"))
+    bench.cache.put("Trader", trader_body("one"))
+    kept = bench.planned_alone()
+    said: dict[str, dict[str, Any]] = {"suspended": {"suspend": True}, "in another pool": {"in_pool": "other"}}
+    link = start_without_reading_the_trader(bench, *kept, **said.get(what, {}))
+    if what in ("deleted", "made anew"):
+        bench.cache.drop("Trader-default-one")
+    if what == "made anew":
+        bench.cache.put("Trader", {**trader_body("one", uid="another", version=4), "spec": unread_trader()["spec"]})
+    elif what == "pool suspended":
+        bench.cache.put("TraderPool", pool_body(version=4, generation=2, suspend=True))
+    for name in ("quants", "other"):
+        await bench.pools.reconcile(("default", name))
+    assert [one.mode for one in link.delivery.assignment.traders if one.mode != "suspended"] == []
+    assert len(link.delivery.assignment.traders) == (1 if "suspended" in what else 0)
+    if what == "pool suspended":
+        bench.cache.put("TraderPool", pool_body(version=5, generation=3))
+        await bench.pools.reconcile(KEY)
+        assert assigned(link)[-1][1] == "active", "its own suspend is what it says, not what its pool had made of it"
+
+
+async def test_a_trader_that_can_not_be_read_amid_a_change_goes_on_with_the_change(bench: Bench) -> None:
+    old, new = edited(bench)
+    link = start_without_reading_the_trader(bench, msgspec.structs.replace(old, until_ms=None), new)
+    tell(link, TraderStatus("Active", generation=1, incarnation=4), TraderStatus("Ready", generation=2, incarnation=5))
+    await bench.pools.reconcile(KEY)
+    assert assigned(link) == [(4, "active", None), (5, "standby", None)]
+
+
+async def test_a_trader_that_could_be_read_is_told_like_one_that_could_not(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one"))
+    await bench.pools.reconcile(KEY)
+    bench.pools._began_s = float("-inf")
+    link = bench.workers.of(KEY)["quants-0"]
+    tell(link, TraderStatus("Active", generation=1, incarnation=1))
+    bench.cache.put("Trader", unread_trader())
+    for _ in range(2):
+        await bench.pools.reconcile(KEY)
+    said = bench.condition("Trader/one")
+    assert (said["status"], said["reason"]) == ("True", "BadManifest")
+    assert said["message"].endswith(" (generation 1 stays)")
+    bench.cache.put("Trader", trader_body("never", market={"symbols": ["BTC/USDT"], "interval": "1x"}))
+    await bench.pools.reconcile(KEY)
+    never = bench.condition("Trader/never")
+    assert (never["status"], never["reason"]) == ("False", "BadManifest")

@@ -20,15 +20,15 @@ def gone(number: int, *traders: str) -> Existing:
     return Existing(number, traders, False, NOW_MS - MINUTE_MS, True)
 
 
-def placed(*existing: Existing) -> Placement:
+def placed(*existing: Existing, spare: int = 0, delays: Delays | None = None) -> Placement:
     traders = {name for one in existing for name in one.traders}
     return place(
         dict.fromkeys(sorted(traders), SERIES),
         existing,
-        Bounds(least=1, most=4, spare=0, traders=2, series=512),
+        Bounds(least=1, most=4, spare=spare, traders=2, series=512),
         surplus_since_ms=None,
         now_ms=NOW_MS,
-        delays=Delays(),
+        delays=delays or Delays(),
     )
 
 
@@ -40,3 +40,9 @@ def test_traders_of_a_lost_worker_are_moved_to_a_new_one_and_not_into_it() -> No
 def test_traders_of_a_lost_worker_are_moved_to_one_that_starts_and_not_into_it() -> None:
     starting = Existing(2, (), False, NOW_MS - 1_000, False, rolled_out=False)
     assert placed(gone(0, "a", "b"), unmade(1), starting).workers[2] == ["a", "b"]
+
+
+def test_of_two_empty_workers_it_is_the_one_to_be_missed_whatever_their_numbers() -> None:
+    spare = Existing(2, (), True, NOW_MS - MINUTE_MS, True)
+    full = Existing(0, ("a", "b"), True, NOW_MS - MINUTE_MS, True)
+    assert list(placed(full, unmade(1), spare, spare=1, delays=Delays(shrink_ms=0)).workers) == [0, 2]

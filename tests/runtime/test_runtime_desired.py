@@ -217,7 +217,7 @@ async def test_parameters_that_no_trader_can_run_with_are_told_before_anything_s
 ) -> None:
     manifests = small_pool(tmp_path, bad=bad, good=trader("good", fast=2, slow=135))
     with pytest.raises(ManifestError) as refused:
-        await read_first([str(manifests)], None)
+        await read_first([str(manifests)], None, print)
     (told,) = str(refused.value).splitlines()
     assert told == f"{tmp_path}/bad.yaml (document 1, line 7) Trader/default/bad: {says}"
 

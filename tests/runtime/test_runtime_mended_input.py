@@ -93,6 +93,9 @@ async def test_a_run_until_the_end_of_its_replays_waits_for_one_that_was_mended(
     assert _all_finished(runtime), "as it is, it gets to no end"
     await run_again(group, monkeypatch, connected=True, trades={"appended": 0})
     assert not _all_finished(runtime), "it is tried: whether the file has been mended is seen by what comes"
+    end_with(-9, group.ingest, group)
+    assert group.wrong_input
+    assert not _all_finished(runtime), "the one that tried it was killed, and the next will"
     await run_again(group, monkeypatch, connected=True, trades={"appended": 7})
     assert not _all_finished(runtime)
     end_with(-9, group.ingest, group)

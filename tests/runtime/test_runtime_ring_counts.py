@@ -99,6 +99,15 @@ def test_signals_that_waited_when_the_run_began_are_carried_also_where_their_tra
     counts.close()
 
 
+def test_a_ring_that_took_the_place_of_one_that_left_is_counted_from_its_own_beginning(tmp_path: Path) -> None:
+    decide(ring_of(tmp_path, 1), 3)
+    counts = begun(tmp_path)
+    let_go(tmp_path, 1)
+    decide(ring_of(tmp_path, 1), 5)
+    assert total(counts)["signals"] == 5
+    counts.close()
+
+
 @pytest.mark.broker
 @pytest.mark.slow
 @pytest.mark.timeout(400)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -270,9 +271,13 @@ async def test_manifests_that_were_being_read_when_strategies_changed_are_held_a
     assert [problem.reason for problem in runtime.wanted.found if problem.reason == "UnknownStrategy"] == []
 
 
-def test_a_strategy_file_that_never_returns_does_not_outlive_a_command_that_was_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN)"])
+def test_a_strategy_file_that_never_returns_does_not_outlive_a_command_that_was_killed(
+    tmp_path: Path, first: str
+) -> None:
     (tmp_path / "hangs.py").write_text(
-        f"import os, time\nos.close(os.open({str(tmp_path / 'begun')!r}, os.O_CREAT))\ntime.sleep(600)\n" + STRATEGIES
+        f"import os, signal, time\n{first}\nos.close(os.open({str(tmp_path / 'begun')!r}, os.O_CREAT))\ntime.sleep(600)\n"
+        + STRATEGIES
     )
     mark = f"strategies-{os.getpid()}"
     command = [sys.executable, "-m", "chandlery.cli", "validate", "-f", str(tmp_path), "--strategies", str(tmp_path)]
@@ -283,6 +288,17 @@ def test_a_strategy_file_that_never_returns_does_not_outlive_a_command_that_was_
         kill_hard(process.pid)
         process.wait()
     until(lambda: not pids_with_variable("CHANDLERY_TEST_MARK", mark), "the reading process has ended")
+
+
+def test_who_checks_is_told_that_a_file_is_waited_for_while_it_is(tmp_path: Path) -> None:
+    (tmp_path / "waits.py").write_text(DEADLY["waits"][0])
+    manifests, errors = write_manifests(tmp_path / "m", good=trader("good")), tmp_path / "errors"
+    command = [sys.executable, "-m", "chandlery.cli", "validate", "-f", str(manifests), "--strategies", str(tmp_path)]
+    with errors.open("wb") as output, subprocess.Popen(command, stderr=output) as process:
+        told = "chandlery: importing the strategies; one that takes more than 30 s is left out\n"
+        until(lambda: errors.read_text() == told, errors.read_text)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 130
 
 
 def test_a_start_that_waits_for_a_file_that_never_returns_says_so_and_is_ended_at_once(tmp_path: Path) -> None:

@@ -24,13 +24,10 @@ from chandlery.cli.runtime.recent import RecentSignals
 from chandlery.cli.runtime.strategies import look
 from chandlery.cli.runtime.viewing import Viewer
 from chandlery.console.summary import Summary, encode_summary
-from chandlery.workers.catalogue_process import TIMEOUT_S
 
 log = logging.getLogger("chandlery.up")
 
 _LOOK_S: Final = 0.1
-#: Most machines import the strategies in less; after this it is said what is waited for.
-_PATIENCE_S: Final = 4.0
 
 
 class Interrupts:
@@ -90,16 +87,12 @@ async def run_up(options: UpOptions, presenter: Presenter, *, json: bool) -> int
 
 async def _read(options: UpOptions, presenter: Presenter, interrupts: Interrupts) -> tuple[Wanted, Catalogue] | None:
     """Manifests and strategies; None: a person ends it before. A strategy that never returns would hold that up, too."""
-    telling = asyncio.get_running_loop().call_later(
-        _PATIENCE_S, presenter.line, f"importing the strategies; one that takes more than {TIMEOUT_S:g} s is left out"
-    )
-    reading = asyncio.create_task(read_first(options.manifests, options.strategies), name="read")
+    reading = asyncio.create_task(read_first(options.manifests, options.strategies, presenter.line), name="read")
     asked = asyncio.create_task(interrupts.asked.wait(), name="interrupts")
     try:
         await asyncio.wait({reading, asked}, return_when=asyncio.FIRST_COMPLETED)
         return None if interrupts.asked.is_set() else reading.result()
     finally:
-        telling.cancel()
         reading.cancel()
         asked.cancel()
         await asyncio.gather(reading, asked, return_exceptions=True)

@@ -114,13 +114,17 @@ def up(
 
 def validate(manifests: Manifests, strategies: Strategies = None, json: Json = False) -> None:
     """Check manifests as `up` would, without starting anything. Exit code 2: there is a problem."""
-    wanted, catalogue = asyncio.run(read_first(tuple(map(str, manifests)), strategies))
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"chandlery: {text}\n")
+
+    wanted, catalogue = asyncio.run(read_first(tuple(map(str, manifests)), strategies, say))
     if unusable := catalogue.unusable():
-        sys.stderr.write(f"chandlery: {unusable_notice(strategies, unusable)}\n")
+        say(unusable_notice(strategies, unusable))
     read = wanted.manifests
     unchecked = unchecked_traders(read, catalogue)
     for trader in unchecked:
-        sys.stderr.write(f"chandlery: {unchecked_notice(trader)}\n")
+        say(unchecked_notice(trader))
     found = {"feeds": len(read.feeds), "pools": len(read.pools), "traders": len(read.traders)}
     if json:
         print(msgspec.json.encode({**found, "unchecked": [trader.full_name for trader in unchecked]}).decode())

@@ -32,6 +32,12 @@ def trader_of(key: str) -> str:
     return key.rpartition("@")[0]
 
 
+def incarnation_in(key: str) -> int:
+    """The number within a :attr:`TraderAssignment.key`; 0: it has none (an earlier version named rings by the Trader)."""
+    number = key.rpartition("@")[2]
+    return int(number) if number.isdigit() else 0
+
+
 Mode = Literal["active", "standby", "suspended"]
 Trigger = Literal["CandleClose", "EveryUpdate"]
 

@@ -7,7 +7,7 @@ of uids, taken after every relist and from time to time, drops what isn't in it 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -33,7 +33,7 @@ class Held:
         version: ``resourceVersion``. generation: of its spec.
         resource: as a type; None: it can't be read and never could, ``problem`` says why. With a problem it is
             the last version that could be read: a bad edit stops nothing.
-        status: as the API server has it.
+        status: as the API server has it. spec: as it stands, of one that never could be read.
         pool: the pool that a Trader names. feed: the feed that a pool names, where that can be told.
     """
 
@@ -47,6 +47,7 @@ class Held:
     status: Mapping[str, Any] = field(default_factory=dict)
     pool: Key | None = None
     feed: Key | None = None
+    spec: Mapping[str, Any] = field(default_factory=dict)
 
 
 def hold(kind: str, body: Mapping[str, Any], before: Held | None = None) -> Held:
@@ -68,6 +69,7 @@ def hold(kind: str, body: Mapping[str, Any], before: Held | None = None) -> Held
         status=body.get("status") or {},
         pool=_pool(kind, resource, body),
         feed=_feed(kind, resource, body),
+        spec=body.get("spec") or {} if resource is None else {},
     )
 
 
@@ -147,6 +149,12 @@ class Cache:
         dirty = self._concerned(held)
         self._remove(held)
         return [*dict.fromkeys([*dirty, *self._seeking(held.kind)])]
+
+    def recall(self, uid: str, resource: Resource) -> None:
+        """Hold this as the last version that could be read of one that can't be, and of which no other is known."""
+        held = self._held[uid]
+        if held.resource is None:
+            self._held[uid] = replace(held, resource=resource, spec={})
 
     def sweep(self, kind: str, version: int, uids: Iterable[str], namespace: str = "") -> list[Dirty]:
         """Forget what a list doesn't have, unless it is newer than the list.

@@ -132,7 +132,7 @@ def trader_state(
         verdict: the planner's; None: the Trader can't be read. worker: the one it is assigned to.
         unknown_symbols: symbols that the feed's source says it doesn't have.
     """
-    if held.problem:
+    if held.problem and (verdict is None or not verdict.keeps):
         return State("BadManifest", held.problem, stalled=True)
     if verdict is None:
         return State("Pending", "not planned yet")

@@ -406,7 +406,7 @@ class _Placer:
         return sorted(
             self.workers.values(),
             key=lambda worker: (
-                not worker.traders and worker.lost,
+                not worker.traders and (worker.lost or worker.unmade),
                 not worker.traders and bool(worker.leaving),
                 not worker.traders,
                 worker.number,

@@ -28,7 +28,7 @@ from chandlery.operator.planner_types import Desired, Failed, Seen, Waited
 #: With one of these, a version of a Trader that runs already is kept: a bad edit stops nothing. What a Trader may no
 #: longer do (``NotAllowed``), or do without (its pool, its feed), stops it.
 KEEPS_THE_OLD: Final = frozenset(
-    {"BadParameter", "UnknownStrategy", "BadStrategy", "BadSource", "UnknownTier", "UnknownSymbol"}
+    {"BadManifest", "BadParameter", "UnknownStrategy", "BadStrategy", "BadSource", "UnknownTier", "UnknownSymbol"}
 )
 #: The end of the message of one that awaits its approval and runs nowhere.
 RUNS_NOWHERE: Final = "; no version of it runs until then"

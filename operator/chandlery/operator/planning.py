@@ -38,6 +38,7 @@ from chandlery.operator.planner import (
 from chandlery.operator.planner_since import without_pool
 from chandlery.operator.planner_standing import told_of
 from chandlery.operator.planner_types import Waited
+from chandlery.operator.recalled import newest_by_uid, recalled
 
 #: An assignment travels in a ConfigMap, which holds 1 MiB: one Trader's parameters must not take it from the others.
 MOST_PARAMETER_BYTES: Final = 16 * 1024
@@ -79,10 +80,15 @@ class PoolPlanner:
     def adopt(self, assigned: Iterable[tuple[Key, Assignment]]) -> None:
         """Begin with what workers are assigned, by their pools: a Trader may have got another pool while nobody planned.
 
-        To be called before the first plan: whichever pool is planned first finds what the others know.
+        A Trader that can't be read is what its workers have of it, in the cache too. To be called before the first plan: whichever pool is planned first finds what the others know.
         """
         feeds = {held.key: held.feed for held in self._cache.all_of(TraderPool.KIND)}
-        self._memory = assigned_before((key, feeds[key] or ("", ""), one) for key, one in assigned if key in feeds)
+        ours = [(key, one) for key, one in assigned if key in feeds]
+        self._memory = assigned_before((key, feeds[key] or ("", ""), one) for key, one in ours)
+        running = newest_by_uid(one for _, one in ours)
+        for held in [held for held in self._cache.all_of(Trader.KIND) if held.uid in running]:
+            if held.resource is None and (trader := recalled(held, running[held.uid])) is not None:
+                self._cache.recall(held.uid, trader)
 
     def plan(
         self,
@@ -115,7 +121,7 @@ class PoolPlanner:
             traders=traders,
             configmaps=configmaps,
             namespaces=namespaces,
-            problems=_problems(traders.values(), catalogue, pools.get(key)),
+            problems=_problems(mine, catalogue, pools.get(key)),
             unknown_symbols={pools[key].spec.feed.key(key[0]): unknown_symbols} if there else {},
             waited={held.key: waited for held in mine if (waited := _waited(held)) is not None},
             delays=self._delays,
@@ -313,11 +319,17 @@ def _waited(held: Held) -> Waited | None:
 
 
 def _problems(
-    traders: Iterable[Trader], catalogue: Collection[CatalogueEntry] | None, pool: TraderPool | None
+    held: Iterable[Held], catalogue: Collection[CatalogueEntry] | None, pool: TraderPool | None
 ) -> dict[Key, list[Problem]]:
     found: dict[Key, list[Problem]] = {}
     room_bytes = traders_bytes(pool) if pool is not None else None
-    for trader in traders:
+    for one in held:
+        trader = one.resource
+        assert isinstance(trader, Trader)
+        if one.problem:
+            # What is held is the version before: of this one nothing but that can be said.
+            found[trader.key] = [Problem("", 0, 0, trader.KIND, *trader.key, "", one.problem, "BadManifest")]
+            continue
         if pool is not None and room_bytes is not None and trader.spec.resources.memory > room_bytes:
             message = (
                 f"{format_quantity(trader.spec.resources.memory)} is more than all traders of a worker of TraderPool "

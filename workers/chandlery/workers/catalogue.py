@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -26,6 +27,7 @@ import msgspec
 
 from chandlery.core.configurations import Answer, Configuration
 from chandlery.core.errors import ChandleryError, MachineError
+from chandlery.core.processes import die_with_parent
 from chandlery.workers.catalogue_process import listed
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -66,6 +68,8 @@ def _tell(options: argparse.Namespace, asked: list[Configuration]) -> None:
     # Imported late, so that who lets another process do it doesn't load numpy and TA-Lib.
     from chandlery.workers.collecting import collect, configure
 
+    # What is imported may ignore every signal that can be ignored, and must not outlive who asked.
+    die_with_parent(signal.SIGKILL)
     with _claim_output() as output:
 
         def say(what: object) -> None:

@@ -86,7 +86,7 @@ async def _run(asked: Asked, folder: Path, say: Say, interrupted: asyncio.Event)
     write_atomically(manifest, manifests(asked, steps_of(asked)[0]).encode())
     options = UpOptions(manifests=(str(manifest.parent),), state=folder / "state", strategies=STRATEGIES)
     seen = look(options.strategies)
-    wanted, catalogue = await read_first(options.manifests, options.strategies)
+    wanted, catalogue = await read_first(options.manifests, options.strategies, say)
     # How far the start is, is not how far the comparison is.
     runtime = LocalRuntime(options, wanted, catalogue, lambda line, fraction=None: say(line), seen=seen)
     viewer = Viewer(runtime, RecentSignals())

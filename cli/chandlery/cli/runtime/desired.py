@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,10 @@ from chandlery.core.explanations import explain
 from chandlery.core.manifests import STDIN, Key, ManifestSet, Problem, Standing, check_against_catalogue, read_manifests
 from chandlery.core.resources import MarketFeed, Trader, TraderPool
 from chandlery.core.wording import path_text
+from chandlery.workers.catalogue_process import TIMEOUT_S
 
+#: Most machines import the strategies in less; after this it is said what is waited for.
+_PATIENCE_S: Final = 4.0
 #: Resources of an emptied file that its notice names.
 _MOST_NAMED: Final = 3
 
@@ -49,18 +53,25 @@ class Wanted:
         return [one for one in [*self.refused, *self.found] if one.kind != "Trader" or not one.name]
 
 
-async def read_first(roots: Sequence[str], strategies: Path | None) -> tuple[Wanted, Catalogue]:
+async def read_first(
+    roots: Sequence[str], strategies: Path | None, say: Callable[[str], None]
+) -> tuple[Wanted, Catalogue]:
     """Read manifests and strategies before anything starts: everything must be right.
 
     Args:
-        roots: folders and files. strategies: folder beside the shipped ones.
+        roots: folders and files. strategies: folder beside the shipped ones. say: told what is waited for, where that is long.
 
     Raises:
         ManifestError: every problem, one a line; or there is no Trader.
         InputError: no such folder of strategies. MachineError: they can't be listed.
     """
     manifests = read_manifests(roots)
-    catalogue = await read_catalogue(strategies, configurations_of(manifests.traders.values()))
+    waited_for = f"importing the strategies; one that takes more than {TIMEOUT_S:g} s is left out"
+    telling = asyncio.get_running_loop().call_later(_PATIENCE_S, say, waited_for)
+    try:
+        catalogue = await read_catalogue(strategies, configurations_of(manifests.traders.values()))
+    finally:
+        telling.cancel()
     return wanted_first(roots, manifests, catalogue), catalogue
 
 

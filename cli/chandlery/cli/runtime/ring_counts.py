@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from chandlery.core.assignment import trader_of
+from chandlery.core.assignment import incarnation_in, trader_of
 from chandlery.core.errors import SegmentError
 from chandlery.core.signals import Decided, decode_ring
 from chandlery.core.wire import UNDECODABLE
@@ -48,7 +48,7 @@ class RingCounts:
 
     def look(self) -> None:
         """Take note of rings that have come and gone."""
-        for key in sorted(self._names() - self._before.keys(), key=_number):
+        for key in sorted(self._names() - self._before.keys(), key=incarnation_in):
             with _opened(self._path(key)) as ring:
                 if ring is not None:
                     self._before[key] = self._inherited(key, ring)
@@ -99,7 +99,7 @@ class RingCounts:
         """
         earlier: Counter[str] = Counter()
         for other in self._before:
-            if trader_of(other) == trader_of(key) and _number(other) < _number(key):
+            if trader_of(other) == trader_of(key) and incarnation_in(other) < incarnation_in(key):
                 with _opened(self._path(other)) as found:
                     one = self._held.get(other, found)
                     if one is not None and one.uid == ring.uid:
@@ -167,8 +167,3 @@ def _tells_of_others(payload: bytes) -> bool:
         return isinstance(decode_ring(payload), Decided)
     except UNDECODABLE:
         return False
-
-
-def _number(key: str) -> int:
-    number = key.rpartition("@")[2]
-    return int(number) if number.isdigit() else 0

@@ -18,6 +18,7 @@ from chandlery.core.assignment import (
     Assignment,
     Mode,
     TraderAssignment,
+    incarnation_in,
     trader_of,
     unsound,
 )
@@ -203,7 +204,7 @@ class AssignmentStore:
         """Names for people: the Trader's for its first incarnation here, the key for every other one."""
         assigned = {} if self.current is None else {trader.key: trader for trader in self.current.traders}
         # The assigned ones first: what has left takes no name from what is there.
-        ordered = sorted(keys, key=lambda key: (key not in assigned, _number_in(key)))
+        ordered = sorted(keys, key=lambda key: (key not in assigned, incarnation_in(key)))
         names: dict[str, str] = {}
         for key in ordered:
             names.setdefault(trader_of(key), key)
@@ -222,7 +223,3 @@ def _is_trader_name(name: str) -> bool:
         and not rest.startswith(".")
         and not namespace.startswith(".")
     )
-
-
-def _number_in(key: str) -> int:
-    return int(key.rpartition("@")[2])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from chandlery.core.assignment import TraderAssignment, trader_of
+from chandlery.core.assignment import TraderAssignment, incarnation_in, trader_of
 from chandlery.core.errors import SegmentError
 from chandlery.workers.ring_names import RING_FILES, key_in, ring_file_name
 from chandlery.workers.segment import Heritage, SignalRing
@@ -24,7 +24,7 @@ _MOST = (1 << 64) - 1
 
 def is_heir(spec: TraderAssignment, wanted: Collection[str]) -> bool:
     """Whether an incarnation goes on where earlier ones end: no earlier one is wanted beside it."""
-    return not any(trader_of(key) == spec.trader and _number(key) < spec.incarnation for key in wanted)
+    return not any(trader_of(key) == spec.trader and incarnation_in(key) < spec.incarnation for key in wanted)
 
 
 def heritage(rings: Path, spec: TraderAssignment) -> Heritage | None:
@@ -38,7 +38,7 @@ def heritage(rings: Path, spec: TraderAssignment) -> Heritage | None:
     known: dict[int, set[str]] = {}
     for path in rings.glob(RING_FILES):
         key = key_in(path)
-        if trader_of(key) != spec.trader or _number(key) >= spec.incarnation:
+        if trader_of(key) != spec.trader or incarnation_in(key) >= spec.incarnation:
             continue
         try:
             with SignalRing.attach(str(path)) as ring:
@@ -47,8 +47,8 @@ def heritage(rings: Path, spec: TraderAssignment) -> Heritage | None:
                 told = ring.info()
         except SegmentError:
             continue  # unsound, and the feed has said so: nothing in it can be believed
-        known[_number(key)] = own & told["positions"].keys()
-        for series in known[_number(key)]:
+        known[incarnation_in(key)] = own & told["positions"].keys()
+        for series in known[incarnation_in(key)]:
             positions[series] = max(positions.get(series, (-1, -1)), told["positions"][series])
         for name in SUMMED:
             counters[name] = (counters.get(name, 0) + told["counters"][name]) & _MOST
@@ -74,8 +74,3 @@ def adopt_earlier_names(rings: Path, wanted: Iterable[TraderAssignment]) -> None
         earlier, own = rings / ring_file_name(spec.trader), rings / ring_file_name(spec.key)
         if earlier.exists() and not own.exists():
             earlier.rename(own)
-
-
-def _number(key: str) -> int:
-    number = key.rpartition("@")[2]
-    return int(number) if number.isdigit() else 0
