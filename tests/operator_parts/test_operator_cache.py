@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.operator_parts.operator_bodies import feed_body, pool_body, trader_body
 
+from chandlery.core.resources import TraderPool
 from chandlery.operator.cache import Cache
 
 
@@ -136,3 +137,32 @@ def test_a_pool_that_can_not_be_read_still_names_its_feed() -> None:
     assert cache.pools_of(("default", "market")) == [("default", "quants")]
     assert cache.pools_of(("markets", "market")) == [("default", "other")]
     assert ("pool", "default", "quants") in cache.put("MarketFeed", feed_body())
+
+
+def test_a_spec_whose_references_are_none_belongs_to_nobody_and_costs_nobody_else() -> None:
+    cache = Cache()
+    for spec in ({"pool": "quants"}, {"pool": None}, None):
+        cache.put("Trader", {**trader_body("one"), "spec": spec})
+        cache.put("TraderPool", {**pool_body(), "spec": spec and {"feed": spec["pool"]}})
+        trader, pool = cache.get("Trader", ("default", "one")), cache.get("TraderPool", ("default", "quants"))
+        assert trader is not None
+        assert trader.pool == ("default", "")
+        assert pool is not None
+        assert pool.feed is None
+        cache.drop(trader.uid)
+        cache.drop(pool.uid)
+
+
+def test_of_a_pool_that_can_not_be_read_it_is_heard_whether_it_is_suspended() -> None:
+    cache = Cache()
+    cache.put("TraderPool", pool_body())
+    seen = []
+    for version, suspend in enumerate((False, True, True, "yes", False), start=2):
+        cache.put("TraderPool", pool_body(version=version, generation=version, workers=7, suspend=suspend))
+        held = cache.get("TraderPool", ("default", "quants"))
+        assert held is not None
+        assert isinstance(held.resource, TraderPool)
+        assert held.problem
+        seen.append(held.resource)
+    assert [pool.spec.suspend for pool in seen] == [False, True, True, True, False]
+    assert seen[1] is seen[2], "no change is none"

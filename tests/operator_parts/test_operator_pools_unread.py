@@ -192,7 +192,7 @@ async def test_one_that_was_replaced_at_once_goes_where_only_its_successor_was_k
 def unread_trader(**spec: Any) -> dict[str, Any]:
     """A Trader that can't be read: it is of an interval of another version."""
     market = {"symbols": ["BTC/USDT"], "interval": "1x"}
-    return trader_body("one", version=3, generation=3, **{"market": market, **spec})
+    return trader_body("one", **{"version": 3, "generation": 3, "market": market, **spec})
 
 
 def start_without_reading_the_trader(bench: Bench, *kept: TraderAssignment, **spec: Any) -> WorkerLink:
@@ -223,28 +223,80 @@ async def test_a_trader_that_can_not_be_read_runs_on_and_is_told_so(bench: Bench
     assert assigned(link) == [(4, "active", None), (5, "standby", None)], "once mended it is a change like any other"
 
 
-@pytest.mark.parametrize("what", ["deleted", "made anew", "suspended", "in another pool", "pool suspended"])
+STOPS = ["deleted", "made anew", "suspended", "suspended later", "in another pool", "pool suspended", "no sources"]
+
+
+@pytest.mark.parametrize("what", STOPS)
 async def test_a_trader_that_can_not_be_read_stops_for_what_stops_any(bench: Bench, what: str) -> None:
     bench.cache.put("TraderPool", pool_body())
     bench.cache.put("TraderPool", pool_body("other"))
     bench.cache.put("Trader", trader_body("one"))
-    kept = bench.planned_alone()
+    (one,) = bench.planned_alone()
+    kept = msgspec.structs.replace(one, source="#" if what == "no sources" else None)
     said: dict[str, dict[str, Any]] = {"suspended": {"suspend": True}, "in another pool": {"in_pool": "other"}}
-    link = start_without_reading_the_trader(bench, *kept, **said.get(what, {}))
+    link = start_without_reading_the_trader(bench, kept, **said.get(what, {}))
     if what in ("deleted", "made anew"):
         bench.cache.drop("Trader-default-one")
     if what == "made anew":
         bench.cache.put("Trader", {**trader_body("one", uid="another", version=4), "spec": unread_trader()["spec"]})
+    elif what == "suspended later":
+        bench.cache.put("Trader", unread_trader(version=4, generation=4, suspend=True))
     elif what == "pool suspended":
         bench.cache.put("TraderPool", pool_body(version=4, generation=2, suspend=True))
     for name in ("quants", "other"):
         await bench.pools.reconcile(("default", name))
-    assert [one.mode for one in link.delivery.assignment.traders if one.mode != "suspended"] == []
-    assert len(link.delivery.assignment.traders) == (1 if "suspended" in what else 0)
-    if what == "pool suspended":
-        bench.cache.put("TraderPool", pool_body(version=5, generation=3))
-        await bench.pools.reconcile(KEY)
-        assert assigned(link)[-1][1] == "active", "its own suspend is what it says, not what its pool had made of it"
+    assert [one.mode for one in link.delivery.assignment.traders] == ["suspended"] * ("suspended" in what)
+    if what == "no sources":
+        said_now = bench.condition("Trader/one")
+        assert (said_now["status"], said_now["reason"]) == ("False", "NotAllowed")
+        assert "; besides, it can't be read: spec.market.interval: " in said_now["message"]
+    elif "suspended" in what:
+        assert bench.condition("Trader/one")["message"].endswith(
+            "decides nothing: spec.suspend " + WHOSE.get(what, "is true")
+        )
+
+
+WHOSE = {"pool suspended": "of its TraderPool default/quants is true"}
+
+
+async def test_a_trader_that_can_not_be_read_is_resumed_with_its_pool_alone(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body(suspend=True))
+    bench.cache.put("Trader", trader_body("one"))
+    (one,) = bench.planned_alone()
+    assert one.mode == "suspended"
+    link = start_without_reading_the_trader(bench, one)
+    await bench.pools.reconcile(KEY)
+    assert assigned(link)[-1][1] == "suspended"
+    bench.cache.put("TraderPool", pool_body(version=5, generation=2))
+    await bench.pools.reconcile(KEY)
+    assert assigned(link)[-1][1] == "active", "its own suspend is what it says, not what its pool had made of it"
+
+
+async def test_a_trader_of_which_nobody_here_knows_what_it_runs_on_goes_and_the_others_stay(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    for name in ("one", "two"):
+        bench.cache.put("Trader", trader_body(name))
+    one, two = bench.planned_alone()
+    link = start_without_reading_the_trader(bench, msgspec.structs.replace(one, interval="1x"), two)
+    await bench.pools.reconcile(KEY)
+    assert [each.trader for each in link.delivery.assignment.traders] == ["default/two"]
+    assert bench.condition("Trader/one")["reason"] == "BadManifest"
+
+
+async def test_a_trader_that_can_not_be_read_and_has_lost_its_place_is_told_so(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one"))
+    link = start_without_reading_the_trader(bench, *bench.planned_alone())
+    bench.cache.put("TraderPool", pool_body(version=4, generation=2, allowedTraders={"namespaces": {"from": "All"}}))
+    bench.cache.drop("MarketFeed-default-market")
+    await bench.pools.reconcile(KEY)
+    assert assigned(link) == []
+    said = bench.condition("Trader/one")
+    assert (said["status"], said["reason"]) == ("False", "UnknownFeed")
+    bench.cache.put("MarketFeed", feed_body(uid="later", version=5))
+    await bench.pools.reconcile(KEY)
+    assert bench.condition("Trader/one")["reason"] == "BadManifest"
+    assert assigned(link) == [], "of what has stopped nobody knows enough to begin it"
 
 
 async def test_a_trader_that_can_not_be_read_amid_a_change_goes_on_with_the_change(bench: Bench) -> None:
@@ -268,7 +320,33 @@ async def test_a_trader_that_could_be_read_is_told_like_one_that_could_not(bench
     said = bench.condition("Trader/one")
     assert (said["status"], said["reason"]) == ("True", "BadManifest")
     assert said["message"].endswith(" (generation 1 stays)")
+    bench.cache.put("TraderPool", pool_body(version=2, generation=2, tiers=[{"name": "gold"}]))
+    await bench.pools.reconcile(KEY)
+    assert bench.condition("Trader/one") == said, "what the version before lacks now is not what is to be mended"
     bench.cache.put("Trader", trader_body("never", market={"symbols": ["BTC/USDT"], "interval": "1x"}))
     await bench.pools.reconcile(KEY)
     never = bench.condition("Trader/never")
     assert (never["status"], never["reason"]) == ("False", "BadManifest")
+
+
+async def test_a_version_that_could_be_read_comes_back_though_the_next_one_can_not(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one"))
+    bench.cache.put("Trader", unread_trader())
+    await bench.pools.reconcile(KEY)
+    link = bench.workers.of(KEY)["quants-0"]
+    assert assigned(link) == [(1, "active", None)]
+    bench.cache.drop("MarketFeed-default-market")
+    await bench.pools.reconcile(KEY)
+    assert assigned(link) == []
+    bench.cache.put("MarketFeed", feed_body(uid="later", version=5))
+    await bench.pools.reconcile(KEY)
+    assert assigned(link) == [(2, "active", None)]
+    bench.cache.put("Trader", unread_trader(version=4, generation=4, suspend=True))
+    await bench.pools.reconcile(KEY)
+    assert assigned(link) == [(3, "suspended", None)], "whoever suspends is heard, whatever else stands there"
+    said = bench.condition("Trader/one")
+    assert (said["status"], said["reason"]) == ("False", "BadManifest")
+    assert said["message"].endswith(
+        " (generation 1 stays); spec.suspend is true: it keeps its place and decides nothing"
+    )

@@ -32,8 +32,9 @@ class Held:
     Attributes:
         version: ``resourceVersion``. generation: of its spec.
         resource: as a type; None: it can't be read and never could, ``problem`` says why. With a problem it is
-            the last version that could be read: a bad edit stops nothing.
-        status: as the API server has it. spec: as it stands, of one that never could be read.
+            the last version that could be read: a bad edit stops nothing; but whoever suspends is heard all the same.
+        is_stand_in: the resource was never read here: it is what a worker has of it.
+        status, spec: as the API server has them.
         pool: the pool that a Trader names. feed: the feed that a pool names, where that can be told.
     """
 
@@ -48,6 +49,7 @@ class Held:
     pool: Key | None = None
     feed: Key | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
+    is_stand_in: bool = False
 
 
 def hold(kind: str, body: Mapping[str, Any], before: Held | None = None) -> Held:
@@ -69,7 +71,8 @@ def hold(kind: str, body: Mapping[str, Any], before: Held | None = None) -> Held
         status=body.get("status") or {},
         pool=_pool(kind, resource, body),
         feed=_feed(kind, resource, body),
-        spec=body.get("spec") or {} if resource is None else {},
+        spec=_mapping(body.get("spec")),
+        is_stand_in=before is not None and before.is_stand_in and bool(problem),
     )
 
 
@@ -83,7 +86,23 @@ def _read(kind: str, body: Mapping[str, Any], before: Held | None) -> tuple[Reso
     try:
         return KINDS[kind].model_validate(given), ""
     except ValidationError as error:
-        return before.resource if before is not None else None, _in_words(kind, error, given)
+        kept = _suspended_as_said(before.resource, given) if before is not None else None
+        return kept, _in_words(kind, error, given)
+
+
+def _suspended_as_said(resource: Resource | None, given: Mapping[str, Any]) -> Resource | None:
+    """The version that is kept, suspended or not as the one says that can't be read; the very object where that is no change."""
+    suspend = _mapping(given.get("spec")).get("suspend")
+    if (
+        not (isinstance(resource, Trader | TraderPool) and isinstance(suspend, bool))
+        or suspend == resource.spec.suspend
+    ):
+        return resource
+    return resource.model_copy(update={"spec": resource.spec.model_copy(update={"suspend": suspend})})
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _in_words(kind: str, error: ValidationError, given: dict[str, Any]) -> str:
@@ -97,7 +116,7 @@ def _pool(kind: str, resource: Resource | None, body: Mapping[str, Any]) -> Key 
     if isinstance(resource, Trader):
         return resource.spec.pool.key(resource.namespace)
     # Whatever is wrong with it, its status is the business of the pool it names.
-    named = body.get("spec", {}).get("pool", {})
+    named = _mapping(_mapping(body.get("spec")).get("pool"))
     return str(named.get("namespace") or body["metadata"]["namespace"]), str(named.get("name", ""))
 
 
@@ -107,8 +126,8 @@ def _feed(kind: str, resource: Resource | None, body: Mapping[str, Any]) -> Key 
     if isinstance(resource, TraderPool):
         return resource.spec.feed.key(resource.namespace)
     # Whatever is wrong with it, its workers may run on, and ask something of that feed.
-    named = body.get("spec", {}).get("feed")
-    if not (isinstance(named, Mapping) and named.get("name")):
+    named = _mapping(_mapping(body.get("spec")).get("feed"))
+    if not named.get("name"):
         return None
     return str(named.get("namespace") or body["metadata"]["namespace"]), str(named["name"])
 
@@ -150,11 +169,11 @@ class Cache:
         self._remove(held)
         return [*dict.fromkeys([*dirty, *self._seeking(held.kind)])]
 
-    def recall(self, uid: str, resource: Resource) -> None:
-        """Hold this as the last version that could be read of one that can't be, and of which no other is known."""
+    def stand_in(self, uid: str, resource: Resource) -> None:
+        """Hold this in the place of a resource that can't be read, and of which no version is known that could."""
         held = self._held[uid]
-        if held.resource is None:
-            self._held[uid] = replace(held, resource=resource, spec={})
+        assert held.resource is None
+        self._held[uid] = replace(held, resource=resource, is_stand_in=True)
 
     def sweep(self, kind: str, version: int, uids: Iterable[str], namespace: str = "") -> list[Dirty]:
         """Forget what a list doesn't have, unless it is newer than the list.

@@ -129,10 +129,10 @@ def trader_state(
     """What is to be said of a Trader.
 
     Args:
-        verdict: the planner's; None: the Trader can't be read. worker: the one it is assigned to.
+        verdict: the planner's; None: the Trader can't be read and never could. worker: the one it is assigned to.
         unknown_symbols: symbols that the feed's source says it doesn't have.
     """
-    if held.problem and (verdict is None or not verdict.keeps):
+    if verdict is None and held.problem:
         return State("BadManifest", held.problem, stalled=True)
     if verdict is None:
         return State("Pending", "not planned yet")

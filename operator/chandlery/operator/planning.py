@@ -38,7 +38,7 @@ from chandlery.operator.planner import (
 from chandlery.operator.planner_since import without_pool
 from chandlery.operator.planner_standing import told_of
 from chandlery.operator.planner_types import Waited
-from chandlery.operator.recalled import newest_by_uid, recalled
+from chandlery.operator.standing_in import incarnations_of, stand_in, told_of_unread
 
 #: An assignment travels in a ConfigMap, which holds 1 MiB: one Trader's parameters must not take it from the others.
 MOST_PARAMETER_BYTES: Final = 16 * 1024
@@ -80,15 +80,15 @@ class PoolPlanner:
     def adopt(self, assigned: Iterable[tuple[Key, Assignment]]) -> None:
         """Begin with what workers are assigned, by their pools: a Trader may have got another pool while nobody planned.
 
-        A Trader that can't be read is what its workers have of it, in the cache too. To be called before the first plan: whichever pool is planned first finds what the others know.
+        A Trader that can't be read is held as its workers have it. To be called before the first plan: whichever pool is planned first finds what the others know.
         """
         feeds = {held.key: held.feed for held in self._cache.all_of(TraderPool.KIND)}
         ours = [(key, one) for key, one in assigned if key in feeds]
         self._memory = assigned_before((key, feeds[key] or ("", ""), one) for key, one in ours)
-        running = newest_by_uid(one for _, one in ours)
-        for held in [held for held in self._cache.all_of(Trader.KIND) if held.uid in running]:
-            if held.resource is None and (trader := recalled(held, running[held.uid])) is not None:
-                self._cache.recall(held.uid, trader)
+        running = incarnations_of(one for _, one in ours)
+        for held in [one for one in self._cache.all_of(Trader.KIND) if one.resource is None and one.uid in running]:
+            if (trader := stand_in(held, running[held.uid])) is not None:
+                self._cache.stand_in(held.uid, trader)
 
     def plan(
         self,
@@ -131,7 +131,7 @@ class PoolPlanner:
         if not there:
             left = self._left_unread(key, workers)
             self._ask_on(key, workers, left)
-            return Planned(None, _with_kept(key, made.verdicts, left), None, left)
+            return Planned(None, _told(mine, _with_kept(key, made.verdicts, left)), None, left)
         self._remember(made.memory, pools[key].full_name, workers, made.verdicts)
         self._planned.add(key)
         planned, verdicts = made.pools[key], made.verdicts
@@ -143,7 +143,7 @@ class PoolPlanner:
                 planned, verdicts = replace(planned, workers=left), _with_kept(key, verdicts, left)
         else:
             self._asked[key] = made.feeds[planned.feed]
-        return Planned(planned, verdicts, made.plan_again_ms)
+        return Planned(planned, _told(mine, verdicts), made.plan_again_ms)
 
     def asked_of(self, feed: MarketFeed) -> FeedPlan:
         """What the feed lists itself and all planned pools ask of it together."""
@@ -309,6 +309,12 @@ def _with_kept(pool: Key, verdicts: Mapping[str, Verdict], left: Mapping[str, As
     return kept
 
 
+def _told(held: Iterable[Held], verdicts: Mapping[str, Verdict]) -> Mapping[str, Verdict]:
+    """Verdicts that say of what can't be read that it can't."""
+    unread = {"/".join(one.key): one.problem for one in held if one.problem}
+    return {name: told_of_unread(one, unread[name]) if name in unread else one for name, one in verdicts.items()}
+
+
 def _waited(held: Held) -> Waited | None:
     """What a Trader's status says of an approval that it waits for; None: of none."""
     generation, conditions = held.status.get("observedGeneration"), held.status.get("conditions")
@@ -326,8 +332,8 @@ def _problems(
     for one in held:
         trader = one.resource
         assert isinstance(trader, Trader)
-        if one.problem:
-            # What is held is the version before: of this one nothing but that can be said.
+        if one.is_stand_in:
+            # It is enough to keep what runs, and no Trader to begin with.
             found[trader.key] = [Problem("", 0, 0, trader.KIND, *trader.key, "", one.problem, "BadManifest")]
             continue
         if pool is not None and room_bytes is not None and trader.spec.resources.memory > room_bytes:
