@@ -93,10 +93,9 @@ def _read(kind: str, body: Mapping[str, Any], before: Held | None) -> tuple[Reso
 def _suspended_as_said(resource: Resource | None, given: Mapping[str, Any]) -> Resource | None:
     """The version that is kept, suspended or not as the one says that can't be read; the very object where that is no change."""
     suspend = _mapping(given.get("spec")).get("suspend")
-    if (
-        not (isinstance(resource, Trader | TraderPool) and isinstance(suspend, bool))
-        or suspend == resource.spec.suspend
-    ):
+    if not isinstance(resource, Trader | TraderPool) or not isinstance(suspend, bool):
+        return resource
+    if suspend == resource.spec.suspend:
         return resource
     return resource.model_copy(update={"spec": resource.spec.model_copy(update={"suspend": suspend})})
 

@@ -80,7 +80,8 @@ class PoolPlanner:
     def adopt(self, assigned: Iterable[tuple[Key, Assignment]]) -> None:
         """Begin with what workers are assigned, by their pools: a Trader may have got another pool while nobody planned.
 
-        A Trader that can't be read is held as its workers have it. To be called before the first plan: whichever pool is planned first finds what the others know.
+        A Trader that can't be read is held as its workers have it. To be called before the first plan: whichever pool is
+        planned first finds what the others know.
         """
         feeds = {held.key: held.feed for held in self._cache.all_of(TraderPool.KIND)}
         ours = [(key, one) for key, one in assigned if key in feeds]

@@ -78,12 +78,10 @@ def told_of_unread(verdict: Verdict, problem: str) -> Verdict:
     if verdict.reason == "BadManifest":
         return verdict
     if verdict.worker is None:
-        return replace(verdict, message=_of_a_length(verdict.message, f"; besides, it can't be read: {problem}"))
+        message = f"{verdict.message}; besides, it can't be read: {problem}"
+        return replace(verdict, message=message[:MAX_MESSAGE_CHARS])
     asleep = f"; {verdict.message}" if verdict.reason == "Suspended" else ""
     stays = f" (generation {verdict.generation} stays){asleep}"
-    return replace(verdict, reason="BadManifest", message=_of_a_length(problem, stays), keeps=True)
-
-
-def _of_a_length(message: str, end: str) -> str:
-    end = end[:MAX_MESSAGE_CHARS]
-    return message[: MAX_MESSAGE_CHARS - len(end)] + end
+    message = problem[: MAX_MESSAGE_CHARS - len(stays)] + stays
+    # What failed was told when it did: the words of now aren't about that.
+    return replace(verdict, reason="BadManifest", message=message, keeps=True, failed=None)

@@ -1,0 +1,24 @@
+"""How a Trader is told of that can't be read."""
+
+from __future__ import annotations
+
+from chandlery.core.resources.status import MAX_MESSAGE_CHARS
+from chandlery.operator.planner_types import Failed, Verdict
+from chandlery.operator.standing_in import told_of_unread
+
+RUNS = Verdict("default/one", "quants-0", ("default", "quants"), generation=2, incarnation=4)
+FAILED = Failed("digest", 3, "Crashed", "it crashed")
+
+
+def test_what_failed_before_is_not_told_again_in_the_words_of_what_can_not_be_read() -> None:
+    told = told_of_unread(Verdict("default/one", "quants-0", reason="Crashed", generation=2, failed=FAILED), "spec: no")
+    assert (told.reason, told.message, told.failed) == ("BadManifest", "spec: no (generation 2 stays)", None)
+
+
+def test_however_long_a_problem_is_what_goes_on_is_told() -> None:
+    told = told_of_unread(RUNS, "x" * 2 * MAX_MESSAGE_CHARS)
+    assert len(told.message) == MAX_MESSAGE_CHARS
+    assert told.message.endswith("x (generation 2 stays)")
+    nowhere = told_of_unread(Verdict("default/one", None, reason="PoolFull", message="full"), "x" * MAX_MESSAGE_CHARS)
+    assert nowhere.message.startswith("full; besides, it can't be read: xx")
+    assert len(nowhere.message) == MAX_MESSAGE_CHARS
