@@ -86,7 +86,10 @@ async def test_a_trader_that_can_not_be_read_runs_on_over_the_operators_restart_
         await stage.api.merge(TRADER, ns, "one", {"spec": {"suspend": True}})
 
         async def is_suspended() -> bool:
-            return (await stage.ready(ns, "one")) == ("False", "BadManifest")
+            pods = stage.workers.pods.values()
+            assigned = [one for pod in pods if pod.assignment for one in pod.assignment.traders]
+            modes = [one.mode for one in assigned if one.trader == f"{ns}/one"]
+            return modes == ["suspended"] and (await stage.ready(ns, "one")) == ("False", "BadManifest")
 
         await stage.until("it is suspended", is_suspended)
         await stage.apply(trader(ns, "one", fast=12))

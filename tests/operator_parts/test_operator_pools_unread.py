@@ -283,6 +283,60 @@ async def test_a_trader_of_which_nobody_here_knows_what_it_runs_on_goes_and_the_
     assert bench.condition("Trader/one")["reason"] == "BadManifest"
 
 
+async def test_a_trader_that_was_mended_begins_anew_where_nobody_here_knows_what_its_version_before_runs_on(
+    bench: Bench,
+) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one"))
+    (one,) = bench.planned_alone()
+    keep(bench, msgspec.structs.replace(one, interval="1x", incarnation=4))
+    link = start(bench, lambda _: None)
+    await bench.pools.reconcile(KEY)
+    assert assigned(link) == [(5, "active", None)]
+
+
+async def test_in_a_pool_that_can_not_be_read_nobody_starves_for_one_of_which_nobody_knows_what_it_runs_on(
+    bench: Bench,
+) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    for name in ("one", "two"):
+        bench.cache.put("Trader", trader_body(name))
+    one, two = bench.planned_alone()
+    keep(bench, msgspec.structs.replace(one, interval="1x"), two)
+    start(bench, pool)
+    await bench.pools.reconcile(KEY)
+    asked = bench.planner.asked_of(bench.feed())
+    assert (asked.symbols, asked.intervals) == (("BTC/USDT",), ("1s",))
+
+
+async def test_a_pool_that_never_could_be_read_stops_all_that_runs_in_it_when_it_is_suspended(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body())
+    bench.cache.put("Trader", trader_body("one"))
+    keep(bench, *bench.planned_alone())
+    link = start(bench, pool)
+    await bench.pools.reconcile(KEY)
+    assert assigned(link) == [(1, "active", None)]
+    bench.cache.put("TraderPool", pool_body(version=3, generation=2, workers=7, suspend=True))
+    await bench.pools.reconcile(KEY)
+    assert assigned(link) == []
+
+
+async def test_nobody_is_told_of_a_config_map_that_a_trader_that_can_not_be_read_does_not_name(bench: Bench) -> None:
+    bench.cache.put("TraderPool", pool_body(allowConfigMapStrategies=True))
+    bench.cache.put("Trader", trader_body("one"))
+    kept = msgspec.structs.replace(bench.planned_alone()[0], source="#")
+    link = start_without_reading_the_trader(bench, kept, suspend=True)
+    await bench.pools.reconcile(KEY)
+    assert [one.mode for one in link.delivery.assignment.traders] == ["suspended"]
+    end = " (generation 1 stays); meanwhile it decides nothing: spec.suspend is true"
+    assert bench.condition("Trader/one")["message"].endswith(end)
+    bench.cache.drop("MarketFeed-default-market")
+    await bench.pools.reconcile(KEY)
+    bench.cache.put("MarketFeed", feed_body(uid="later", version=5))
+    await bench.pools.reconcile(KEY)
+    assert bench.condition("Trader/one")["message"].startswith("spec.market.interval: ")
+
+
 async def test_a_trader_that_can_not_be_read_and_has_lost_its_place_is_told_so(bench: Bench) -> None:
     bench.cache.put("TraderPool", pool_body())
     bench.cache.put("Trader", trader_body("one"))
@@ -347,6 +401,4 @@ async def test_a_version_that_could_be_read_comes_back_though_the_next_one_can_n
     assert assigned(link) == [(3, "suspended", None)], "whoever suspends is heard, whatever else stands there"
     said = bench.condition("Trader/one")
     assert (said["status"], said["reason"]) == ("False", "BadManifest")
-    assert said["message"].endswith(
-        " (generation 1 stays); spec.suspend is true: it keeps its place and decides nothing"
-    )
+    assert said["message"].endswith(" (generation 1 stays); meanwhile it decides nothing: spec.suspend is true")

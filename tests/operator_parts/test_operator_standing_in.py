@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from chandlery.core.resources.status import MAX_MESSAGE_CHARS
-from chandlery.operator.planner_types import Failed, Verdict
+from chandlery.operator.planner_types import Failed, Rollout, Verdict
 from chandlery.operator.standing_in import told_of_unread
 
 RUNS = Verdict("default/one", "quants-0", ("default", "quants"), generation=2, incarnation=4)
@@ -22,3 +24,20 @@ def test_however_long_a_problem_is_what_goes_on_is_told() -> None:
     nowhere = told_of_unread(Verdict("default/one", None, reason="PoolFull", message="full"), "x" * MAX_MESSAGE_CHARS)
     assert nowhere.message.startswith("full; besides, it can't be read: xx")
     assert len(nowhere.message) == MAX_MESSAGE_CHARS
+
+
+def test_who_suspends_is_told_in_the_same_words_whatever_else_keeps_the_version_before() -> None:
+    said = "a tier it hasn't (generation 2 stays); meanwhile it decides nothing: spec.suspend is true"
+    for reason, message in (
+        ("Suspended", "spec.suspend is true: it keeps its place and decides nothing"),
+        ("UnknownTier", said),
+    ):
+        told = told_of_unread(replace(RUNS, reason=reason, message=message), "spec: no")
+        assert told.message == "spec: no (generation 2 stays); meanwhile it decides nothing: spec.suspend is true"
+
+
+def test_amid_a_change_the_version_that_comes_is_the_one_that_stays() -> None:
+    coming = Rollout("Warming", 3, "generation 3 warms", incarnation=5, worker="quants-0")
+    assert told_of_unread(replace(RUNS, rollout=coming), "spec: no").message == "spec: no (generation 3 stays)"
+    waiting = replace(coming, incarnation=0, worker="")
+    assert told_of_unread(replace(RUNS, rollout=waiting), "spec: no").message == "spec: no (generation 2 stays)"

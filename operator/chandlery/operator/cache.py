@@ -51,6 +51,13 @@ class Held:
     spec: Mapping[str, Any] = field(default_factory=dict)
     is_stand_in: bool = False
 
+    @property
+    def is_suspended(self) -> bool:
+        """Whether a pool or a Trader says that it is, whatever else can't be read of it."""
+        if isinstance(self.resource, Trader | TraderPool):
+            return self.resource.spec.suspend
+        return self.spec.get("suspend") is True
+
 
 def hold(kind: str, body: Mapping[str, Any], before: Held | None = None) -> Held:
     """Read an object as the API server gives it.

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from chandlery.core.assignment import READY_STATES, Mode, TraderAssignment, TraderStatus, WorkerStatus, encode
+from chandlery.core.errors import InputError
 from chandlery.core.intervals import parse_interval
 from chandlery.core.manifests import Key
 from chandlery.operator.planner_types import Current, Delays, Desired, Failed, WorkerNow
@@ -167,8 +168,18 @@ def lost_at_ms(since_ms: int, was_ready: bool, delays: Delays) -> int:
     return since_ms + (delays.unready_ms if was_ready else delays.starting_ms)
 
 
+def has_known_intervals(trader: TraderAssignment) -> bool:
+    """Whether what an incarnation reads has intervals that this version knows; another may have assigned it."""
+    try:
+        for series in trader.series():
+            parse_interval(series.interval)
+    except InputError:
+        return False
+    return True
+
+
 def entries_of(current: Current, desired: Desired, now_ms: int) -> dict[str, list[Entry]]:
-    """All incarnations of each Trader, lowest first."""
+    """All incarnations of each Trader, lowest first; without those of which nobody here could say when their candles close."""
     found: dict[str, list[Entry]] = {}
     delays = desired.delays
     for pool, workers in current.workers.items():
@@ -187,7 +198,7 @@ def entries_of(current: Current, desired: Desired, now_ms: int) -> dict[str, lis
             up_ms = worker.since_ms + delays.coming_up_ms
             # A time to come is of another clock (the machine was started again): it is no bound.
             comes_up = worker.ready and 0 < up_ms - now_ms <= delays.coming_up_ms
-            for trader in assignment.traders:
+            for trader in filter(has_known_intervals, assignment.traders):
                 told = told_of(status, trader.trader, trader.incarnation)
                 found.setdefault(trader.trader, []).append(
                     Entry(

@@ -36,9 +36,9 @@ from chandlery.operator.planner import (
     plan,
 )
 from chandlery.operator.planner_since import without_pool
-from chandlery.operator.planner_standing import told_of
+from chandlery.operator.planner_standing import has_known_intervals, told_of
 from chandlery.operator.planner_types import Waited
-from chandlery.operator.standing_in import incarnations_of, stand_in, told_of_unread
+from chandlery.operator.standing_in import incarnations_of, stand_in, told_of_unread, with_sources_of
 
 #: An assignment travels in a ConfigMap, which holds 1 MiB: one Trader's parameters must not take it from the others.
 MOST_PARAMETER_BYTES: Final = 16 * 1024
@@ -120,7 +120,7 @@ class PoolPlanner:
             # All of them where the named one isn't there: the message says what is near.
             pools={key: pools[key]} if there else pools,
             traders=traders,
-            configmaps=configmaps,
+            configmaps=with_sources_of(mine, configmaps),
             namespaces=namespaces,
             problems=_problems(mine, catalogue, pools.get(key)),
             unknown_symbols={pools[key].spec.feed.key(key[0]): unknown_symbols} if there else {},
@@ -215,12 +215,11 @@ class PoolPlanner:
     def _left_unread(self, key: Key, workers: Mapping[str, WorkerNow]) -> dict[str, Assignment]:
         """What is left to the workers of a pool that is there and can't be read: all but what stops a Trader at once, as far
         as that can be told."""
-        if self._cache.get(TraderPool.KIND, key) is None:
+        pool = self._cache.get(TraderPool.KIND, key)
+        if pool is None:
             return {}
-        traders = self._cache.traders_of(key)
-        suspended = {held.key for held in traders if isinstance(held.resource, Trader) and held.resource.spec.suspend}
-        stay = {"/".join(held.key): held.uid for held in traders if held.key not in suspended}
-        return _left(workers, stay)
+        traders = [] if pool.is_suspended else self._cache.traders_of(key)
+        return _left(workers, {"/".join(held.key): held.uid for held in traders if not held.is_suspended})
 
     def _ask_on(self, key: Key, workers: Mapping[str, WorkerNow], left: Mapping[str, Assignment]) -> None:
         """Ask a feed for what runs on in a pool that can't be read."""
@@ -230,7 +229,8 @@ class PoolPlanner:
             return
         self._planned.add(key)
         feed = self._sound(MarketFeed).get(held.feed)
-        series = {one for assignment in left.values() for trader in assignment.traders for one in trader.series()}
+        running = (trader for assignment in left.values() for trader in assignment.traders)
+        series = {one for trader in filter(has_known_intervals, running) for one in trader.series()}
         if workers.keys() - left.keys():  # any of the pool's Traders may run there
             traders = (held.resource for held in self._cache.traders_of(key))
             series |= {one for each in traders if isinstance(each, Trader) for one in each.spec.market.series()}

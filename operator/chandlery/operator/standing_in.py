@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from chandlery.core.assignment import Assignment, TraderAssignment
-from chandlery.core.errors import InputError
-from chandlery.core.intervals import parse_interval
-from chandlery.core.resources import Trader
+from chandlery.core.manifests import Key
+from chandlery.core.resources import MEANWHILE_NOTHING, Trader
 from chandlery.core.resources.base import Metadata, Reference
 from chandlery.core.resources.status import MAX_MESSAGE_CHARS
 from chandlery.core.resources.trader import ConfigMapKey, Informative, Market, Strategy, StrategySource, TraderSpec
 from chandlery.operator.cache import Held
+from chandlery.operator.planner_standing import has_known_intervals
+from chandlery.operator.planner_traders import asleep
 from chandlery.operator.planner_types import Verdict
+
+#: No ConfigMap has this name, nor one of its keys.
+_NOWHERE: Final = ""
 
 
 def incarnations_of(assigned: Iterable[Assignment]) -> Mapping[str, Sequence[TraderAssignment]]:
@@ -32,7 +37,7 @@ def stand_in(held: Held, incarnations: Sequence[TraderAssignment]) -> Trader | N
     Nothing is checked: what was sound for the version that assigned it may be just what this one can't read. What is to run is
     the newest incarnation; of this only who may run, where, and ``suspend`` are asked.
     """
-    if held.pool is None or not held.pool[1] or not all(map(_has_intervals, incarnations)):
+    if held.pool is None or not held.pool[1] or not all(map(has_known_intervals, incarnations)):
         return None
     namespace, name = held.pool
     newest = incarnations[-1]
@@ -61,16 +66,14 @@ def stand_in(held: Held, incarnations: Sequence[TraderAssignment]) -> Trader | N
 
 def _somewhere() -> StrategySource:
     """A source whose text is in the assignment alone: whether the pool takes any is asked all the same."""
-    return StrategySource.model_construct(config_map_ref=ConfigMapKey.model_construct(name="", key=""))
+    return StrategySource.model_construct(config_map_ref=ConfigMapKey.model_construct(name=_NOWHERE, key=_NOWHERE))
 
 
-def _has_intervals(one: TraderAssignment) -> bool:
-    try:
-        for series in one.series():
-            parse_interval(series.interval)
-    except InputError:
-        return False
-    return True
+def with_sources_of(
+    held: Iterable[Held], configmaps: Mapping[Key, Mapping[str, str]]
+) -> Mapping[Key, Mapping[str, str]]:
+    """The ConfigMaps with those that stand-ins name: nobody is to be told that they aren't there."""
+    return {**configmaps, **{(one.key[0], _NOWHERE): {_NOWHERE: ""} for one in held if one.is_stand_in}}
 
 
 def told_of_unread(verdict: Verdict, problem: str) -> Verdict:
@@ -80,8 +83,16 @@ def told_of_unread(verdict: Verdict, problem: str) -> Verdict:
     if verdict.worker is None:
         message = f"{verdict.message}; besides, it can't be read: {problem}"
         return replace(verdict, message=message[:MAX_MESSAGE_CHARS])
-    asleep = f"; {verdict.message}" if verdict.reason == "Suspended" else ""
-    stays = f" (generation {verdict.generation} stays){asleep}"
+    change = verdict.rollout
+    newest = change.generation if change is not None and change.incarnation else verdict.generation
+    stays = f" (generation {newest} stays)" + asleep(_suspended_by(verdict))
     message = problem[: MAX_MESSAGE_CHARS - len(stays)] + stays
-    # What failed was told when it did: the words of now aren't about that.
+    # An event of what has failed would have these words, which aren't about that.
     return replace(verdict, reason="BadManifest", message=message, keeps=True, failed=None)
+
+
+def _suspended_by(verdict: Verdict) -> str:
+    """Who wants that a Trader decides nothing, in words; empty: nobody."""
+    if verdict.reason == "Suspended":
+        return verdict.message.partition(": ")[0]
+    return verdict.message.partition(MEANWHILE_NOTHING)[2]
