@@ -166,3 +166,14 @@ def test_of_a_pool_that_can_not_be_read_it_is_heard_whether_it_is_suspended() ->
         seen.append(held.resource)
     assert [pool.spec.suspend for pool in seen] == [False, True, True, True, False]
     assert seen[1] is seen[2], "no change is none"
+
+
+def test_of_what_never_could_be_read_it_is_heard_whether_it_is_suspended() -> None:
+    cache = Cache()
+    market = {"symbols": ["BTC/USDT"], "interval": "1x"}
+    for version, (suspend, is_suspended) in enumerate(((True, True), ("yes", False), (False, False)), start=1):
+        cache.put("Trader", trader_body("one", version=version, generation=version, market=market, suspend=suspend))
+        held = cache.get("Trader", ("default", "one"))
+        assert held is not None
+        assert held.resource is None
+        assert held.is_suspended == is_suspended

@@ -223,6 +223,7 @@ async def test_a_trader_that_can_not_be_read_runs_on_and_is_told_so(bench: Bench
     assert assigned(link) == [(4, "active", None), (5, "standby", None)], "once mended it is a change like any other"
 
 
+WHOSE = {"pool suspended": "of its TraderPool default/quants is true"}
 STOPS = ["deleted", "made anew", "suspended", "suspended later", "in another pool", "pool suspended", "no sources"]
 
 
@@ -256,9 +257,6 @@ async def test_a_trader_that_can_not_be_read_stops_for_what_stops_any(bench: Ben
         )
 
 
-WHOSE = {"pool suspended": "of its TraderPool default/quants is true"}
-
-
 async def test_a_trader_that_can_not_be_read_is_resumed_with_its_pool_alone(bench: Bench) -> None:
     bench.cache.put("TraderPool", pool_body(suspend=True))
     bench.cache.put("Trader", trader_body("one"))
@@ -272,12 +270,16 @@ async def test_a_trader_that_can_not_be_read_is_resumed_with_its_pool_alone(benc
     assert assigned(link)[-1][1] == "active", "its own suspend is what it says, not what its pool had made of it"
 
 
-async def test_a_trader_of_which_nobody_here_knows_what_it_runs_on_goes_and_the_others_stay(bench: Bench) -> None:
+async def test_a_trader_of_which_nobody_here_knows_what_it_runs_on_goes_and_the_others_stay(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     bench.cache.put("TraderPool", pool_body())
     for name in ("one", "two"):
         bench.cache.put("Trader", trader_body(name))
     one, two = bench.planned_alone()
     link = start_without_reading_the_trader(bench, msgspec.structs.replace(one, interval="1x"), two)
+    told = [vars(line)["trader"] for line in caplog.records if "doesn't know" in line.message]
+    assert told == ["default/one@1"]
     await bench.pools.reconcile(KEY)
     assert [each.trader for each in link.delivery.assignment.traders] == ["default/two"]
     assert bench.condition("Trader/one")["reason"] == "BadManifest"

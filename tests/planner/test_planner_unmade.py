@@ -42,7 +42,7 @@ def test_traders_of_a_lost_worker_are_moved_to_one_that_starts_and_not_into_it()
     assert placed(gone(0, "a", "b"), unmade(1), starting).workers[2] == ["a", "b"]
 
 
-def test_of_two_empty_workers_it_is_the_one_to_be_missed_whatever_their_numbers() -> None:
+def test_of_two_empty_workers_the_one_that_can_not_be_made_goes_whatever_their_numbers() -> None:
     spare = Existing(2, (), True, NOW_MS - MINUTE_MS, True)
     full = Existing(0, ("a", "b"), True, NOW_MS - MINUTE_MS, True)
     assert list(placed(full, unmade(1), spare, spare=1, delays=Delays(shrink_ms=0)).workers) == [0, 2]

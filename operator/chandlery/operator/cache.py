@@ -34,7 +34,7 @@ class Held:
         resource: as a type; None: it can't be read and never could, ``problem`` says why. With a problem it is
             the last version that could be read: a bad edit stops nothing; but whoever suspends is heard all the same.
         is_stand_in: the resource was never read here: it is what a worker has of it.
-        status, spec: as the API server has them.
+        status: as the API server has it. spec: the same, where it can't be read.
         pool: the pool that a Trader names. feed: the feed that a pool names, where that can be told.
     """
 
@@ -78,7 +78,7 @@ def hold(kind: str, body: Mapping[str, Any], before: Held | None = None) -> Held
         status=body.get("status") or {},
         pool=_pool(kind, resource, body),
         feed=_feed(kind, resource, body),
-        spec=_mapping(body.get("spec")),
+        spec=_mapping(body.get("spec")) if problem else {},
         is_stand_in=before is not None and before.is_stand_in and bool(problem),
     )
 

@@ -208,6 +208,7 @@ def _plan_pool(
             step.rollout,
             keeps=bool(one.candidate.stays),
             failed=one.candidate.failed,
+            suspended=one.candidate.suspended,
         )
         one.retires = step.retires
         one.rolls = step.rollout is not None

@@ -250,6 +250,7 @@ class Verdict:
         generation, incarnation: of the one that decides, as assigned; 0 without a worker.
         rollout: the change that is under way; None: none is.
         keeps: the version of before runs, and ``reason`` says why the newest one doesn't. failed: it has been tried.
+        suspended: who wants that it decides nothing, in words; empty: nobody.
         is_of_newest: ``reason`` is of the newest version alone: it stops none that runs.
     """
 
@@ -264,6 +265,7 @@ class Verdict:
     keeps: bool = False
     failed: Failed | None = None
     is_of_newest: bool = False
+    suspended: str = ""
 
     @property
     def runs_as_asked(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 
 from chandlery.core.assignment import Assignment, TraderAssignment
 from chandlery.core.manifests import Key
-from chandlery.core.resources import MEANWHILE_NOTHING, Trader
+from chandlery.core.resources import Trader
 from chandlery.core.resources.base import Metadata, Reference
 from chandlery.core.resources.status import MAX_MESSAGE_CHARS
 from chandlery.core.resources.trader import ConfigMapKey, Informative, Market, Strategy, StrategySource, TraderSpec
@@ -85,14 +85,7 @@ def told_of_unread(verdict: Verdict, problem: str) -> Verdict:
         return replace(verdict, message=message[:MAX_MESSAGE_CHARS])
     change = verdict.rollout
     newest = change.generation if change is not None and change.incarnation else verdict.generation
-    stays = f" (generation {newest} stays)" + asleep(_suspended_by(verdict))
+    stays = f" (generation {newest} stays)" + asleep(verdict.suspended)
     message = problem[: MAX_MESSAGE_CHARS - len(stays)] + stays
     # An event of what has failed would have these words, which aren't about that.
     return replace(verdict, reason="BadManifest", message=message, keeps=True, failed=None)
-
-
-def _suspended_by(verdict: Verdict) -> str:
-    """Who wants that a Trader decides nothing, in words; empty: nobody."""
-    if verdict.reason == "Suspended":
-        return verdict.message.partition(": ")[0]
-    return verdict.message.partition(MEANWHILE_NOTHING)[2]

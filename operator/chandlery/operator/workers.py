@@ -20,6 +20,7 @@ from chandlery.operator.kubernetes.api import GoneError, KubeApi, StaleError
 from chandlery.operator.kubernetes.follow import Names
 from chandlery.operator.kubernetes.kinds import CONFIG_MAP, POD
 from chandlery.operator.planner import worker_name
+from chandlery.operator.planner_standing import has_known_intervals
 from chandlery.operator.workerlink import PodEndpoint, WorkerLink
 
 log = logging.getLogger("chandlery.operator.workers")
@@ -98,6 +99,7 @@ class Workers:
                         # Nothing is told to the worker before its Traders are planned: it may well run what it shall.
                         self._unsound[pool.key, name] = wrong
                         link.delivery.least_sequence = there.sequence + 1
+                    _tell_of_unknown_intervals(there)
         return [(pool, link.delivery.assignment) for (pool, _), link in self._links.items()]
 
     def link(self, pool: Owner, name: str, assignment: Assignment | None = None) -> WorkerLink:
@@ -213,6 +215,19 @@ def worker_of(pool: Owner, item: Object) -> str:
 
 def _named(item: Object) -> dict[str, str]:
     return {"configmap": item["metadata"]["name"], "worker": labels_of(item).get(WORKER_LABEL, "")}
+
+
+def _tell_of_unknown_intervals(kept: Assignment) -> None:
+    for one in kept.traders:
+        if not has_known_intervals(one):
+            log.warning(
+                "a trader reads an interval that this version doesn't know; it ends once its pool is planned",
+                extra={
+                    "worker": kept.worker,
+                    "trader": one.key,
+                    "series": [msgspec.to_builtins(each) for each in one.series()],
+                },
+            )
 
 
 def _version(item: Object | None) -> int:
