@@ -59,6 +59,14 @@ def rows_in_view(state: Path) -> dict[str, TraderRow]:
         return {}
 
 
+def is_running(state: Path) -> bool:
+    """Whether its start is over: manifests are followed from then on."""
+    try:
+        return current_view(state).phase == "running"
+    except UnavailableError:
+        return False
+
+
 def bare_notice(folder: Path, writes: int) -> float:
     """Seconds from a file's write until watchfiles alone tells of it, the median."""
     told: SimpleQueue[float] = SimpleQueue()
@@ -102,12 +110,7 @@ def measure(quick: bool) -> list[Row]:
             taken[what].append(time.monotonic() - begun_s)
 
         try:
-
-            def all_ready() -> bool:
-                rows = rows_in_view(state).values()
-                return bool(rows) and all(row.ready for row in rows)
-
-            until(all_ready, 2 * _DEADLINE_S, "the quickstart's traders ready", process, 0.25)
+            until(lambda: is_running(state), 2 * _DEADLINE_S, "the quickstart running", process, 0.25)
             file = manifests / "edited.yaml"
             for number in range(rounds):
                 say(f"round {number + 1} of {rounds}")

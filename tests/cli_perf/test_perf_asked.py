@@ -14,7 +14,7 @@ import pytest
 from chandlery.cli.comparing.asked import Asked, read_asked
 from chandlery.cli.comparing.market import MOST_BESIDE, manifests, steps_of
 from chandlery.cli.comparing.running import STRATEGIES, compare
-from chandlery.cli.runtime.catalogue import read_catalogue
+from chandlery.cli.runtime.importer import read_catalogue
 from chandlery.core.errors import InputError, MachineError
 from chandlery.core.manifests import check_against_catalogue, read_manifests
 

@@ -12,9 +12,10 @@ from tests.console_local.test_console_local_folder import TWO
 from tests.runtime.unstarted import quiet, unstarted, wanted_of
 from tests.runtime.up_process import platform
 
-from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue
+from chandlery.cli.runtime.catalogue import Catalogue
 from chandlery.cli.runtime.console_process import ConsoleOptions
 from chandlery.cli.runtime.desired import Wanted
+from chandlery.cli.runtime.importer import read_catalogue
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.recent import RecentSignals

@@ -29,7 +29,7 @@ class Desk:
         )
         self.answered = asyncio.Event()
         self.asked: list[list[object]] = []
-        monkeypatch.setattr(strategies, "read_catalogue", self._answer)
+        monkeypatch.setattr(strategies, "Importer", lambda _: self)
         monkeypatch.setattr(checking, "_PATIENCE_S", 0.0)
         manifests = read_manifests([str(self.folder)])
         answers = dict.fromkeys(configurations_of(manifests.traders.values()), Configured(1))
@@ -37,7 +37,7 @@ class Desk:
         known = Catalogue(ENTRIES, answers)
         self.runtime = LocalRuntime(options, Wanted(manifests, [], []), known, lambda *_: None)
 
-    async def _answer(self, _: object, asked: Mapping[str, Configuration], __: object) -> Catalogue:
+    async def answers(self, asked: Mapping[str, Configuration], _: object) -> Catalogue:
         self.asked.append([one.parameters["a"] for one in asked.values()])
         await self.answered.wait()
         return Catalogue(ENTRIES, dict.fromkeys(asked, Configured(1)))

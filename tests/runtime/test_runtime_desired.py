@@ -11,8 +11,9 @@ import msgspec
 import pytest
 from tests.runtime.up_process import STRATEGIES, trader, write_manifests
 
-from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue
+from chandlery.cli.runtime.catalogue import Catalogue
 from chandlery.cli.runtime.desired import Wanted, read_again, read_first, wanted_first
+from chandlery.cli.runtime.importer import read_catalogue
 from chandlery.cli.runtime.readiness import Readiness
 from chandlery.cli.runtime.statedir import StateDir
 from chandlery.cli.runtime.workergroup import left_workers
@@ -225,7 +226,7 @@ async def test_parameters_that_no_trader_can_run_with_are_told_before_anything_s
 async def test_a_strategy_that_hangs_or_ends_its_process_leaves_the_others_their_answers_and_refuses_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from chandlery.cli.runtime import catalogue as reading
+    from chandlery.cli.runtime import importer as reading
 
     monkeypatch.setattr(reading, "_ANSWER_TIMEOUT_S", 1.5)
     strategies = tmp_path / "s"
@@ -267,7 +268,7 @@ async def test_a_strategy_that_hangs_or_ends_its_process_leaves_the_others_their
 
 
 async def test_what_there_was_no_time_for_has_no_answer_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from chandlery.cli.runtime import catalogue as reading
+    from chandlery.cli.runtime import importer as reading
 
     monkeypatch.setattr(reading, "_ANSWERS_TIMEOUT_S", 1.5)
     hangs = "    def validate(self):\n        while self.every > 1: pass\n\n    def on_candle"

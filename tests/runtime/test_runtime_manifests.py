@@ -55,6 +55,8 @@ def calls(up: Up, name: str) -> int:
 
 def test_a_trader_is_added_edited_and_deleted(up: Up, folder: Path) -> None:
     path = folder / "guest.yaml"
+    until(lambda: up.pid_of("strategies") > 0, "the process that parameters are asked of")
+    asked = up.pid_of("strategies")
     path.write_text(trader("guest"))
     until(lambda: ready(up, "guest"), lambda: f"added: {up.trader('guest')}")
     first = up.trader("guest")
@@ -66,6 +68,7 @@ def test_a_trader_is_added_edited_and_deleted(up: Up, folder: Path) -> None:
     )
     path.unlink()
     until(lambda: up.trader("guest") is None, "deleted")
+    assert up.pid_of("strategies") == asked, "no edit has all strategies imported again"
 
 
 def test_a_new_symbol_and_interval_reach_a_new_trader_with_history(up: Up, folder: Path) -> None:

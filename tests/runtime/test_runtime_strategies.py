@@ -19,12 +19,13 @@ from tests.strategies.deadly import DEADLY, HANG_S
 from tests.strategies.installed import install
 
 from chandlery.cli.runtime import strategies
-from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue
+from chandlery.cli.runtime.catalogue import Catalogue
 from chandlery.cli.runtime.desired import Wanted, check_again
+from chandlery.cli.runtime.importer import look, read_catalogue
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.procfs import pids_with_variable
-from chandlery.cli.runtime.strategies import Strategies, look
+from chandlery.cli.runtime.strategies import Strategies
 from chandlery.core.configurations import Configuration, Configured, configurations_of
 from chandlery.core.errors import InputError, MachineError
 from chandlery.core.manifests import parse_manifests
@@ -44,10 +45,16 @@ class Reading:
         self.asked = 0
         self.without: list[Mapping[str, str] | None] = []
         self._answers: Iterator[Catalogue | Exception] = iter(answers)
-        monkeypatch.setattr(strategies, "read_catalogue", self._read)
+        monkeypatch.setattr(strategies, "Importer", lambda _: self)
         monkeypatch.setattr(strategies, "LOOK_S", 0.0)
 
-    async def _read(self, _: object, __: object, without: Mapping[str, str] | None = None) -> Catalogue:
+    async def keep(self, _: object) -> None:
+        """Nothing is imported."""
+
+    async def answers(self, asked: Mapping[str, Configuration], without: Mapping[str, str]) -> Catalogue:
+        return await self.catalogue(asked, without)
+
+    async def catalogue(self, _: object, without: Mapping[str, str] | None = None) -> Catalogue:
         self.asked += 1
         self.without.append(without)
         answer = next(self._answers)
@@ -341,10 +348,16 @@ class Answering:
         self.asked: list[list[str]] = []
         self.entries: list[dict[str, Any]] = [{"name": "own", "digest": "1"}]
         self.problem = ""
-        monkeypatch.setattr(strategies, "read_catalogue", self._read)
+        monkeypatch.setattr(strategies, "Importer", lambda _: self)
         monkeypatch.setattr(strategies, "LOOK_S", 0.0)
 
-    async def _read(self, _: object, asked: Mapping[str, Configuration], *__: object) -> Catalogue:
+    async def keep(self, _: object) -> None:
+        """Nothing is imported."""
+
+    async def answers(self, asked: Mapping[str, Configuration], _: object) -> Catalogue:
+        return await self.catalogue(asked)
+
+    async def catalogue(self, asked: Mapping[str, Configuration]) -> Catalogue:
         self.asked.append([one.strategy for one in asked.values()])
         return Catalogue(self.entries, {key: Configured(7, self.problem) for key in asked})
 

@@ -18,10 +18,10 @@ from chandlery.cli.runtime.catalogue import Catalogue
 from chandlery.cli.runtime.counting import summarise
 from chandlery.cli.runtime.desired import Wanted, read_first, unchecked_notice, unchecked_traders
 from chandlery.cli.runtime.ending import end_in_order
+from chandlery.cli.runtime.importer import look
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.recent import RecentSignals
-from chandlery.cli.runtime.strategies import look
 from chandlery.cli.runtime.viewing import Viewer
 from chandlery.console.summary import Summary, encode_summary
 

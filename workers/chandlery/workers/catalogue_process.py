@@ -11,11 +11,12 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from chandlery.core.configurations import Configuration
+from chandlery.core.configurations import Answer, Configuration
 from chandlery.core.errors import InputError, MachineError
 from chandlery.core.processes import child_environment
 from chandlery.workers.supervisor.exits import signal_name
@@ -31,6 +32,7 @@ _LAST_WORDS_BYTES: Final = 8 * 1024
 _LAST_WORDS_S: Final = 1.0
 
 _decode: Final = msgspec.json.Decoder(str | list[dict[str, Any]]).decode
+_decode_answer: Final = msgspec.json.Decoder(int | Answer | None).decode
 
 
 class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
@@ -76,27 +78,72 @@ class Output:
             await asyncio.gather(reading, ended, return_exceptions=True)
 
 
-class _Begun(NamedTuple):
-    """A process. ended: set once it has. last_words: what it writes to standard error; done at the end of that."""
+@dataclass
+class _Begun:
+    """A process.
+
+    Attributes:
+        ended: set once it has. last_words: what it writes to standard error; done at the end of that.
+        answering: the process, and group, that answers what was asked last; 0: none does.
+    """
 
     process: asyncio.subprocess.Process
     output: Output
     ended: asyncio.Event
     last_words: asyncio.Task[bytes]
+    answering: int = 0
 
 
-class Listed(NamedTuple):
-    """What a process has told.
+class Listed:
+    """What a process has told, and may be asked for.
 
     Attributes:
         entries: the catalogue. left_out: what it names as broken without having imported it, and what became of the process
             that did: entry points and files of the folder, by name.
-        output: where its answers to what was asked come, a line each.
+        pid: the process's number. has_ended: it is gone; which is known a moment later.
+        can_be_asked: it waits for a question; not while it answers one, nor when an answer was given up.
     """
 
-    entries: list[dict[str, Any]]
-    left_out: dict[str, str]
-    output: Output
+    def __init__(self, begun: _Begun, entries: list[dict[str, Any]], left_out: dict[str, str]) -> None:
+        self.entries = entries
+        self.left_out = left_out
+        self.pid = begun.process.pid
+        self._begun = begun
+        self._is_idle = True
+
+    @property
+    def has_ended(self) -> bool:
+        return self._begun.ended.is_set()
+
+    @property
+    def can_be_asked(self) -> bool:
+        return self._is_idle and not self.has_ended
+
+    async def ask(self, asked: Collection[Configuration]) -> None:
+        """Ask what becomes of configurations; :meth:`answer` has the answers."""
+        if not asked:
+            return
+        stdin = self._begun.process.stdin
+        assert stdin is not None
+        self._is_idle = False
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it ended: there will be no answer
+            stdin.write(msgspec.json.encode(list(asked)) + b"\n")
+            await stdin.drain()
+
+    async def answer(self) -> Answer | None:
+        """The next answer; None: there will be no other, be it that all have come or that who gave them has ended.
+
+        Raises:
+            msgspec.DecodeError: it is none, for who wrote it was ended meanwhile. ValueError: it is too long.
+        """
+        while not self._is_idle and (line := await self._begun.output.readline()):
+            said: int | Answer | None = _decode_answer(line)
+            if not isinstance(said, int):
+                if said is None:
+                    self._begun.answering, self._is_idle = 0, True
+                return said
+            self._begun.answering = said
+        return None
 
 
 class _Stopped(NamedTuple):
@@ -109,17 +156,12 @@ class _Stopped(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def listed(
-    strategies_dir: str,
-    asked: Collection[Configuration] | None = None,
-    *,
-    without: Mapping[str, str] | None = None,
-    keeps_errors: bool = False,
+    strategies_dir: str, *, is_asked: bool = False, without: Mapping[str, str] | None = None, keeps_errors: bool = False
 ) -> AsyncIterator[Listed]:
-    """A process that has told the catalogue, and goes on with its answers; ended at the end.
+    """A process that has told the catalogue, and waits for questions if it will be asked some; ended at the end.
 
     Args:
-        strategies_dir: folder of strategy files, or empty. asked: what to configure; None: nothing is.
-        without: what isn't imported, and why. keeps_errors: standard error is kept from this process's own, and the last line
+        strategies_dir: folder of strategy files, or empty. without: what isn't imported, and why. keeps_errors: standard error is kept from this process's own, and the last line
             of it told where it says why there is no catalogue.
 
     Raises:
@@ -128,10 +170,10 @@ async def listed(
     """
     left_out = dict(without or {})
     while True:
-        async with _begun(strategies_dir, left_out, asked is not None, keeps_errors) as begun:
-            told = await _listing(begun, asked)
+        async with _begun(strategies_dir, left_out, is_asked, keeps_errors) as begun:
+            told = await _listing(begun)
             if not isinstance(told, _Stopped):
-                yield Listed(told, left_out, begun.output)
+                yield Listed(begun, told, left_out)
                 return
             if not told.name or told.name in left_out:
                 raise _why_failed(told, await _ended(begun.last_words))
@@ -161,12 +203,14 @@ async def _begun(
     process = asyncio.subprocess.Process(transport, protocol, loop)
     last_words = asyncio.create_task(_last_words(process.stderr))
     assert process.stdout is not None
+    begun = _Begun(process, Output(process.stdout, protocol.ended), protocol.ended, last_words)
     try:
-        yield _Begun(process, Output(process.stdout, protocol.ended), protocol.ended, last_words)
+        yield begun
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            # With what a strategy started and left in the process's session; what has one of its own can't be reached.
-            os.killpg(process.pid, signal.SIGKILL)
+        # With what a strategy started and left in the process's group; what has one of its own can't be reached.
+        for group in filter(None, (begun.answering, process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
         await protocol.ended.wait()
         last_words.cancel()
         await asyncio.gather(last_words, return_exceptions=True)
@@ -188,13 +232,11 @@ async def _ended(last_words: asyncio.Task[bytes]) -> bytes:
     return last_words.result() if done else b""
 
 
-async def _listing(begun: _Begun, asked: Collection[Configuration] | None) -> list[dict[str, Any]] | _Stopped:
+async def _listing(begun: _Begun) -> list[dict[str, Any]] | _Stopped:
     now = asyncio.get_running_loop().time
     name = ""
     try:
         async with asyncio.timeout(TIMEOUT_S) as limit:
-            if asked is not None:
-                await _ask(begun.process, asked)
             while line := await begun.output.readline():
                 said: str | list[dict[str, Any]] = _decode(line)
                 if not isinstance(said, str):
@@ -210,14 +252,6 @@ async def _listing(begun: _Begun, asked: Collection[Configuration] | None) -> li
     code = begun.process.returncode
     assert code is not None
     return _Stopped(name, _end(code), code)
-
-
-async def _ask(process: asyncio.subprocess.Process, asked: Collection[Configuration]) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it ended: its exit code says how
-        process.stdin.write(msgspec.json.encode(list(asked)))
-        process.stdin.write_eof()
-        await process.stdin.drain()
 
 
 def _end(code: int) -> str:

@@ -22,12 +22,12 @@ from chandlery.cli.endings import INTERRUPTED
 from chandlery.cli.runtime.counting import summarise
 from chandlery.cli.runtime.desired import read_first
 from chandlery.cli.runtime.ending import end_in_order
+from chandlery.cli.runtime.importer import look
 from chandlery.cli.runtime.local import LocalRuntime
 from chandlery.cli.runtime.options import UpOptions
 from chandlery.cli.runtime.recent import RecentSignals
 from chandlery.cli.runtime.say import Say
 from chandlery.cli.runtime.statedir import write_atomically
-from chandlery.cli.runtime.strategies import look
 from chandlery.cli.runtime.version import own_version
 from chandlery.cli.runtime.viewing import Viewer
 from chandlery.cli.runtime.workergroup import WorkerGroup

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue
+from chandlery.cli.runtime.catalogue import Catalogue
+from chandlery.cli.runtime.importer import read_catalogue
 from chandlery.core.checks import trader_findings
 from chandlery.core.configurations import configuration_of, configurations_of
 from chandlery.core.errors import ManifestError

@@ -110,6 +110,8 @@ def memory_figures(runtime: LocalRuntime, rows: list[TraderRow]) -> dict[str, Me
     pids = {child.name: child.pid for child in runtime.children()}
     if runtime.broker.embedded:
         pids["kafka"] = runtime.broker.pid
+    if runtime.strategies.pid:
+        pids["strategies"] = runtime.strategies.pid
     pids.update({row.trader: row.pid for row in rows})
     figures: dict[str, MemoryFigures] = {}
     for name, pid in sorted(pids.items()):

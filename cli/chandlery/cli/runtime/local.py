@@ -474,6 +474,7 @@ class LocalRuntime:
         """Let go of sockets, shared memory and the state folder, when every process has ended."""
         closing = [group.close() for group in self.feeds.values()] + [group.close() for group in self.workers.values()]
         await asyncio.gather(*closing)
+        await self.strategies.close()
         if self.console is not None:
             self.console.let_go()
         if self._api is not None:

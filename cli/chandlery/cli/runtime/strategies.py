@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -11,21 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from chandlery.cli.runtime.catalogue import Catalogue, read_catalogue, unusable_notice
+from chandlery.cli.runtime.catalogue import Catalogue, unusable_notice
+from chandlery.cli.runtime.importer import Importer, look
 from chandlery.core.configurations import Answers, Configuration, configurations_of
 from chandlery.core.errors import ChandleryError
 from chandlery.core.resources import Trader
-from chandlery.workers.supervisor.catalogue_reader import FIRST_RETRY_S, LAST_RETRY_S, Fingerprint, fingerprint
+from chandlery.workers.supervisor.catalogue_reader import FIRST_RETRY_S, LAST_RETRY_S, Fingerprint
 
 log = logging.getLogger("chandlery.up")
 
 #: How often the folder is looked at: a listing of some tens of names costs less than a millisecond.
 LOOK_S: Final = 0.5
-
-
-def look(folder: Path | None) -> Fingerprint:
-    """The files of the folder as they are now; nothing without a folder."""
-    return fingerprint(str(folder) if folder is not None else "")
 
 
 class Strategies:
@@ -47,6 +44,7 @@ class Strategies:
         """
         self.catalogue = catalogue
         self._folder = folder
+        self._importer = Importer(folder)
         self._unread = ""
         self._seen = seen
         self._asked: Mapping[str, Configuration] = {}
@@ -59,6 +57,15 @@ class Strategies:
             told.append(unusable_notice(self._folder, unusable))
         return told
 
+    @property
+    def pid(self) -> int:
+        """Of the process that has imported them and waits for questions; 0: there is none, or it is being asked."""
+        return self._importer.pid
+
+    async def close(self) -> None:
+        """End that process."""
+        await self._importer.close()
+
     async def follow(self, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
         """Call ``changed`` after each new catalogue, until cancelled.
 
@@ -68,6 +75,9 @@ class Strategies:
         Args:
             clock: seconds that never go back.
         """
+        # A process for the first question, so that it doesn't wait for the imports. Whoever asks tells why there is none.
+        with contextlib.suppress(ChandleryError, OSError):
+            await self._importer.keep(self.catalogue.left_out)
         pause_s = FIRST_RETRY_S
         again_s = clock() + pause_s if self.catalogue.left_out else math.inf
         while self._folder is not None or again_s < math.inf:
@@ -106,7 +116,7 @@ class Strategies:
     async def _ask(self, asked: Mapping[str, Configuration]) -> Answers:
         try:
             # What never returned would hold the answers up by half a minute each time; who follows tries it again.
-            catalogue = await read_catalogue(self._folder, asked, self.catalogue.left_out)
+            catalogue = await self._importer.answers(asked, self.catalogue.left_out)
         except (ChandleryError, OSError) as error:
             # The Traders' own processes will find out; a folder that can't be read is told by who follows it.
             log.warning("parameters can't be checked together", extra={"problem": str(error)})
@@ -118,7 +128,7 @@ class Strategies:
         """Read it anew; returns whether all could be imported."""
         asked = self._asked
         try:
-            catalogue = await read_catalogue(folder, asked)
+            catalogue = await self._importer.catalogue(asked)
         except (ChandleryError, OSError) as error:
             told = f"{folder or 'this installation'}: its strategies can't be read, those known before count: {error}"
             if self._unread != told:

@@ -265,7 +265,10 @@ class Viewer:
 
     def _processes(self) -> list[ProcessRow]:
         runtime = self._runtime
-        rows = [ProcessRow("up", "running", os.getpid(), 0, resident_bytes(os.getpid()), str(runtime.state.log("up")))]
+        log = str(runtime.state.log("up"))
+        rows = [ProcessRow("up", "running", os.getpid(), 0, resident_bytes(os.getpid()), log)]
+        if pid := runtime.strategies.pid:  # what becomes of it is told there
+            rows.append(ProcessRow("strategies", "running", pid, 0, resident_bytes(pid), log))
         if runtime.broker.embedded:
             pid = runtime.broker.pid
             log = str(runtime.state.broker / "broker.log")

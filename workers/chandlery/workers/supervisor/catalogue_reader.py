@@ -56,8 +56,8 @@ class Reading(NamedTuple):
 async def read_catalogue(strategies_dir: str) -> Reading:
     """The catalogue, without what ends the process that imports it or never returns (logged)."""
     try:
-        async with listed(strategies_dir) as (catalogue, left_out, _):
-            pass
+        async with listed(strategies_dir) as found:
+            catalogue, left_out = found.entries, found.left_out
     except (ChandleryError, OSError) as error:
         _log.error("catalogue can't be read", extra={"strategies": strategies_dir, "problem": str(error)})
         return Reading(None)

@@ -1,0 +1,232 @@
+"""The process that has imported the strategies, kept for the next question."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from tests.runtime.unstarted import unstarted, wanted
+from tests.runtime.up_process import STRATEGIES, kill_hard, trader, until, write_manifests
+from tests.workers_supervisor.fake_feed import gone
+
+from chandlery.cli.runtime import importer as importing
+from chandlery.cli.runtime.ending import memory_figures
+from chandlery.cli.runtime.importer import Importer
+from chandlery.cli.runtime.procfs import pids_with_variable
+from chandlery.cli.runtime.recent import RecentSignals
+from chandlery.cli.runtime.viewing import Viewer
+from chandlery.core.configurations import Configuration, Configured
+from chandlery.core.errors import InputError
+
+#: How long an answer is waited for in tests that let one hang, seconds: all others take some milliseconds.
+HANG_S: Final = 3.0
+
+
+def strategy(validate: str, first: str = "") -> str:
+    """A file with the strategy ``each-candle``. validate: its lines, separated by semicolons. first: the file's first lines."""
+    return f"import os, pathlib, subprocess, sys, time\n{first}\n" + STRATEGIES.replace(
+        "    def on_candle", f"    def validate(self):\n        {validate}\n\n    def on_candle", 1
+    )
+
+
+def asked(*every: int) -> dict[str, Configuration]:
+    """What becomes of ``each-candle`` with these parameters."""
+    return {one.key: one for one in (Configuration("each-candle", {"every": number}) for number in every)}
+
+
+async def warmups(importer: Importer, *every: int) -> list[int | None]:
+    """What the kept process says of these."""
+    told = await importer.answers(asked(*every), {})
+    return [answer.warmup if answer is not None else None for answer in told.answers.values()]
+
+
+@pytest.fixture
+async def importer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Importer]:
+    """Of the folder ``s``."""
+    monkeypatch.setattr(importing, "_ANSWER_TIMEOUT_S", HANG_S)
+    (tmp_path / "s").mkdir()
+    made = Importer(tmp_path / "s")
+    yield made
+    await made.close()
+
+
+async def test_strategies_are_imported_once_for_all_questions_and_again_when_a_file_has_changed(
+    tmp_path: Path, importer: Importer
+) -> None:
+    imported = tmp_path / "imported"
+    first = f"with open({str(imported)!r}, 'a') as file: file.write('.')"
+    file = tmp_path / "s" / "own.py"
+    file.write_text(strategy("pass", first))
+    await importer.keep({})
+    pid = importer.pid
+    assert pid
+    assert await warmups(importer, 1, 2) == [1, 1]
+    assert await warmups(importer, 3) == [1]
+    assert (importer.pid, imported.read_text()) == (pid, ".")
+    file.write_text(strategy("pass", first).replace("return 1", "return 12"))
+    assert await warmups(importer, 4) == [12], "by the code of now"
+    assert imported.read_text() == ".."
+    await gone({pid})
+    assert importer.pid not in (0, pid)
+    assert await warmups(importer, 5) == [12]
+    assert (await importer.catalogue(asked(6))).answers == dict.fromkeys(asked(6), Configured(12))
+    assert imported.read_text() == "...", "who asks for the catalogue has all imported anew"
+    last = importer.pid
+    await importer.close()
+    await gone({last})
+    assert importer.pid == 0
+
+
+async def test_who_asks_while_the_process_is_being_made_waits_for_that_one(tmp_path: Path, importer: Importer) -> None:
+    imported = tmp_path / "imported"
+    first = f"with open({str(imported)!r}, 'a') as file: file.write('.')"
+    (tmp_path / "s" / "own.py").write_text(strategy("pass", first))
+    told = await asyncio.gather(importer.keep({}), warmups(importer, 1))
+    assert (told[1], imported.read_text()) == ([1], ".")
+
+
+async def test_nothing_that_an_answer_keeps_or_starts_reaches_the_next(tmp_path: Path, importer: Importer) -> None:
+    started = tmp_path / "started"
+    (tmp_path / "s" / "own.py").write_text(
+        strategy(
+            "kept.append(1); assert len(kept) == self.every and sys.stdin.read() == ''; "
+            f"pathlib.Path({str(started)!r}).write_text(str(subprocess.Popen(['sleep', '600']).pid))",
+            "kept = []\nassert sys.stdin.read() == ''",
+        )
+    )
+    for _ in range(3):
+        # The import has made one already, with what it is without parameters.
+        assert await warmups(importer, 2, 3) == [1, 1]
+        await gone({int(started.read_text())})
+
+
+async def test_what_ends_the_process_that_answers_leaves_the_one_that_imported(
+    tmp_path: Path, importer: Importer
+) -> None:
+    (tmp_path / "s" / "own.py").write_text(strategy("if self.every == 8: os._exit(0)"))
+    await importer.keep({})
+    pid = importer.pid
+    assert await warmups(importer, 7, 8, 9) == [1, None, 1]
+    assert importer.pid == pid
+
+
+async def test_what_hangs_is_ended_with_what_it_started_and_the_next_question_has_its_answer(
+    tmp_path: Path, importer: Importer
+) -> None:
+    pids = tmp_path / "pids"
+    hangs = "subprocess.Popen(['sleep', '600']); signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    (tmp_path / "s" / "own.py").write_text(
+        strategy(
+            f"if self.every == 9: {hangs}; pathlib.Path({str(pids)!r}).write_text(f'{{os.getpid()}} {{os.getppid()}}'); "
+            "time.sleep(600)",
+            "import signal",
+        )
+    )
+    assert await warmups(importer, 9, 7) == [None, 1]
+    left = {*map(int, pids.read_text().split())}
+    await gone(left)
+    assert importer.pid not in left
+    assert await warmups(importer, 8) == [1]
+
+
+async def test_while_one_question_hangs_another_is_answered(tmp_path: Path, importer: Importer) -> None:
+    begun = tmp_path / "begun"
+    (tmp_path / "s" / "own.py").write_text(
+        strategy(f"if self.every == 9: pathlib.Path({str(begun)!r}).touch(); time.sleep(600)")
+    )
+    hanging = asyncio.create_task(warmups(importer, 9))
+    await asyncio.to_thread(until, begun.exists, "the first is being asked")
+    assert await warmups(importer, 7) == [1]
+    hanging.cancel()
+    await asyncio.gather(hanging, return_exceptions=True)
+    assert await warmups(importer, 8) == [1]
+
+
+async def test_a_process_that_was_killed_is_replaced_at_the_next_question(tmp_path: Path, importer: Importer) -> None:
+    (tmp_path / "s" / "own.py").write_text(strategy("pass"))
+    await importer.keep({})
+    pid = importer.pid
+    os.kill(pid, signal.SIGKILL)
+    await gone({pid})
+    assert await warmups(importer, 7) == [1]
+    assert importer.pid not in (0, pid)
+
+
+async def test_what_ends_the_process_that_imported_is_asked_for_once_more_and_no_more(
+    tmp_path: Path, importer: Importer
+) -> None:
+    tried = tmp_path / "tried"
+    ends = f"with open({str(tried)!r}, 'a') as file: file.write('.')\n            os.kill(os.getppid(), 9); time.sleep(60)"
+    (tmp_path / "s" / "own.py").write_text(strategy(f"if self.every == 9:\n            {ends}"))
+    assert await warmups(importer, 9, 7) == [None, 1]
+    assert tried.read_text() == ".."
+
+
+async def test_the_process_is_told_of_as_one_of_the_instances_and_ends_with_it(tmp_path: Path) -> None:
+    runtime = unstarted(tmp_path, wanted("{synthetic: {}}"))
+    await runtime.strategies.follow(lambda: None)  # that returns, for there is no folder
+    pid = runtime.strategies.pid
+    assert {*memory_figures(runtime, [])} == {"strategies"}
+    assert ("strategies", pid) in [(row.name, row.pid) for row in Viewer(runtime, RecentSignals()).view().processes]
+    await runtime.close()
+    await gone({pid})
+
+
+async def test_a_line_that_was_cut_off_by_the_end_of_who_wrote_it_is_no_answer(
+    tmp_path: Path, importer: Importer
+) -> None:
+    (tmp_path / "s" / "own.py").write_text(
+        strategy(
+            "if self.every == 9: cut_off()",
+            """
+def cut_off():
+    for number in range(3, 64):
+        try:
+            os.write(number, b'{"index": 0, "conf')
+        except OSError:
+            pass
+    os.kill(os.getpid(), 9)
+""",
+        )
+    )
+    await importer.keep({})
+    pid = importer.pid
+    assert await warmups(importer, 8, 9, 7) == [1, None, 1]
+    assert importer.pid not in (0, pid), "what else it would say can't be told apart"
+
+
+async def test_a_folder_that_is_gone_ends_nothing_that_was_known(tmp_path: Path, importer: Importer) -> None:
+    (tmp_path / "s").rmdir()
+    with pytest.raises(InputError, match="no such folder"):
+        await importer.keep({})
+    assert importer.pid == 0
+    with pytest.raises(InputError, match="no such folder"):
+        await importer.answers(asked(1), {})
+
+
+def test_a_strategy_that_never_answers_does_not_outlive_a_command_that_was_killed(tmp_path: Path) -> None:
+    folder, begun = tmp_path / "s", tmp_path / "begun"
+    folder.mkdir()
+    (folder / "own.py").write_text(
+        strategy(
+            f"signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path({str(begun)!r}).touch(); time.sleep(600)",
+            "import signal",
+        )
+    )
+    manifests = write_manifests(tmp_path / "m", one=trader("one", strategy="each-candle", every=1))
+    mark = f"importer-{os.getpid()}"
+    command = [sys.executable, "-m", "chandlery.cli", "validate", "-f", str(manifests), "--strategies", str(folder)]
+    with subprocess.Popen(
+        command, env={**os.environ, "CHANDLERY_TEST_MARK": mark}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        until(begun.exists, "the strategy is being asked")
+        kill_hard(process.pid)
+        process.wait()
+    until(lambda: not pids_with_variable("CHANDLERY_TEST_MARK", mark), "the process that answers has ended")
