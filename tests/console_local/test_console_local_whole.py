@@ -95,7 +95,7 @@ def test_the_first_look_says_that_all_is_well(served: Served) -> None:
     assert overview["attention"] == []
     memory = served.get("/memory")
     kinds = {one["kind"] for one in memory["processes"]}
-    assert kinds == {"up", "kafka", "ingest", "aggregator", "feed", "supervisor", "trader", "console"}
+    assert kinds == {"up", "kafka", "ingest", "aggregator", "feed", "supervisor", "trader", "console", "strategies"}
     (segment,) = memory["segments"]
     assert (segment["worker"], segment["rings"]) == ("quants-0", 5)
     # Ten symbols at 1s, and BTC/USDT at 5s.

@@ -4,18 +4,51 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from chandlery.core.processes import pss_bytes, run_as_batch
+from chandlery.core.processes import end_session, pss_bytes, run_as_batch
 
 
 def test_the_share_of_a_process_is_what_the_kernel_says_and_0_of_one_that_is_gone() -> None:
     assert pss_bytes(os.getpid()) > 1_000_000
     assert pss_bytes() > 1_000_000
     assert pss_bytes(2**30) == 0
+
+
+def test_a_session_is_ended_with_all_groups_in_it_and_no_other_session() -> None:
+    program = """
+import subprocess
+for more in ({}, {"process_group": 0}, {"start_new_session": True}):
+    print(subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, **more).pid, flush=True)
+"""
+    command = [sys.executable, "-c", f"{program}\nimport time\ntime.sleep(600)"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as leader:
+        assert leader.stdout is not None
+        *members, other = (int(leader.stdout.readline()) for _ in range(3))
+        end_session(leader.pid)
+        assert leader.wait(60) == -signal.SIGKILL
+    try:
+        deadline_s = time.monotonic() + 60
+        while left := [pid for pid in members if is_alive(pid)]:
+            assert time.monotonic() < deadline_s, left
+            time.sleep(0.01)
+        assert is_alive(other)
+    finally:
+        os.kill(other, signal.SIGKILL)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize(("before", "after"), [("SCHED_OTHER", "SCHED_BATCH"), ("SCHED_IDLE", "SCHED_IDLE")])

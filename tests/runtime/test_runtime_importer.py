@@ -121,16 +121,18 @@ async def test_what_hangs_is_ended_with_what_it_started_and_the_next_question_ha
     tmp_path: Path, importer: Importer
 ) -> None:
     pids = tmp_path / "pids"
-    hangs = "subprocess.Popen(['sleep', '600']); signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-    (tmp_path / "s" / "own.py").write_text(
-        strategy(
-            f"if self.every == 9: {hangs}; pathlib.Path({str(pids)!r}).write_text(f'{{os.getpid()}} {{os.getppid()}}'); "
-            "time.sleep(600)",
-            "import signal",
-        )
-    )
+    hangs = f"""
+def hangs():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    started = subprocess.Popen(["sleep", "600"], process_group=0)
+    with open({str(pids)!r}, "a") as file:
+        print(os.getpid(), os.getppid(), started.pid, file=file)
+    time.sleep(600)
+"""
+    (tmp_path / "s" / "own.py").write_text(strategy("if self.every == 9: hangs()", f"import signal\n{hangs}"))
     assert await warmups(importer, 9, 7) == [None, 1]
-    left = {*map(int, pids.read_text().split())}
+    (tried,) = pids.read_text().splitlines()  # once: an answer is waited for long enough
+    left = {*map(int, tried.split())}
     await gone(left)
     assert importer.pid not in left
     assert await warmups(importer, 8) == [1]
@@ -163,10 +165,80 @@ async def test_what_ends_the_process_that_imported_is_asked_for_once_more_and_no
     tmp_path: Path, importer: Importer
 ) -> None:
     tried = tmp_path / "tried"
-    ends = f"with open({str(tried)!r}, 'a') as file: file.write('.')\n            os.kill(os.getppid(), 9); time.sleep(60)"
+    ends = (
+        f"with open({str(tried)!r}, 'a') as file: file.write('.')\n            os.kill(os.getppid(), 9); time.sleep(60)"
+    )
     (tmp_path / "s" / "own.py").write_text(strategy(f"if self.every == 9:\n            {ends}"))
     assert await warmups(importer, 9, 7) == [None, 1]
     assert tried.read_text() == ".."
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "sys.stdout.close()",
+        "sys.stderr = sys.stdout = None",
+        "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+    ],
+)
+async def test_what_one_import_does_to_its_process_keeps_nobody_from_answers(
+    tmp_path: Path, importer: Importer, first: str
+) -> None:
+    (tmp_path / "s" / "own.py").write_text(strategy("pass"))
+    (tmp_path / "s" / "rude.py").write_text(f"import sys\n{first}\n")
+    await importer.keep({})
+    pid = importer.pid
+    for every in (1, 2):
+        assert await warmups(importer, every) == [1]
+        assert importer.pid == pid
+
+
+async def test_a_process_that_had_to_leave_out_what_is_known_as_usable_is_not_asked(
+    tmp_path: Path, importer: Importer
+) -> None:
+    """An import that took too long while everything else began, say."""
+    ends_once = f"with open({str(tmp_path / 'imported')!r}, 'a') as file: file.write('.')\n"
+    ends_once += f"if pathlib.Path({str(tmp_path / 'imported')!r}).stat().st_size == 1: os._exit(1)"
+    (tmp_path / "s" / "own.py").write_text(strategy("pass", ends_once))
+    await importer.keep({})
+    left_out = importer.pid
+    assert await warmups(importer, 1) == [1]
+    assert importer.pid not in (0, left_out)
+
+
+async def test_a_package_that_strategies_import_is_followed_too(tmp_path: Path, importer: Importer) -> None:
+    package = tmp_path / "s" / "own_limits"
+    package.mkdir()
+    (package / "__init__.py").write_text("MOST = 5\n")
+    (tmp_path / "s" / "own.py").write_text(
+        strategy("if self.every > own_limits.MOST: raise ValueError('too many')", "import own_limits")
+    )
+    (refused,) = (await importer.answers(asked(9), {})).answers.values()
+    assert (refused and refused.problem) == "each-candle: too many"
+    (package / "__init__.py").write_text("MOST = 50\n")
+    assert await warmups(importer, 9) == [1]
+
+
+async def test_an_older_process_takes_no_newer_ones_place(tmp_path: Path, importer: Importer) -> None:
+    begun, end = tmp_path / "begun", tmp_path / "end"
+    waits = f"pathlib.Path({str(begun)!r}).touch(); [time.sleep(0.01) for _ in iter(pathlib.Path({str(end)!r}).exists, True)]"
+    (tmp_path / "s" / "own.py").write_text(strategy(f"if self.every == 9: {waits}"))
+    older = asyncio.create_task(warmups(importer, 9))
+    await asyncio.to_thread(until, begun.exists, "the first is being asked")
+    await importer.keep({})
+    newer = importer.pid
+    end.touch()
+    assert await older == [1]
+    assert importer.pid == newer
+
+
+async def test_one_that_has_ended_while_it_waited_is_told_of_no_more(tmp_path: Path, importer: Importer) -> None:
+    sleeps = f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(subprocess.Popen(['sleep', '600']).pid))"
+    (tmp_path / "s" / "own.py").write_text(strategy("pass", sleeps))
+    await importer.keep({})
+    os.kill(importer.pid, signal.SIGKILL)
+    await asyncio.to_thread(until, lambda: importer.pid == 0, "that it has ended is known")
+    await gone({int((tmp_path / "pid").read_text())})
 
 
 async def test_the_process_is_told_of_as_one_of_the_instances_and_ends_with_it(tmp_path: Path) -> None:

@@ -113,11 +113,18 @@ def test_a_folder_s_fingerprint_changes_with_its_python_files_alone(tmp_path: Pa
     assert fingerprint("") == fingerprint(str(tmp_path / "none")) == ()
     before = fingerprint(str(tmp_path))
     (tmp_path / "notes.txt").write_text("x")
+    for name in ("package", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "other" / "unrelated.py").write_text("x")
     assert fingerprint(str(tmp_path)) == before
     (tmp_path / "a.py").write_text("x")
     one = fingerprint(str(tmp_path))
     (tmp_path / "a.py").write_text("xy")
-    assert len({before, one, fingerprint(str(tmp_path))}) == 3
+    two = fingerprint(str(tmp_path))
+    (tmp_path / "package" / "__init__.py").write_text("x")
+    three = fingerprint(str(tmp_path))
+    (tmp_path / "package" / "__init__.py").write_text("of a package that strategies may import")
+    assert len({before, one, two, three, fingerprint(str(tmp_path))}) == 5
 
 
 async def test_what_a_trader_says_in_place_of_a_report_is_passed_over_whatever_it_is() -> None:

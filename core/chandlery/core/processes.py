@@ -11,6 +11,8 @@ from functools import cache
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+#: Looks at a session that is ended: what was forked while the last one killed is found by the next.
+_MOST_LOOKS: Final = 100
 #: Set by a parent for its children: its pid, so that a child can see whether it is an orphan already.
 PARENT_VARIABLE: Final = "CHANDLERY_PARENT_PID"
 
@@ -28,6 +30,32 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
     # The parent may have ended between fork and prctl: then no signal would ever come.
     if os.getppid() != int(expected):
         os.kill(os.getpid(), number)
+
+
+def end_session(session: int) -> None:
+    """Kill every process of a session: its leader and all that this has started, whatever process groups they have made.
+
+    What has begun a session of its own isn't reached.
+
+    Args:
+        session: of a process that was started with a session of its own, and has not been reaped long ago: its number.
+    """
+    killed: set[int] = set()
+    for _ in range(_MOST_LOOKS):
+        members = {int(name) for name in os.listdir("/proc") if name.isdecimal() and _session_of(int(name)) == session}
+        if not members - killed:
+            return
+        killed |= members
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # a set-uid program may be another user's
+                os.kill(pid, signal.SIGKILL)
+
+
+def _session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:  # it is gone, or hidden
+        return 0
 
 
 def run_as_batch() -> None:

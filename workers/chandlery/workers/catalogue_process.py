@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from chandlery.core.configurations import Answer, Configuration
 from chandlery.core.errors import InputError, MachineError
-from chandlery.core.processes import child_environment
+from chandlery.core.processes import child_environment, end_session
 from chandlery.workers.supervisor.exits import signal_name
 
 #: Importing TA-Lib takes a second, thirty times that on a cold disk and a busy machine. Of each import by itself: one that
@@ -32,11 +29,11 @@ _LAST_WORDS_BYTES: Final = 8 * 1024
 _LAST_WORDS_S: Final = 1.0
 
 _decode: Final = msgspec.json.Decoder(str | list[dict[str, Any]]).decode
-_decode_answer: Final = msgspec.json.Decoder(int | Answer | None).decode
+_decode_answer: Final = msgspec.json.Decoder(Answer | None).decode
 
 
 class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
-    """Tells that the process has ended.
+    """Tells that the process has ended, and ends what that has left in its session: later its number may be another's.
 
     ``Process.wait()`` waits for the end of its pipes too, and what a strategy started in a session of its own may hold those
     open for ever: it can't be reached.
@@ -45,9 +42,16 @@ class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
     def __init__(self) -> None:
         super().__init__(limit=_MOST_LINE_BYTES, loop=asyncio.get_running_loop())
         self.ended = asyncio.Event()
+        self._pid = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._pid = transport.get_pid() or 0
 
     def process_exited(self) -> None:
         super().process_exited()
+        end_session(self._pid)
         self.ended.set()
 
 
@@ -78,20 +82,13 @@ class Output:
             await asyncio.gather(reading, ended, return_exceptions=True)
 
 
-@dataclass
-class _Begun:
-    """A process.
-
-    Attributes:
-        ended: set once it has. last_words: what it writes to standard error; done at the end of that.
-        answering: the process, and group, that answers what was asked last; 0: none does.
-    """
+class _Begun(NamedTuple):
+    """A process. ended: set once it has. last_words: what it writes to standard error; done at the end of that."""
 
     process: asyncio.subprocess.Process
     output: Output
     ended: asyncio.Event
     last_words: asyncio.Task[bytes]
-    answering: int = 0
 
 
 class Listed:
@@ -136,14 +133,17 @@ class Listed:
         Raises:
             msgspec.DecodeError: it is none, for who wrote it was ended meanwhile. ValueError: it is too long.
         """
-        while not self._is_idle and (line := await self._begun.output.readline()):
-            said: int | Answer | None = _decode_answer(line)
-            if not isinstance(said, int):
-                if said is None:
-                    self._begun.answering, self._is_idle = 0, True
-                return said
-            self._begun.answering = said
-        return None
+        if self._is_idle:
+            return None
+        if not (line := await self._begun.output.readline()):
+            # Its output may end a moment before that it has ended is known.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS_S):
+                    await self._begun.ended.wait()
+            return None
+        answer: Answer | None = _decode_answer(line)
+        self._is_idle = answer is None
+        return answer
 
 
 class _Stopped(NamedTuple):
@@ -203,14 +203,12 @@ async def _begun(
     process = asyncio.subprocess.Process(transport, protocol, loop)
     last_words = asyncio.create_task(_last_words(process.stderr))
     assert process.stdout is not None
-    begun = _Begun(process, Output(process.stdout, protocol.ended), protocol.ended, last_words)
     try:
-        yield begun
+        yield _Begun(process, Output(process.stdout, protocol.ended), protocol.ended, last_words)
     finally:
-        # With what a strategy started and left in the process's group; what has one of its own can't be reached.
-        for group in filter(None, (begun.answering, process.pid)):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+        if not protocol.ended.is_set():
+            # With the one that answers, and what a strategy started; what has begun a session of its own can't be reached.
+            end_session(process.pid)
         await protocol.ended.wait()
         last_words.cancel()
         await asyncio.gather(last_words, return_exceptions=True)

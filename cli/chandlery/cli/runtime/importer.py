@@ -22,7 +22,7 @@ from chandlery.workers.supervisor.catalogue_reader import Fingerprint, fingerpri
 
 #: Configuring a strategy takes under 1 ms; one that reads a file for it may take seconds.
 _ANSWER_TIMEOUT_S: Final = 5.0
-#: All of them: five that hang, and a second each for the process that is asked after that. What hasn't been asked by then is
+#: All of them: five that hang, and a second each for the process that is begun after that. What hasn't been asked by then is
 #: asked the next time.
 _ANSWERS_TIMEOUT_S: Final = 30.0
 
@@ -38,8 +38,9 @@ def _text(folder: Path | None) -> str:
 
 @dataclass(frozen=True)
 class _Process:
-    """One that has imported the strategies. seen: the folder before. life: ends it."""
+    """One that has imported the strategies. number: grows. seen: the folder before. life: ends it."""
 
+    number: int
     listed: Listed
     seen: Fingerprint
     life: contextlib.AsyncExitStack
@@ -57,12 +58,13 @@ class Importer:
         self._folder = folder
         self._kept: _Process | None = None
         self._is_closed = False
-        self._turn = asyncio.Lock()
+        self._keeping = asyncio.Lock()
+        self._begun = 0
 
     @property
     def pid(self) -> int:
-        """Of the process that is kept; 0: there is none, or it is being asked."""
-        return self._kept.listed.pid if self._kept is not None else 0
+        """Of the process that is kept; 0: there is none, it has ended, or it is being asked."""
+        return self._kept.listed.pid if self._kept is not None and not self._kept.listed.has_ended else 0
 
     async def catalogue(
         self, asked: Mapping[str, Configuration] | None = None, without: Mapping[str, str] | None = None
@@ -76,7 +78,7 @@ class Importer:
         Raises:
             InputError: no such folder. MachineError: the process failed. OSError: it can't be started.
         """
-        return await self._ask(await self._begun(without), asked or {})
+        return await self._ask(await self._begin(without or {}), asked or {})
 
     async def answers(self, asked: Mapping[str, Configuration], without: Mapping[str, str]) -> Catalogue:
         """The same, from the process that has imported them already, if there is one and the folder's files are what they were.
@@ -92,7 +94,7 @@ class Importer:
         Raises:
             InputError: no such folder. MachineError: the process failed. OSError: it can't be started.
         """
-        async with self._turn:
+        async with self._keeping:
             await self._give_back(await self._next(without))
 
     async def close(self) -> None:
@@ -102,32 +104,40 @@ class Importer:
         if kept is not None:
             await kept.life.aclose()
 
-    async def _begun(self, without: Mapping[str, str] | None) -> _Process:
+    async def _begin(self, without: Mapping[str, str]) -> _Process:
+        self._begun += 1
+        number = self._begun
         seen = look(self._folder)  # before: what changes while it imports is seen by who asks next
         async with contextlib.AsyncExitStack() as life:
             found = await life.enter_async_context(
                 listed(_text(self._folder), is_asked=True, without=without, keeps_errors=True)
             )
-            return _Process(found, seen, life.pop_all())
+            return _Process(number, found, seen, life.pop_all())
 
     async def _taken(self, without: Mapping[str, str]) -> _Process:
-        # One begins at a time: who comes while one is being made for keeps has that one. Who comes while another is being
-        # asked gets a process of its own, for what hangs holds up nobody else.
-        async with self._turn:
-            return await self._next(without)
+        async with self._keeping:
+            pass  # who comes while one is being made has that one
+        return await self._next(without)
 
     async def _next(self, without: Mapping[str, str]) -> _Process:
+        """The one that is kept, if it is good for that.
+
+        Who comes while it is being asked gets a process of its own: what hangs holds up nobody else.
+        """
         kept, self._kept = self._kept, None
-        if kept is not None and kept.listed.can_be_asked and kept.seen == look(self._folder):
-            return kept
         if kept is not None:
+            # What it had to leave out may be sound, and be known as that: it would never have an answer.
+            has_all = kept.listed.left_out.keys() <= without.keys()
+            if kept.listed.can_be_asked and has_all and kept.seen == look(self._folder):
+                return kept
             await kept.life.aclose()
-        return await self._begun(without)
+        return await self._begin(without)
 
     async def _give_back(self, process: _Process) -> None:
-        """Keep the process for the next question, in place of an earlier one; else end it."""
+        """Keep the process for the next question, if no newer one is kept; end the other."""
         ended: _Process | None = process
-        if process.listed.can_be_asked and not self._is_closed:
+        is_newest = self._kept is None or self._kept.number < process.number
+        if process.listed.can_be_asked and is_newest and not self._is_closed:
             ended, self._kept = self._kept, process
         if ended is not None:
             await ended.life.aclose()
@@ -136,28 +146,27 @@ class Importer:
         entries, left_out = process.listed.entries, process.listed.left_out
         answers: dict[str, Configured | None] = {}
         by_s = asyncio.get_running_loop().time() + _ANSWERS_TIMEOUT_S
-        left = await self._answered(process, asked, answers, by_s)
+        left, is_to_blame = await self._answered(process, asked, answers, by_s)
         if left:
-            # One that has ended may have done so for lack of memory, while it waited: that is no strategy's fault. The next
-            # one is not as likely to.
-            await self._ask_others(left_out, left, answers, by_s, is_to_blame=not process.listed.has_ended)
+            await self._ask_others(left_out, left, answers, by_s, is_to_blame=is_to_blame)
         return Catalogue(entries, answers, left_out)
 
     async def _answered(
         self, process: _Process, asked: Mapping[str, Configuration], answers: dict[str, Configured | None], by_s: float
-    ) -> dict[str, Configuration]:
+    ) -> tuple[dict[str, Configuration], bool]:
         """Add the answers of one process as they come, and give it back.
 
         Args:
             by_s: when to stop, on the loop's clock.
 
         Returns:
-            What is left without an answer: first that at which it hangs, or which has ended it.
+            What is left without an answer, and whether the first of it is to blame: it hangs, or has ended the fork that
+            answered. Where the process has ended that may be for lack of memory, while it waited.
         """
         now = asyncio.get_running_loop().time
         waiting = dict(enumerate(asked))
         try:
-            with contextlib.suppress(TimeoutError, msgspec.DecodeError):
+            with contextlib.suppress(TimeoutError, msgspec.DecodeError, ValueError):
                 async with asyncio.timeout_at(by_s):
                     await process.listed.ask(asked.values())
                 while True:
@@ -167,9 +176,10 @@ class Importer:
                         break
                     if (key := waiting.pop(answer.index, None)) is not None:
                         answers[key] = answer.configured
+            is_to_blame = not process.listed.has_ended
         finally:
             await self._give_back(process)
-        return {key: asked[key] for key in waiting.values()}
+        return {key: asked[key] for key in waiting.values()}, is_to_blame
 
     async def _ask_others(
         self,
@@ -194,13 +204,13 @@ class Importer:
                     key = next(iter(left))
                     answers[key] = None
                     held_up.add(left.pop(key).strategy)
-                is_to_blame = True
                 # What hung with other parameters may hang again, and must not keep the others from their turn.
                 left = dict(sorted(left.items(), key=lambda item: item[1].strategy in held_up))
                 if left:
                     async with asyncio.timeout_at(by_s):
                         process = await self._taken(without)
-                    left = await self._answered(process, left, answers, by_s)
+                    left, _ = await self._answered(process, left, answers, by_s)
+                is_to_blame = True  # of the second at the latest
 
 
 async def read_catalogue(

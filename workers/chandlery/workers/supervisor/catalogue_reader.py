@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from chandlery.core.errors import ChandleryError
@@ -26,19 +26,20 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 def fingerprint(strategies_dir: str) -> Fingerprint:
-    """Names, times and sizes of the folder's Python files; empty without a folder."""
-    if not strategies_dir:
-        return ()
-    found = []
-    with contextlib.suppress(OSError), os.scandir(strategies_dir) as entries:
+    """Names, times and sizes of the folder's Python files, those of packages in it too; empty without a folder."""
+    return tuple(sorted(_python_files(strategies_dir))) if strategies_dir else ()
+
+
+def _python_files(folder: str, within: str = "") -> Iterator[tuple[str, int, int]]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.endswith(".py"):
-                with contextlib.suppress(
-                    OSError
-                ):  # it went meanwhile, or is a link to nothing: of one file, not of all
+            with contextlib.suppress(OSError):  # it went meanwhile, or is a link to nothing: of one file, not of all
+                if entry.name.endswith(".py"):
                     status = entry.stat()
-                    found.append((entry.name, status.st_mtime_ns, status.st_size))
-    return tuple(sorted(found))
+                    yield within + entry.name, status.st_mtime_ns, status.st_size
+                # Only packages, which strategies import: beside them there may be anything, and it is looked at often.
+                elif entry.is_dir(follow_symlinks=False) and os.path.isfile(os.path.join(entry.path, "__init__.py")):
+                    yield from _python_files(entry.path, f"{within}{entry.name}/")
 
 
 class Reading(NamedTuple):
