@@ -17,6 +17,7 @@ _KINDS: Final = (
     ("chandlery.stream.aggregator", "aggregator"),
     ("chandlery.workers.feed", "feed"),
     ("chandlery.workers.supervisor", "supervisor"),
+    ("chandlery.workers.catalogue", "strategies"),
     ("chandlery.console", "console"),
     ("chandlery.cli", "up"),
 )
@@ -34,7 +35,7 @@ def census(pid: int) -> dict[str, list[Measured]]:
     """The run with process id ``pid`` and all below it, by kind.
 
     Kinds: ``up``, ``console``, ``kafka``, ``ingest``, ``aggregator``, ``feed``, ``supervisor``, ``nursery`` (the traders'
-    fork server), ``trader``. What is none of these is left out.
+    fork server), ``trader``, ``strategies`` (of which parameters are asked). What is none of these is left out.
     """
     root = psutil.Process(pid)
     found: defaultdict[str, list[Measured]] = defaultdict(list)
