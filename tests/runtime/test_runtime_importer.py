@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -171,6 +172,39 @@ async def test_what_ends_the_process_that_imported_is_asked_for_once_more_and_no
     (tmp_path / "s" / "own.py").write_text(strategy(f"if self.every == 9:\n            {ends}"))
     assert await warmups(importer, 9, 7) == [None, 1]
     assert tried.read_text() == ".."
+
+
+async def test_what_ends_the_process_that_imported_by_chance_has_its_answer_at_the_second_time(
+    tmp_path: Path, importer: Importer
+) -> None:
+    ends_once = f"""
+def ends_once(every):
+    tried = pathlib.Path({str(tmp_path)!r}, f"tried-{{every}}")
+    if every in (2, 3) and not tried.exists():
+        tried.touch()
+        os.kill(os.getppid(), 9)
+        time.sleep(60)
+"""
+    (tmp_path / "s" / "own.py").write_text(strategy("ends_once(self.every)", ends_once))
+    assert await warmups(importer, 2, 3, 4) == [1, 1, 1]
+
+
+async def test_that_processes_can_not_be_listed_holds_nobody_up(
+    tmp_path: Path, importer: Importer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where no descriptor is left."""
+    (tmp_path / "s" / "own.py").write_text(strategy("pass"))
+    await importer.keep({})
+    pid = importer.pid
+
+    def refuse(_: object) -> list[str]:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    async with asyncio.timeout(30):
+        await importer.close()
+    monkeypatch.undo()
+    await gone({pid})
 
 
 @pytest.mark.parametrize(

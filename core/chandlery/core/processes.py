@@ -42,13 +42,21 @@ def end_session(session: int) -> None:
     """
     killed: set[int] = set()
     for _ in range(_MOST_LOOKS):
-        members = {int(name) for name in os.listdir("/proc") if name.isdecimal() and _session_of(int(name)) == session}
+        members = _members_of(session)
         if not members - killed:
             return
         killed |= members
         for pid in members:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # a set-uid program may be another user's
                 os.kill(pid, signal.SIGKILL)
+
+
+def _members_of(session: int) -> set[int]:
+    try:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    except OSError:  # there is no descriptor left: at least its leader
+        pids = [session]
+    return {pid for pid in pids if _session_of(pid) == session}
 
 
 def _session_of(pid: int) -> int:

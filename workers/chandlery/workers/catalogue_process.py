@@ -51,8 +51,10 @@ class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
 
     def process_exited(self) -> None:
         super().process_exited()
-        end_session(self._pid)
-        self.ended.set()
+        try:
+            end_session(self._pid)
+        finally:
+            self.ended.set()
 
 
 class Output:
@@ -135,8 +137,8 @@ class Listed:
         """
         if self._is_idle:
             return None
-        if not (line := await self._begun.output.readline()):
-            # Its output may end a moment before that it has ended is known.
+        if not (line := await self._begun.output.readline()).endswith(b"\n"):
+            # Its output may end a moment before that it has ended is known, and amid a line.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORDS_S):
                     await self._begun.ended.wait()
@@ -161,7 +163,8 @@ async def listed(
     """A process that has told the catalogue, and waits for questions if it will be asked some; ended at the end.
 
     Args:
-        strategies_dir: folder of strategy files, or empty. without: what isn't imported, and why. keeps_errors: standard error is kept from this process's own, and the last line
+        strategies_dir: folder of strategy files, or empty. is_asked: whether it waits for questions.
+        without: what isn't imported, and why. keeps_errors: standard error is kept from this process's own, and the last line
             of it told where it says why there is no catalogue.
 
     Raises:
@@ -209,12 +212,14 @@ async def _begun(
         if not protocol.ended.is_set():
             # With the one that answers, and what a strategy started; what has begun a session of its own can't be reached.
             end_session(process.pid)
-        await protocol.ended.wait()
-        last_words.cancel()
+        try:
+            await protocol.ended.wait()
+        finally:
+            last_words.cancel()
+            if process.stdin is not None and process.stdin.transport.get_write_buffer_size():
+                process.stdin.transport.abort()  # closing it would wait for what nobody reads any more
+            transport.close()
         await asyncio.gather(last_words, return_exceptions=True)
-        if process.stdin is not None and process.stdin.transport.get_write_buffer_size():
-            process.stdin.transport.abort()  # closing it would wait for what nobody reads any more
-        transport.close()
 
 
 async def _last_words(errors: asyncio.StreamReader | None) -> bytes:

@@ -1,8 +1,8 @@
 """Answers lists of configurations, each in a process of its own.
 
 For the process of ``catalogue`` alone: it imports strategies once, and forks for each list. So a strategy's code finds what a
-Trader's process finds, which is forked in the same way, and nothing that it reads, keeps, starts or breaks there reaches the
-next list.
+Trader's process finds, which is forked in the same way, and nothing that it reads, keeps or breaks there reaches the next
+list. What it starts ends with the answers, unless it has a process group of its own: then with the process that forks.
 """
 
 from __future__ import annotations

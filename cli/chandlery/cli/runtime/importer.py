@@ -198,6 +198,7 @@ class Importer:
         """
         now = asyncio.get_running_loop().time
         held_up: set[str] = set()
+        first = next(iter(left))
         with contextlib.suppress(TimeoutError, InputError, MachineError, OSError):  # without an answer, then
             while left and now() < by_s:
                 if is_to_blame:
@@ -209,8 +210,10 @@ class Importer:
                 if left:
                     async with asyncio.timeout_at(by_s):
                         process = await self._taken(without)
-                    left, _ = await self._answered(process, left, answers, by_s)
-                is_to_blame = True  # of the second at the latest
+                    left, is_to_blame = await self._answered(process, left, answers, by_s)
+                if left:
+                    before, first = first, next(iter(left))
+                    is_to_blame = is_to_blame or first == before  # what ends two processes is no accident
 
 
 async def read_catalogue(
