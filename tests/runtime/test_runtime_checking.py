@@ -29,7 +29,7 @@ class Desk:
         )
         self.answered = asyncio.Event()
         self.asked: list[list[object]] = []
-        monkeypatch.setattr(strategies, "Importer", lambda _: self)
+        monkeypatch.setattr(strategies, "Importer", lambda *_: self)
         monkeypatch.setattr(checking, "_PATIENCE_S", 0.0)
         manifests = read_manifests([str(self.folder)])
         answers = dict.fromkeys(configurations_of(manifests.traders.values()), Configured(1))

@@ -25,6 +25,7 @@ from chandlery.cli.runtime.recent import RecentSignals
 from chandlery.cli.runtime.viewing import Viewer
 from chandlery.core.configurations import Configuration, Configured
 from chandlery.core.errors import InputError
+from chandlery.core.manifests import parse_manifests
 
 #: How long an answer is waited for in tests that let one hang, seconds: all others take some milliseconds.
 HANG_S: Final = 3.0
@@ -152,7 +153,9 @@ async def test_while_one_question_hangs_another_is_answered(tmp_path: Path, impo
     assert await warmups(importer, 8) == [1]
 
 
-async def test_a_process_that_was_killed_is_replaced_at_the_next_question(tmp_path: Path, importer: Importer) -> None:
+async def test_a_process_that_was_killed_is_replaced_at_the_next_question_and_counted(
+    tmp_path: Path, importer: Importer
+) -> None:
     (tmp_path / "s" / "own.py").write_text(strategy("pass"))
     await importer.keep({})
     pid = importer.pid
@@ -160,6 +163,7 @@ async def test_a_process_that_was_killed_is_replaced_at_the_next_question(tmp_pa
     await gone({pid})
     assert await warmups(importer, 7) == [1]
     assert importer.pid not in (0, pid)
+    assert importer.restarts == 1
 
 
 async def test_what_ends_the_process_that_imported_is_asked_for_once_more_and_no_more(
@@ -275,14 +279,23 @@ async def test_one_that_has_ended_while_it_waited_is_told_of_no_more(tmp_path: P
     await gone({int((tmp_path / "pid").read_text())})
 
 
-async def test_the_process_is_told_of_as_one_of_the_instances_and_ends_with_it(tmp_path: Path) -> None:
+async def test_the_process_is_told_of_as_one_of_the_instances_and_ends_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     runtime = unstarted(tmp_path, wanted("{synthetic: {}}"))
     await runtime.strategies.follow(lambda: None)  # that returns, for there is no folder
     pid = runtime.strategies.pid
     assert {*memory_figures(runtime, [])} == {"strategies"}
     assert ("strategies", pid) in [(row.name, row.pid) for row in Viewer(runtime, RecentSignals()).view().processes]
-    await runtime.close()
+    os.kill(pid, signal.SIGKILL)
     await gone({pid})
+    await runtime.strategies.answering(parse_manifests(trader("one", fast=3, slow=7)).traders.values())
+    (row,) = [row for row in Viewer(runtime, RecentSignals()).view().processes if row.name == "strategies"]
+    assert row.restarts == 1
+    (told,) = [record for record in caplog.records if "has ended" in record.message]
+    assert (vars(told)["pid"], vars(told)["problem"]) == (pid, "was killed by SIGKILL")
+    await runtime.close()
+    await gone({row.pid})
 
 
 async def test_a_line_that_was_cut_off_by_the_end_of_who_wrote_it_is_no_answer(

@@ -45,7 +45,7 @@ class Reading:
         self.asked = 0
         self.without: list[Mapping[str, str] | None] = []
         self._answers: Iterator[Catalogue | Exception] = iter(answers)
-        monkeypatch.setattr(strategies, "Importer", lambda _: self)
+        monkeypatch.setattr(strategies, "Importer", lambda *_: self)
         monkeypatch.setattr(strategies, "LOOK_S", 0.0)
 
     async def keep(self, _: object) -> None:
@@ -348,7 +348,7 @@ class Answering:
         self.asked: list[list[str]] = []
         self.entries: list[dict[str, Any]] = [{"name": "own", "digest": "1"}]
         self.problem = ""
-        monkeypatch.setattr(strategies, "Importer", lambda _: self)
+        monkeypatch.setattr(strategies, "Importer", lambda *_: self)
         monkeypatch.setattr(strategies, "LOOK_S", 0.0)
 
     async def keep(self, _: object) -> None:

@@ -99,7 +99,7 @@ class Listed:
     Attributes:
         entries: the catalogue. left_out: what it names as broken without having imported it, and what became of the process
             that did: entry points and files of the folder, by name.
-        pid: the process's number. has_ended: it is gone; which is known a moment later.
+        pid: the process's number. has_ended: it is gone; which is known a moment later. end: what became of it then.
         can_be_asked: it waits for a question; not while it answers one, nor when an answer was given up.
     """
 
@@ -113,6 +113,11 @@ class Listed:
     @property
     def has_ended(self) -> bool:
         return self._begun.ended.is_set()
+
+    @property
+    def end(self) -> str:
+        code = self._begun.process.returncode
+        return _end(code) if code is not None else ""
 
     @property
     def can_be_asked(self) -> bool:

@@ -222,5 +222,6 @@ async def _collect(runtime: LocalRuntime, evidence: Evidence) -> None:
             continue
         evidence.signals.merge(found)
     evidence.restarts = {child.name: child.restarts for child in runtime.children()}
+    evidence.restarts["strategies"] = runtime.strategies.restarts
     if runtime.broker.embedded:
         evidence.restarts["kafka"] = runtime.broker.restarts

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -51,11 +51,16 @@ class Importer:
 
     What hangs or ends the process when it is imported is listed as broken. Where one does when it is configured, it is left
     without an answer, and the others are asked again.
+
+    Attributes:
+        restarts: processes that have ended by themselves, and were replaced.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        """folder: strategies beside the shipped ones."""
+    def __init__(self, folder: Path | None, ended: Callable[[int, str], None] = lambda pid, end: None) -> None:
+        """folder: strategies beside the shipped ones. ended: called with one that ended by itself, and what became of it."""
+        self.restarts = 0
         self._folder = folder
+        self._ended = ended
         self._kept: _Process | None = None
         self._is_closed = False
         self._keeping = asyncio.Lock()
@@ -104,6 +109,13 @@ class Importer:
         if kept is not None:
             await kept.life.aclose()
 
+    async def _end(self, process: _Process) -> None:
+        """End a process that isn't asked any more. That one has ended by itself is told: nobody else would."""
+        if process.listed.has_ended:
+            self.restarts += 1
+            self._ended(process.listed.pid, process.listed.end)
+        await process.life.aclose()
+
     async def _begin(self, without: Mapping[str, str]) -> _Process:
         self._begun += 1
         number = self._begun
@@ -130,7 +142,7 @@ class Importer:
             has_all = kept.listed.left_out.keys() <= without.keys()
             if kept.listed.can_be_asked and has_all and kept.seen == look(self._folder):
                 return kept
-            await kept.life.aclose()
+            await self._end(kept)
         return await self._begin(without)
 
     async def _give_back(self, process: _Process) -> None:
@@ -140,7 +152,7 @@ class Importer:
         if process.listed.can_be_asked and is_newest and not self._is_closed:
             ended, self._kept = self._kept, process
         if ended is not None:
-            await ended.life.aclose()
+            await self._end(ended)
 
     async def _ask(self, process: _Process, asked: Mapping[str, Configuration]) -> Catalogue:
         entries, left_out = process.listed.entries, process.listed.left_out

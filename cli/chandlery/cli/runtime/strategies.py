@@ -44,7 +44,7 @@ class Strategies:
         """
         self.catalogue = catalogue
         self._folder = folder
-        self._importer = Importer(folder)
+        self._importer = Importer(folder, _log_end)
         self._unread = ""
         self._seen = seen
         self._asked: Mapping[str, Configuration] = {}
@@ -62,6 +62,11 @@ class Strategies:
         """Of the process that has imported them and waits for questions; 0: there is none, or it is being asked."""
         return self._importer.pid
 
+    @property
+    def restarts(self) -> int:
+        """How often that process ended by itself."""
+        return self._importer.restarts
+
     async def close(self) -> None:
         """End that process."""
         await self._importer.close()
@@ -75,7 +80,8 @@ class Strategies:
         Args:
             clock: seconds that never go back.
         """
-        # A process for the first question, so that it doesn't wait for the imports. Whoever asks tells why there is none.
+        # A process for the first question, so that it doesn't wait for the imports; the one that was asked before the start
+        # isn't the run's, and nothing would end what it has left. Whoever asks tells why there is none.
         with contextlib.suppress(ChandleryError, OSError):
             await self._importer.keep(self.catalogue.left_out)
         pause_s = FIRST_RETRY_S
@@ -147,6 +153,11 @@ class Strategies:
                 self.catalogue = await self._answering(self._asked)
             changed()
         return not catalogue.left_out
+
+
+def _log_end(pid: int, end: str) -> None:
+    facts = {"pid": pid, "problem": end}
+    log.warning("the process that checks parameters has ended; the next question begins another", extra=facts)
 
 
 def _log_unchecked(catalogue: Catalogue, asked: Mapping[str, Configuration]) -> None:

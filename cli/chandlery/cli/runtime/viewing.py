@@ -268,7 +268,7 @@ class Viewer:
         log = str(runtime.state.log("up"))
         rows = [ProcessRow("up", "running", os.getpid(), 0, resident_bytes(os.getpid()), log)]
         if pid := runtime.strategies.pid:  # what becomes of it is told there
-            rows.append(ProcessRow("strategies", "running", pid, 0, resident_bytes(pid), log))
+            rows.append(ProcessRow("strategies", "running", pid, runtime.strategies.restarts, resident_bytes(pid), log))
         if runtime.broker.embedded:
             pid = runtime.broker.pid
             log = str(runtime.state.broker / "broker.log")
